@@ -1,0 +1,34 @@
+# Two commands do everything on a machine with Python >= 3.11 and make: `make demo` and `make test`.
+PYTHON ?= python3
+JOBS ?= 2
+OUT ?= runs/demo
+BIN := .venv/bin
+
+.PHONY: help demo test check bench clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+demo: .venv/.installed-runtime  ## install unmask and break the digits defenses, into OUT=runs/demo
+	$(BIN)/unmask reproduce --suite digits --out $(OUT)
+
+test: check  ## install the developers' tools too, then lint, types, tests and doctests on JOBS=2 processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+check: .venv/.installed-dev  ## lint, format and types only
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.installed-bench  ## install the peers (Foolbox, torchattacks, ART) and compare with them
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove .venv, caches and build products; runs/ stays
+	rm -rf .venv build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find src tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.installed-%: pyproject.toml constraints.txt tools/environment.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "unmask needs Python 3.11 or newer, which $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) tools/environment.py $(filter-out runtime,$*)
+	@touch .venv/.installed-runtime $@

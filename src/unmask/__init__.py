@@ -1,0 +1,61 @@
+"""unmask: is a classifier's adversarial robustness real, or does it only hide the gradient?
+
+The names below are what a user needs to attack a model of their own; each is imported when it is first
+used, so that importing the package, or its reports, does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module, metadata
+from typing import Any
+
+__version__ = metadata.version("unmask")
+
+_HOMES = {
+    "APGD": "unmask.attacks.apgd",
+    "Attacker": "unmask.cases",
+    "Case": "unmask.cases",
+    "Descent": "unmask.attacks.descent",
+    "EOT": "unmask.gradients.eot",
+    "Ensemble": "unmask.attacks.ensemble",
+    "Judge": "unmask.judging",
+    "L1": "unmask.threats",
+    "L2": "unmask.threats",
+    "Latent": "unmask.gradients.spaces",
+    "Linf": "unmask.threats",
+    "Output": "unmask.types",
+    "Pixels": "unmask.gradients.spaces",
+    "Problem": "unmask.attacks.problem",
+    "RandomSearch": "unmask.attacks.random_search",
+    "SPSA": "unmask.gradients.spsa",
+    "Square": "unmask.attacks.square",
+    "Tanh": "unmask.gradients.spaces",
+    "Transfer": "unmask.attacks.transfer",
+    "attackable": "unmask.attackable",
+    "autograd": "unmask.gradients.autograd",
+    "bpda": "unmask.gradients.bpda",
+    "bypass": "unmask.gradients.bpda",
+    "cross_entropy": "unmask.losses",
+    "cw": "unmask.attacks.settings",
+    "dlr": "unmask.losses",
+    "fgsm": "unmask.attacks.settings",
+    "fit_surrogate": "unmask.gradients.fitted",
+    "identity": "unmask.gradients.bpda",
+    "latent": "unmask.attacks.settings",
+    "margin": "unmask.losses",
+    "mifgsm": "unmask.attacks.settings",
+    "pgd": "unmask.attacks.settings",
+    "straight_through": "unmask.gradients.straight_through",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'unmask' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

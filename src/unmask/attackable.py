@@ -1,0 +1,48 @@
+"""A door for other libraries: a module whose forward is the true defense and whose backward is useful."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unmask.gradients.bpda import View, substitute
+from unmask.types import as_output
+
+__all__ = ["attackable"]
+
+
+class _Attackable(nn.Module):
+    def __init__(self, viewed: nn.Module, samples: int) -> None:
+        super().__init__()
+        self.viewed = viewed
+        self.samples = samples
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer = as_output(self.viewed(x)).logits
+        if self.samples == 1 or not (torch.is_grad_enabled() and x.requires_grad):
+            return answer
+        further = [as_output(self.viewed(x)).logits for _ in range(self.samples - 1)]
+        return substitute(answer, torch.stack([answer, *further]).mean(0))
+
+
+def attackable(model: nn.Module, view: View | None = None, samples: int = 1) -> nn.Module:
+    """A plain module for AutoAttack, Foolbox, ART or torchattacks: (B, C, H, W) -> logits (B, K).
+
+    Args:
+        model: the defense, in evaluation mode.
+        view: what gradients pass through, such as ``bpda("encode", surrogate)`` or ``straight_through``.
+        samples: draws over which the backward pass of a random defense is averaged. The forward pass
+            is always one true draw. Unlike :class:`unmask.EOT`, which averages gradients of losses,
+            this averages derivatives of logits: the loss is the other library's, and unknown here.
+
+    >>> from unmask.gradients.bpda import bpda
+    >>> class Round(nn.Module):
+    ...     def forward(self, x): return x.round()
+    >>> module = attackable(nn.Sequential(Round(), nn.Flatten()), view=bpda("0"))
+    >>> x = torch.full((1, 1, 1, 2), 0.4, requires_grad=True)
+    >>> module(x).sum().backward(); x.grad.flatten().tolist()
+    [1.0, 1.0]
+    """
+    if samples < 1:
+        raise ValueError(f"attackable needs samples >= 1, not {samples}")
+    return _Attackable(model if view is None else view(model), samples).eval()

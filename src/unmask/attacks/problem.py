@@ -1,0 +1,133 @@
+"""What an attack is asked, and how it reports: the best point of each example, and who still stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unmask.losses import necessary
+from unmask.randomness import Stream
+from unmask.threats import Threat
+from unmask.types import Loss, Objective, Victim, as_output
+
+__all__ = ["Attack", "Ledger", "Problem", "value_only"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """B examples to be attacked: one view of the defense, one ball, one judge.
+
+    An attack optimises ``view``; whether it succeeded only ``broken`` says, which asks the judge about
+    the untouched defense: ``broken(rows, x_adv, when)`` takes the numbers of some examples (M,), a
+    candidate for each, and the step, and answers (M,) bool.
+    """
+
+    view: Victim
+    x: Tensor  # (B, C, H, W) in [0, 1]
+    y: Tensor  # (B,)
+    threat: Threat
+    keys: Stream
+    broken: Callable[[Tensor, Tensor, int], Tensor]
+    scores: Victim | None = None  # the defense itself, in full precision, for attacks that need no gradient
+
+    def goal(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
+        """The objective, on images, of some of the examples; ``labels`` replaces ``y`` for targeted losses."""
+        wanted = (self.y if labels is None else labels)[rows]
+
+        def objective(z: Tensor, rows: Tensor | None = None) -> Tensor:
+            return loss(as_output(self.view(z)), wanted if rows is None else wanted[rows])
+
+        return objective
+
+    def through(self, view: Victim) -> Problem:
+        """The same question, asked through another view."""
+        return replace(self, view=view)
+
+    def black_box(self) -> Problem:
+        """The same question, asked of the defense's own scores where they are given."""
+        return self if self.scores is None else self.through(self.scores)
+
+    def subset(self, rows: Tensor) -> Problem:
+        """The same question about some of the examples only, numbered anew from 0."""
+        return replace(
+            self,
+            x=self.x[rows],
+            y=self.y[rows],
+            keys=self.keys.select(rows),
+            broken=lambda some, x_adv, when: self.broken(rows[some], x_adv, when),
+        )
+
+
+def value_only(objective: Objective) -> Objective:
+    """The objective without its graph: an estimator then takes no backward pass."""
+
+    def values(z: Tensor, rows: Tensor | None = None) -> Tensor:
+        with torch.no_grad():
+            return objective(z, rows)
+
+    return values
+
+
+Attack = Callable[[Problem], Tensor]
+"""Takes a problem to candidates (B, C, H, W), one an example; the clean image where it found none."""
+
+
+class Ledger:
+    """The best candidate of each example so far, and which examples are still standing.
+
+    Args:
+        problem: whose examples.
+        loss: the loss by which candidates are compared.
+        early_stop: whether an example that the judge finds broken leaves the search.
+        bounded: whether values offered are the loss itself, so that those below
+            ``necessary(loss)`` cannot be successes and the judge need not be asked.
+    """
+
+    def __init__(self, problem: Problem, loss: Loss, *, early_stop: bool = True, bounded: bool = True) -> None:
+        self.problem = problem
+        self.best = problem.x.clone()
+        self.value = torch.full_like(problem.y, -torch.inf, dtype=torch.float32)
+        self.standing = torch.ones_like(problem.y, dtype=torch.bool)
+        self._early_stop = early_stop
+        self._least = max(necessary(loss) if bounded else -torch.inf, torch.finfo(torch.float32).min)
+        self._asked = 0
+
+    def rows(self) -> Tensor:
+        """The numbers (M,) of the examples still standing."""
+        return self.standing.nonzero().squeeze(1)
+
+    def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor) -> Tensor | None:
+        """Remember what is better than before; who stays in the search, as a mask, or None for all.
+
+        ``x_adv`` must lie in the ball. Values that are not a number count as worst.
+        """
+        values = values.float().nan_to_num(nan=-torch.inf)
+        better = values > self.value[rows]
+        if better.all():
+            self.best[rows], self.value[rows] = x_adv, values
+        else:
+            self.best[rows[better]], self.value[rows[better]] = x_adv[better], values[better]
+        if not self._early_stop:
+            return None
+        return self._ask(rows, x_adv, values >= self._least)
+
+    def close(self, rows: Tensor, x_adv: Tensor) -> None:
+        """The judge has found these broken: keep the candidates, whatever their values, and search no more."""
+        self.best[rows] = x_adv
+        self.standing[rows] = False
+
+    def _ask(self, rows: Tensor, x_adv: Tensor, candidates: Tensor) -> Tensor | None:
+        self._asked += 1
+        chosen = candidates.nonzero().squeeze(1)
+        if not len(chosen):
+            return None
+        fallen = chosen[self.problem.broken(rows[chosen], x_adv[chosen], self._asked)]
+        if not len(fallen):
+            return None
+        self.close(rows[fallen], x_adv[fallen])
+        keep = torch.ones_like(rows, dtype=torch.bool)
+        keep[fallen] = False
+        return keep

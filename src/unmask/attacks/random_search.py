@@ -1,0 +1,46 @@
+"""Random points of the ball: the weakest attack there is, and the control of every other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.attacks.problem import Ledger, Problem
+from unmask.losses import margin
+from unmask.randomness import drawing
+from unmask.types import Loss
+
+__all__ = ["RandomSearch"]
+
+
+@dataclass(frozen=True)
+class RandomSearch:
+    """Points drawn uniformly from the ball; the one of the highest loss, or the first that the judge finds broken.
+
+    Args:
+        samples: points per example.
+        loss: by which points are compared.
+        batch: rows in one forward pass at most; the result does not depend on it.
+    """
+
+    samples: int = 1000
+    loss: Loss = margin
+    batch: int = 1024
+
+    @torch.no_grad()
+    def __call__(self, problem: Problem) -> Tensor:
+        problem = problem.black_box()
+        ledger, drawn = Ledger(problem, self.loss), 0
+        while drawn < self.samples and len(rows := ledger.rows()):
+            times = max(1, min(self.samples - drawn, self.batch // len(rows)))
+            owner = rows.repeat(times)
+            with drawing(problem.keys.select(rows).repeat(times, first=drawn)):
+                x_adv = problem.threat.start(problem.x[owner])
+                values = problem.goal(self.loss, owner)(x_adv)
+            for candidates, value in zip(x_adv.split(len(rows)), values.split(len(rows)), strict=True):
+                left = ledger.standing[rows]
+                ledger.offer(rows[left], candidates[left], value[left])
+            drawn += times
+        return ledger.best

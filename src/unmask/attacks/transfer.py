@@ -1,0 +1,32 @@
+"""Adversarial examples of another model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unmask.attacks.problem import Attack, Problem
+from unmask.types import Victim
+
+__all__ = ["Transfer"]
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """An attack on ``source`` instead of the view; the judge still looks at the true defense.
+
+    The search goes on after it has fooled the source, until the judge finds an example broken. An
+    attack whose loss has a ``necessary`` value asks the judge only once the source is fooled.
+
+    Args:
+        source: the model that gives gradients and losses, called as it is: wrap it by
+            :func:`unmask.victims.steady` for results that do not depend on the batch.
+        attack: any attack.
+    """
+
+    source: Victim
+    attack: Attack
+
+    def __call__(self, problem: Problem) -> Tensor:
+        return self.attack(problem.through(self.source))

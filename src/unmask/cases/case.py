@@ -1,0 +1,87 @@
+"""What a case is: a defense on a data set under a threat, the attacks on it, and what was said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from unmask.attacks.problem import Attack
+from unmask.gradients.bpda import View
+from unmask.threats import Threat
+from unmask.weights import load_weights
+
+__all__ = ["Attacker", "Case", "Recipe"]
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """An attack by name: what it searches, and through which view of the defense.
+
+    Args:
+        about: one line for readers of a report.
+        make: the attack, given the defense (a latent search needs its generator).
+        view: the view of the defense to optimise; None is the defense itself.
+        plain: whether this is the attack that knows nothing of the defense.
+        low_precision: whether gradients may be taken in bfloat16.
+    """
+
+    about: str
+    make: Callable[[nn.Module], Attack]
+    view: View | None = None
+    plain: bool = False
+    low_precision: bool = True
+
+
+class Recipe(Protocol):
+    """Trains a model in place, in a folder, yielding a log line now and then; continues where it stopped."""
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """A defense, evaluated.
+
+    Args:
+        name: as on the command line, such as ``thermometer-mnist``.
+        defense: what its authors call it.
+        kind: of obfuscated gradients: "shattered", "stochastic", "vanishing/exploding", or "none".
+        data: name of the data set.
+        threat: the ball that the accuracy is stated for.
+        citation: authors, venue, year.
+        build: the defense with untrained weights.
+        attackers: by name; "plain" is one of them.
+        train: how the weights that ship were made.
+        draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
+        claimed: accuracy under attack that the authors stated, as a share, if for this data and threat.
+        published: accuracy that the strongest published attack left, likewise.
+        most: examples at most, where the defense is too slow for more.
+        note: one line that a reader of the figures has to know.
+    """
+
+    name: str
+    defense: str
+    kind: str
+    data: str
+    threat: Threat
+    citation: str
+    build: Callable[[], nn.Module]
+    attackers: Mapping[str, Attacker]
+    train: Recipe
+    draws: int = 1
+    claimed: float | None = None
+    published: float | None = None
+    most: int | None = None
+    note: str = ""
+
+    def load(self, folder: Path | None = None) -> nn.Module:
+        """The trained defense in evaluation mode, from ``folder`` or from the weights that ship."""
+        model = self.build()
+        path = (folder or Path(str(files("unmask") / "weights"))) / f"{self.name}.safetensors"
+        load_weights(model, path)
+        return model.eval()

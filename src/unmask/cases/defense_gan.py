@@ -1,0 +1,90 @@
+"""Defense-GAN: gradients that vanish in an inner descent, broken on the generator's own manifold."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import nn
+
+from unmask.attacks.problem import Attack
+from unmask.attacks.settings import latent, pgd
+from unmask.cases.case import Attacker, Case
+from unmask.cases.recipes import GanTraining
+from unmask.cases.shared import DIGITS_L2, MNIST_L2
+from unmask.defenses.defense_gan import DefenseGAN, Projection
+from unmask.gradients.bpda import bpda, bypass
+from unmask.gradients.spaces import Latent
+from unmask.losses import margin
+from unmask.nets import conv_critic, conv_generator, conv_net, mlp_critic, mlp_generator
+from unmask.training.classifier import ClassifierRecipe
+from unmask.training.gan import GanRecipe
+
+__all__ = ["CASES"]
+
+_CITATION = "Samangouei et al., ICLR 2018"
+
+
+def _on_manifold(defense: nn.Module) -> Attack:
+    purify = cast(Projection, defense.get_submodule("purify"))
+    return latent(Latent(purify.generator, purify.latent, scale=purify.scale), steps=200)
+
+
+_ATTACKERS = {
+    "plain": Attacker("PGD through the unrolled inner descent", lambda _: pgd(20), plain=True, low_precision=False),
+    "bpda": Attacker(
+        "BPDA: the projection is the identity on the way back",
+        lambda _: pgd(60, margin, restarts=2),
+        view=bpda("purify"),
+        low_precision=False,
+    ),
+    "latent": Attacker(
+        "reparameterization: a search over G(z) near the image, on the classifier alone, judged on the defense",
+        _on_manifold,
+        view=bypass("purify"),
+        low_precision=False,
+    ),
+}
+
+CASES = (
+    Case(
+        name="defense-gan-digits",
+        defense="Defense-GAN",
+        kind="vanishing/exploding",
+        data="digits",
+        threat=DIGITS_L2,
+        citation=_CITATION,
+        build=lambda: DefenseGAN(
+            conv_net(1, 8, (16, 32), 64),
+            Projection(mlp_generator(16, 1, 8), 16, restarts=4, steps=60, rate=5.0, scale=0.5),
+        ),
+        attackers=_ATTACKERS,
+        train=GanTraining(
+            "digits",
+            lambda: mlp_critic(1, 8),
+            GanRecipe(iterations=6000),
+            ClassifierRecipe(epochs=60, batch=64, shift=1),
+        ),
+        draws=4,
+        note="R = 4 restarts of L = 60 steps on 8x8 images",
+    ),
+    Case(
+        name="defense-gan-mnist",
+        defense="Defense-GAN",
+        kind="vanishing/exploding",
+        data="mnist",
+        threat=MNIST_L2,
+        citation=_CITATION,
+        build=lambda: DefenseGAN(
+            conv_net(1, 28, (16, 32), 64), Projection(conv_generator(64, 16), 64, restarts=4, steps=60)
+        ),
+        attackers=_ATTACKERS,
+        train=GanTraining(
+            "mnist", lambda: conv_critic(16), GanRecipe(iterations=4000), ClassifierRecipe(epochs=8, shift=2)
+        ),
+        draws=2,
+        claimed=None,
+        published=0.55,
+        most=64,
+        note="a smaller generator, R = 4 restarts of L = 60 steps: not at full strength",
+    ),
+)

@@ -1,0 +1,42 @@
+"""No defense: the base of all comparisons. Any correct attack must leave nothing of it."""
+
+from __future__ import annotations
+
+from unmask.attacks.ensemble import Ensemble
+from unmask.cases.case import Attacker, Case
+from unmask.cases.recipes import ClassifierTraining
+from unmask.cases.shared import DIGITS, MNIST, apgd_ce, apgd_dlr, own_gradient
+from unmask.nets import conv_net
+from unmask.training.classifier import ClassifierRecipe
+
+__all__ = ["CASES"]
+
+_ATTACKERS = {
+    "plain": own_gradient(),
+    "apgd": Attacker("APGD on cross entropy and DLR", lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr()))),
+}
+
+CASES = (
+    Case(
+        name="plain-digits",
+        defense="none",
+        kind="none",
+        data="digits",
+        threat=DIGITS,
+        citation="undefended convolutional network",
+        build=lambda: conv_net(1, 8, (16, 32), 64),
+        attackers=_ATTACKERS,
+        train=ClassifierTraining("digits", ClassifierRecipe(epochs=60, batch=64, shift=1)),
+    ),
+    Case(
+        name="plain-mnist",
+        defense="none",
+        kind="none",
+        data="mnist",
+        threat=MNIST,
+        citation="undefended convolutional network",
+        build=lambda: conv_net(1, 28, (16, 32), 64),
+        attackers=_ATTACKERS,
+        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=8, shift=2)),
+    ),
+)

@@ -1,0 +1,102 @@
+"""How the weights that ship are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.attacks.descent import Descent
+from unmask.attacks.problem import Problem
+from unmask.attacks.updates import Steepest
+from unmask.data import load
+from unmask.randomness import stream
+from unmask.threats import Threat
+from unmask.training.checkpoints import Checkpoints
+from unmask.training.classifier import ClassifierRecipe, train_classifier
+from unmask.training.gan import GanRecipe, train_gan
+from unmask.types import Victim
+
+__all__ = ["Against", "ClassifierTraining", "GanTraining"]
+
+
+@dataclass(frozen=True)
+class ClassifierTraining:
+    """Train the whole model as a classifier of a data set's training half."""
+
+    data: str
+    recipe: ClassifierRecipe
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe)}
+        yield from train_classifier(
+            model, data.floats, len(data), self.recipe, Checkpoints(folder, settings), seed=seed, device=device
+        )
+
+
+@dataclass(frozen=True)
+class GanTraining:
+    """Train a generator against a critic, and the classifier of a Defense-GAN on clean images."""
+
+    data: str
+    critic: Callable[[], nn.Module]
+    gan: GanRecipe
+    classifier: ClassifierRecipe
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        purify: Any = model.get_submodule("purify")
+        settings = {"data": self.data, "seed": seed, "gan": asdict(self.gan), "classifier": repr(self.classifier)}
+        torch.manual_seed(seed)
+        yield from train_gan(
+            purify.generator,
+            self.critic(),
+            purify.latent,
+            data.floats,
+            len(data),
+            self.gan,
+            Checkpoints(folder / "generator", settings),
+            seed=seed,
+            device=device,
+        )
+        yield from train_classifier(
+            model.get_submodule("classifier"),
+            data.floats,
+            len(data),
+            self.classifier,
+            Checkpoints(folder / "classifier", settings),
+            seed=seed,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class Against:
+    """Perturbs training images by PGD; eps grows over the first ``ramp`` of the training.
+
+    Args:
+        threat: the ball at its full size.
+        steps: of PGD, from a random start.
+        ramp: share of the training after which eps is full.
+        size: of a step, as a share of eps; 2.5 / steps where none is given.
+    """
+
+    threat: Threat
+    steps: int
+    ramp: float = 0.2
+    size: float | None = None
+
+    def __call__(self, model: Victim, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
+        ball = replace(self.threat, eps=self.threat.eps * min(1.0, progress / self.ramp))
+        attack = Descent(self.steps, update=Steepest(self.size or 2.5 / self.steps), early_stop=False)
+        keys = stream(int(progress * 1e9), index, "adversarial training")
+        return attack(Problem(model, x, y, ball, keys, _nobody))
+
+
+def _nobody(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+    raise AssertionError("training asks no judge")

@@ -1,0 +1,32 @@
+"""What several cases have in common: threats and the standard attacks."""
+
+from __future__ import annotations
+
+from unmask.attacks.apgd import APGD
+from unmask.cases.case import Attacker
+from unmask.gradients.autograd import autograd
+from unmask.losses import dlr
+from unmask.threats import L2, Linf
+from unmask.types import Estimator
+
+__all__ = ["DIGITS", "DIGITS_L2", "MNIST", "MNIST_L2", "apgd_ce", "apgd_dlr", "own_gradient"]
+
+DIGITS = Linf(0.2)
+MNIST = Linf(0.3)
+DIGITS_L2 = L2(0.0175, "per_dim")  # 1.12 raw: the same size per pixel, in the mean square, as on MNIST
+MNIST_L2 = L2(0.005, "per_dim")  # 3.92 raw, as Defense-GAN was evaluated by Athalye et al.
+
+
+def own_gradient(steps: int = 100) -> Attacker:
+    """The plain attack: APGD on cross entropy through the defense's own gradient."""
+    return Attacker("APGD on cross entropy, through the model's own gradient", lambda _: APGD(steps), plain=True)
+
+
+def apgd_ce(steps: int = 100, estimator: Estimator = autograd, restarts: int = 1) -> APGD:
+    """APGD on cross entropy (Croce & Hein, ICML 2020)."""
+    return APGD(steps, estimator=estimator, restarts=restarts)
+
+
+def apgd_dlr(steps: int = 100, estimator: Estimator = autograd, restarts: int = 1) -> APGD:
+    """APGD on the difference of logits ratio (Croce & Hein, ICML 2020)."""
+    return APGD(steps, loss=dlr, estimator=estimator, restarts=restarts)

@@ -1,0 +1,201 @@
+"""The data sets that unmask knows by name, where they are kept, and how one is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmask.data import hub, parquet, torchvision_files
+from unmask.data.dataset import DataError, Dataset
+from unmask.data.decode import PEEK, count_channels, decode
+from unmask.data.digits import digits
+from unmask.data.torchvision_files import Originals
+
+__all__ = ["default_home", "describe", "load", "names"]
+
+_SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A data set that is kept in files under ``HOME/data/NAME``."""
+
+    name: str
+    title: str
+    about: str
+    channels: int
+    splits: tuple[str, ...] = _SPLITS
+    classes: tuple[str, ...] | None = None  # None: as the files say
+    size: int | None = None  # images of many sizes are resized and cropped to this
+    repository: str | None = None  # on the hub, with the folder of its parquet files
+    folder: str = ""
+    originals: tuple[Originals, ...] = ()
+
+
+_PUBLISHED = {
+    source.name: source
+    for source in (
+        _Published(
+            "mnist",
+            "MNIST",
+            "handwritten digits, 28x28 grey, 10 classes",
+            channels=1,
+            classes=tuple(str(digit) for digit in range(10)),
+            repository="ylecun/mnist",
+            folder="mnist",
+            originals=(torchvision_files.mnist,),
+        ),
+        _Published(
+            "cifar10",
+            "CIFAR-10",
+            "photographs, 32x32 RGB, 10 classes",
+            channels=3,
+            classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+            repository="uoft-cs/cifar10",
+            folder="plain_text",
+            originals=(torchvision_files.cifar10,),
+        ),
+        _Published(
+            "imagenet-sample",
+            "ImageNet sample",
+            "photographs, one a class, 224x224 RGB, 1000 classes",
+            channels=3,
+            splits=("test",),
+            size=224,
+        ),
+    )
+}
+
+
+def names() -> tuple[str, ...]:
+    """The names that :func:`load` knows.
+
+    >>> names()
+    ('digits', 'mnist', 'cifar10', 'imagenet-sample')
+    """
+    return ("digits", *_PUBLISHED)
+
+
+def default_home() -> Path:
+    """The folder of data and weights: ``$UNMASK_HOME``, or ``~/.cache/unmask``."""
+    return Path(os.environ.get("UNMASK_HOME") or "~/.cache/unmask").expanduser()
+
+
+def describe(name: str, *, home: Path | None = None) -> str:
+    """One line on a named data set: what it is, and which splits are on this machine.
+
+    >>> describe("digits")
+    'digits: handwritten digits, 8x8 grey, 10 classes; comes with scikit-learn'
+    """
+    if name == "digits":
+        return "digits: handwritten digits, 8x8 grey, 10 classes; comes with scikit-learn"
+    if name not in _PUBLISHED:
+        raise _unknown(name)
+    source = _PUBLISHED[name]
+    folder = _folder(source, home)
+    try:
+        present = [split for split in source.splits if _present(source, folder, split)]
+        state = f"{' and '.join(present)} in {folder}" if present else f"missing from {folder}"
+    except DataError as error:
+        state = str(error)
+    return f"{source.title}: {source.about}; {state}"
+
+
+def load(
+    name: str, split: str = "test", *, n: int | None = None, home: Path | None = None, size: int | None = None
+) -> Dataset:
+    """The first ``n`` examples (all if None) of a data set, in the order of its files.
+
+    ``name`` is one of :func:`names`, or the path of a parquet file or of a folder of them in the hub's form
+    (columns ``image`` or ``img``, and ``label``). Named sets are kept in ``home / "data" / name`` as the
+    hub's parquet files or as torchvision's original files; ``home`` is by default :func:`default_home`.
+    What is not there is downloaded if ``huggingface_hub`` is installed. For ``test``, a set that only has
+    a ``validation`` split gives that one; a path of one file gives that file whatever ``split`` says.
+
+    ``size`` is for images of many sizes: their short side is resized to ``size * 256 / 224`` (bilinear)
+    and the central square of ``size`` is cut out; ``imagenet-sample`` has 224 by default. Images of a path
+    have one channel if all are grey, and three (RGB) otherwise.
+
+    Raises :class:`DataError`, always of one line, if the data is unknown, missing, broken or too small for ``n``.
+
+    >>> x, y = load("digits", n=3).batch()
+    >>> tuple(x.shape), float(x.min()), float(x.max())
+    ((3, 1, 8, 8), 0.0, 1.0)
+    """
+    if split not in _SPLITS:
+        raise DataError(f"unknown split '{split}': ask for 'train' or 'test'")
+    if n is not None and n < 1:
+        raise DataError(f"{name}: n must be at least 1, not {n}")
+    if size is not None and size < 1:
+        raise DataError(f"{name}: size must be at least 1, not {size}")
+    source = _PUBLISHED.get(name)
+    if size is not None and (name == "digits" or (source and source.size is None)):
+        raise DataError(f"{name} has images of one size: leave size out")
+    if name == "digits":
+        dataset = digits(split)
+    elif source:
+        dataset = _load_published(source, split, n, _folder(source, home), size or source.size)
+    else:
+        dataset = _load_path(name, split, n, size)
+    return dataset if n is None else dataset.first(n)
+
+
+def _load_published(source: _Published, split: str, n: int | None, folder: Path, size: int | None) -> Dataset:
+    if split not in source.splits:
+        raise DataError(f"{source.name} has no {split} split: ask for {' or '.join(source.splits)}")
+    files = parquet.find(folder, split)
+    if not files:
+        for form in source.originals:
+            if found := form.find(folder, split):
+                images, labels = form.read(found, n)
+                return Dataset(source.name, images, labels, source.classes or (), source.title)
+        files = [_download(source, split, folder)]
+    rows = parquet.read(files, n)
+    images, jpeg = decode(rows.encoded, channels=source.channels, size=size, where=_where(files))
+    note = f"{source.title} (JPEG copies)" if jpeg else source.title
+    return Dataset(source.name, images, rows.labels, source.classes or rows.classes, note)
+
+
+def _load_path(name: str, split: str, n: int | None, size: int | None) -> Dataset:
+    path = Path(name).expanduser()
+    if not path.exists():
+        looks_like_path = path.suffix or len(path.parts) > 1
+        raise DataError(f"there is no folder or file {path}: mend the path") if looks_like_path else _unknown(name)
+    files = [path] if path.is_file() else parquet.find(path, split)
+    if not files:
+        wanted = f"{split}-00000-of-00001.parquet"
+        raise DataError(f"{path} has no {split} split: name its parquet file {wanted}, or give the path of one file")
+    rows = parquet.read(files, None if n is None else max(n, PEEK))
+    channels = count_channels(rows.encoded, _where(files))
+    images, jpeg = decode(rows.encoded[:n], channels=channels, size=size, where=_where(files))
+    return Dataset(name, images, rows.labels[:n], rows.classes, f"{path.name} (JPEG)" if jpeg else path.name)
+
+
+def _download(source: _Published, split: str, folder: Path) -> Path:
+    """The parquet file of a split, fetched from the hub; where that cannot be, says what to put where."""
+    file = f"{split}-00000-of-00001.parquet"
+    if source.repository and (fetched := hub.fetch(source.repository, f"{source.folder}/{file}", folder)):
+        return fetched
+    forms = " or ".join([file, *(form.example for form in source.originals)])
+    install = 'pip install "unmask[hub]" to download it, ' if source.repository else ""
+    raise DataError(f"{source.name} ({split}) is missing: {install}put {forms} into {folder}, or set UNMASK_HOME")
+
+
+def _present(source: _Published, folder: Path, split: str) -> bool:
+    return bool(parquet.find(folder, split)) or any(form.find(folder, split) for form in source.originals)
+
+
+def _folder(source: _Published, home: Path | None) -> Path:
+    return (home or default_home()) / "data" / source.name
+
+
+def _where(files: Sequence[Path]) -> str:
+    """What an error calls some shards, whose rows are counted through."""
+    return f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+
+
+def _unknown(name: str) -> DataError:
+    known = ", ".join(names())
+    return DataError(f"unknown data set '{name}': known are {known}, and any folder or parquet file by its path")

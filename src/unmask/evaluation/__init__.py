@@ -1,0 +1,1 @@
+"""Runs: what is to be done, doing it, keeping it, and checking it again."""

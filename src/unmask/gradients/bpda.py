@@ -1,0 +1,153 @@
+"""Backward pass differentiable approximation: a part computes as ever, its gradient comes from a surrogate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask.types import Output
+
+__all__ = ["View", "bpda", "bypass", "find_part", "identity", "substitute"]
+
+View = Callable[[nn.Module], nn.Module]
+"""Takes a model to a module with the same forward pass and another backward pass."""
+
+
+class _Substitute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, true: Tensor, surrogate: Tensor) -> Tensor:
+        return true.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, gradients[0]
+
+
+def substitute(true: Tensor, surrogate: Tensor) -> Tensor:
+    """The value of ``true``, to the bit, with the gradient of ``surrogate`` (same shape).
+
+    >>> import torch
+    >>> x = torch.tensor([1.4], requires_grad=True)
+    >>> y = substitute(x.round(), 3 * x)
+    >>> y.backward(); (y.item(), x.grad.item())
+    (1.0, 3.0)
+    """
+    result: Tensor = _Substitute.apply(true.detach(), surrogate.to(true.dtype))  # type: ignore[no-untyped-call]
+    return result
+
+
+def identity(x: Tensor) -> Tensor:
+    """The surrogate of a part whose output resembles its input."""
+    return x
+
+
+def find_part(model: nn.Module, part: str) -> nn.Module:
+    """The submodule at a dotted path; ValueError names the paths there are."""
+    named = dict(model.named_modules())
+    if part not in named:
+        known = ", ".join(name for name in list(named)[1:21]) or "none"
+        raise ValueError(f"the model has no part {part!r}; its parts: {known}")
+    return named[part]
+
+
+Forward = Callable[..., Any]
+
+
+class _Viewed(nn.Module):
+    """A model in which one part computes otherwise while the model runs, and only then."""
+
+    def __init__(self, model: nn.Module, part: str, change: Callable[[Forward], Forward]) -> None:
+        super().__init__()
+        self.model = model
+        self._part = part
+        self._change = change
+        find_part(model, part)
+
+    @contextmanager
+    def _changed(self) -> Iterator[None]:
+        module = find_part(self.model, self._part)
+        own = module.__dict__.get("forward")
+        module.__dict__["forward"] = self._change(module.forward)
+        try:
+            yield
+        finally:
+            if own is None:
+                del module.__dict__["forward"]
+            else:
+                module.__dict__["forward"] = own
+
+    def forward(self, x: Tensor) -> Output | Tensor:
+        with self._changed():
+            answer: Output | Tensor = self.model(x)
+            return answer
+
+
+def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+    """A view in which gradients pass ``part`` through ``surrogate`` (Athalye et al., ICML 2018).
+
+    The forward pass stays the model's own, to the bit. ``part`` is a path as in
+    ``model.named_modules()``; ``surrogate`` is any callable on the part's (first) input. Where it gives
+    images of another size than the part does, they are resized to it, so that identity also serves
+    parts that crop, pad or resize. A part that is called several times is replaced each time.
+
+    Raises ValueError, once the view is applied, for a path that the model does not have.
+
+    >>> import torch
+    >>> class Round(nn.Module):
+    ...     def forward(self, x): return x.round()
+    >>> model = nn.Sequential(Round(), nn.Flatten())
+    >>> x = torch.tensor([[[[0.4]]]], requires_grad=True)
+    >>> bpda("0")(model)(x).sum().backward(); x.grad.item()
+    1.0
+    """
+
+    def change(forward: Forward) -> Forward:
+        def approximated(*args: Any, **kwargs: Any) -> Any:
+            x = _first_tensor(part, args, kwargs)
+            if not x.requires_grad:
+                return forward(*args, **kwargs)
+            with torch.no_grad():
+                true = forward(*args, **kwargs)
+            if not isinstance(true, Tensor):
+                raise ValueError(f"part {part!r} gives a {type(true).__name__}, not a tensor: choose a part inside it")
+            with torch.enable_grad():
+                return substitute(true, _fit_size(part, surrogate(x), true))
+
+        return approximated
+
+    return lambda model: _Viewed(model, part, change)
+
+
+def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+    """A model in which ``surrogate`` replaces ``part`` forward and backward: the defense without it.
+
+    An attack on it transfers to the defense, or fails to: only the judge can tell.
+    """
+
+    def change(forward: Forward) -> Forward:
+        return lambda *args, **kwargs: surrogate(_first_tensor(part, args, kwargs))
+
+    return lambda model: _Viewed(model, part, change)
+
+
+def _first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            return value
+    raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can stand in for it")
+
+
+def _fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
+    if surrogate.shape == true.shape:
+        return surrogate
+    if surrogate.ndim == true.ndim == 4 and surrogate.shape[1] == true.shape[1]:
+        return F.interpolate(surrogate, true.shape[-2:], mode="bilinear", align_corners=False)
+    raise ValueError(
+        f"the surrogate of part {part!r} gives shape {tuple(surrogate.shape)}, the part {tuple(true.shape)}: "
+        "give a surrogate with the part's output shape"
+    )

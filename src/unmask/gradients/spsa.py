@@ -1,0 +1,69 @@
+"""Gradient from differences of scores alone, for models that have no gradient or hide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.randomness import current, drawing, normal, uniform
+from unmask.types import Objective
+
+__all__ = ["SPSA", "gaussian", "rademacher"]
+
+
+def rademacher(size: tuple[int, ...], like: Tensor) -> Tensor:
+    """Directions of SPSA (Spall, 1992): every coordinate -1 or 1."""
+    return (uniform(size, like) < 0.5).to(like.dtype) * 2 - 1
+
+
+def gaussian(size: tuple[int, ...], like: Tensor) -> Tensor:
+    """Directions of NES (Ilyas et al., ICML 2018): standard normal."""
+    return normal(size, like)
+
+
+@dataclass(frozen=True)
+class SPSA:
+    """Antithetic finite differences in random directions (Uesato et al., ICML 2018).
+
+    Both points of a pair see the same draw of a random model. Each example has directions of its own.
+
+    Args:
+        samples: pairs of evaluations for a gradient.
+        sigma: length of the difference, in the units of ``z``.
+        directions: :func:`rademacher` (SPSA) or :func:`gaussian` (NES).
+        batch: rows in one forward pass at most.
+
+    >>> import torch
+    >>> values, gradient = SPSA(samples=4000)(lambda z, rows=None: 3 * z[:, 0], torch.zeros(1, 2))
+    >>> bool((gradient - torch.tensor([[3.0, 0.0]])).abs().max() < 0.3)
+    True
+    """
+
+    samples: int = 64
+    sigma: float = 0.01
+    directions: Callable[[tuple[int, ...], Tensor], Tensor] = rademacher
+    batch: int = 1024
+
+    def __call__(self, objective: Objective, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        rows = torch.arange(len(z), device=z.device) if rows is None else rows
+        keys = current()
+        values, gradient = torch.zeros(len(z), device=z.device), torch.zeros_like(z)
+        ones = [1] * (z.ndim - 1)
+        for drawn in range(0, self.samples, step := max(1, self.batch // len(z))):
+            times = min(step, self.samples - drawn)
+            pairs = keys and keys.repeat(times, first=drawn)
+            with drawing(pairs and pairs.fold("direction")):
+                u = self.directions((times * len(z), *z.shape[1:]), z)
+            at, owner = z.repeat(times, *ones), rows.repeat(times)
+            with torch.no_grad():
+                with drawing(pairs):
+                    up = objective(at + self.sigma * u, owner)
+                with drawing(pairs):
+                    down = objective(at - self.sigma * u, owner)
+            slope = (up - down) / (2 * self.sigma)
+            gradient += (slope.view(-1, *ones) * u).view(times, *z.shape).sum(0)
+            values += ((up + down) / 2).view(times, -1).sum(0)
+        return values / self.samples, gradient / self.samples

@@ -1,0 +1,89 @@
+"""Gradients through operations inside a forward pass that kill them, without touching the model.
+
+Straight-through estimation (Bengio, Léonard & Courville, arXiv:1308.3432) for code that is not a module
+of its own, as backward pass differentiable approximation (Athalye, Carlini & Wagner, ICML 2018) is for
+modules: ``round``, casts to integers and integer arithmetic, ``sign``, comparisons and masks, one-hot
+codes, look-up tables, ``detach``, ``no_grad`` ...
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from unmask.gradients._shadow_mode import Surrogates
+from unmask.gradients._shadow_writes import Saved
+
+__all__ = ["straight_through"]
+
+
+class _StraightThrough(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Any:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return self.model(x)
+        saved = Saved()
+        mode = Surrogates(self.model, saved)
+        try:
+            with saved_tensors_hooks(saved.pack, saved.unpack), mode:
+                return self.model(mode.world.gate(x.detach().clone(), x))
+        finally:
+            mode.world.close()
+            _release_buffers(self.model)
+
+
+def _release_buffers(model: nn.Module) -> None:
+    """State that is kept for the next forward pass must not keep the graph of this one."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.grad_fn is not None:
+                module._buffers[name] = buffer.detach()
+
+
+def straight_through(model: nn.Module) -> nn.Module:
+    """A view of ``model`` with the same forward pass, to the bit, and useful gradients with respect to the input.
+
+    Every torch operation of the forward pass, in whatever module, runs as ever; where it cuts the
+    gradient, the gradient of a surrogate takes its place:
+
+    ==============================================  ==========================================================
+    round, floor, ceil, trunc; clamp, hardtanh      identity, also out of range (``clamp(min=0)`` stays a ReLU)
+    casts to integer types; ``>> << // & |``        those of the numbers: ``>> k`` divides by 2**k, ``&`` passes
+    ``detach``, ``.data``, ``no_grad``              as if they were not there
+    sign, heaviside; ``> >= < <= == !=``            a smooth step, as wide as its operands spread in an example
+    ``%``, fmod, frac                               one half: between ``x - x % s`` and ``x % s``
+    argmax, one_hot(argmax), table[argmax]          softmax
+    bucketize, one_hot, scatter                     position between the boundaries; heavy-tailed hats
+    table[i], embedding, take, gather               linear interpolation between neighbouring entries
+    where, masked_fill, ``x[mask] = v``             besides the chosen branch, (a - b) times that of the condition
+    ==============================================  ==========================================================
+
+    Integers and booleans carry the gradient through arithmetic and changes of shape until they are floats
+    again. Custom autograd functions keep their own backward pass. Gradients that the model itself takes
+    inside its forward pass are its true ones, and their graphs are not unrolled.
+
+    Out of reach: numpy, ``torch.inference_mode``, scripted code, and copies of tensors made by the
+    ``nn.Parameter`` constructor. Gradients do not pass through the model's buffers. Where x does not
+    require a gradient, or gradients are disabled, the model runs by itself.
+
+    Args:
+        model: any module; its parameters, modules and hooks are left as they are.
+
+    Returns:
+        A module on (B, ...) inputs that gives what ``model`` gives.
+
+    >>> import torch
+    >>> class Quantize(nn.Module):
+    ...     def forward(self, x): return ((x * 255).to(torch.uint8) >> 5).float()
+    >>> x = torch.tensor([0.5], requires_grad=True)
+    >>> y = straight_through(Quantize())(x); y.backward()
+    >>> y.item(), x.grad.item() == 255 / 32
+    (3.0, True)
+    """
+    return _StraightThrough(model)

@@ -1,0 +1,119 @@
+"""The judge: whether an attack succeeded, decided on the untouched defense, in float32, inside ball and box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from unmask.randomness import Stream, drawing
+from unmask.threats import Threat
+from unmask.types import Output, Victim
+from unmask.victims import Passes, steady
+
+__all__ = ["BadAnswer", "Judge", "Verdict"]
+
+
+class BadAnswer(ValueError):
+    """A model's answer cannot be judged; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the defense does with B images over D draws of its randomness."""
+
+    stands: Tensor  # (D, B) bool: right class, or refused
+    predicted: Tensor  # (D, B) int64
+    refused: Tensor  # (D, B) bool
+    feasible: Tensor  # (B,) bool: inside ball and box
+    distance: Tensor  # (B,) float64, in the threat's unit
+
+    @property
+    def robust(self) -> Tensor:
+        """Share of the draws (B,), float64, in which the defense stands; an infeasible image proves nothing."""
+        return torch.where(self.feasible, self.stands.double().mean(0), 1.0)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Scores candidates on one defense.
+
+    Args:
+        defense: the model as its author means it to be used, in float32.
+        threat: the ball that candidates must lie in.
+        draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
+        foreign: whether the defense draws by torch's own random functions.
+        batch: images in one forward pass at most.
+        tolerance: slack of the distance, as a share of eps, for float32 rounding.
+    """
+
+    defense: Victim
+    threat: Threat
+    draws: int = 1
+    foreign: bool = False
+    batch: int = 512
+    tolerance: float = 1e-5
+    passes: Passes = field(default_factory=Passes)
+
+    def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Verdict:
+        """Judge candidates (B, C, H, W) for images ``x`` of class ``y``; ``keys`` must be fresh.
+
+        Raises :class:`BadAnswer` for logits that are not finite or do not fit the labels.
+        """
+        answers = [self._answer(x_adv, keys.fold(draw)) for draw in range(self.draws)]
+        predicted = torch.stack([a.logits.argmax(1) for a in answers])
+        refused = torch.stack([_refused(a) for a in answers])
+        _check(answers[0], y)
+        feasible, distance = self.feasible(x_adv, x)
+        return Verdict((predicted == y) | refused, predicted, refused, feasible, distance)
+
+    def broken(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Tensor:
+        """Whether (B,) each candidate is feasible and defeats the defense in every draw."""
+        left = self.feasible(x_adv, x)[0].nonzero().squeeze(1)
+        for draw in range(self.draws):
+            if len(left):
+                answer = self._answer(x_adv[left], keys.select(left).fold(draw))
+                _check(answer, y)
+                left = left[(answer.logits.argmax(1) != y[left]) & ~_refused(answer)]
+        broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        broken[left] = True
+        return broken
+
+    def feasible(self, x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether (B,) candidates lie inside ball and box, and their distances (B,) in the threat's unit."""
+        distance = self.threat.distance(x_adv, x)
+        inside_box = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
+        return inside_box & (distance <= self.threat.eps * (1 + self.tolerance) + 1e-9), distance
+
+    @torch.no_grad()
+    def _answer(self, x: Tensor, keys: Stream) -> Output:
+        call = steady(self.defense, passes=self.passes, foreign=self.foreign)
+        parts = []
+        for start in range(0, len(x), self.batch):
+            chunk = slice(start, start + self.batch)
+            with drawing(keys.select(torch.arange(len(x))[chunk])):
+                parts.append(call(x[chunk].float()))
+        refuses = [part.reject for part in parts if part.reject is not None]
+        return Output(torch.cat([part.logits for part in parts]).float(), torch.cat(refuses) if refuses else None)
+
+
+def _refused(answer: Output) -> Tensor:
+    if answer.reject is None:
+        return torch.zeros(len(answer.logits), dtype=torch.bool, device=answer.logits.device)
+    return answer.reject > 0
+
+
+def _check(answer: Output, y: Tensor) -> None:
+    bad = ~answer.logits.isfinite().all(1)
+    if bad.any():
+        kind = "NaN" if answer.logits.isnan().any() else "Inf"
+        raise BadAnswer(
+            f"the model gives {kind} logits ({int(bad.sum())} of {len(bad)} images): "
+            "return finite logits before any softmax or log"
+        )
+    if answer.logits.ndim != 2 or int(y.max()) >= answer.logits.shape[1]:
+        raise BadAnswer(
+            f"the model gives logits of shape {tuple(answer.logits.shape)}, but labels go up to {int(y.max())}: "
+            "return (batch, classes) and check that the data set is the model's"
+        )

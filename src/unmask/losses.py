@@ -1,0 +1,188 @@
+"""What an attack maximises: per-example losses that are higher the closer an example is to success.
+
+Success means a wrong class AND, where the victim has a detector, no rejection (``reject <= 0``). Every loss here
+joins the two in the same way, :func:`_joint`: while an example is refused its loss is
+
+    min(loss, certain) - reject
+
+where ``certain`` is the least loss that guarantees a wrong class; once it is accepted its loss is the plain one. So
+both gradients act while both conditions fail; the detector's acts alone once the class is surely wrong; the
+classifier's acts alone once the detector accepts, and neither can be bought with the other: ``margin`` and ``dlr``
+are positive exactly for successes (and 0 where the right class ties). The scale of ``reject`` matters only while both
+fail, as the weight of one gradient against the other; no sigmoid flattens it.
+
+A loss may carry the attribute ``necessary``, the smallest value that a success can have (see :func:`necessary`).
+Logits are taken in at least float32, also where the victim computes in less.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unmask.types import Loss, Output
+
+__all__ = [
+    "LOSSES",
+    "cross_entropy",
+    "dlr",
+    "margin",
+    "necessary",
+    "targeted_cross_entropy",
+    "targeted_dlr",
+    "targeted_margin",
+]
+
+_FLAT = 1e-12  # a spread of logits below this is division by zero
+
+
+def necessary(loss: Loss) -> float:
+    """The smallest value that ``loss`` can have where the attack has succeeded; -inf where nobody has said.
+
+    An attack need ask the judge only about examples that reach it.
+
+    >>> necessary(margin), necessary(lambda output, labels: output.logits[:, 0])
+    (0.0, -inf)
+    """
+    value: float = getattr(loss, "necessary", -math.inf)
+    return value
+
+
+def _needs(value: float) -> Callable[[Loss], Loss]:
+    def mark(loss: Loss) -> Loss:
+        loss.necessary = value  # type: ignore[attr-defined]
+        return loss
+
+    return mark
+
+
+@_needs(math.log(2) - 1e-6)  # a wrong class leaves the right one at most 1/2; 1e-6 is for rounding
+def cross_entropy(output: Output, labels: Tensor) -> Tensor:
+    """-log p_y: (B, K) logits and (B,) labels -> (B,).
+
+    >>> cross_entropy(Output(torch.zeros(1, 2)), torch.tensor([0]))
+    tensor([0.6931])
+    """
+    logits = _logits(output)
+    value = F.cross_entropy(logits, labels, reduction="none")
+    return _joint(value, output.reject, certain=math.log(logits.shape[1]))  # p_y < 1/K is never the largest
+
+
+@_needs(0.0)
+def margin(output: Output, labels: Tensor) -> Tensor:
+    """max_{j != y} z_j - z_y: (B, K) logits and (B,) labels -> (B,); Carlini & Wagner (S&P 2017), without a floor.
+
+    >>> margin(Output(torch.tensor([[3.0, 1.0, 2.0]])), torch.tensor([0]))
+    tensor([-1.])
+    """
+    return _joint(_lead(_logits(output), labels), output.reject, certain=0.0)
+
+
+@_needs(0.0)
+def dlr(output: Output, labels: Tensor) -> Tensor:
+    """The margin over the spread of the three largest logits: (max_{j != y} z_j - z_y) / (z_1st - z_3rd).
+
+    (B, K) logits and (B,) labels -> (B,). Scaling or shifting the logits does not change it. Croce & Hein,
+    *Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks* (ICML 2020).
+    ``ValueError`` for fewer than three classes.
+
+    >>> dlr(Output(torch.tensor([[3.0, 1.0, 2.0]])), torch.tensor([0]))
+    tensor([-0.5000])
+    """
+    logits = _logits(output)
+    first, _, third = _largest(logits, 3, "dlr")
+    value = _lead(logits, labels) / (first - third).clamp_min(_FLAT)
+    return _joint(value, output.reject, certain=0.0)
+
+
+def targeted_cross_entropy(target: Tensor) -> Loss:
+    """log p_t for the (B,) classes ``target``.
+
+    Like the other targeted losses it also takes m*B rows, example i at rows i, B + i, 2B + i, ..., has no
+    ``necessary`` value, since another wrong class than ``target`` is a success too, and raises ``ValueError`` for
+    another number of rows.
+
+    >>> targeted_cross_entropy(torch.tensor([1]))(Output(torch.zeros(1, 4)), torch.tensor([0]))
+    tensor([-1.3863])
+    """
+
+    def loss(output: Output, labels: Tensor) -> Tensor:
+        value = -F.cross_entropy(_logits(output), _repeated(target, labels), reduction="none")
+        return _joint(value, output.reject, certain=-math.log(2))  # p_t > 1/2 is the largest
+
+    return loss
+
+
+def targeted_margin(target: Tensor) -> Loss:
+    """z_t - max_{j != t} z_j for the (B,) classes ``target``: positive where the target is the answer.
+
+    >>> targeted_margin(torch.tensor([1]))(Output(torch.tensor([[3.0, 1.0, 2.0]])), torch.tensor([0]))
+    tensor([-2.])
+    """
+
+    def loss(output: Output, labels: Tensor) -> Tensor:
+        return _joint(-_lead(_logits(output), _repeated(target, labels)), output.reject, certain=0.0)
+
+    return loss
+
+
+def targeted_dlr(target: Tensor) -> Loss:
+    """(z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2) for the (B,) classes ``target``; Croce & Hein (ICML 2020).
+
+    ``ValueError`` for fewer than four classes.
+
+    >>> targeted_dlr(torch.tensor([1]))(Output(torch.tensor([[3.0, 1.0, 2.0, 0.0]])), torch.tensor([0]))
+    tensor([-0.8000])
+    """
+
+    def loss(output: Output, labels: Tensor) -> Tensor:
+        logits = _logits(output)
+        first, _, third, fourth = _largest(logits, 4, "targeted_dlr")
+        ahead = _at(logits, _repeated(target, labels)) - _at(logits, labels)
+        value = ahead / (first - (third + fourth) / 2).clamp_min(_FLAT)
+        return _joint(value, output.reject, certain=0.0)
+
+    return loss
+
+
+LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
+
+
+def _joint(value: Tensor, reject: Tensor | None, certain: float) -> Tensor:
+    if reject is None:
+        return value
+    if reject.shape != value.shape:
+        raise ValueError(
+            f"reject must have shape {tuple(value.shape)}, one margin an example, not {tuple(reject.shape)}"
+        )
+    return torch.where(reject > 0, value.clamp_max(certain) - reject, value)
+
+
+def _logits(output: Output) -> Tensor:
+    return output.logits.to(torch.promote_types(output.logits.dtype, torch.float32))
+
+
+def _at(logits: Tensor, classes: Tensor) -> Tensor:
+    return logits.gather(1, classes[:, None]).squeeze(1)
+
+
+def _lead(logits: Tensor, classes: Tensor) -> Tensor:
+    """(B,) how far the best other class is ahead of this one."""
+    return logits.scatter(1, classes[:, None], -math.inf).amax(1) - _at(logits, classes)
+
+
+def _largest(logits: Tensor, count: int, name: str) -> tuple[Tensor, ...]:
+    if logits.shape[1] < count:
+        raise ValueError(f"{name} needs at least {count} classes, got {logits.shape[1]}: use a margin loss instead")
+    return logits.topk(count, dim=1).values.unbind(1)
+
+
+def _repeated(target: Tensor, labels: Tensor) -> Tensor:
+    times, rest = divmod(len(labels), len(target))
+    if rest:
+        raise ValueError(f"{len(labels)} examples are no multiple of the {len(target)} targets: give one an example")
+    return target.to(labels.device).repeat(times)

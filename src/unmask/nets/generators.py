@@ -1,0 +1,74 @@
+"""Generators of images from latent codes, and the critics that they are trained against."""
+
+from __future__ import annotations
+
+from torch import nn
+
+__all__ = ["conv_critic", "conv_generator", "mlp_critic", "mlp_generator"]
+
+
+def mlp_generator(latent: int, channels: int, size: int, hidden: int = 128) -> nn.Sequential:
+    """Three linear layers: (B, latent) -> (B, channels, size, size) in [0, 1]; for images of a few pixels.
+
+    >>> import torch
+    >>> mlp_generator(16, 1, 8)(torch.zeros(2, 16)).shape
+    torch.Size([2, 1, 8, 8])
+    """
+    return nn.Sequential(
+        nn.Linear(latent, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, channels * size * size),
+        nn.Sigmoid(),
+        nn.Unflatten(1, (channels, size, size)),
+    )
+
+
+def conv_generator(latent: int, width: int = 64) -> nn.Sequential:
+    """The generator of Defense-GAN for 28x28 (Samangouei et al., ICLR 2018): (B, latent) -> (B, 1, 28, 28).
+
+    4x4 -> 8x8, cut to 7x7 -> 14x14 -> 28x28 by transposed 5x5 convolutions, ``width`` channels at the last.
+
+    >>> import torch
+    >>> conv_generator(128, 8)(torch.zeros(2, 128)).shape
+    torch.Size([2, 1, 28, 28])
+    """
+    return nn.Sequential(
+        nn.Linear(latent, 4 * width * 16),
+        nn.ReLU(),
+        nn.Unflatten(1, (4 * width, 4, 4)),
+        # 8x8 cut to 7x7: an output padding of 0 leaves out the last row and column
+        nn.ConvTranspose2d(4 * width, 2 * width, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.ConvTranspose2d(2 * width, width, 5, stride=2, padding=2, output_padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, 1, 5, stride=2, padding=2, output_padding=1),
+        nn.Sigmoid(),
+    )
+
+
+def mlp_critic(channels: int, size: int, hidden: int = 128) -> nn.Sequential:
+    """(B, channels, size, size) -> (B, 1)."""
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(channels * size * size, hidden),
+        nn.LeakyReLU(0.2),
+        nn.Linear(hidden, hidden),
+        nn.LeakyReLU(0.2),
+        nn.Linear(hidden, 1),
+    )
+
+
+def conv_critic(width: int = 64) -> nn.Sequential:
+    """(B, 1, 28, 28) -> (B, 1): 5x5 convolutions of stride 2, no normalisation, as WGAN-GP needs."""
+    return nn.Sequential(
+        nn.Conv2d(1, width, 5, stride=2, padding=2),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(width, 2 * width, 5, stride=2, padding=2),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(2 * width, 4 * width, 5, stride=2, padding=2),
+        nn.LeakyReLU(0.2),
+        nn.Flatten(),
+        nn.Linear(4 * width * 16, 1),
+    )

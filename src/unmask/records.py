@@ -1,0 +1,100 @@
+"""What is asked and what was found, as plain, versioned data that goes to JSON and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["RECORD_SCHEMA", "RUN_SCHEMA", "TABLE_SCHEMA", "Example", "Job", "Record", "ThreatSpec"]
+
+RECORD_SCHEMA = "unmask.record/1"
+RUN_SCHEMA = "unmask.run/1"
+TABLE_SCHEMA = "unmask.table/1"
+
+
+@dataclass(frozen=True)
+class ThreatSpec:
+    """A ball: norm ("linf", "l2", "l1"), size, and the unit of the size."""
+
+    norm: str
+    eps: float
+    unit: str = "raw"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attack on a range of examples of one target: names and numbers only.
+
+    ``start`` and ``stop`` are positions in the test order of ``data``. ``options`` holds whatever else
+    changes the result, such as the attack's own settings.
+    """
+
+    target: str  # "case:thermometer-mnist", "file.py:factory", "package.module:factory"
+    data: str
+    attack: str
+    threat: ThreatSpec
+    seed: int
+    start: int
+    stop: int
+    role: str = "adaptive"  # "clean", "plain", "adaptive", "sweep" or "control"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits that stand for everything the job asks."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Example:
+    """The verdict on one example."""
+
+    index: int
+    label: int
+    predicted: int  # in the first scoring draw
+    robust: float  # share of fresh draws in which the defense stands; 0 or 1 without randomness
+    one_shot: bool  # whether it stands in the first fresh draw
+    always: bool  # whether it stands in every fresh draw (any-of-k attacks)
+    screened: float  # the same share on the draws that attacks select by
+    distance: float  # of the candidate, in the threat's unit
+    refused: bool = False  # by a detector, in the first scoring draw
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of a job."""
+
+    job: Job
+    examples: tuple[Example, ...]
+    draws: int  # of the defense's randomness, per verdict
+    forwards: int  # examples times passes, by the attack; the judge's are apart
+    backwards: int
+    judged: int  # forward passes by the judge
+    seconds: float
+    file: str | None = None  # adversarial examples, relative to the run's folder
+    sha256: str | None = None  # of that file
+    schema: str = RECORD_SCHEMA
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return json.dumps({"key": self.job.key, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """The record of a line of JSON; ValueError where the line is torn or of another version."""
+        try:
+            raw = json.loads(line)
+            if raw["schema"] != RECORD_SCHEMA:
+                raise ValueError(f"record of version {raw['schema']!r}, this program reads {RECORD_SCHEMA!r}")
+            key = raw.pop("key")
+            raw["job"] = Job(**{**raw["job"], "threat": ThreatSpec(**raw["job"]["threat"])})
+            raw["examples"] = tuple(Example(**example) for example in raw["examples"])
+            record = cls(**raw)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"not a record: {error}") from error
+        if record.job.key != key:
+            raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")
+        return record

@@ -1,0 +1,34 @@
+"""The report as one HTML file that asks for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from unmask.report import words
+from unmask.report.curves import curve
+from unmask.report.outcome import LEVEL, MARGIN
+from unmask.report.pictures import strip
+from unmask.report.read import RunFolder
+from unmask.report.table import Row
+
+__all__ = ["html"]
+
+
+def html(run: RunFolder, rows: Sequence[Row]) -> str:
+    """The text of report.html; every name in it is escaped."""
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters.update({name: getattr(words, name) for name in words.__all__})
+    cards = [(row, Markup(curve(row)), strip(run, case)) for row, case in zip(rows, run.cases, strict=True)]
+    return pages.get_template("page.html").render(
+        asked=run.asked, n=run.n, rows=rows, cards=cards, level=LEVEL, margin=MARGIN
+    )

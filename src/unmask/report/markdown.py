@@ -1,0 +1,79 @@
+"""The report as Markdown, for a pull request or a README."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from unmask.report.read import RunFolder
+from unmask.report.table import Attack, Row
+from unmask.report.words import count, duration, headline, interval, others, percent, sentence, threat
+from unmask.statistics import Accuracy
+
+__all__ = ["markdown"]
+
+
+def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
+    """The text of report.md."""
+    columns = ["case", "kind", "data", "threat", "n", "clean", "plain", "adaptive", "claimed", "published", "outcome"]
+    blocks = [
+        f"# {headline(rows)}",
+        _escape(others(rows)),
+        _table([*columns, "time"], [_main(row) for row in rows]),
+        *(block for row in rows for block in _case(row)),
+        f"{run.n} examples a case, seed {run.asked['seed']}. In brackets: 95 % Clopper-Pearson intervals. "
+        "Adaptive: the worst case for each example over all attacks, plain ones too.",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _main(row: Row) -> list[str]:
+    known = row.adaptive or row.plain or row.clean
+    return [
+        row.case,
+        row.kind,
+        _data(row),
+        threat(row.threat),
+        str(known.n if known else 0),
+        *map(_cell, (row.clean, row.plain, row.adaptive)),
+        percent(row.claimed),
+        percent(row.published),
+        str(row.outcome),
+        duration(row.seconds),
+    ]
+
+
+def _case(row: Row) -> list[str]:
+    names = ["attack", "accuracy", *(["one try", "every draw"] if row.random else []), "forward", "backward", "time"]
+    about = f"{row.defense}. {row.citation}" if row.citation else row.defense
+    controls = ", ".join(f"{name} {_cell(a)}" for name, a in row.controls.items())
+    return [
+        f"## {_escape(row.case)}",
+        _escape(about),
+        _escape(sentence(row)),
+        _table(names, [_attack(a, row.random) for a in row.attacks]) if row.attacks else "",
+        _escape(f"Controls: {controls}.") if controls else "",
+    ]
+
+
+def _attack(a: Attack, random: bool) -> list[str]:
+    tries = [percent(a.one_shot), percent(a.always)] if random else []
+    return [a.name, _cell(a.accuracy), *tries, count(a.forwards), count(a.backwards), duration(a.seconds)]
+
+
+def _data(row: Row) -> str:
+    return f"{row.data}: {row.note}" if row.note else row.data
+
+
+def _cell(a: Accuracy | None) -> str:
+    return f"{percent(a.value)} {interval(a)}" if a else "—"
+
+
+def _table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    cells = [names, ["---"] * len(names), *([_escape(cell) for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _escape(text: str) -> str:
+    """Names come from other people's files: nothing in them may act as markup or end a cell."""
+    return re.sub(r"([\\`*_<>|#])", r"\\\1", " ".join(text.split()))

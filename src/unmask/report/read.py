@@ -1,0 +1,110 @@
+"""A run's folder as data: what was asked, and what is known so far."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unmask.records import RUN_SCHEMA, Example, Record, ThreatSpec
+
+__all__ = ["Case", "Found", "RunFolder", "by_attack"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One defense on one data set under one threat, as run.json describes it."""
+
+    case: str
+    defense: str
+    data: str
+    note: str
+    kind: str
+    threat: ThreatSpec
+    claimed: float | None
+    published: float | None
+    citation: str
+    random: bool
+    classes: tuple[str, ...]
+    attacks: Mapping[str, str]  # name -> one line on what it does
+
+    @property
+    def control(self) -> bool:
+        """Whether it is there to be compared with and hides nothing."""
+        return self.kind == "none (control)"
+
+
+class Found(NamedTuple):
+    """The verdict on one example, with the record that it stands in."""
+
+    record: Record
+    example: Example
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, read once."""
+
+    path: Path
+    asked: Mapping[str, Any]  # run.json
+    cases: tuple[Case, ...]
+    records: tuple[Record, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> RunFolder:
+        """The run in ``path``; ValueError where there is none or a record before a torn last line is broken."""
+        try:
+            asked = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            if asked["schema"] != RUN_SCHEMA:
+                raise ValueError(f"{path}/run.json is {asked['schema']!r}, this program reads {RUN_SCHEMA!r}")
+            cases = tuple(_case(raw) for raw in asked["cases"])
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ValueError(f"{path} holds no run: no run.json in it; give the folder that --out named") from error
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path}/run.json is broken ({error!r}): start the run again in a new folder") from error
+        return cls(path, asked, cases, _records(path / "records.jsonl"))
+
+    @property
+    def n(self) -> int:
+        """Examples asked for, per case."""
+        return int(self.asked["n"])
+
+    def of(self, case: Case, *roles: str) -> list[Record]:
+        """Records of a case in these roles, or in any; in an order that no executor changes."""
+        order = {name: place for place, name in enumerate(case.attacks)}
+        chosen = [r for r in self.records if _name(r) == case.case and (not roles or r.job.role in roles)]
+        return sorted(chosen, key=lambda r: (order.get(r.job.attack, len(order)), r.job.attack, r.job.start))
+
+
+def by_attack(records: Iterable[Record]) -> dict[str, dict[int, Found]]:
+    """Attack -> example's index -> verdict; the records are of one role and one threat."""
+    found: dict[str, dict[int, Found]] = {}
+    for record in records:
+        verdicts = found.setdefault(record.job.attack, {})
+        verdicts.update((example.index, Found(record, example)) for example in record.examples)
+    return found
+
+
+def _name(record: Record) -> str:
+    return record.job.target.removeprefix("case:")
+
+
+def _case(raw: Mapping[str, Any]) -> Case:
+    return Case(**{**raw, "threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])})
+
+
+def _records(path: Path) -> tuple[Record, ...]:
+    """One record a job, the latest; only a last line without its end may be broken."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    records = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line:
+                record = Record.from_json(line.decode())
+                records[record.job.key] = record
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number}: {error}; delete the line to do that job again") from error
+    return tuple(records.values())

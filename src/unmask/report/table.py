@@ -1,0 +1,191 @@
+"""The rows of a report: every number in it is computed here, from the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from unmask.records import TABLE_SCHEMA, Record, ThreatSpec
+from unmask.report.outcome import Outcome, outcome
+from unmask.report.read import Case, Found, RunFolder, by_attack
+from unmask.statistics import Accuracy, Gap, accuracy, gap
+
+__all__ = ["Attack", "Point", "Row", "table", "to_json", "worst"]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What one attack leaves and what it costs."""
+
+    name: str
+    role: str
+    accuracy: Accuracy
+    one_shot: float  # share of examples that stand in the first fresh draw
+    always: float  # share that stand in every fresh draw
+    forwards: int
+    backwards: int
+    seconds: float
+    draws: int
+    about: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """Accuracies at one size of the ball."""
+
+    eps: float
+    plain: Accuracy | None
+    adaptive: Accuracy | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: accuracies are None where nothing is known yet."""
+
+    case: str
+    defense: str
+    data: str
+    threat: ThreatSpec
+    clean: Accuracy | None
+    plain: Accuracy | None
+    adaptive: Accuracy | None
+    attacks: tuple[Attack, ...]
+    claimed: float | None
+    published: float | None
+    seconds: float
+    kind: str
+    note: str
+    controls: Mapping[str, Accuracy]
+    curve: tuple[Point, ...]
+    complete: bool  # clean accuracy and every attack of run.json cover all examples
+    outcome: Outcome
+    gap: Gap | None  # from the plain attacks to the adaptive ones alone, on the examples of both
+    control: bool
+    random: bool
+    citation: str
+
+
+def table(run: RunFolder) -> list[Row]:
+    """One row a case, in the order of run.json."""
+    return [_row(run, case) for case in run.cases]
+
+
+def to_json(rows: Sequence[Row]) -> str:
+    """The text of report.json."""
+    return json.dumps({"schema": TABLE_SCHEMA, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+
+
+def worst(attacks: Iterable[Mapping[int, Found]]) -> dict[int, Found]:
+    """For each example the verdict under the attack that did best on the draws that attacks select by.
+
+    The first of equals is taken: to look at the fresh draws would be to select by them.
+    """
+    chosen: dict[int, Found] = {}
+    for verdicts in attacks:
+        for index, found in verdicts.items():
+            if index not in chosen or found.example.screened < chosen[index].example.screened:
+                chosen[index] = found
+    return dict(sorted(chosen.items()))
+
+
+def _row(run: RunFolder, case: Case) -> Row:
+    clean = by_attack(run.of(case, "clean"))
+    plain, adaptive = by_attack(run.of(case, "plain")), by_attack(run.of(case, "adaptive"))
+    clean_accuracy = _accuracy(worst(clean.values()))
+    plain_accuracy = _accuracy(worst(plain.values()), _named(plain))
+    adaptive_accuracy = _adaptive(plain, adaptive)
+    paired = _gap(worst(plain.values()), worst(adaptive.values()))
+    wanted = [worst(clean.values()), *({**plain, **adaptive}.get(name, {}) for name in case.attacks)]
+    complete = all(len(verdicts) >= run.n for verdicts in wanted)
+    result = Outcome.UNFINISHED
+    if complete and clean_accuracy and plain_accuracy:
+        result = outcome(clean_accuracy, plain_accuracy, adaptive_accuracy, paired)
+    return Row(
+        case=case.case,
+        defense=case.defense,
+        data=case.data,
+        threat=case.threat,
+        clean=clean_accuracy,
+        plain=plain_accuracy,
+        adaptive=adaptive_accuracy,
+        attacks=tuple(_attacks(run, case)),
+        claimed=case.claimed,
+        published=case.published,
+        seconds=sum(record.seconds for record in run.of(case)),
+        kind=case.kind,
+        note=case.note,
+        controls={name: _sure(found, name) for name, found in by_attack(run.of(case, "control")).items()},
+        curve=tuple(
+            _curve(
+                run.of(case, "sweep"),
+                Point(0.0, clean_accuracy, clean_accuracy),
+                Point(case.threat.eps, plain_accuracy, adaptive_accuracy),
+            )
+        ),
+        complete=complete,
+        outcome=result,
+        gap=paired,
+        control=case.control,
+        random=case.random,
+        citation=case.citation,
+    )
+
+
+def _attacks(run: RunFolder, case: Case) -> Iterable[Attack]:
+    for role in ("plain", "adaptive"):
+        for name, found in by_attack(run.of(case, role)).items():
+            records = [record for record in run.of(case, role) if record.job.attack == name]
+            yield Attack(
+                name=name,
+                role=role,
+                accuracy=_sure(found, name),
+                one_shot=sum(f.example.one_shot for f in found.values()) / len(found),
+                always=sum(f.example.always for f in found.values()) / len(found),
+                forwards=sum(record.forwards for record in records),
+                backwards=sum(record.backwards for record in records),
+                seconds=sum(record.seconds for record in records),
+                draws=max(record.draws for record in records),
+                about=case.attacks.get(name, ""),
+            )
+
+
+def _curve(sweep: Sequence[Record], *known: Point) -> list[Point]:
+    """Accuracies of the sweep with those at 0 and at the case's own eps; nothing without a sweep."""
+    if not sweep:
+        return []
+    points = {point.eps: point for point in known}
+    for eps in {record.job.threat.eps for record in sweep} - points.keys():
+        here = [record for record in sweep if record.job.threat.eps == eps]
+        plain, adaptive = (
+            by_attack(record for record in here if record.job.options["base"] == base) for base in ("plain", "adaptive")
+        )
+        points[eps] = Point(eps, _accuracy(worst(plain.values()), _named(plain)), _adaptive(plain, adaptive))
+    return [points[eps] for eps in sorted(points)]
+
+
+def _adaptive(plain: Mapping[str, dict[int, Found]], adaptive: Mapping[str, dict[int, Found]]) -> Accuracy | None:
+    """Worst case over all attacks, on the examples that an adaptive attack has tried."""
+    tried = set().union(*adaptive.values())
+    chosen = worst([*adaptive.values(), *plain.values()])
+    names = _named({**adaptive, **plain})
+    return _accuracy({index: found for index, found in chosen.items() if index in tried}, names)
+
+
+def _gap(plain: Mapping[int, Found], adaptive: Mapping[int, Found]) -> Gap | None:
+    both = sorted(plain.keys() & adaptive.keys())
+    if not both:
+        return None
+    return gap([plain[i].example.robust for i in both], [adaptive[i].example.robust for i in both])
+
+
+def _named(attacks: Mapping[str, object]) -> str:
+    return ("worst of " if len(attacks) > 1 else "") + ", ".join(attacks)
+
+
+def _sure(found: Mapping[int, Found], attack: str | None) -> Accuracy:
+    return accuracy([found[index].example.robust for index in sorted(found)], attack)
+
+
+def _accuracy(found: Mapping[int, Found], attack: str | None = None) -> Accuracy | None:
+    return _sure(found, attack) if found else None

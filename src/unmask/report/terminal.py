@@ -1,0 +1,86 @@
+"""The report as a table in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from unmask.report.outcome import Outcome
+from unmask.report.table import Row
+from unmask.report.words import duration, headline, interval, others, percent, threat
+from unmask.statistics import Accuracy
+
+__all__ = ["Summary"]
+
+WIDE = 130  # columns, from which every figure has one of its own
+
+STYLES = {
+    Outcome.FALLS: "bold red",
+    Outcome.WEAKENED: "yellow",
+    Outcome.WEAK: "red",
+    Outcome.STANDS: "bold green",
+    Outcome.UNDECIDED: "yellow",
+    Outcome.UNFINISHED: "dim",
+}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The rows of a run, to be printed by rich."""
+
+    rows: Sequence[Row]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """A line a case where there is room, else a few lines each."""
+        yield _wide(self.rows) if options.max_width >= WIDE else _narrow(self.rows)
+        yield Text(headline(self.rows), style="bold")
+        if rest := others(self.rows):
+            yield Text(rest, style="dim")
+
+
+def _wide(rows: Sequence[Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("case", "kind", "threat"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", " clean", " plain attack", " adaptive attack", "claimed", "published", "time"):
+        table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
+    for row in rows:
+        cells = [
+            Text(row.case, style="bold"),
+            Text(row.kind),
+            Text(threat(row.threat)),
+            Text(_n(row)),
+            *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
+            *(Text(percent(share)) for share in (row.claimed, row.published)),
+            Text(duration(row.seconds), style="dim"),
+        ]
+        table.add_row(*cells)
+    return table
+
+
+def _narrow(rows: Sequence[Row]) -> Text:
+    text = Text()
+    for row in rows:
+        text.append(f"{row.case}\n", style="bold")
+        text.append(f"{row.kind}, {threat(row.threat)}, n {_n(row)}, {duration(row.seconds)}\n", style="dim")
+        for name in ("clean", "plain", "adaptive"):
+            text.append_text(Text.assemble(f"  {name:10}", _figure(getattr(row, name), row), "\n"))
+        text.append(f"  claimed   {percent(row.claimed):>7}, published {percent(row.published)}\n\n", style="dim")
+    return text
+
+
+def _figure(a: Accuracy | None, row: Row) -> Text:
+    if a is None:
+        return Text(f"{percent(None):>7}", style="dim")
+    style = STYLES[row.outcome] if a is row.adaptive else ""
+    return Text.assemble((f"{percent(a.value):>7}", style), (f" {interval(a):12}", "dim"))
+
+
+def _n(row: Row) -> str:
+    known = row.adaptive or row.plain or row.clean
+    return str(known.n if known else 0)

@@ -1,0 +1,136 @@
+"""Numbers and outcomes in words, the same in every form of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unmask.records import ThreatSpec
+from unmask.report.outcome import Outcome
+from unmask.report.table import Row
+from unmask.statistics import Accuracy, Gap
+
+__all__ = ["count", "duration", "headline", "interval", "others", "percent", "probability", "sentence", "threat"]
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+
+
+def percent(share: float | None) -> str:
+    """A share in [0, 1].
+
+    >>> percent(0.985), percent(None)
+    ('98.5 %', '—')
+    """
+    return "—" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(a: Accuracy) -> str:
+    """The 95 % interval, in percent: ``[97.1, 99.3]``."""
+    return f"[{100 * a.low:.1f}, {100 * a.high:.1f}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours.
+
+    >>> duration(9.04), duration(75), duration(7200)
+    ('9.0 s', '1.2 min', '2.0 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def count(number: float) -> str:
+    """A number of passes, in three digits or so.
+
+    >>> count(40), count(12_345), count(2_500_000)
+    ('40', '12.3k', '2.5M')
+    """
+    if number < 1000:
+        return f"{number:.4g}"
+    return f"{number / 1000:.3g}k" if number < 999_500 else f"{number / 1e6:.3g}M"
+
+
+def threat(spec: ThreatSpec) -> str:
+    """The ball, with the unit of its size.
+
+    >>> threat(ThreatSpec("linf", 8 / 255)), threat(ThreatSpec("l2", 0.05, "rms"))
+    ('L∞ 8/255 raw', 'L2 0.05 rms')
+    """
+    level = round(spec.eps * 255)
+    eight_bit = spec.unit == "raw" and spec.eps == level / 255 and len(f"{spec.eps:g}") > 5
+    size = f"{level}/255" if eight_bit else f"{spec.eps:g}"
+    return f"{NORMS.get(spec.norm, spec.norm)} {size} {spec.unit}"
+
+
+def probability(gap: Gap) -> str:
+    """The p-value of a paired test: ``p = 0.031``."""
+    return f"p = {gap.p:.2g}" if gap.p >= 1e-12 else "p < 1e-12"
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The point of the run in one sentence; controls do not count."""
+    subjects = [row for row in rows if not row.control] or list(rows)
+    decided = [row for row in subjects if row.outcome is not Outcome.UNFINISHED]
+    falls = sum(row.outcome is Outcome.FALLS for row in decided)
+    weakened = sum(row.outcome is Outcome.WEAKENED for row in decided)
+    if not decided:
+        return f"No verdict yet: {_of(0, len(subjects))} finished"
+    if falls:
+        whose = "its" if falls == 1 else "their"
+        return f"{_of(falls, len(decided))} {_verb('fall', falls)}: {whose} gradient was hidden, not {whose} weakness"
+    if weakened:
+        lose = "loses part of its" if weakened == 1 else "lose part of their"
+        return f"{_of(weakened, len(decided))} {lose} robustness once the gradient is no longer hidden"
+    if any(row.outcome is Outcome.UNDECIDED for row in decided):
+        return "No verdict: the attacks differ by no more than chance allows on so few examples"
+    return "No gradient is hidden here: the plain attack already finds what the adaptive attacks find"
+
+
+def others(rows: Sequence[Row]) -> str:
+    """What the headline leaves out: the cases of every other outcome, and the controls."""
+    groups = {
+        "Falls": [row for row in rows if row.control and row.outcome is Outcome.FALLS],
+        "Weakened": [row for row in rows if row.outcome is Outcome.WEAKENED],
+        "Stands": [row for row in rows if row.outcome is Outcome.STANDS],
+        "Weak, hiding nothing": [row for row in rows if row.outcome is Outcome.WEAK],
+        "Too few examples to tell": [row for row in rows if row.outcome is Outcome.UNDECIDED],
+        "Unfinished": [row for row in rows if row.outcome is Outcome.UNFINISHED],
+    }
+    return " ".join(f"{word}: {', '.join(map(_mention, group))}." for word, group in groups.items() if group)
+
+
+def sentence(row: Row) -> str:
+    """The verdict on one case, with the numbers that it rests on."""
+    plain, adaptive = row.plain, row.adaptive or row.plain
+    if plain is None or adaptive is None or row.outcome is Outcome.UNFINISHED:
+        return "Unfinished: give the same command again to continue; the figures are those of the examples done so far."
+    left = f"{percent(adaptive.value)} {interval(adaptive)}"
+    against = f"The plain attack leaves {percent(plain.value)}, the adaptive attacks {left}"
+    test = f" ({probability(row.gap)})" if row.gap else ""
+    match row.outcome:
+        case Outcome.FALLS:
+            return f"{against}{test}: the gradient was hidden, the weakness was always there."
+        case Outcome.WEAKENED:
+            return f"{against}{test}: the gradient hides part of the weakness only."
+        case Outcome.WEAK:
+            return (
+                f"Nothing is hidden: the plain attack alone leaves {percent(plain.value)}, all attacks together {left}."
+            )
+        case Outcome.UNDECIDED:
+            return f"{against}{test}: too few examples to tell this from chance; ask for more with --n."
+        case _:
+            return f"{left} is left under every attack here, and the plain attack already finds what the others find."
+
+
+def _of(some: int, total: int) -> str:
+    if total == 1:
+        return "The defense" if some else "the defense is not"
+    return f"All {total} defenses" if some == total else f"{some} of {total} defenses"
+
+
+def _verb(verb: str, number: int) -> str:
+    return verb + "s" if number == 1 else verb
+
+
+def _mention(row: Row) -> str:
+    return f"{row.case} (control)" if row.control else row.case

@@ -1,0 +1,1 @@
+"""Training that is repeatable and continues after an interruption."""

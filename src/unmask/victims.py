@@ -1,0 +1,91 @@
+"""How a model is called: counted, keyed, at a fixed granularity, and in reduced precision."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unmask.randomness import current, drawing
+from unmask.types import Output, Victim, as_output
+
+__all__ = ["GRANULE", "Passes", "bfloat16", "lean", "steady"]
+
+GRANULE = 8
+"""Batches are filled up to a multiple of this many rows. Below it, matrix products take other code
+paths, which round differently, so that an example's logits would depend on how many others it came with."""
+
+
+@dataclass
+class Passes:
+    """Examples that went forward and backward through a model."""
+
+    forwards: int = 0
+    backwards: int = 0
+
+
+def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = False) -> Victim:
+    """Call ``victim`` so that the answer for an example does not depend on the rest of its batch.
+
+    Fills the batch up to a multiple of :data:`GRANULE` and, where a keyed stream is being drawn from
+    (:mod:`unmask.randomness`), gives each row its own randomness; ``foreign`` extends that to torch's
+    own random operations, for models that draw their randomness themselves. Counts into ``passes``.
+
+    >>> import torch
+    >>> seen = Passes()
+    >>> steady(lambda x: x.flatten(1), passes=seen)(torch.rand(3, 1, 2, 2)).logits.shape
+    torch.Size([3, 4])
+    >>> seen.forwards
+    3
+    """
+
+    def call(x: Tensor) -> Output:
+        size, missing = len(x), -len(x) % GRANULE
+        keys = current()
+        if missing:
+            fill = torch.arange(size + missing, device=x.device).clamp(max=size - 1)
+            x = x[fill]
+            keys = keys and keys.select(fill.to(keys.rows.device))
+        with drawing(keys, foreign=foreign):
+            output = as_output(victim(x))
+        if missing:
+            output = Output(output.logits[:size], None if output.reject is None else output.reject[:size])
+        if passes is not None:
+            passes.forwards += size
+            if output.logits.requires_grad:
+                output.logits.register_hook(lambda _: _add_backward(passes, size))
+        return output
+
+    return call
+
+
+def _add_backward(passes: Passes, size: int) -> None:
+    passes.backwards += size
+
+
+def lean(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` that is only good for input gradients: frozen, channels-last weights."""
+    twin = copy.deepcopy(model)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def bfloat16(victim: Victim) -> Victim:
+    """Run ``victim`` under bfloat16 autocast, channels-last. For gradients; never for a verdict.
+
+    >>> import torch
+    >>> bfloat16(torch.nn.Flatten())(torch.rand(8, 1, 2, 2)).logits.dtype
+    torch.float32
+    """
+
+    def call(x: Tensor) -> Output:
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            output = as_output(victim(x))
+        return Output(output.logits.float(), None if output.reject is None else output.reject.float())
+
+    return call

@@ -1,0 +1,411 @@
+"""straight_through: the forward pass is the model's to the bit, the gradient has known answers and is useful."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+from unmask.gradients.bpda import bpda
+from unmask.gradients.straight_through import straight_through
+
+THRESHOLDS = torch.linspace(0.1, 0.9, 9)
+TABLE = torch.linspace(0, 1, 256) ** 2
+
+
+class Inline(nn.Module):
+    """A module whose forward pass is a function, as a stranger would have written it."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def gradient(function: Callable[[Tensor], Tensor] | nn.Module, x: Tensor, weights: Tensor | None = None) -> Tensor:
+    """d(sum of weighted outputs)/dx through the view."""
+    model = function if isinstance(function, nn.Module) else Inline(function)
+    x = x.clone().requires_grad_()
+    y = straight_through(model)(x)
+    return torch.autograd.grad(y if weights is None else y * weights, x, torch.ones_like(y))[0]
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def no_grad_block(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        x = x.sigmoid().mul_(255).round_().clamp_(0, 255).div_(255)
+        scale = torch.zeros(x.shape[0])
+        scale.view(-1).copy_(x.flatten(1).mean(1))
+    return x * 2 + scale[:, None, None, None]
+
+
+def in_place(x: Tensor) -> Tensor:
+    x = F.relu(x - 0.2, inplace=True)
+    x += 0.1
+    x[:, 0].mul_(2)
+    x.round_()
+    x[x > 1.5] = 0.25
+    code = (x * 10).int()
+    code >>= 1
+    code[:, 1] = 3
+    return torch.tanh_(x) + code
+
+
+def out_argument(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        result = torch.empty_like(x)
+        torch.round(x * 4, out=result)
+    return result
+
+
+def thermometer_by_buckets(x: Tensor) -> Tensor:
+    code = F.one_hot(torch.bucketize(x, THRESHOLDS), 10)
+    return code.flip(-1).cumsum(-1).flip(-1).float()
+
+
+def scattered(x: Tensor) -> Tensor:
+    return torch.zeros_like(x).scatter_(1, x.argmax(1, keepdim=True), 1.0)
+
+
+def inner_loop(x: Tensor) -> Tensor:
+    """Projects onto something smooth, by gradient descent inside the forward pass."""
+    target = x.detach().round()
+    z = x.detach().requires_grad_(True)
+    for _ in range(3):
+        (slope,) = torch.autograd.grad(((z.clamp(0.2, 0.8) - target) ** 2 + z.round()).sum(), z)
+        z = (z - 0.1 * slope).detach().requires_grad_(True)
+    return z * 3
+
+
+def inner_backward(x: Tensor) -> Tensor:
+    z = x.clone().detach().requires_grad_()
+    optimizer = torch.optim.SGD([z], lr=0.1)
+    with torch.enable_grad():
+        for _ in range(3):
+            optimizer.zero_grad()
+            ((z - x.data.floor()) ** 2).sum().backward()
+            optimizer.step()
+    return z.detach() + x.sign()
+
+
+def random_in_place(x: Tensor) -> Tensor:
+    torch.manual_seed(3)
+    x = F.dropout(x.detach(), 0.5, training=True, inplace=True)
+    return x.add_(torch.rand_like(x)).round_()
+
+
+STRANGERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "quantise to 8 bits": lambda x: (x * 255).round() / 255,
+    "drop bits": lambda x: ((x * 255).to(torch.uint8) >> 5 << 5).float() / 255,
+    "mask bits": lambda x: ((x * 255).byte() & 0xE0).type(torch.FloatTensor),
+    "pack bits": lambda x: (((x * 15).long() << 4) | (x * 15).long()) / 255.0,
+    "integer steps": lambda x: ((x * 255).int() // 32 * 32 % 200).to(x.dtype),
+    "remainder": lambda x: x - x % 0.25 + torch.floor_divide(x, 0.3) + torch.div(x, 0.3, rounding_mode="floor"),
+    "thermometer": lambda x: (x[..., None] > THRESHOLDS).float(),
+    "thermometer by buckets": thermometer_by_buckets,
+    "largest channel": lambda x: F.one_hot(x.argmax(1), x.shape[1]).permute(0, 3, 1, 2).float() * x,
+    "largest channel, scattered": scattered,
+    "binary activations": lambda x: torch.sign(x - 0.5) * (x - 0.1).sign_(),
+    "data": lambda x: x.data * 2,
+    "no_grad": no_grad_block,
+    "table": lambda x: TABLE[(x * 255).long()] + F.embedding((x * 255).long(), TABLE[:, None])[..., 0],
+    "gathered": lambda x: TABLE.take((x * 255).long()) + torch.gather(x.flatten(1), 1, (x.flatten(1) * 9).long()).mean(),
+    "where": lambda x: torch.where((x > 0.3) & ~(x > 0.6), x, torch.zeros_like(x)) + x.masked_fill(x.lt(0.5), 2.0),
+    "in place": in_place,
+    "out argument": out_argument,
+    "inner loop": inner_loop,
+    "inner backward": inner_backward,
+    "random in place": random_in_place,
+    "heaviside": lambda x: torch.heaviside(x - 0.5, torch.tensor(0.5)) + F.hardtanh(x, 0.2, 0.6) + F.relu6(x),
+    "logic": lambda x: torch.stack([(x > 0.2).logical_and(x <= 0.7), (x > 0.9) | (x == 0.5)]).any(0).float(),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_forward_is_the_models_to_the_bit_and_gradient_is_useful(name: str) -> None:
+    model = Inline(STRANGERS[name])
+    x = images().requires_grad_()
+    with torch.no_grad():
+        expected = model(x.clone())
+    for _ in range(2):  # nothing of the first pass stays
+        got = straight_through(model)(x)
+        assert got.dtype == expected.dtype and torch.equal(got, expected)
+        (slope,) = torch.autograd.grad(got.sum() if name != "largest channel, scattered" else got[:, 0].sum(), x)
+        assert slope.isfinite().all() and (slope != 0).float().mean() > 0.9
+    assert torch.equal(x, images())  # the caller's input is not written to
+
+
+SLOPES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
+    "round": (lambda x: (x * 255).round() / 255, 1.0),
+    "round method": (lambda x: (x * 7).round(decimals=1), 7.0),
+    "floor": (lambda x: torch.floor(x * 3), 3.0),
+    "ceil in place": (lambda x: (x * 3).ceil_(), 3.0),
+    "trunc": (lambda x: (x * 3).trunc() ** 1, 3.0),
+    "clamp": (lambda x: x.mul(2).clamp(0.9, 0.95), 2.0),
+    "clip": (lambda x: torch.clip(x, min=2), 1.0),
+    "clamp in place": (lambda x: (x * 2).clamp_(max=-1), 2.0),
+    "hardtanh": (lambda x: F.hardtanh(x * 100 + 2, -1, 1), 100.0),
+    "detach": (lambda x: 3 * x.detach(), 3.0),
+    "data": (lambda x: 3 * x.data + x, 4.0),
+    "straight-through idiom": (lambda x: x + (x.round() - x).detach(), 1.0),
+    "uint8": (lambda x: ((x * 255).to(torch.uint8) >> 5 << 5).float() / 255, 1.0),
+    "shift in place": (lambda x: (x * 255).to(torch.uint8).bitwise_right_shift_(3) / 2.0, 255 / 16),
+    "division": (lambda x: ((x * 255).int() // 16 * 16).float(), 255.0),
+    "mask": (lambda x: ((x * 255).long() & 0xF0).double().float(), 255.0),
+    "not": (lambda x: (~(x * 255).to(torch.uint8)).float(), -255.0),
+    "packed": (lambda x: (((x * 15).int() << 4) | (x * 15).int()).float(), 255.0),
+    "promotion": (lambda x: (x * 255).int() * 0.5, 127.5),
+    "shapes": (lambda x: torch.cat([(x * 9).long().flip(0).reshape(-1, 2), -(x * 9).long().view(-1, 2)]).mT * 1.0, 0.0),
+    "remainder": (lambda x: x - x % 0.25, 0.5),
+    "linear table": (lambda x: torch.arange(100.0)[10 + (x * 30).long()], 30.0),
+    "linear embedding": (lambda x: F.embedding(10 + (x * 30).long(), torch.arange(100.0)[:, None]), 30.0),
+    "dropped loop": (inner_loop, 3.0),
+}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_slope_is_that_of_the_smooth_line(name: str) -> None:
+    function, slope = SLOPES[name]
+    torch.testing.assert_close(gradient(function, images()), torch.full((3, 2, 6, 6), slope))
+
+
+def test_no_grad_is_as_if_it_were_not_there() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh())
+
+    def blocked(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            hidden = net(x)
+            with torch.no_grad():
+                hidden = hidden.exp().mul_(2)
+        torch.set_grad_enabled(False)
+        hidden = hidden.sigmoid()
+        torch.set_grad_enabled(True)
+        return hidden.square()
+
+    x = images().requires_grad_()
+    (expected,) = torch.autograd.grad((net(x).exp() * 2).sigmoid().square().sum(), x)
+    torch.testing.assert_close(gradient(blocked, images()), expected)
+
+
+def test_rectifiers_and_custom_functions_keep_their_gradient() -> None:
+    class Triple(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.round()
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            return 3 * g
+
+    x = torch.tensor([[-1.0, 0.5, 8.0]])
+    assert gradient(lambda x: x.clamp(min=0), x).tolist() == [[0.0, 1.0, 1.0]]
+    assert gradient(nn.ReLU(inplace=True), x).tolist() == [[0.0, 1.0, 1.0]]
+    assert gradient(nn.ReLU6(), x).tolist() == [[0.0, 1.0, 1.0]]
+    assert gradient(lambda x: Triple.apply(x.detach()), x).tolist() == [[3.0, 3.0, 3.0]]
+
+
+def test_composes_with_bpda_in_either_order() -> None:
+    model = nn.Sequential(Inline(lambda x: x.round()), Inline(lambda x: (x * 2).floor().detach()))
+    x = images()
+    for view in (straight_through(bpda("0", lambda x: 5 * x)(model)), bpda("model.0", lambda x: 5 * x)(straight_through(model))):
+        leaf = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(view(leaf).sum(), leaf)
+        assert torch.equal(slope, torch.full_like(x, 10.0))
+
+
+def test_one_hot_of_argmax_has_the_gradient_of_softmax() -> None:
+    x, weights = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)), torch.arange(5.0)
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad((leaf.softmax(1) * weights).sum(), leaf)
+    for function in (
+        lambda x: F.one_hot(x.argmax(1), 5).float(),
+        lambda x: torch.eye(5)[x.max(1).indices],
+        lambda x: torch.eye(5)[x.topk(1).indices[:, 0]] if False else torch.eye(5)[x.argmax(dim=-1)],
+        lambda x: torch.zeros(4, 5).scatter_(1, x.argmax(1, keepdim=True), 1.0),
+        lambda x: torch.zeros(4, 5).scatter(1, x.topk(1).indices, 1.0),
+        lambda x: torch.zeros(4, 5).scatter(1, x.argmax(1).unsqueeze(1), 1.0),
+        lambda x: torch.eye(5)[(-x).argmin(-1)],
+    ):
+        torch.testing.assert_close(gradient(function, x, weights), expected)
+
+
+def test_where_passes_the_gap_through_the_condition() -> None:
+    x = torch.tensor([[0.2, 0.9]])
+    step = gradient(lambda x: (x > 0.5).float(), x)
+    assert (step > 0).all()
+    torch.testing.assert_close(gradient(lambda x: torch.where(x > 0.5, 7.0, 3.0), x), 4 * step)
+    torch.testing.assert_close(gradient(lambda x: torch.zeros_like(x).masked_fill(x > 0.5, 4.0), x), 4 * step)
+    torch.testing.assert_close(gradient(lambda x: 1.0 - (x <= 0.5).float(), x), step)
+    torch.testing.assert_close(gradient(lambda x: (~(x <= 0.5)).float(), x), step)
+
+    def assigned(x: Tensor) -> Tensor:
+        y = x.clone()
+        y[x > 0.5] = 4.0
+        return y
+
+    torch.testing.assert_close(gradient(assigned, x), torch.tensor([[1.0, 0.0]]) + (4 - x) * step)
+    guarded = gradient(lambda x: torch.where(x > 0.5, x.log(), torch.full_like(x, -torch.inf)).exp(), x)
+    assert guarded.isfinite().all()
+
+
+@pytest.mark.parametrize("code", ["thermometer", "thermometer by buckets"])
+def test_thermometer_gradient_agrees_with_wide_differences(code: str) -> None:
+    x, radius = images(), 0.25
+    encode = STRANGERS[code]
+    weights = torch.arange(1, encode(x).shape[-1] + 1).float()  # any code whose weights have one sign rises with x
+    weights = weights if code == "thermometer" else weights / 10
+    slope = gradient(encode, x, weights)
+    difference = ((encode(x + radius) - encode(x - radius)) * weights).sum(-1)
+    assert (difference > 0).all() and (slope > 0).all()
+
+
+def test_sign_never_loses_its_gradient() -> None:
+    x = torch.tensor([[-100.0, -1.0, 0.01, 1.0, 100.0]])
+    slope = gradient(torch.sign, x)
+    assert (slope > 0).all()
+    assert torch.equal(slope, gradient(lambda x: (1000 * x).sign(), x)) or torch.allclose(
+        slope, gradient(lambda x: (1000 * x).sign(), x)
+    )
+
+
+def test_gradients_inside_the_model_are_its_true_ones() -> None:
+    def asks(x: Tensor) -> Tensor:
+        z = x.detach().requires_grad_()
+        (z.round() + z.clamp(0.4, 0.6) + z.detach()).sum().backward()
+        return z.grad * x
+
+    x = images()
+    inside = ((x >= 0.4) & (x <= 0.6)).float()
+    assert torch.equal(straight_through(Inline(asks))(x.clone().requires_grad_()), inside * x)
+    torch.testing.assert_close(gradient(asks, x), inside)
+
+
+class Counting(nn.Module):
+    """Keeps running statistics, by writing in place and by assignment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("written", torch.zeros(()))
+        self.register_buffer("assigned", torch.zeros(()))
+        self.fail = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.written.mul_(0.5).add_(x.exp().mean())
+            self.scale.mul_(1.0)
+        self.assigned = 0.5 * self.assigned + x.detach().exp().mean()
+        if self.fail:
+            with torch.no_grad():
+                raise ArithmeticError
+        return x.round() * self.scale + self.written + self.assigned
+
+
+def test_state_is_that_of_the_model_and_keeps_no_graph() -> None:
+    view, plain = straight_through(Counting()), Counting()
+    for seed in range(3):
+        x = images(seed).requires_grad_()
+        got = view(x)
+        with torch.no_grad():
+            assert torch.equal(got, plain(x))
+        got.sum().backward()
+        assert x.grad is not None and (x.grad > 0).all()
+    for name, buffer in view.model.named_buffers():
+        assert buffer.grad_fn is None and torch.equal(buffer, plain.get_buffer(name))
+
+
+def test_an_exception_leaves_nothing_behind() -> None:
+    model = Counting()
+    model.fail = True
+    x = images().requires_grad_()
+    with pytest.raises(ArithmeticError):
+        straight_through(model)(x)
+    assert torch.is_grad_enabled()
+    assert torch.autograd.grad(x.round().sum(), x)[0].abs().max() == 0  # plain torch again
+    assert model.assigned.grad_fn is None
+
+
+def test_without_gradients_the_model_runs_by_itself() -> None:
+    seen: list[Tensor] = []
+    view = straight_through(Inline(lambda x: seen.append(x) or x.round()))  # type: ignore[func-returns-value]
+    x = images()
+    assert not view(x).requires_grad and seen[0] is x
+    with torch.no_grad():
+        assert not view(x.requires_grad_()).requires_grad and seen[1] is x
+    with torch.inference_mode():
+        assert not view(x).requires_grad
+
+
+def test_network_without_breaks_has_its_own_gradient_to_the_bit() -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU6(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
+    x = images().requires_grad_()
+    (expected,) = torch.autograd.grad(net(x).square().sum(), x)
+    (got,) = torch.autograd.grad(straight_through(net)(x).square().sum(), x)
+    assert torch.equal(got, expected)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Tensor, Tensor]:
+    data = load_digits()
+    return torch.tensor(data.data / 16, dtype=torch.float32), torch.tensor(data.target)
+
+
+def trained(encode: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> nn.Module:
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(encode(x[:1]).numel(), 32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
+    codes = encode(x).flatten(1)
+    for _ in range(60):
+        optimizer.zero_grad()
+        F.cross_entropy(head(codes), y).backward()
+        optimizer.step()
+    return nn.Sequential(Inline(encode), nn.Flatten(), head).requires_grad_(False)
+
+
+def pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float = 0.25, steps: int = 30) -> Tensor:
+    adversarial = x.clone()
+    for _ in range(steps):
+        adversarial.requires_grad_()
+        logits = model(adversarial)
+        if not logits.requires_grad:
+            return x
+        (slope,) = torch.autograd.grad(F.cross_entropy(logits, y), adversarial)
+        moved = adversarial.detach() + eps / 8 * slope.sign()
+        adversarial = torch.minimum(torch.maximum(moved, x - eps), x + eps).clamp(0, 1)
+    return adversarial
+
+
+DEFENSES: dict[str, Callable[[Tensor], Tensor]] = {
+    "thermometer": lambda x: (x[..., None] > THRESHOLDS).float(),
+    "thermometer by buckets": thermometer_by_buckets,
+    "quantised": lambda x: ((x * 255).to(torch.uint8) >> 6).float() / 3,
+    "one-hot": lambda x: F.one_hot((x * 7).round().long(), 8).float(),
+    "table": lambda x: torch.linspace(-1, 1, 8)[(x * 7).long()],
+    "binarised": lambda x: torch.where(x.detach() > 0.5, 1.0, 0.0),
+    "no_grad": torch.no_grad()(lambda x: (x * 4).round_().div_(4)),
+}
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_pgd_breaks_what_it_cannot_break_through_plain_gradients(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    x, y = digits
+    model = trained(DEFENSES[name], x[:1200], y[:1200])
+    x, y = x[1200:1400], y[1200:1400]
+
+    def accuracy(at: Tensor) -> float:
+        with torch.no_grad():
+            return (model(at).argmax(1) == y).float().mean().item()
+
+    clean, plain, adaptive = accuracy(x), accuracy(pgd(model, x, y)), accuracy(pgd(straight_through(model), x, y))
+    assert clean > 0.8
+    assert plain == clean
+    assert adaptive < 0.2

@@ -1,0 +1,151 @@
+"""Imports go strictly downward: the floor table of the design, read from the source by ``ast``."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
+
+# Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
+F4 = {"targets", "evaluation", "audit"}  # may import one another, as long as no circle comes of it
+ROWS = [
+    {"records", "types", "randomness"},  # F0
+    {"threats", "losses", "victims", "statistics"},  # F1
+    {"gradients"},
+    {"nets", "data", "weights", "report"},
+    {"attacks", "defenses", "judging", "training"},  # F2
+    {"cases", "diagnosis"},  # F3
+    F4,
+    {"cli"},  # F5
+    {"__init__", "__main__"},
+]
+ROW = {unit: row for row, units in enumerate(ROWS) for unit in units}
+
+# Units that may import less than their row allows: of unmask, and of everything else.
+WITHIN = {"report": {"records", "statistics"}, "statistics": {"records"}, "victims": {"types", "randomness"}}
+OUTSIDE = {
+    "records": set[str](),
+    "types": {"torch"},
+    "randomness": {"torch", "numpy"},
+    "statistics": {"numpy", "scipy"},
+}
+
+
+def imports(path: Path, package: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of everything a file imports, inside functions too."""
+    parents = path.relative_to(package.parent).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                yield from ((node.lineno, alias.name) for alias in node.names)
+            case ast.ImportFrom():
+                above = parents[: len(parents) - node.level + 1] if node.level else ()
+                base = ".".join([*above, *([node.module] if node.module else [])])
+                yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield node.lineno, name
+
+
+def unit_of(dotted: str, package: Path) -> str:
+    """The file or folder directly in the package that a dotted name of it lies in."""
+    unit = [*dotted.split("."), "__init__"][1]
+    return unit if (package / unit).is_dir() or (package / f"{unit}.py").exists() else "__init__"
+
+
+def may_import(unit: str, other: str) -> bool:
+    if unit == other:
+        return True
+    if unit in WITHIN:
+        return other in WITHIN[unit]
+    return ROW[other] < ROW[unit] or {unit, other} <= F4
+
+
+def violations(package: Path) -> list[str]:
+    """One line for each import that the floors forbid."""
+    found, graph = [], dict[str, set[str]]()
+    for path in sorted(package.rglob("*.py")):
+        unit = path.relative_to(package).parts[0].removesuffix(".py")
+        where = path.relative_to(package.parent)
+        if unit not in ROW:
+            found.append(f"{where}: {unit} has no floor; give it one in {Path(__file__).name}")
+            continue
+        for line, name in imports(path, package):
+            top = name.split(".")[0]
+            if top != package.name:
+                if unit in OUTSIDE and top not in OUTSIDE[unit] | sys.stdlib_module_names:
+                    found.append(f"{where}:{line}: {unit} may not import {top}")
+                continue
+            other = unit_of(name, package)
+            if other not in ROW or not may_import(unit, other):
+                found.append(f"{where}:{line}: {unit} may not import {other}")
+            elif other != unit:
+                graph.setdefault(unit, set()).add(other)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append(f"circle: {' < '.join(error.args[1])}")
+    return found
+
+
+def test_imports_go_downward() -> None:
+    assert violations(PACKAGE) == []
+
+
+def test_report_does_not_load_torch() -> None:
+    code = "import sys, unmask.report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def plant(tmp_path: Path, files: dict[str, str]) -> list[str]:
+    package = tmp_path / "unmask"
+    for unit in ["records", "types", "losses", "gradients", "attacks", "judging", "cases", "audit", "targets"]:
+        (package / unit).mkdir(parents=True)
+        (package / unit / "__init__.py").write_text("")
+    for name, text in files.items():
+        (package / name).write_text(text)
+    return violations(package)
+
+
+PLANTED = [  # file, its text, the complaint
+    ("losses/a.py", "import unmask.attacks", "unmask/losses/a.py:1: losses may not import attacks"),
+    ("losses/a.py", "from unmask import attacks", "unmask/losses/a.py:1: losses may not import attacks"),
+    ("losses/a.py", "\nfrom ..attacks.pgd import pgd", "unmask/losses/a.py:2: losses may not import attacks"),
+    ("losses/__init__.py", "from ..cases import a", "unmask/losses/__init__.py:1: losses may not import cases"),
+    ("types/a.py", "def f():\n  from .. import cases", "unmask/types/a.py:2: types may not import cases"),
+    ("attacks/a.py", "from unmask.judging import judge", "unmask/attacks/a.py:1: attacks may not import judging"),
+    ("cases/a.py", "from unmask import attackable", "unmask/cases/a.py:1: cases may not import __init__"),
+    ("cases/a.py", "import unmask", "unmask/cases/a.py:1: cases may not import __init__"),
+    ("cases/a.py", "import_module('unmask.audit')", "unmask/cases/a.py:1: cases may not import audit"),
+    ("records/a.py", "import json, torch", "unmask/records/a.py:1: records may not import torch"),
+    ("victims.py", "from .losses import margin", "unmask/victims.py:1: victims may not import losses"),
+    ("losses/a.py", "import unmask.extra", "unmask/losses/a.py:1: losses may not import extra"),
+    ("extra.py", "", "unmask/extra.py: extra has no floor; give it one in test_floors.py"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "complaint"), PLANTED, ids=[complaint for *_, complaint in PLANTED])
+def test_finds_a_planted_violation(tmp_path: Path, file: str, text: str, complaint: str) -> None:
+    stranger = PLANTED[-1][-1]
+    assert set(plant(tmp_path, {"extra.py": "", file: text})) == {complaint, stranger}
+
+
+def test_finds_a_circle_of_siblings(tmp_path: Path) -> None:
+    one_way = {"audit/a.py": "import unmask.targets"}
+    assert plant(tmp_path / "line", one_way) == []
+    (found,) = plant(tmp_path / "circle", one_way | {"targets/a.py": "from unmask import audit"})
+    assert found.startswith("circle: ")
+
+
+def test_allows_what_goes_down(tmp_path: Path) -> None:
+    lazy = "def f():\n    from ..attacks import pgd\n    import torch, ray\n"
+    assert plant(tmp_path, {"cases/a.py": lazy, "cli.py": "from unmask import audit, records"}) == []
