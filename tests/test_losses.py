@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from torch import Tensor
 
 from unmask.losses import (
     LOSSES,
@@ -25,7 +23,7 @@ from unmask.types import Loss, Output
 
 LOGITS = torch.tensor([[4.0, 1.0, 3.0, 0.0], [0.0, 2.0, 5.0, 1.0]])
 LABELS = torch.tensor([0, 1])  # the first is right by 1, the second wrong by 3
-TARGET = torch.tensor([1, 0])
+AIMED = torch.tensor([[0, 1], [1, 0]])  # true class and target
 
 some_logits = arrays(np.float32, (3, 5), elements=st.integers(-3, 3).map(float) | st.floats(-50, 50, width=32))
 some_labels = arrays(np.int64, 3, elements=st.integers(0, 4))
@@ -43,37 +41,34 @@ def test_known_numbers() -> None:
 
 def test_known_numbers_targeted() -> None:
     output = Output(LOGITS)
-    assert targeted_margin(TARGET)(output, LABELS).tolist() == [-3, -5]
-    assert targeted_dlr(TARGET)(output, LABELS).tolist() == pytest.approx([-3 / 3.5, -2 / 4.5])
+    assert targeted_margin(output, AIMED).tolist() == [-3, -5]
+    assert targeted_dlr(output, AIMED).tolist() == pytest.approx([-3 / 3.5, -2 / 4.5])
     weights = [[math.exp(z) for z in row] for row in LOGITS.tolist()]
     logs = [math.log(weights[0][1] / sum(weights[0])), math.log(weights[1][0] / sum(weights[1]))]
-    assert targeted_cross_entropy(TARGET)(output, LABELS).tolist() == pytest.approx(logs)
+    assert targeted_cross_entropy(output, AIMED).tolist() == pytest.approx(logs)
 
 
-@pytest.mark.parametrize("factory", [targeted_cross_entropy, targeted_margin, targeted_dlr])
-def test_targets_are_repeated_copy_by_copy(factory: Callable[[Tensor], Loss]) -> None:
-    loss = factory(TARGET)
-    once = loss(Output(LOGITS), LABELS)
-    thrice = loss(Output(LOGITS.repeat(3, 1)), LABELS.repeat(3))
-    assert torch.equal(thrice, once.repeat(3))
-    with pytest.raises(ValueError, match=r"^1 examples are no multiple of the 2 targets"):
-        loss(Output(LOGITS[:1]), LABELS[:1])
+@pytest.mark.parametrize("loss", [targeted_cross_entropy, targeted_margin, targeted_dlr])
+def test_a_targeted_loss_wants_two_columns(loss: Loss) -> None:
+    with pytest.raises(ValueError, match=r"^a targeted loss needs labels of shape \(B, 2\), .* not \(2,\)$"):
+        loss(Output(LOGITS), LABELS)
 
 
 def test_dlr_ignores_scale_and_shift() -> None:
     logits = torch.randn(20, 6, dtype=torch.float64)
     labels = torch.arange(20) % 6
-    for loss in (dlr, targeted_dlr((labels + 1) % 6)):
-        plain = loss(Output(logits), labels)
-        torch.testing.assert_close(loss(Output(1e4 * logits + 7), labels), plain)
-        torch.testing.assert_close(loss(Output(1e-4 * logits - 1), labels), plain)
+    aimed = torch.stack((labels, (labels + 1) % 6), 1)
+    for loss, wanted in ((dlr, labels), (targeted_dlr, aimed)):
+        plain = loss(Output(logits), wanted)
+        torch.testing.assert_close(loss(Output(1e4 * logits + 7), wanted), plain)
+        torch.testing.assert_close(loss(Output(1e-4 * logits - 1), wanted), plain)
 
 
 def test_too_few_classes() -> None:
     with pytest.raises(ValueError, match=r"^dlr needs at least 3 classes, got 2"):
         dlr(Output(torch.zeros(1, 2)), torch.tensor([0]))
     with pytest.raises(ValueError, match=r"^targeted_dlr needs at least 4 classes, got 3"):
-        targeted_dlr(torch.tensor([1]))(Output(torch.zeros(1, 3)), torch.tensor([0]))
+        targeted_dlr(Output(torch.zeros(1, 3)), torch.tensor([[0, 1]]))
 
 
 def test_huge_logits_are_stable() -> None:
@@ -127,10 +122,10 @@ def test_necessary_is_tight() -> None:
     for loss in LOSSES.values():
         assert loss(tie, torch.tensor([1])).item() == pytest.approx(necessary(loss), abs=2e-6)
     assert necessary(lambda output, labels: output.logits[:, 0]) == -math.inf
-    assert necessary(targeted_margin(TARGET)) == -math.inf
+    assert necessary(targeted_margin) == -math.inf
 
 
-@pytest.mark.parametrize("loss", [*LOSSES.values(), targeted_dlr(torch.tensor([1, 2, 0]))])
+@pytest.mark.parametrize("loss", [*LOSSES.values(), targeted_dlr])
 @settings(max_examples=100)
 @given(logits=some_logits, labels=some_labels)
 def test_values_and_gradients_are_finite_also_for_equal_logits(
@@ -138,7 +133,8 @@ def test_values_and_gradients_are_finite_also_for_equal_logits(
 ) -> None:
     z = torch.tensor(logits).requires_grad_()
     reject = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
-    value = loss(Output(z, reject), torch.tensor(labels))
+    y = torch.tensor(labels)
+    value = loss(Output(z, reject), torch.stack((y, (y + 1) % 5), 1) if loss is targeted_dlr else y)
     assert value.isfinite().all()
     for grad in torch.autograd.grad(value.sum(), (z, reject)):
         assert grad.isfinite().all()
@@ -146,7 +142,7 @@ def test_values_and_gradients_are_finite_also_for_equal_logits(
 
 def test_equal_logits_have_no_margin() -> None:
     assert dlr(Output(torch.ones(1, 4)), torch.tensor([2])).tolist() == [0]
-    assert targeted_dlr(torch.tensor([1]))(Output(torch.ones(1, 4)), torch.tensor([2])).tolist() == [0]
+    assert targeted_dlr(Output(torch.ones(1, 4)), torch.tensor([[2, 1]])).tolist() == [0]
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -169,10 +165,10 @@ def test_which_condition_pulls(loss: Loss) -> None:
 
 def test_targeted_losses_know_the_detector() -> None:
     z = torch.tensor([[0.0, 9.0, 1.0, 2.0]])
-    label, target = torch.tensor([0]), torch.tensor([1])
-    for factory, certain in ((targeted_cross_entropy, -math.log(2)), (targeted_margin, 0.0), (targeted_dlr, 0.0)):
-        assert factory(target)(Output(z, torch.tensor([3.0])), label).item() == pytest.approx(certain - 3)
-        assert factory(target)(Output(z, torch.tensor([-3.0])), label) == factory(target)(Output(z), label)
+    aimed = torch.tensor([[0, 1]])
+    for loss, certain in ((targeted_cross_entropy, -math.log(2)), (targeted_margin, 0.0), (targeted_dlr, 0.0)):
+        assert loss(Output(z, torch.tensor([3.0])), aimed).item() == pytest.approx(certain - 3)
+        assert loss(Output(z, torch.tensor([-3.0])), aimed) == loss(Output(z), aimed)
 
 
 def test_a_detector_gives_one_margin_an_example() -> None:

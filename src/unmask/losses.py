@@ -99,54 +99,43 @@ def dlr(output: Output, labels: Tensor) -> Tensor:
     return _joint(value, output.reject, certain=0.0)
 
 
-def targeted_cross_entropy(target: Tensor) -> Loss:
-    """log p_t for the (B,) classes ``target``.
+def targeted_cross_entropy(output: Output, labels: Tensor) -> Tensor:
+    """The logarithm of p_t: (B, K) logits and (B, 2) labels, the true class and the target, -> (B,).
 
-    Like the other targeted losses it also takes m*B rows, example i at rows i, B + i, 2B + i, ..., has no
-    ``necessary`` value, since another wrong class than ``target`` is a success too, and raises ``ValueError`` for
-    another number of rows.
+    Like the other targeted losses it has no ``necessary`` value, since another wrong class than the target is a
+    success too, and raises ``ValueError`` for labels of another shape.
 
-    >>> targeted_cross_entropy(torch.tensor([1]))(Output(torch.zeros(1, 4)), torch.tensor([0]))
+    >>> targeted_cross_entropy(Output(torch.zeros(1, 4)), torch.tensor([[0, 1]]))
     tensor([-1.3863])
     """
-
-    def loss(output: Output, labels: Tensor) -> Tensor:
-        value = -F.cross_entropy(_logits(output), _repeated(target, labels), reduction="none")
-        return _joint(value, output.reject, certain=-math.log(2))  # p_t > 1/2 is the largest
-
-    return loss
+    _, target = _aimed(labels)
+    value = -F.cross_entropy(_logits(output), target, reduction="none")
+    return _joint(value, output.reject, certain=-math.log(2))  # p_t > 1/2 is the largest
 
 
-def targeted_margin(target: Tensor) -> Loss:
-    """z_t - max_{j != t} z_j for the (B,) classes ``target``: positive where the target is the answer.
+def targeted_margin(output: Output, labels: Tensor) -> Tensor:
+    """z_t - max_{j != t} z_j: (B, K) logits and (B, 2) labels -> (B,); positive where the target is the answer.
 
-    >>> targeted_margin(torch.tensor([1]))(Output(torch.tensor([[3.0, 1.0, 2.0]])), torch.tensor([0]))
+    >>> targeted_margin(Output(torch.tensor([[3.0, 1.0, 2.0]])), torch.tensor([[0, 1]]))
     tensor([-2.])
     """
-
-    def loss(output: Output, labels: Tensor) -> Tensor:
-        return _joint(-_lead(_logits(output), _repeated(target, labels)), output.reject, certain=0.0)
-
-    return loss
+    _, target = _aimed(labels)
+    return _joint(-_lead(_logits(output), target), output.reject, certain=0.0)
 
 
-def targeted_dlr(target: Tensor) -> Loss:
-    """(z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2) for the (B,) classes ``target``; Croce & Hein (ICML 2020).
+def targeted_dlr(output: Output, labels: Tensor) -> Tensor:
+    """(z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2): (B, K) logits and (B, 2) labels -> (B,); Croce & Hein (ICML 2020).
 
     ``ValueError`` for fewer than four classes.
 
-    >>> targeted_dlr(torch.tensor([1]))(Output(torch.tensor([[3.0, 1.0, 2.0, 0.0]])), torch.tensor([0]))
+    >>> targeted_dlr(Output(torch.tensor([[3.0, 1.0, 2.0, 0.0]])), torch.tensor([[0, 1]]))
     tensor([-0.8000])
     """
-
-    def loss(output: Output, labels: Tensor) -> Tensor:
-        logits = _logits(output)
-        first, _, third, fourth = _largest(logits, 4, "targeted_dlr")
-        ahead = _at(logits, _repeated(target, labels)) - _at(logits, labels)
-        value = ahead / (first - (third + fourth) / 2).clamp_min(_FLAT)
-        return _joint(value, output.reject, certain=0.0)
-
-    return loss
+    logits = _logits(output)
+    true, target = _aimed(labels)
+    first, _, third, fourth = _largest(logits, 4, "targeted_dlr")
+    value = (_at(logits, target) - _at(logits, true)) / (first - (third + fourth) / 2).clamp_min(_FLAT)
+    return _joint(value, output.reject, certain=0.0)
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}
@@ -181,8 +170,10 @@ def _largest(logits: Tensor, count: int, name: str) -> tuple[Tensor, ...]:
     return logits.topk(count, dim=1).values.unbind(1)
 
 
-def _repeated(target: Tensor, labels: Tensor) -> Tensor:
-    times, rest = divmod(len(labels), len(target))
-    if rest:
-        raise ValueError(f"{len(labels)} examples are no multiple of the {len(target)} targets: give one an example")
-    return target.to(labels.device).repeat(times)
+def _aimed(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The true classes (B,) and the targets (B,)."""
+    if labels.ndim != 2 or labels.shape[1] != 2:
+        raise ValueError(
+            f"a targeted loss needs labels of shape (B, 2), the true class and the target, not {tuple(labels.shape)}"
+        )
+    return labels[:, 0], labels[:, 1]

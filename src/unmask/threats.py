@@ -256,7 +256,7 @@ def _project(
     the radius (N, 1) in float64, and gives the sizes in [0, room] of the nearest change whose norm is ``r``.
     """
     nearest = x_adv.clamp(0, 1)
-    limit = radius.double() * (1 + 4 * torch.finfo(x.dtype).eps)
+    limit = radius.double() * (1 + max(4 * torch.finfo(x.dtype).eps, 1e-12))  # rounding leaves no row far for ever
     far = (_norm(nearest - x, p) > limit).nonzero().squeeze(1)
     if len(far):
         centre = x[far].flatten(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ class Trial:
     problem: Problem
     judge: Judge
     passes: Passes
-    asked: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)  # rows, candidates, verdicts
+    asked: list[tuple[Tensor, Tensor, Tensor]]  # rows, candidates, verdicts
 
     def broken(self, x_adv: Tensor) -> Tensor:
         problem = self.problem
@@ -47,18 +47,19 @@ def make_trial(
     index: Tensor | None = None,
 ) -> Trial:
     """``answer`` makes a judge that always says the same."""
-    keys, passes = stream(0, torch.arange(len(x)) if index is None else index, "attack"), Passes()
-    judge = Judge(defense, threat)
-    ask = stream(0, torch.arange(len(x)) if index is None else index, "judge")
+    index = torch.arange(len(x)) if index is None else index
+    keys, passes = stream(0, index, "attack"), Passes()
+    judge, asked = Judge(defense, threat), list[tuple[Tensor, Tensor, Tensor]]()
+    ask = stream(0, index, "judge")
 
     def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
         verdict = judge.broken(x_adv, x[rows], y[rows], ask.select(rows).fold(when))
         verdict = verdict if answer is None else torch.full_like(verdict, answer)
-        trial.asked.append((rows.clone(), x_adv.clone(), verdict))
+        asked.append((rows.clone(), x_adv.clone(), verdict))
         return verdict
 
-    trial = Trial(Problem(steady(view or defense, passes=passes), x, y, threat, keys, broken), judge, passes)
-    return trial
+    problem = Problem(steady(view or defense, passes=passes), x, y, threat, keys, broken)
+    return Trial(problem, judge, passes, asked)
 
 
 class Linear(nn.Module):
@@ -75,11 +76,12 @@ class Linear(nn.Module):
 
     def gain(self, y: Tensor, norm: str) -> Tensor:
         """(B, K) what z_j - z_y can gain for a radius of 1, as long as the box does not bind."""
-        return torch.linalg.vector_norm(self.weight[None] - self.weight[y, None], DUAL[norm], dim=2)
+        gain: Tensor = torch.linalg.vector_norm(self.weight[None] - self.weight[y, None], DUAL[norm], dim=2)
+        return gain
 
     def lead(self, x: Tensor, y: Tensor) -> Tensor:
         """(B, K) z_j - z_y, -inf for j = y."""
-        z = self(x)
+        z = self.forward(x)
         return (z - z.gather(1, y[:, None])).scatter(1, y[:, None], -torch.inf)
 
     def critical(self, x: Tensor, y: Tensor, norm: str) -> Tensor:

@@ -43,8 +43,8 @@ class Problem:
         return objective
 
     def through(self, view: Victim) -> Problem:
-        """The same question, asked through another view."""
-        return replace(self, view=view)
+        """The same question, asked through another view, which also gives the scores."""
+        return replace(self, view=view, scores=None)
 
     def black_box(self) -> Problem:
         """The same question, asked of the defense's own scores where they are given."""
@@ -104,7 +104,7 @@ class Ledger:
 
         ``x_adv`` must lie in the ball. Values that are not a number count as worst.
         """
-        values = values.float().nan_to_num(nan=-torch.inf)
+        values = values.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
         better = values > self.value[rows]
         if better.all():
             self.best[rows], self.value[rows] = x_adv, values

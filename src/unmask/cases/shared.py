@@ -11,7 +11,7 @@ from unmask.types import Estimator
 
 __all__ = ["DIGITS", "DIGITS_L2", "MNIST", "MNIST_L2", "apgd_ce", "apgd_dlr", "own_gradient"]
 
-DIGITS = Linf(0.2)
+DIGITS = Linf(0.15)
 MNIST = Linf(0.3)
 DIGITS_L2 = L2(0.0175, "per_dim")  # 1.12 raw: the same size per pixel, in the mean square, as on MNIST
 MNIST_L2 = L2(0.005, "per_dim")  # 3.92 raw, as Defense-GAN was evaluated by Athalye et al.

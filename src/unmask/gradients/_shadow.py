@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["Shadow", "World", "each", "hats", "tensors"]
+__all__ = ["Shadow", "World", "each", "tensors"]
 
 
 class Shadow(NamedTuple):
@@ -77,14 +77,18 @@ class World:
             return value.to(torch.get_default_dtype())
         return value
 
-    def exact(self, value: Any) -> Any:
+    def exact(self, value: Any, dtype: torch.dtype | None = None) -> Any:
         """The float tensor with the true value and the gradient of its shadow; anything else as it is."""
         shadow = self.shadow(value)
-        return self.gate(value.to(shadow.value.dtype), shadow.value) if shadow else value
+        return self.gate(value.to(dtype or shadow.value.dtype), shadow.value) if shadow else value
 
     def gate(self, true: Tensor, surrogate: Tensor) -> Tensor:
         """The value of ``true``, to the bit and in the same memory, with the gradient of ``surrogate``."""
         surrogate = surrogate.to(true.device, true.dtype).expand(true.shape)
+        if true.grad_fn is not None and true.grad_fn.name().endswith(
+            "NotImplemented"
+        ):  # would raise even without a gradient
+            true = true.detach()
         joined: Tensor = _Gate.apply(true, surrogate, self)  # type: ignore[no-untyped-call]
         return joined
 
@@ -100,16 +104,6 @@ class World:
             return self.gate(true, shadow.value)
         self._shadows[true] = shadow._replace(value=shadow.value.to(true.device).expand(true.shape))
         return true
-
-
-def hats(position: Tensor, places: int) -> Tensor:
-    """How much each of the places 0 ... ``places`` - 1 is meant by a continuous position: (*shape, places).
-
-    The weights of a position sum to 1. They fall with the square of the distance, so that far places
-    still feel the gradient.
-    """
-    weights = 1 / (1 + (position.unsqueeze(-1) - torch.arange(places, device=position.device)).square())
-    return weights / weights.sum(-1, keepdim=True)
 
 
 def each(change: Callable[[Any], Any], value: Any) -> Any:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unmask.gradients._shadow import World
 
-__all__ = ["FLOAT_RULES", "Args", "Kwargs", "Rule"]
+__all__ = ["FLOAT_RULES", "Args", "Kwargs", "Rule", "named"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -141,29 +141,30 @@ def _pair(args: Args, kwargs: Kwargs, first: str, second: str) -> tuple[Any, Any
     return given.get(first), given.get(second)
 
 
-def _named(rule: Rule, *names: str) -> dict[str, Rule]:
+def named(rule: Rule, *names: str) -> dict[str, Rule]:
+    """One rule for several operations, as a part of a table of rules."""
     return dict.fromkeys(names, rule)
 
 
 FLOAT_RULES: dict[str, Rule] = {
-    **_named(_same, "round", "floor", "ceil", "trunc", "fix", "bernoulli"),
-    **_named(_same, "detach", "get data", "tensor", "as_tensor", "asarray", "quantize_per_tensor", "dequantize"),
-    **_named(_clamp, "clamp", "clip", "clamp_min", "clamp_max"),
-    **_named(_hardtanh, "hardtanh"),
-    **_named(_relu6, "relu6"),
-    **_named(_remainder, "remainder", "fmod", "frac", "mod"),
-    **_named(_greater, "gt", "ge", "greater", "greater_equal"),
-    **_named(_less, "lt", "le", "less", "less_equal"),
-    **_named(_equal, "eq"),
-    **_named(_unequal, "ne", "not_equal"),
-    **_named(_sign, "sign", "sgn"),
-    **_named(_heaviside, "heaviside"),
-    **_named(_cast, "to", "type", "type_as", "float", "double", "half", "bfloat16"),
-    **_named(_cast, "int", "long", "short", "byte", "char", "bool"),
-    **_named(_where, "where"),
-    **_named(_masked_fill, "masked_fill"),
-    **_named(_division, "floor_divide", "floordiv"),
-    **_named(_reflected_division, "rfloordiv"),
-    **_named(_rounded, "div", "divide", "true_divide"),
+    **named(_same, "round", "floor", "ceil", "trunc", "fix", "bernoulli", "clamp_max"),
+    **named(_same, "detach", "get data", "tensor", "as_tensor", "asarray", "quantize_per_tensor", "dequantize"),
+    **named(_clamp, "clamp", "clip", "clamp_min"),
+    **named(_hardtanh, "hardtanh"),
+    **named(_relu6, "relu6"),
+    **named(_remainder, "remainder", "fmod", "frac", "mod"),
+    **named(_greater, "gt", "ge", "greater", "greater_equal"),
+    **named(_less, "lt", "le", "less", "less_equal"),
+    **named(_equal, "eq"),
+    **named(_unequal, "ne", "not_equal"),
+    **named(_sign, "sign", "sgn"),
+    **named(_heaviside, "heaviside"),
+    **named(_cast, "to", "type", "type_as", "float", "double", "half", "bfloat16"),
+    **named(_cast, "int", "long", "short", "byte", "char", "bool"),
+    **named(_where, "where"),
+    **named(_masked_fill, "masked_fill"),
+    **named(_division, "floor_divide", "floordiv"),
+    **named(_reflected_division, "rfloordiv"),
+    **named(_rounded, "div", "divide", "true_divide"),
 }
 """The rule of each operation, by its name without leading or trailing underscores."""

@@ -12,11 +12,12 @@ from torch.overrides import TorchFunctionMode
 from unmask.gradients._shadow import World, tensors
 from unmask.gradients._shadow_floats import FLOAT_RULES, Args, Kwargs
 from unmask.gradients._shadow_integers import INTEGER_RULES, alike
+from unmask.gradients._shadow_places import PLACE_RULES
 from unmask.gradients._shadow_writes import Saved, Writer, apart
 
 __all__ = ["Surrogates"]
 
-_RULES = FLOAT_RULES | INTEGER_RULES
+_RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES
 _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -41,8 +42,10 @@ class Surrogates(TorchFunctionMode):
         given = tensors([args, kwargs])
         if any(map(self.world.carries, given)):
             return self._dependent(func, name, args, kwargs)
-        with torch.set_grad_enabled(not (self._no_grad and any(t.requires_grad for t in given))):
-            return func(*args, **kwargs)
+        if self._no_grad and any(t.requires_grad for t in given):
+            with torch.no_grad():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def _dependent(self, func: Any, name: str, args: Args, kwargs: Kwargs) -> Any:
         """An operation on something that may depend on the input."""
@@ -56,11 +59,12 @@ class Surrogates(TorchFunctionMode):
             return self.writer.write(out if out.shape == value.shape else out.resize_(value.shape), value)
         separate = apart(func, name, kwargs)
         if separate is not None:
-            value = self._surrogate(separate, name.replace("__i", "__"), args, _without(kwargs, "inplace"))
+            value = self.surrogate(separate, name.replace("__i", "__"), args, _without(kwargs, "inplace"))
             return self.writer.write(args[0], value)
-        return self._surrogate(func, name, args, kwargs)
+        return self.surrogate(func, name, args, kwargs)
 
-    def _surrogate(self, func: Callable[..., Any], name: str, args: Args, kwargs: Kwargs) -> Any:
+    def surrogate(self, func: Callable[..., Any], name: str, args: Args, kwargs: Kwargs) -> Any:
+        """What ``func`` gives, joined to its surrogate where there is one."""
         true = func(*args, **kwargs)
         rule = _RULES.get(name.strip("_"))
         try:
@@ -86,6 +90,10 @@ def _without(kwargs: Kwargs, key: str) -> Kwargs:
 def _leave(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """numpy has no gradients."""
     return func(args[0].detach(), *args[1:], **kwargs)
+
+
+def _deep_copy(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return mode.surrogate(torch.clone, "clone", args[:1], {})
 
 
 def _ask_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -118,10 +126,9 @@ def _overwrite(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _set_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     target, index, value = args
-    if isinstance(index, Tensor) and mode.world.shadow(index) and index.dtype == torch.bool:
-        if index.shape == target.shape and (not isinstance(value, Tensor) or value.ndim == 0):
-            filled = mode._surrogate(torch.masked_fill, "masked_fill", (target, index, value), {})
-            return mode.writer.write(target, filled)
+    mask = isinstance(index, Tensor) and index.dtype == torch.bool and mode.world.shadow(index) is not None
+    if mask and index.shape == target.shape and (not isinstance(value, Tensor) or value.ndim == 0):
+        return mode.writer.write(target, mode.surrogate(torch.masked_fill, "masked_fill", (target, index, value), {}))
     return mode.writer.set_item(target, index, value)
 
 
@@ -135,13 +142,14 @@ def _reshape_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -
 
 _Special = Callable[[Surrogates, Any, Args, Kwargs], Any]
 _SPECIAL: dict[str, _Special] = {
-    **dict.fromkeys(("numpy", "__array__", "__deepcopy__"), _leave),
+    **dict.fromkeys(("numpy", "__array__"), _leave),
+    "__deepcopy__": _deep_copy,
     **dict.fromkeys(("backward", "grad"), _ask_gradient),
     **dict.fromkeys(("requires_grad_", "set requires_grad"), _require_gradient),
     "detach_": _detach_in_place,
     "set data": _set_data,
     "copy_": _copy,
     "__setitem__": _set_item,
-    **dict.fromkeys(("zero_", "fill_", "normal_", "uniform_", "random_", "exponential_"), _overwrite),
+    **dict.fromkeys(("zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"), _overwrite),
     **dict.fromkeys(("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_"), _reshape_in_place),
 }

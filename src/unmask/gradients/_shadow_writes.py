@@ -73,7 +73,11 @@ class Writer:
             with torch.no_grad():
                 return target.copy_(value)
         if target.is_floating_point():
-            return target.copy_(self._world.exact(value))
+            try:
+                return target.copy_(self._world.exact(value, target.dtype))
+            except RuntimeError:  # autograd refuses some views, such as those of ``split``; they keep their gradient
+                target.data.copy_(value.detach())
+                return target
         shadow = self._world.shadow(value) or (Shadow(value) if value.grad_fn else None)
         self._world.forget(target)
         self._world.join(target.copy_(value.detach()), shadow)
@@ -86,7 +90,7 @@ class Writer:
             with torch.no_grad():
                 target[index] = value
         elif target.is_floating_point():
-            target[index] = self._world.exact(value)
+            target[index] = self._world.exact(value, target.dtype)
         else:
             surrogate = self._world.real(target).clone()
             surrogate[index] = self._world.real(value)

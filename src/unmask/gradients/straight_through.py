@@ -68,8 +68,9 @@ def straight_through(model: nn.Module) -> nn.Module:
     again. Custom autograd functions keep their own backward pass. Gradients that the model itself takes
     inside its forward pass are its true ones, and their graphs are not unrolled.
 
-    Out of reach: numpy, ``torch.inference_mode``, scripted code, and copies of tensors made by the
-    ``nn.Parameter`` constructor. Gradients do not pass through the model's buffers. Where x does not
+    Out of reach: numpy, ``torch.inference_mode``, scripted code, what happens inside composite functions of
+    ``torch.nn.functional``, and the ``nn.Parameter`` constructor. A model that calls ``torch.func.grad`` fails.
+    Gradients do not pass through the model's buffers. Where x does not
     require a gradient, or gradients are disabled, the model runs by itself.
 
     Args:

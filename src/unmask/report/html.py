@@ -9,8 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unmask.report import words
+from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.curves import curve
-from unmask.report.outcome import LEVEL, MARGIN
 from unmask.report.pictures import strip
 from unmask.report.read import RunFolder
 from unmask.report.table import Row
@@ -29,6 +29,4 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
     )
     pages.filters.update({name: getattr(words, name) for name in words.__all__})
     cards = [(row, Markup(curve(row)), strip(run, case)) for row, case in zip(rows, run.cases, strict=True)]
-    return pages.get_template("page.html").render(
-        asked=run.asked, n=run.n, rows=rows, cards=cards, level=LEVEL, margin=MARGIN
-    )
+    return pages.get_template("page.html").render(asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN)

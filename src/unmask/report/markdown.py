@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from unmask.report.read import RunFolder
-from unmask.report.table import Attack, Row
-from unmask.report.words import count, duration, headline, interval, others, percent, sentence, threat
+from unmask.report.table import AttackRow, Row
+from unmask.report.words import count, duration, examples, headline, interval, others, percent, sentence, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["markdown"]
@@ -15,13 +15,25 @@ __all__ = ["markdown"]
 
 def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     """The text of report.md."""
-    columns = ["case", "kind", "data", "threat", "n", "clean", "plain", "adaptive", "claimed", "published", "outcome"]
+    columns = [
+        "case",
+        "kind",
+        "data",
+        "threat",
+        "n",
+        "clean",
+        "plain",
+        "adaptive",
+        "claimed",
+        "published",
+        "conclusion",
+    ]
     blocks = [
         f"# {headline(rows)}",
         _escape(others(rows)),
         _table([*columns, "time"], [_main(row) for row in rows]),
         *(block for row in rows for block in _case(row)),
-        f"{run.n} examples a case, seed {run.asked['seed']}. In brackets: 95 % Clopper-Pearson intervals. "
+        f"{examples(rows)}, seed {run.asked['seed']}. In brackets: 95 % Clopper-Pearson intervals. "
         "Adaptive: the worst case for each example over all attacks, plain ones too.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -38,7 +50,7 @@ def _main(row: Row) -> list[str]:
         *map(_cell, (row.clean, row.plain, row.adaptive)),
         percent(row.claimed),
         percent(row.published),
-        str(row.outcome),
+        str(row.conclusion),
         duration(row.seconds),
     ]
 
@@ -50,19 +62,20 @@ def _case(row: Row) -> list[str]:
     return [
         f"## {_escape(row.case)}",
         _escape(about),
+        _escape(row.note),
         _escape(sentence(row)),
         _table(names, [_attack(a, row.random) for a in row.attacks]) if row.attacks else "",
         _escape(f"Controls: {controls}.") if controls else "",
     ]
 
 
-def _attack(a: Attack, random: bool) -> list[str]:
+def _attack(a: AttackRow, random: bool) -> list[str]:
     tries = [percent(a.one_shot), percent(a.always)] if random else []
     return [a.name, _cell(a.accuracy), *tries, count(a.forwards), count(a.backwards), duration(a.seconds)]
 
 
 def _data(row: Row) -> str:
-    return f"{row.data}: {row.note}" if row.note else row.data
+    return f"{row.data}: {row.data_note}" if row.data_note else row.data
 
 
 def _cell(a: Accuracy | None) -> str:

@@ -45,7 +45,7 @@ class Strip:
     pixelated: bool  # small images, to be enlarged without smoothing
 
 
-def strip(run: RunFolder, case: Case, most: int = 6) -> Strip | None:
+def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
     """The first examples that were right and fell under an adaptive attack, where their images were kept.
 
     Raises ValueError where a file of examples is broken.

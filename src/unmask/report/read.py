@@ -20,7 +20,6 @@ class Case:
     case: str
     defense: str
     data: str
-    note: str
     kind: str
     threat: ThreatSpec
     claimed: float | None
@@ -29,11 +28,14 @@ class Case:
     random: bool
     classes: tuple[str, ...]
     attacks: Mapping[str, str]  # name -> one line on what it does
+    note: str = ""  # on the figures
+    data_note: str = ""
+    n: int | None = None  # examples asked for; None is as many as have a clean verdict, which comes first
 
     @property
     def control(self) -> bool:
         """Whether it is there to be compared with and hides nothing."""
-        return self.kind == "none (control)"
+        return self.kind.startswith("none")
 
 
 class Found(NamedTuple):
@@ -66,33 +68,34 @@ class RunFolder:
             raise ValueError(f"{path}/run.json is broken ({error!r}): start the run again in a new folder") from error
         return cls(path, asked, cases, _records(path / "records.jsonl"))
 
-    @property
-    def n(self) -> int:
-        """Examples asked for, per case."""
-        return int(self.asked["n"])
-
     def of(self, case: Case, *roles: str) -> list[Record]:
         """Records of a case in these roles, or in any; in an order that no executor changes."""
         order = {name: place for place, name in enumerate(case.attacks)}
-        chosen = [r for r in self.records if _name(r) == case.case and (not roles or r.job.role in roles)]
+        chosen = [
+            r for r in self.records if _name(r.job.target) == _name(case.case) and (not roles or r.job.role in roles)
+        ]
         return sorted(chosen, key=lambda r: (order.get(r.job.attack, len(order)), r.job.attack, r.job.start))
 
 
 def by_attack(records: Iterable[Record]) -> dict[str, dict[int, Found]]:
-    """Attack -> example's index -> verdict; the records are of one role and one threat."""
+    """Name of the attack, or of the control that it serves as -> example's index -> verdict.
+
+    The records are of one role and, but for controls, of one threat.
+    """
     found: dict[str, dict[int, Found]] = {}
     for record in records:
-        verdicts = found.setdefault(record.job.attack, {})
+        verdicts = found.setdefault(record.job.options.get("control", record.job.attack), {})
         verdicts.update((example.index, Found(record, example)) for example in record.examples)
     return found
 
 
-def _name(record: Record) -> str:
-    return record.job.target.removeprefix("case:")
+def _name(target: str) -> str:
+    return target.removeprefix("case:")
 
 
 def _case(raw: Mapping[str, Any]) -> Case:
-    return Case(**{**raw, "threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])})
+    known = {name: raw[name] for name in Case.__dataclass_fields__ if name in raw}
+    return Case(**{**known, "threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])})
 
 
 def _records(path: Path) -> tuple[Record, ...]:

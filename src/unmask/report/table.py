@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from unmask.records import TABLE_SCHEMA, Record, ThreatSpec
-from unmask.report.outcome import Outcome, outcome
+from unmask.report.conclusion import Conclusion, conclusion
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.statistics import Accuracy, Gap, accuracy, gap
 
-__all__ = ["Attack", "Point", "Row", "table", "to_json", "worst"]
+__all__ = ["AttackRow", "Point", "Row", "table", "to_json", "worst"]
 
 
 @dataclass(frozen=True)
-class Attack:
+class AttackRow:
     """What one attack leaves and what it costs."""
 
     name: str
@@ -50,16 +50,17 @@ class Row:
     clean: Accuracy | None
     plain: Accuracy | None
     adaptive: Accuracy | None
-    attacks: tuple[Attack, ...]
+    attacks: tuple[AttackRow, ...]
     claimed: float | None
     published: float | None
     seconds: float
     kind: str
     note: str
+    data_note: str
     controls: Mapping[str, Accuracy]
     curve: tuple[Point, ...]
-    complete: bool  # clean accuracy and every attack of run.json cover all examples
-    outcome: Outcome
+    complete: bool  # the clean verdicts and those of every attack of run.json are all there
+    conclusion: Conclusion
     gap: Gap | None  # from the plain attacks to the adaptive ones alone, on the examples of both
     control: bool
     random: bool
@@ -96,11 +97,11 @@ def _row(run: RunFolder, case: Case) -> Row:
     plain_accuracy = _accuracy(worst(plain.values()), _named(plain))
     adaptive_accuracy = _adaptive(plain, adaptive)
     paired = _gap(worst(plain.values()), worst(adaptive.values()))
-    wanted = [worst(clean.values()), *({**plain, **adaptive}.get(name, {}) for name in case.attacks)]
-    complete = all(len(verdicts) >= run.n for verdicts in wanted)
-    result = Outcome.UNFINISHED
-    if complete and clean_accuracy and plain_accuracy:
-        result = outcome(clean_accuracy, plain_accuracy, adaptive_accuracy, paired)
+    done = [worst(clean.values()), *({**plain, **adaptive}.get(name, {}) for name in case.attacks)]
+    complete = min(map(len, done)) >= max(case.n or len(done[0]), 1)
+    result = Conclusion.UNFINISHED
+    if complete and clean_accuracy:
+        result = conclusion(clean_accuracy, plain_accuracy, adaptive_accuracy, paired)
     return Row(
         case=case.case,
         defense=case.defense,
@@ -115,6 +116,7 @@ def _row(run: RunFolder, case: Case) -> Row:
         seconds=sum(record.seconds for record in run.of(case)),
         kind=case.kind,
         note=case.note,
+        data_note=case.data_note,
         controls={name: _sure(found, name) for name, found in by_attack(run.of(case, "control")).items()},
         curve=tuple(
             _curve(
@@ -124,7 +126,7 @@ def _row(run: RunFolder, case: Case) -> Row:
             )
         ),
         complete=complete,
-        outcome=result,
+        conclusion=result,
         gap=paired,
         control=case.control,
         random=case.random,
@@ -132,11 +134,11 @@ def _row(run: RunFolder, case: Case) -> Row:
     )
 
 
-def _attacks(run: RunFolder, case: Case) -> Iterable[Attack]:
+def _attacks(run: RunFolder, case: Case) -> Iterable[AttackRow]:
     for role in ("plain", "adaptive"):
         for name, found in by_attack(run.of(case, role)).items():
             records = [record for record in run.of(case, role) if record.job.attack == name]
-            yield Attack(
+            yield AttackRow(
                 name=name,
                 role=role,
                 accuracy=_sure(found, name),

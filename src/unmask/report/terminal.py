@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from unmask.report.outcome import Outcome
+from unmask.report.conclusion import Conclusion
 from unmask.report.table import Row
 from unmask.report.words import duration, headline, interval, others, percent, threat
 from unmask.statistics import Accuracy
@@ -20,12 +20,12 @@ __all__ = ["Summary"]
 WIDE = 130  # columns, from which every figure has one of its own
 
 STYLES = {
-    Outcome.FALLS: "bold red",
-    Outcome.WEAKENED: "yellow",
-    Outcome.WEAK: "red",
-    Outcome.STANDS: "bold green",
-    Outcome.UNDECIDED: "yellow",
-    Outcome.UNFINISHED: "dim",
+    Conclusion.FALLS: "bold red",
+    Conclusion.WEAKENED: "yellow",
+    Conclusion.WEAK: "red",
+    Conclusion.STANDS: "bold green",
+    Conclusion.UNDECIDED: "yellow",
+    Conclusion.UNFINISHED: "dim",
 }
 
 
@@ -77,7 +77,7 @@ def _narrow(rows: Sequence[Row]) -> Text:
 def _figure(a: Accuracy | None, row: Row) -> Text:
     if a is None:
         return Text(f"{percent(None):>7}", style="dim")
-    style = STYLES[row.outcome] if a is row.adaptive else ""
+    style = STYLES[row.conclusion] if a is row.adaptive else ""
     return Text.assemble((f"{percent(a.value):>7}", style), (f" {interval(a):12}", "dim"))
 
 

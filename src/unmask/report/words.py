@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unmask.records import ThreatSpec
-from unmask.report.outcome import Outcome
+from unmask.report.conclusion import Conclusion
 from unmask.report.table import Row
 from unmask.statistics import Accuracy, Gap
 
-__all__ = ["count", "duration", "headline", "interval", "others", "percent", "probability", "sentence", "threat"]
+__all__ = [
+    "count",
+    "duration",
+    "examples",
+    "headline",
+    "interval",
+    "others",
+    "percent",
+    "probability",
+    "sentence",
+    "threat",
+]
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
@@ -67,12 +78,18 @@ def probability(gap: Gap) -> str:
     return f"p = {gap.p:.2g}" if gap.p >= 1e-12 else "p < 1e-12"
 
 
+def examples(rows: Sequence[Row]) -> str:
+    """How many examples the figures rest on: ``200 examples a case``."""
+    sizes = sorted({row.clean.n for row in rows if row.clean}) or [0]
+    return f"{sizes[0]}{f' to {sizes[-1]}' if len(sizes) > 1 else ''} examples a case"
+
+
 def headline(rows: Sequence[Row]) -> str:
     """The point of the run in one sentence; controls do not count."""
     subjects = [row for row in rows if not row.control] or list(rows)
-    decided = [row for row in subjects if row.outcome is not Outcome.UNFINISHED]
-    falls = sum(row.outcome is Outcome.FALLS for row in decided)
-    weakened = sum(row.outcome is Outcome.WEAKENED for row in decided)
+    decided = [row for row in subjects if row.conclusion is not Conclusion.UNFINISHED]
+    falls = sum(row.conclusion is Conclusion.FALLS for row in decided)
+    weakened = sum(row.conclusion is Conclusion.WEAKENED for row in decided)
     if not decided:
         return f"No verdict yet: {_of(0, len(subjects))} finished"
     if falls:
@@ -81,45 +98,51 @@ def headline(rows: Sequence[Row]) -> str:
     if weakened:
         lose = "loses part of its" if weakened == 1 else "lose part of their"
         return f"{_of(weakened, len(decided))} {lose} robustness once the gradient is no longer hidden"
-    if any(row.outcome is Outcome.UNDECIDED for row in decided):
+    if all(row.conclusion is Conclusion.UNDECIDED for row in decided):
         return "No verdict: the attacks differ by no more than chance allows on so few examples"
-    return "No gradient is hidden here: the plain attack already finds what the adaptive attacks find"
+    if all(row.gap is None for row in decided):
+        return "; ".join(map(_left, decided))
+    return "No hidden gradient found: the plain attacks do about as well as the adaptive ones"
 
 
 def others(rows: Sequence[Row]) -> str:
-    """What the headline leaves out: the cases of every other outcome, and the controls."""
+    """What the headline leaves out: the cases of every other conclusion, and the controls."""
     groups = {
-        "Falls": [row for row in rows if row.control and row.outcome is Outcome.FALLS],
-        "Weakened": [row for row in rows if row.outcome is Outcome.WEAKENED],
-        "Stands": [row for row in rows if row.outcome is Outcome.STANDS],
-        "Weak, hiding nothing": [row for row in rows if row.outcome is Outcome.WEAK],
-        "Too few examples to tell": [row for row in rows if row.outcome is Outcome.UNDECIDED],
-        "Unfinished": [row for row in rows if row.outcome is Outcome.UNFINISHED],
+        "Falls": [row for row in rows if row.control and row.conclusion is Conclusion.FALLS],
+        "Weakened": [row for row in rows if row.conclusion is Conclusion.WEAKENED],
+        "Stands": [row for row in rows if row.conclusion is Conclusion.STANDS],
+        "Weak": [row for row in rows if row.conclusion is Conclusion.WEAK],
+        "Too few examples to tell": [row for row in rows if row.conclusion is Conclusion.UNDECIDED],
+        "Unfinished": [row for row in rows if row.conclusion is Conclusion.UNFINISHED],
     }
     return " ".join(f"{word}: {', '.join(map(_mention, group))}." for word, group in groups.items() if group)
 
 
 def sentence(row: Row) -> str:
     """The verdict on one case, with the numbers that it rests on."""
-    plain, adaptive = row.plain, row.adaptive or row.plain
-    if plain is None or adaptive is None or row.outcome is Outcome.UNFINISHED:
+    if row.conclusion is Conclusion.UNFINISHED:
         return "Unfinished: give the same command again to continue; the figures are those of the examples done so far."
-    left = f"{percent(adaptive.value)} {interval(adaptive)}"
-    against = f"The plain attack leaves {percent(plain.value)}, the adaptive attacks {left}"
-    test = f" ({probability(row.gap)})" if row.gap else ""
-    match row.outcome:
-        case Outcome.FALLS:
-            return f"{against}{test}: the gradient was hidden, the weakness was always there."
-        case Outcome.WEAKENED:
-            return f"{against}{test}: the gradient hides part of the weakness only."
-        case Outcome.WEAK:
+    if row.plain is None or row.adaptive is None or row.gap is None:
+        return f"{_left(row)}. To tell whether a gradient is hidden takes both plain and adaptive attacks."
+    left = f"{percent(row.adaptive.value)} {interval(row.adaptive)}"
+    against = (
+        f"The plain attack leaves {percent(row.plain.value)}, the adaptive attacks {left} ({probability(row.gap)})"
+    )
+    match row.conclusion:
+        case Conclusion.FALLS:
+            return f"{against}: the gradient was hidden, the weakness was always there."
+        case Conclusion.WEAKENED:
+            return f"{against}: a hidden gradient accounts for part of the robustness, not for all of it."
+        case Conclusion.UNDECIDED:
+            return f"{against}: too few examples to tell this from chance; ask for more with --n."
+        case Conclusion.WEAK:
             return (
-                f"Nothing is hidden: the plain attack alone leaves {percent(plain.value)}, all attacks together {left}."
+                f"Nothing is hidden: the plain attack leaves {percent(row.plain.value)}, all attacks together {left}."
             )
-        case Outcome.UNDECIDED:
-            return f"{against}{test}: too few examples to tell this from chance; ask for more with --n."
         case _:
-            return f"{left} is left under every attack here, and the plain attack already finds what the others find."
+            return (
+                f"{left} is left under every attack here, and the plain attack is about as strong as the adaptive ones."
+            )
 
 
 def _of(some: int, total: int) -> str:
@@ -134,3 +157,10 @@ def _verb(verb: str, number: int) -> str:
 
 def _mention(row: Row) -> str:
     return f"{row.case} (control)" if row.control else row.case
+
+
+def _left(row: Row) -> str:
+    left = row.adaptive or row.plain
+    if left is None or row.clean is None:
+        return f"Nothing attacked {row.case}"
+    return f"{percent(left.value)} of {percent(row.clean.value)} clean accuracy is left under {left.attack}"

@@ -1,0 +1,188 @@
+"""Surrogates where numbers become places and places become numbers: buckets, argmax, one-hot codes, tables.
+
+The rules have the form of those in ``_shadow_floats``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.gradients._shadow import Shadow, World
+from unmask.gradients._shadow_floats import Args, Kwargs, Rule, named
+
+__all__ = ["PLACE_RULES"]
+
+
+def _hats(position: Tensor, places: int) -> Tensor:
+    """How much each of the places 0 ... ``places`` - 1 is meant by a continuous position: (*shape, places).
+
+    The weights sum to 1 and fall off slowly, by exp(-1/2) a place. A position that rises moves weight
+    upwards everywhere; one beyond the places counts as the last of them, gradient included.
+    """
+    within = position + (position.clamp(0, places - 1) - position).detach()
+    distance = within.unsqueeze(-1) - torch.arange(places, device=position.device)
+    return (-0.5 * distance.abs()).softmax(-1)
+
+
+def _bucketize(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    """The position between the boundaries, 1 a bucket."""
+    return _position(world.real(args[0]), args[1], true)
+
+
+def _searchsorted(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _position(world.real(args[1]), args[0], true)
+
+
+def _position(x: Any, boundaries: Tensor, bucket: Tensor) -> Tensor | None:
+    if boundaries.ndim != 1 or len(boundaries) == 0 or not isinstance(x, Tensor):
+        return None
+    if len(boundaries) == 1:
+        return bucket + x - boundaries
+    inner = bucket.clamp(1, len(boundaries) - 1)
+    low, high = boundaries[inner - 1], boundaries[inner]
+    return inner - 0.5 + (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
+
+
+def _one_hot(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _places(world.shadow(args[0]), true.shape[-1])
+
+
+def _places(shadow: Shadow | None, count: int) -> Tensor | None:
+    if shadow is None:
+        return None
+    if shadow.weights is not None and shadow.weights.shape[-1] == count:
+        return shadow.weights
+    return _hats(shadow.value, count)
+
+
+def _scatter(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    """Writing one number at computed places: a one-hot code along ``dim``."""
+    x, dim, index, value = (*args, *kwargs.values())[:4]
+    places = _places(world.shadow(index), true.shape[dim])
+    if places is None or isinstance(value, Tensor):
+        return None
+    return world.real(x) + value * places.sum(dim % true.ndim).movedim(-1, dim)
+
+
+def _unsqueeze(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    shadow = world.shadow(args[0])
+    if shadow is None:
+        return None
+    dim = (args[1] if len(args) > 1 else kwargs["dim"]) % true.ndim
+    weights = None if shadow.weights is None else shadow.weights.unsqueeze(dim)
+    return Shadow(shadow.value.unsqueeze(dim), weights)
+
+
+def _argument_of(sign: int) -> Rule:
+    """The index of the largest entry (or smallest): the softmax says how much each place is meant."""
+
+    def rule(world: World, true: Any, args: Args, kwargs: Kwargs) -> Any:
+        x, dim = world.real(args[0]), args[1] if len(args) > 1 else kwargs.get("dim")
+        if dim is None and isinstance(true, Tensor) and true.dtype == torch.int64:
+            return _meant(sign * x.flatten(), 0, true)
+        if not isinstance(dim, int) or world.shadow(args[0]):
+            return None
+        return (None, _meant(sign * x, dim, true[1])) if isinstance(true, tuple) else _meant(sign * x, dim, true)
+
+    return rule
+
+
+def _topk(world: World, true: Any, args: Args, kwargs: Kwargs) -> Any:
+    given = {"dim": -1, "largest": True} | dict(zip(("k", "dim", "largest"), args[1:], strict=False)) | kwargs
+    if given["k"] != 1 or world.shadow(args[0]):
+        return None
+    return None, _meant(args[0] if given["largest"] else -args[0], given["dim"], true[1])
+
+
+def _meant(score: Tensor, dim: int, index: Tensor) -> Shadow:
+    weights = score.softmax(dim).movedim(dim, -1)
+    if index.ndim == score.ndim:
+        weights = weights.unsqueeze(dim % score.ndim)
+    places = torch.arange(weights.shape[-1], device=score.device, dtype=score.dtype)
+    return Shadow(weights @ places, weights)
+
+
+def _item(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    """``table[i]`` and ``table[i, j]`` at computed places, ``x[mask]`` as it is."""
+    table, index = world.soft(args[0]), args[1]
+    places = index if isinstance(index, tuple) else (index,)
+    if not any(map(world.shadow, places)):
+        return None
+    if not all(isinstance(i, Tensor) and i.dtype not in (torch.bool, torch.uint8) for i in places):
+        return table[index]
+    weights = _weights(world, index, len(table))
+    if weights is not None:
+        return torch.tensordot(weights, table.to(weights.dtype), 1)
+    broadcast = torch.broadcast_tensors(*places)
+    result = world.real(table[index])
+    for axis, place in enumerate(places):
+        shadow = world.shadow(place)
+        if shadow is not None:
+
+            def look(at: Tensor, axis: int = axis) -> Tensor:
+                rows: Tensor = table[(*broadcast[:axis], at, *broadcast[axis + 1 :])]
+                return rows
+
+            position = shadow.value.expand(broadcast[axis].shape)
+            result = result + _interpolated(look, broadcast[axis], table.shape[axis], position, true.ndim)
+    return result
+
+
+def _embedding(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _item(world, true, (args[1] if len(args) > 1 else kwargs["weight"], args[0]), {})
+
+
+def _take(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _item(world, true, (world.soft(args[0]).flatten(), args[1] if len(args) > 1 else kwargs["index"]), {})
+
+
+def _gather(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    table, dim, index = (*args, *kwargs.values())[:3]
+    shadow, table = world.shadow(index), world.soft(table)
+    if shadow is None:
+        return None
+    rise = _interpolated(lambda at: table.gather(dim, at), index, table.shape[dim], shadow.value, true.ndim)
+    return table.gather(dim, index) + rise
+
+
+def _index_select(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    table, dim, index = (*args, *kwargs.values())[:3]
+    if world.shadow(index) is None:
+        return None
+    return _item(world, true.movedim(dim, 0), (world.soft(table).movedim(dim, 0), index), {}).movedim(0, dim)
+
+
+def _weights(world: World, index: Any, places: int) -> Tensor | None:
+    shadow = world.shadow(index)
+    return shadow.weights if shadow and shadow.weights is not None and shadow.weights.shape[-1] == places else None
+
+
+def _interpolated(look: Callable[[Tensor], Tensor], index: Tensor, places: int, position: Tensor, dims: int) -> Tensor:
+    """The slope of a table between the neighbours of the index, times the continuous position."""
+    index = index.long() % places
+    above, below = (index + 1).clamp_max(places - 1), (index - 1).clamp_min(0)
+    rise = (look(above).to(position.dtype) - look(below).to(position.dtype)).detach()
+    slope_at = position / (above - below).clamp_min(1)
+    return rise * slope_at.reshape(*slope_at.shape, *[1] * (dims - slope_at.ndim))
+
+
+PLACE_RULES: dict[str, Rule] = {
+    **named(_bucketize, "bucketize"),
+    **named(_searchsorted, "searchsorted"),
+    **named(_one_hot, "one_hot"),
+    **named(_scatter, "scatter"),
+    **named(_unsqueeze, "unsqueeze"),
+    **named(_argument_of(1), "argmax", "max"),
+    **named(_argument_of(-1), "argmin", "min"),
+    **named(_topk, "topk"),
+    **named(_item, "getitem"),
+    **named(_embedding, "embedding"),
+    **named(_take, "take"),
+    **named(_gather, "gather"),
+    **named(_index_select, "index_select"),
+}
+"""The rule of each operation, by its name without leading or trailing underscores."""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from unmask.attacks.problem import Ledger, Problem, value_only
+from unmask.gradients.autograd import autograd
+from unmask.losses import margin, targeted_margin
+from unmask.randomness import stream
+from unmask.threats import Linf
+from unmask.types import Output
+
+
+def problem(broken: object = None, n: int = 4) -> Problem:
+    """One pixel an image; the logits are (0, x - 1/2); nobody is ever broken unless ``broken`` says so."""
+
+    def view(x: Tensor) -> Tensor:
+        return torch.stack((torch.zeros(len(x)), x.flatten() - 0.5), 1)
+
+    x, y = torch.linspace(0, 0.3, n).view(n, 1, 1, 1), torch.zeros(n, dtype=torch.long)
+    keys = stream(0, torch.arange(n), "test")
+    never = lambda rows, x_adv, when: torch.zeros(len(rows), dtype=torch.bool)  # noqa: E731
+    return Problem(view, x, y, Linf(0.4), keys, broken or never)  # type: ignore[arg-type]
+
+
+def image(*values: float) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1)
+
+
+def test_the_best_value_wins_whatever_the_order() -> None:
+    ledger = Ledger(problem(), margin)
+    rows = torch.arange(4)
+    ledger.offer(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([-4.0, -1.0, -3.0, float("nan")]))
+    ledger.offer(rows[1:], image(0.5, 0.6, 0.7), torch.tensor([-2.0, -2.0, float("-inf")]))
+    assert ledger.best.flatten().tolist() == pytest.approx([0.1, 0.2, 0.6, 0.3])  # the last: never a number
+    assert ledger.value.tolist() == [-4, -1, -2, float("-inf")]
+
+
+def test_who_leaves_and_with_which_candidate() -> None:
+    """The judge breaks images above 0.45; a broken candidate is kept though its value is lower."""
+    ledger = Ledger(problem(lambda rows, x_adv, when: x_adv.flatten() > 0.45), margin)
+    rows = torch.arange(4)
+    assert ledger.offer(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([9.0, 9.0, 9.0, 9.0])) is None
+    keep = ledger.offer(rows, image(0.5, 0.4, 0.5, 0.1), torch.tensor([1.0, 1.0, 10.0, 1.0]))
+    assert keep is not None
+    assert keep.tolist() == [False, True, False, True]
+    assert ledger.rows().tolist() == [1, 3]
+    assert ledger.best.flatten().tolist() == pytest.approx([0.5, 0.2, 0.5, 0.4])
+
+
+def test_the_judge_is_asked_about_possible_successes_only() -> None:
+    asked: list[list[int]] = []
+
+    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+        asked.append(rows.tolist())
+        return torch.zeros(len(rows), dtype=torch.bool)
+
+    values = torch.tensor([-1e-3, 0.0, 1e-3, float("nan")])  # 0 is a tie, which the order of classes decides
+    rows, x_adv = torch.arange(4), image(0.1, 0.2, 0.3, 0.4)
+    Ledger(problem(broken), margin).offer(rows, x_adv, values)
+    Ledger(problem(broken), margin, bounded=False).offer(rows, x_adv, values)
+    Ledger(problem(broken), targeted_margin).offer(rows, x_adv, values)
+    Ledger(problem(broken), margin, early_stop=False).offer(rows, x_adv, values)
+    assert asked == [[1, 2], [0, 1, 2], [0, 1, 2]]
+
+
+def test_a_subset_is_the_same_question() -> None:
+    whole = problem(lambda rows, x_adv, when: rows == 2)
+    some = torch.tensor([3, 2])
+    part = whole.subset(some)
+    assert torch.equal(part.x, whole.x[some])
+    assert torch.equal(part.keys.rows, whole.keys.rows[some])
+    assert part.broken(torch.tensor([0, 1]), part.x, 1).tolist() == [False, True]
+    assert part.subset(torch.tensor([1])).broken(torch.tensor([0]), part.x[1:], 1).tolist() == [True]
+
+
+def test_whose_scores_an_attack_without_gradients_sees() -> None:
+    def defense(x: Tensor) -> Tensor:
+        return x.flatten(1)
+
+    def source(x: Tensor) -> Tensor:
+        return -x.flatten(1)
+
+    whole = problem()
+    assert whole.black_box() is whole
+    whole = replace(whole, scores=defense)
+    assert whole.black_box().view is defense
+    assert whole.subset(torch.tensor([1])).black_box().view is defense
+    assert whole.through(source).black_box().view is source
+
+
+def test_goal_knows_whose_row_is_whose() -> None:
+    """Copies of examples, and labels of another form, reach the loss with the right rows."""
+    whole = problem()
+    labels = torch.tensor([[0, 10], [1, 11], [2, 12], [3, 13]])
+
+    def loss(output: Output, wanted: Tensor) -> Tensor:
+        return output.logits[:, 1] + 100 * wanted[:, 0] + 1000 * wanted[:, 1]
+
+    objective = whole.goal(loss, torch.tensor([1, 3]), labels)
+    assert objective(image(0.5, 0.5)).tolist() == [11100, 13300]
+    assert objective(image(0.5, 1.5, 0.5), torch.tensor([1, 0, 0])).tolist() == [13300, 11101, 11100]
+
+
+def test_value_only_takes_no_backward_pass() -> None:
+    objective = problem().goal(margin, torch.arange(4))
+    values, direction = autograd(value_only(objective), image(0.1, 0.2, 0.3, 0.4))
+    assert values.tolist() == pytest.approx([-0.4, -0.3, -0.2, -0.1])
+    assert not direction.any()

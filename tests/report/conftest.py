@@ -1,0 +1,125 @@
+"""Runs made by hand, whose every number is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec
+
+
+@dataclass
+class Builder:
+    """A folder of a run in the making."""
+
+    path: Path
+    cases: list[dict[str, Any]] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+
+    def case(self, name: str, attacks: Sequence[str] = ("plain", "bpda"), **fields: Any) -> None:
+        self.cases.append(
+            {
+                "case": name,
+                "defense": f"the defense of {name}",
+                "data": "digits",
+                "note": "",
+                "data_note": "",
+                "kind": "shattered",
+                "threat": {"norm": "linf", "eps": 0.25, "unit": "raw"},
+                "claimed": 0.79,
+                "published": None,
+                "citation": "Author et al., 2018",
+                "random": False,
+                "classes": ["zero", "one", "two"],
+                "attacks": {attack: f"how {attack} works" for attack in attacks},
+                **fields,
+            }
+        )
+
+    def record(
+        self,
+        case: str,
+        attack: str,
+        robust: Sequence[float],
+        *,
+        role: str = "adaptive",
+        screened: Sequence[float] | None = None,
+        eps: float = 0.25,
+        start: int = 0,
+        images: bool = False,
+        **options: Any,
+    ) -> Record:
+        """Examples of label 1, predicted as 2 where they do not stand; 10 forward passes each, 4 backward."""
+        job = Job(
+            f"case:{case}", "digits", attack, ThreatSpec("linf", eps), 0, start, start + len(robust), role, options
+        )
+        examples = tuple(
+            Example(start + i, 1, 1 if r == 1 else 2, r, r > 0.5, r == 1, s, eps)
+            for i, (r, s) in enumerate(zip(robust, screened or robust, strict=True))
+        )
+        file = f"examples/{job.key}.safetensors" if images else None
+        if file:
+            (self.path / "examples").mkdir(exist_ok=True)
+            clean = np.full((len(robust), 1, 4, 4), 0.5, dtype=np.float32)
+            index = np.arange(start, start + len(robust))
+            save_file({"clean": clean[:3], "x_adv": clean + 0.25, "index": index}, self.path / file)
+        record = Record(job, examples, 4, 10 * len(robust), 4 * len(robust), len(robust), 1.5, file)
+        self.records.append(record)
+        return record
+
+    def write(self) -> Path:
+        run = {
+            "schema": RUN_SCHEMA,
+            "command": "reproduce",
+            "suite": None,
+            "n": None,
+            "seed": 17,
+            "versions": {"torch": "2.99"},
+            "hardware": {"cores": 3, "gpu": None},
+            "revision": None,
+            "started": "2030-01-02T03:04:05+00:00",
+            "cases": self.cases,
+        }
+        (self.path / "run.json").write_text(json.dumps(run))
+        (self.path / "records.jsonl").write_text("".join(record.to_json() + "\n" for record in self.records))
+        return self.path
+
+
+@pytest.fixture
+def builder(tmp_path: Path) -> Builder:
+    return Builder(tmp_path)
+
+
+@pytest.fixture
+def run(builder: Builder) -> Path:
+    """One of each: a defense that falls, a random one, a control that is weak, one unfinished."""
+    clean = [1] * 9 + [0]
+    builder.case("broken")
+    builder.record("broken", "clean", clean, role="clean")
+    builder.record("broken", "plain", [1] * 8 + [0, 0], role="plain")
+    builder.record("broken", "bpda", [0] * 7 + [1, 1, 0], images=True)
+    builder.record("broken", "noise", clean[:4], role="control")
+    builder.record("broken", "bpda", [0] * 4, role="control", eps=1.0, control="unbounded")
+    builder.record("broken", "plain", [1, 1, 1, 0], role="sweep", eps=0.5, base="plain")
+    builder.record("broken", "bpda", [0, 0, 0, 1], role="sweep", eps=0.5, base="adaptive")
+
+    builder.case("noisy", ("plain", "eot"), random=True, kind="stochastic", published=0.0)
+    builder.record("noisy", "clean", [1, 1, 0.75, 0.5], role="clean")
+    builder.record("noisy", "plain", [0.75, 0.5, 0.25, 0.5], role="plain", screened=[0.25, 0.5, 0.5, 0.5])
+    builder.record("noisy", "eot", [1, 0.25, 0, 0.25], screened=[0.5, 0, 0.5, 0.5])
+
+    builder.case("bare", ("plain",), kind="none", claimed=None)
+    builder.record("bare", "clean", [1, 1, 1, 1], role="clean")
+    builder.record("bare", "plain", [0, 0, 0, 1], role="plain")
+
+    builder.case("begun", note="slow")
+    builder.record("begun", "clean", [1, 1, 1], role="clean")
+    builder.record("begun", "plain", [1, 0], role="plain")
+    return builder.write()

@@ -1,0 +1,193 @@
+"""The forms in which people read a report: terminal, Markdown, HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from unmask.report import summary, write
+from unmask.report.pictures import strip
+from unmask.report.read import RunFolder
+from unmask.report.table import table
+from unmask.report.words import count, duration, headline, others, sentence
+
+EVIL = "<script>alert(1)</script>"
+
+
+def printed(run: Path, width: int) -> str:
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    console.print(summary(run))
+    return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+class Page(HTMLParser):
+    """Text, tags and addresses of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_headline_counts_defenses_that_are_done(run: Path) -> None:
+    rows = table(RunFolder.read(run))
+    assert headline(rows) == "1 of 2 defenses falls: its gradient was hidden, not its weakness"
+    assert others(rows) == "Weak: bare (control). Too few examples to tell: noisy. Unfinished: begun."
+    assert headline(rows[:1]) == "The defense falls: its gradient was hidden, not its weakness"
+    assert headline([rows[0], rows[0]]) == "All 2 defenses fall: their gradient was hidden, not their weakness"
+    assert headline(rows[1:2]) == "No verdict: the attacks differ by no more than chance allows on so few examples"
+    assert headline(rows[2:3]) == "25.0 % of 100.0 % clean accuracy is left under plain"
+    assert headline(rows[3:]) == "No verdict yet: the defense is not finished"
+
+
+def test_sentences_hold_the_numbers(run: Path) -> None:
+    broken, noisy, bare, begun = map(sentence, table(RunFolder.read(run)))
+    assert broken.startswith("The plain attack leaves 80.0 %, the adaptive attacks 10.0 % [0.3, 44.5] (p = 0.035): ")
+    assert noisy.startswith("The plain attack leaves 50.0 %, the adaptive attacks 31.2 % [")
+    assert bare.startswith("25.0 % of 100.0 % clean accuracy is left under plain. ")
+    assert begun.startswith("Unfinished: ")
+
+
+def test_small_words() -> None:
+    assert [duration(s) for s in (0, 59.94, 60, 3599, 3600)] == ["0.0 s", "59.9 s", "1.0 min", "60.0 min", "1.0 h"]
+    assert [count(k) for k in (0, 999, 1000, 999_499, 999_500)] == ["0", "999", "1k", "999k", "1M"]
+
+
+@pytest.mark.parametrize("width", [200, 80, 40])
+def test_terminal_shows_every_figure_at_any_width(run: Path, width: int) -> None:
+    text = printed(run, width)
+    assert max(map(len, text.splitlines())) <= width
+    for figure in ("90.0 % [55.5, 99.7]", "80.0 % [44.4, 97.5]", "10.0 % [0.3, 44.5]", "79.0 %"):
+        assert figure in " ".join(text.split())
+
+
+def test_markdown(run: Path) -> None:
+    write(run)
+    lines = (run / "report.md").read_text().splitlines()
+    assert lines[0] == "# 1 of 2 defenses falls: its gradient was hidden, not its weakness"
+    (row,) = [line for line in lines if line.startswith("| broken |")]
+    assert row == (
+        "| broken | shattered | digits | L∞ 0.25 raw | 10 | 90.0 % [55.5, 99.7] | 80.0 % [44.4, 97.5] "
+        "| 10.0 % [0.3, 44.5] | 79.0 % | — | falls | 10.5 s |"
+    )
+    assert "| plain | 80.0 % [44.4, 97.5] | 100 | 40 | 1.5 s |" in lines
+    assert "| eot | 37.5 % [3.0, 90.9] | 25.0 % | 25.0 % | 40 | 16 | 1.5 s |" in lines
+
+
+def test_page_shows_the_figures(run: Path) -> None:
+    assert write(run) == run / "report.html"
+    page = Page(run / "report.html")
+    for words in (
+        "1 of 2 defenses falls: its gradient was hidden, not its weakness.",
+        "10.0 % [0.3, 44.5]",
+        "how bpda works",
+        "seed 17",
+        "2.99",
+        "one → two",
+        "3 to 10 examples a case",
+    ):
+        assert words in page.text
+    assert page.tags.count("article") == 4
+    assert page.tags.count("svg") == 2  # the brand, and the one curve
+
+
+def test_page_asks_for_nothing(run: Path) -> None:
+    write(run)
+    text, page = (run / "report.html").read_text(), Page(run / "report.html")
+    assert page.addresses
+    assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert "@import" not in text
+    assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)", text))
+
+
+def test_names_are_text(builder: Any) -> None:
+    names = {
+        "defense": EVIL,
+        "citation": EVIL,
+        "note": EVIL,
+        "data_note": EVIL,
+        "kind": EVIL,
+        "classes": ["0", EVIL, EVIL],
+    }
+    builder.case(EVIL, (EVIL, "plain"), **names, threat={"norm": "$x^$" + EVIL, "eps": 0.25, "unit": EVIL})
+    builder.record(EVIL, "clean", [1, 1], role="clean")
+    builder.record(EVIL, "plain", [1, 1], role="plain")
+    builder.record(EVIL, EVIL, [0, 0], images=True)
+    builder.record(EVIL, "plain", [1, 1], role="control", control=EVIL + "[bold]")
+    builder.record(EVIL, "plain", [1, 1], role="sweep", eps=0.5, base="plain")
+    run = builder.write()
+    write(run)
+    assert "<script" not in (run / "report.html").read_text()
+    assert Page(run / "report.html").text.count(EVIL) > 10
+    assert "<script" not in (run / "report.md").read_text().replace("\\<", "")
+    assert EVIL in printed(run, 300)
+
+
+def test_pictures_are_of_examples_that_fell(run: Path) -> None:
+    folder = RunFolder.read(run)
+    found = strip(folder, folder.cases[0])
+    assert found is not None
+    assert [(p.index, p.label, p.predicted) for p in found.pictures] == [(i, "one", "two") for i in range(3)]
+    assert (found.gain, found.pixelated) == (2, True)
+    raw = [base64.b64decode(data.split(",")[1]) for data in (vars(found.pictures[0])[k] for k in PARTS)]
+    levels = [np.unique(np.asarray(Image.open(io.BytesIO(png)))).tolist() for png in raw]
+    assert levels == [[128], [191], [255]]  # 0.5, 0.75, and 0.5 + 2 * 0.25
+
+
+PARTS = ("clean", "adversarial", "difference")
+
+
+def test_no_picture_of_what_was_wrong_or_stands(builder: Any) -> None:
+    builder.case("a")
+    builder.record("a", "clean", [0, 1, 1], role="clean")
+    builder.record("a", "bpda", [0, 1, 0.5], images=True)
+    folder = RunFolder.read(builder.write())
+    assert strip(folder, folder.cases[0]) is None
+
+
+def test_pictures_that_are_gone_are_left_out_and_broken_ones_named(run: Path) -> None:
+    folder = RunFolder.read(run)
+    (file,) = (run / "examples").iterdir()
+    file.write_bytes(b"torn")
+    with pytest.raises(ValueError, match=f"{file.name} is broken .*delete it to go without"):
+        strip(folder, folder.cases[0])
+    file.unlink()
+    assert strip(folder, folder.cases[0]) is None
+
+
+def test_nothing_but_the_reports_is_left_behind(run: Path) -> None:
+    before = {path.name for path in run.iterdir()}
+    write(run)
+    once = (run / "report.html").read_bytes()
+    write(run)
+    assert {path.name for path in run.iterdir()} - before == {"report.json", "report.md", "report.html"}
+    assert (run / "report.html").read_bytes() == once
+
+
+def test_import_is_light() -> None:
+    heavy = ["torch", "matplotlib", "jinja2", "rich", "numpy"]
+    code = f"import sys, unmask.report; sys.exit(' '.join(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,189 @@
+"""Every number of report.json against hand calculation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from unmask.records import Record
+from unmask.report import write
+from unmask.report.read import RunFolder, by_attack
+from unmask.report.table import table
+
+
+def rows_of(run: Path) -> list[dict[str, Any]]:
+    write(run)
+    content = json.loads((run / "report.json").read_text())
+    assert content["schema"] == "unmask.table/1"
+    rows: list[dict[str, Any]] = content["rows"]
+    return rows
+
+
+def figure(k: int, n: int, attack: str | None) -> dict[str, Any]:
+    known = stats.binomtest(k, n).proportion_ci(0.95, method="exact")
+    return {
+        "value": k / n,
+        "low": pytest.approx(known.low),
+        "high": pytest.approx(known.high),
+        "n": n,
+        "attack": attack,
+    }
+
+
+def test_a_defense_that_falls(run: Path) -> None:
+    row = rows_of(run)[0]
+    assert list(row)[:7] == ["case", "defense", "data", "threat", "clean", "plain", "adaptive"]
+    assert row["threat"] == {"norm": "linf", "eps": 0.25, "unit": "raw"}
+    assert row["clean"] == figure(9, 10, None)
+    assert row["plain"] == figure(8, 10, "plain")
+    assert row["adaptive"] == figure(1, 10, "worst of bpda, plain")  # bpda leaves 7 and 8, plain took 8
+    assert (row["claimed"], row["published"], row["seconds"]) == (0.79, None, 7 * 1.5)
+    # 7 examples fall and one rises, so p = (1 + 8) / 2^8
+    assert row["gap"] == {"value": pytest.approx(0.6), "p": pytest.approx(9 / 256), "n": 10}
+    assert (row["complete"], row["conclusion"]) == (True, "falls")
+    assert row["controls"] == {"noise": figure(4, 4, "noise"), "unbounded": figure(0, 4, "unbounded")}
+    assert row["curve"] == [
+        {"eps": 0.0, "plain": row["clean"], "adaptive": row["clean"]},
+        {"eps": 0.25, "plain": row["plain"], "adaptive": row["adaptive"]},
+        {"eps": 0.5, "plain": figure(3, 4, "plain"), "adaptive": figure(0, 4, "worst of bpda, plain")},
+    ]
+    assert [(a["name"], a["role"], a["accuracy"]["value"]) for a in row["attacks"]] == [
+        ("plain", "plain", 0.8),
+        ("bpda", "adaptive", 0.2),
+    ]
+    assert [(a["forwards"], a["backwards"], a["seconds"]) for a in row["attacks"]] == [(100, 40, 1.5)] * 2
+
+
+def test_random_defense_is_scored_on_draws_that_no_attack_selected_by(run: Path) -> None:
+    row = rows_of(run)[1]
+    # screened prefers plain, eot, and on ties eot, though its fresh draws say otherwise for example 0:
+    # plain 0.75, eot 0.25, eot 0 (tie), eot 0.25 (tie)
+    assert row["adaptive"]["value"] == pytest.approx((0.75 + 0.25 + 0 + 0.25) / 4)
+    assert row["clean"]["value"] == pytest.approx(3.25 / 4)
+    assert row["plain"]["value"] == pytest.approx(2 / 4)
+    eot = row["attacks"][1]
+    assert (eot["accuracy"]["value"], eot["one_shot"], eot["always"], eot["draws"]) == (1.5 / 4, 0.25, 0.25, 4)
+    assert row["gap"] == {"value": pytest.approx(0.5 / 4), "p": pytest.approx(5 / 16), "n": 4}
+    assert (row["random"], row["conclusion"], row["published"]) == (True, "undecided", 0.0)
+
+
+def test_control_without_an_adaptive_attack(run: Path) -> None:
+    row = rows_of(run)[2]
+    assert (row["plain"], row["adaptive"], row["gap"]) == (figure(1, 4, "plain"), None, None)
+    assert (row["control"], row["complete"], row["conclusion"], row["curve"]) == (True, True, "weak", [])
+
+
+def test_unfinished_case(run: Path) -> None:
+    row = rows_of(run)[3]
+    assert (row["clean"], row["plain"], row["adaptive"]) == (figure(3, 3, None), figure(1, 2, "plain"), None)
+    assert (row["complete"], row["conclusion"], row["note"]) == (False, "unfinished", "slow")
+
+
+def test_nothing_done_yet(builder: Any) -> None:
+    builder.case("a")
+    builder.write()
+    (builder.path / "records.jsonl").unlink()
+    (row,) = rows_of(builder.path)
+    assert (row["clean"], row["plain"], row["adaptive"], row["attacks"]) == (None, None, None, [])
+    assert (row["complete"], row["seconds"]) == (False, 0)
+
+
+def test_asked_for_more_than_is_there(builder: Any) -> None:
+    for name, n in (("all", 4), ("half", 8)):
+        builder.case(name, ("plain",), n=n)
+        builder.record(name, "clean", [1] * 4, role="clean")
+        builder.record(name, "plain", [1] * 4, role="plain")
+    assert [row["complete"] for row in rows_of(builder.write())] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("plain", "adaptive", "conclusion"),
+    [
+        ([1] * 10, [0] * 10, "falls"),
+        ([1] * 10, [0] * 5 + [1] * 5, "falls"),
+        ([1] * 20, [0] * 9 + [1] * 11, "weakened"),
+        ([1] * 10, [0] * 4 + [1] * 6, "undecided"),  # p = 1/16
+        ([0] * 6 + [1] * 4, [0] * 6 + [1] * 4, "weak"),
+        ([1] * 9 + [0], [0] + [1] * 9, "stands"),  # the union of two equal attacks is no evidence
+        ([1] * 200, [0] * 9 + [1] * 191, "stands"),  # significant, but under the margin
+    ],
+)
+def test_conclusion(builder: Any, plain: list[int], adaptive: list[int], conclusion: str) -> None:
+    builder.case("a")
+    builder.record("a", "clean", [1] * len(plain), role="clean")
+    builder.record("a", "plain", plain, role="plain")
+    builder.record("a", "bpda", adaptive)
+    assert rows_of(builder.write())[0]["conclusion"] == conclusion
+
+
+def test_blocks_and_their_order_do_not_matter(builder: Any) -> None:
+    robust = [0.1, 0.7, 0.2, 0.9, 0.3]
+    builder.case("a", ("plain",))
+    builder.record("a", "clean", [1] * 5, role="clean")
+    builder.record("a", "plain", robust, role="plain")
+    whole = table(RunFolder.read(builder.write()))[0]
+    del builder.records[1]
+    builder.record("a", "plain", robust[2:], role="plain", start=2)
+    builder.record("a", "plain", robust[:2], role="plain")
+    assert table(RunFolder.read(builder.write()))[0].plain == whole.plain
+
+
+def test_targets_and_cases_may_be_named_with_their_prefix(builder: Any) -> None:
+    builder.case("case:a", ("plain",))
+    builder.record("a", "clean", [1, 1, 0], role="clean")
+    assert rows_of(builder.write())[0]["clean"] == figure(2, 3, None)
+
+
+def test_a_job_that_was_done_twice_counts_once(builder: Any) -> None:
+    builder.case("a", ("plain",))
+    builder.record("a", "clean", [1, 1], role="clean")
+    builder.record("a", "clean", [1, 0], role="clean")
+    row = rows_of(builder.write())[0]
+    assert (row["clean"], row["seconds"]) == (figure(1, 2, None), 1.5)
+
+
+def test_torn_last_line_is_left_out(run: Path) -> None:
+    before = rows_of(run)
+    records = run / "records.jsonl"
+    torn = records.read_bytes() + records.read_bytes().splitlines()[0][:-40]
+    records.write_bytes(torn + "é".encode()[:1])
+    assert rows_of(run) == before
+
+
+@pytest.mark.parametrize("line", [1, 5, -1])
+def test_broken_line_is_named(run: Path, line: int) -> None:
+    records = run / "records.jsonl"
+    lines = records.read_text().splitlines(keepends=True)
+    number = line if line > 0 else len(lines)
+    lines[number - 1] = lines[number - 1].replace('"seed": 0', '"seed": 1')
+    records.write_text("".join(lines))
+    with pytest.raises(ValueError, match=rf"records.jsonl, line {number}: record .* was changed.*; delete") as error:
+        write(run)
+    assert "\n" not in str(error.value)
+    assert not (run / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ('{"schema": "unmask.run/9"}', "is 'unmask.run/9', this program reads 'unmask.run/1'"),
+        ('{"schema": ', "is broken .*start the run again"),
+        ('{"schema": "unmask.run/1", "cases": [{"case": "a"}]}', "is broken .*threat"),
+    ],
+)
+def test_bad_run_json_is_refused_in_one_line(tmp_path: Path, content: str, complaint: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(ValueError, match=complaint) as error:
+        write(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_later_blocks_replace_earlier_ones_example_by_example(builder: Any) -> None:
+    first: Record = builder.record("a", "plain", [1, 1, 1])
+    second: Record = builder.record("a", "plain", [0, 0], start=2)
+    found = by_attack([first, second])["plain"]
+    assert {index: f.example.robust for index, f in found.items()} == {0: 1, 1: 1, 2: 0, 3: 0}
