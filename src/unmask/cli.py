@@ -76,7 +76,7 @@ def reproduce(
         data = load(chosen.data, "test")
         count = min(n or 1000, len(data))
         jobs += plan_case(chosen, count, seed, sweep=sweep)
-        described.append({**describe(chosen), "classes": data.classes, "data_note": data.note})
+        described.append({**describe(chosen, data.note), "classes": data.classes})
     asked = {"command": "reproduce", "cases": [c.name for c in cases], "n": n, "seed": seed, "sweep": sweep}
     about = {"command": "reproduce", "suite": suite, "n": n, "seed": seed, "cases": described}
     _run(jobs, out, asked, about, batch_size, device, weights)
@@ -145,10 +145,9 @@ def attack(
         "published": None,
         "citation": "",
         "random": False,
-        "note": "",
+        "note": images.note,
         "attacks": {attack: attacker.about},
         "classes": images.classes,
-        "data_note": images.note,
     }
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed, "options": options}
     asked["threat"] = described["threat"]

@@ -114,7 +114,8 @@ class _Source:
 
     def uniform(self, size: Sequence[int], device: torch.device) -> Tensor:
         """float64 in [0, 1)."""
-        return self.bits(size, device).double() * 2.0**-53
+        number: Tensor = self.bits(size, device).double() * 2.0**-53
+        return number
 
     def normal(self, size: Sequence[int], device: torch.device) -> Tensor:
         """float64, standard normal, by the inverse distribution function."""
@@ -193,7 +194,7 @@ class _Keyed(TorchDispatchMode):
     """Replaces the random operations of torch by draws from one source."""
 
     def __init__(self, source: _Source) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.source = source
 
     def __torch_dispatch__(
@@ -213,7 +214,7 @@ class _Keyed(TorchDispatchMode):
         draw = self._draw(name, out, args, kwargs)
         return out if draw is None else out.copy_(draw)
 
-    def _draw(self, name: str, out: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    def _draw(self, name: str, out: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         size, device = out.shape, out.device
         floating = out.dtype if out.dtype.is_floating_point else torch.float64
         if name in ("rand", "rand_like"):

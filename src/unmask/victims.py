@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ class Passes:
     backwards: int = 0
 
 
-def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = False) -> Victim:
+def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = False) -> Callable[[Tensor], Output]:
     """Call ``victim`` so that the answer for an example does not depend on the rest of its batch.
 
     Fills the batch up to a multiple of :data:`GRANULE` and, where a keyed stream is being drawn from

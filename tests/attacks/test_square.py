@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.square import Square
+from unmask.attacks.square import Square, _shift
 from unmask.threats import L1, L2, Linf, Threat
 
 # (first iteration, share of p), of 10000; table in section 4 of the paper and the authors' code.
@@ -81,6 +81,13 @@ def test_l2_spends_the_whole_radius_inside_two_squares(
         changed = ((delta - best).abs() > 1e-5).any(1)
         assert changed.flatten(1).sum(1).max() <= 2 * wide**2
         best = delta if rising else best
+
+
+def test_l2_unused_radius_goes_into_the_square() -> None:
+    """Of a change shorter than eps, the square takes what the two squares held and an equal share by channel."""
+    x, radius = torch.full((30, 3, 9, 9), 0.5), torch.full((30, 1, 1, 1), 0.5)
+    from_nothing = (_shift(x, x, radius, 3) - x).square().sum((2, 3))
+    torch.testing.assert_close(from_nothing, torch.full((30, 3), 0.25 / 3))
 
 
 def test_linf_finds_the_optimum_of_linear_classes(trial: Callable[..., Any], linear: Callable[..., Any]) -> None:

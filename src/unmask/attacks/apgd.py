@@ -41,6 +41,14 @@ class APGD:
         targets: 0 for the untargeted attack; else each search aims at one of this many wrong
             classes, the most likely ones for the clean image, one after the other.
         early_stop: examples that the judge finds broken leave the search.
+
+    >>> from unmask.randomness import stream
+    >>> from unmask.threats import Linf
+    >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
+    >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
+    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> APGD(steps=10, early_stop=False)(problem)
+    tensor([[[[0.4000, 0.7000]]]])
     """
 
     steps: int = 100

@@ -25,6 +25,9 @@ class Ensemble:
 
     Args:
         attacks: cheapest first.
+
+    >>> from unmask.attacks.settings import fgsm, pgd
+    >>> worst = Ensemble((fgsm(), pgd(restarts=5)))
     """
 
     attacks: tuple[Attack, ...]

@@ -23,6 +23,14 @@ class RandomSearch:
         samples: points per example.
         loss: by which points are compared.
         batch: rows in one forward pass at most; the result does not depend on it.
+
+    >>> from unmask.randomness import stream
+    >>> from unmask.threats import Linf
+    >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
+    >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
+    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> view(RandomSearch(samples=50)(problem)).argmax(1)
+    tensor([1])
     """
 
     samples: int = 1000

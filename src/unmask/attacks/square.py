@@ -39,6 +39,14 @@ class Square:
         queries: forward passes per example.
         p: share of the pixels in the first squares; it shrinks by a fixed schedule.
         loss: what is maximised.
+
+    >>> from unmask.randomness import stream
+    >>> from unmask.threats import Linf
+    >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
+    >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
+    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> view(Square(queries=50)(problem)).argmax(1)
+    tensor([1])
     """
 
     queries: int = 1000

@@ -23,6 +23,9 @@ class Transfer:
         source: the model that gives gradients and losses, called as it is: wrap it by
             :func:`unmask.victims.steady` for results that do not depend on the batch.
         attack: any attack.
+
+    >>> from unmask.attacks.settings import pgd
+    >>> stand_in = Transfer(lambda x: x.flatten(1), pgd(steps=10))
     """
 
     source: Victim

@@ -79,7 +79,7 @@ CASES = (
         ),
         attackers=_ATTACKERS,
         train=GanTraining(
-            "mnist", lambda: conv_critic(16), GanRecipe(iterations=4000), ClassifierRecipe(epochs=8, shift=2)
+            "mnist", lambda: conv_critic(16), GanRecipe(iterations=4000), ClassifierRecipe(epochs=5, shift=2)
         ),
         draws=2,
         claimed=None,

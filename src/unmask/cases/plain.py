@@ -37,6 +37,6 @@ CASES = (
         citation="undefended convolutional network",
         build=lambda: conv_net(1, 28, (16, 32), 64),
         attackers=_ATTACKERS,
-        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=8, shift=2)),
+        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2)),
     ),
 )

@@ -47,7 +47,7 @@ CASES = (
         citation=_CITATION,
         build=lambda: Randomization(conv_net(1, 36, (16, 32), 64), 28, 36),
         attackers=_ATTACKERS,
-        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=8)),
+        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5)),
         draws=16,
     ),
 )

@@ -39,7 +39,7 @@ def plan_case(case: Case, n: int, seed: int, *, sweep: bool = True) -> list[Job]
         return planned
     few = min(n, SWEEP_EXAMPLES)
     plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
-    adaptive = next(reversed(case.attackers))
+    adaptive = list(case.attackers)[-1]
     planned += jobs("noise", "control", spec, few)
     planned += jobs(adaptive, "control", _unbounded(spec), few, control="unbounded")
     for share in SWEEP:
@@ -64,8 +64,8 @@ def _unbounded(spec: ThreatSpec) -> ThreatSpec:
     return ThreatSpec("linf", 1.0, "raw") if spec.norm == "linf" else ThreatSpec(spec.norm, math.inf, "raw")
 
 
-def describe(case: Case) -> dict[str, object]:
-    """What a report has to know of a case, as plain data."""
+def describe(case: Case, of_data: str) -> dict[str, object]:
+    """What a report has to know of a case, as plain data; ``of_data`` is the note of its data set."""
     return {
         "case": case.name,
         "defense": case.defense,
@@ -76,6 +76,6 @@ def describe(case: Case) -> dict[str, object]:
         "published": case.published,
         "citation": case.citation,
         "random": case.draws > 1,
-        "note": case.note,
+        "note": "; ".join(filter(None, (of_data, case.note))),
         "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
     }

@@ -48,7 +48,7 @@ def identity(x: Tensor) -> Tensor:
 
 def find_part(model: nn.Module, part: str) -> nn.Module:
     """The submodule at a dotted path; ValueError names the paths there are."""
-    named = dict(model.named_modules())
+    named: dict[str, nn.Module] = dict(model.named_modules())
     if part not in named:
         known = ", ".join(name for name in list(named)[1:21]) or "none"
         raise ValueError(f"the model has no part {part!r}; its parts: {known}")

@@ -87,7 +87,7 @@ def train_classifier(
                 logits = as_output(victim(x)).logits
             loss = F.cross_entropy(logits, y)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             losses += loss.item()
             right += int((logits.argmax(1) == y).sum())

@@ -62,7 +62,13 @@ def train_gan(
         generator, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(recipe.average)
     )
     optimizers = [torch.optim.Adam(m.parameters(), recipe.rate, (0.5, 0.9)) for m in (generator, critic)]
-    parts = {"generator": generator, "critic": critic, "mean": mean, "g": optimizers[0], "c": optimizers[1]}
+    parts: dict[str, Any] = {
+        "generator": generator,
+        "critic": critic,
+        "mean": mean,
+        "g": optimizers[0],
+        "c": optimizers[1],
+    }
     done, state = 0, checkpoints.load()
     if state is not None:
         for name, part in parts.items():
