@@ -19,8 +19,10 @@ ROWS = [
     {"records", "types", "randomness"},  # F0
     {"threats", "losses", "victims", "statistics"},  # F1
     {"gradients"},
+    {"adapters"},
     {"nets", "data", "weights", "report"},
     {"attacks", "defenses", "judging", "training"},  # F2
+    {"trials"},
     {"cases", "diagnosis"},  # F3
     F4,
     {"cli"},  # F5

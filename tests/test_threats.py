@@ -116,19 +116,27 @@ def test_projection_agrees_with_a_general_solver(ball: Ball) -> None:
 @pytest.mark.parametrize("threat", [L2(3.0), L1(16.0)])
 def test_far_points_reach_the_sphere_exactly(threat: Threat) -> None:
     rng = np.random.default_rng(1)
-    x = torch.tensor(rng.uniform(-1, 2, (64, 784)).clip(0, 1))
+    x = torch.tensor(rng.uniform(-1, 2, (400, 784)).clip(0, 1))
     for step in (16 * rng.standard_normal(x.shape), rng.standard_cauchy(x.shape) ** 3):
         distance = threat.distance(threat.project(x + torch.tensor(step), x), x)
-        assert (distance / threat.eps).tolist() == pytest.approx([1] * 64, rel=1e-9)
+        assert (distance / threat.eps).tolist() == pytest.approx([1] * 400, rel=1e-9)
 
 
 @pytest.mark.parametrize("threat", [L2(0.4), L1(60.0)])
 def test_rounding_errors_of_many_elements_do_not_add_up(threat: Threat) -> None:
-    x = torch.full((2, 3, 150, 150), 0.3)
-    x[1] = 0.7
+    x = torch.linspace(0.05, 0.85, 12).view(-1, 1, 1, 1).expand(12, 3, 150, 150)
     point = threat.project(x + 0.1, x)
     assert_feasible(threat, point, x)
     assert (threat.distance(point, x) > threat.eps * (1 - 1e-4)).all()
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_a_point_just_outside_is_brought_in(ball: Ball) -> None:
+    x = torch.full((1, 4), 0.5)
+    threat = ball(0.2)
+    beyond = x + threat.ascent(torch.ones(1, 4)) * 0.2 * (1 + 2e-5)
+    assert threat.distance(beyond, x) > 0.2 * (1 + 1e-5)
+    assert_feasible(threat, threat.project(beyond, x), x)
 
 
 def test_rows_are_projected_independently() -> None:

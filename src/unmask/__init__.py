@@ -31,7 +31,7 @@ _HOMES = {
     "Square": "unmask.attacks.square",
     "Tanh": "unmask.gradients.spaces",
     "Transfer": "unmask.attacks.transfer",
-    "attackable": "unmask.attackable",
+    "attackable": "unmask.adapters",
     "autograd": "unmask.gradients.autograd",
     "bpda": "unmask.gradients.bpda",
     "bypass": "unmask.gradients.bpda",
@@ -46,6 +46,7 @@ _HOMES = {
     "mifgsm": "unmask.attacks.settings",
     "pgd": "unmask.attacks.settings",
     "straight_through": "unmask.gradients.straight_through",
+    "trial": "unmask.trials",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -61,10 +61,9 @@ class Judge:
 
         Raises :class:`BadAnswer` for logits that are not finite or do not fit the labels.
         """
-        answers = [self._answer(x_adv, keys.fold(draw)) for draw in range(self.draws)]
+        answers = [self._answer(x_adv, y, keys.fold(draw)) for draw in range(self.draws)]
         predicted = torch.stack([a.logits.argmax(1) for a in answers])
         refused = torch.stack([_refused(a) for a in answers])
-        _check(answers[0], y)
         feasible, distance = self.feasible(x_adv, x)
         return Verdict((predicted == y) | refused, predicted, refused, feasible, distance)
 
@@ -73,8 +72,7 @@ class Judge:
         left = self.feasible(x_adv, x)[0].nonzero().squeeze(1)
         for draw in range(self.draws):
             if len(left):
-                answer = self._answer(x_adv[left], keys.select(left).fold(draw))
-                _check(answer, y)
+                answer = self._answer(x_adv[left], y[left], keys.select(left).fold(draw))
                 left = left[(answer.logits.argmax(1) != y[left]) & ~_refused(answer)]
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         broken[left] = True
@@ -87,7 +85,7 @@ class Judge:
         return inside_box & (distance <= self.threat.eps * (1 + self.tolerance) + 1e-9), distance
 
     @torch.no_grad()
-    def _answer(self, x: Tensor, keys: Stream) -> Output:
+    def _answer(self, x: Tensor, y: Tensor, keys: Stream) -> Output:
         call = steady(self.defense, passes=self.passes, foreign=self.foreign)
         parts = []
         for start in range(0, len(x), self.batch):
@@ -95,7 +93,9 @@ class Judge:
             with drawing(keys.select(torch.arange(len(x))[chunk])):
                 parts.append(call(x[chunk].float()))
         refuses = [part.reject for part in parts if part.reject is not None]
-        return Output(torch.cat([part.logits for part in parts]).float(), torch.cat(refuses) if refuses else None)
+        logits = torch.cat([part.logits for part in parts]).float()
+        _check(logits, y)
+        return Output(logits, torch.cat(refuses) if refuses else None)
 
 
 def _refused(answer: Output) -> Tensor:
@@ -104,16 +104,16 @@ def _refused(answer: Output) -> Tensor:
     return answer.reject > 0
 
 
-def _check(answer: Output, y: Tensor) -> None:
-    bad = ~answer.logits.isfinite().all(1)
+def _check(logits: Tensor, y: Tensor) -> None:
+    if logits.ndim != 2 or int(y.max()) >= logits.shape[1]:
+        raise BadAnswer(
+            f"the model gives logits of shape {tuple(logits.shape)}, but labels go up to {int(y.max())}: "
+            "return (batch, classes) and check that the data set is the model's"
+        )
+    bad = ~logits.isfinite().all(1)
     if bad.any():
-        kind = "NaN" if answer.logits.isnan().any() else "Inf"
+        kind = "NaN" if logits.isnan().any() else "Inf"
         raise BadAnswer(
             f"the model gives {kind} logits ({int(bad.sum())} of {len(bad)} images): "
             "return finite logits before any softmax or log"
-        )
-    if answer.logits.ndim != 2 or int(y.max()) >= answer.logits.shape[1]:
-        raise BadAnswer(
-            f"the model gives logits of shape {tuple(answer.logits.shape)}, but labels go up to {int(y.max())}: "
-            "return (batch, classes) and check that the data set is the model's"
         )

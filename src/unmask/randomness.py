@@ -5,8 +5,8 @@ every random number that is drawn for row i depends on the key of row i and on h
 before, and on nothing else: not on the batch size, the other rows, the device or the process.
 :func:`uniform` and :func:`normal` draw explicitly; the random operations of torch (``torch.rand``,
 ``dropout``, ``bernoulli_`` ...) that a model calls are replaced by keyed ones, so that models written
-by others are repeatable too. A draw whose first dimension is not that of the batch is shared by the
-whole batch and keyed by (seed, purpose) alone.
+by others are repeatable too. A draw whose first dimension is a multiple of the batch is taken for copies
+of it, one after the other; any other is shared by the whole batch and keyed by (seed, purpose) alone.
 
 Outside of such a block :func:`uniform` and :func:`normal` use torch's global generator.
 
@@ -68,11 +68,11 @@ class Stream:
     def repeat(self, times: int, first: int = 0) -> Stream:
         """Copies ``first`` to ``first + times - 1``, copy by copy: rows i, B + i, 2B + i ... are example i."""
         copy = torch.arange(first, first + times, device=self.rows.device).repeat_interleave(len(self.rows))
-        return Stream(_fold(self.rows.repeat(times), copy), _digest(self.shared, first))
+        return Stream(_fold(self.rows.repeat(times), ~copy), _digest(self.shared, ~first))  # ~: apart from ``fold``
 
     def select(self, rows: Tensor) -> Stream:
         """The stream of some of the rows, by index or mask."""
-        return Stream(self.rows[rows], self.shared)
+        return Stream(self.rows[rows.to(self.rows.device)], self.shared)
 
 
 def stream(seed: int, index: Tensor | Sequence[int], purpose: str) -> Stream:
@@ -119,7 +119,8 @@ class _Source:
 
     def normal(self, size: Sequence[int], device: torch.device) -> Tensor:
         """float64, standard normal, by the inverse distribution function."""
-        return torch.special.ndtri(self.uniform(size, device) + 2.0**-54)
+        number: Tensor = torch.special.ndtri(self.uniform(size, device).clamp_min(2.0**-54))
+        return number
 
 
 _active: ContextVar[_Source | None] = ContextVar("unmask_randomness", default=None)
@@ -139,8 +140,9 @@ def drawing(keys: Stream | None, *, foreign: bool = False) -> Iterator[None]:
     """Draw from ``keys`` inside this block; ``foreign`` also keys the random operations of torch.
 
     ``foreign`` costs a Python call for each torch operation in the block: it is for models whose
-    source of randomness is not :func:`uniform` or :func:`normal`. It also seeds ``random`` and
-    ``numpy.random``, whose draws are shared by the batch, and restores them. None changes nothing.
+    source of randomness is not :func:`uniform` or :func:`normal`. It also seeds the global generators
+    of ``random``, ``numpy.random`` and torch, from which all else is drawn, and restores them. None
+    changes nothing.
     """
     if keys is None:
         yield
@@ -160,10 +162,13 @@ def drawing(keys: Stream | None, *, foreign: bool = False) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     python, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        yield
+        with torch.random.fork_rng(devices):
+            random.seed(seed)
+            np.random.seed(seed & 0xFFFFFFFF)
+            torch.manual_seed(seed)
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy_state)
@@ -237,7 +242,7 @@ class _Keyed(TorchDispatchMode):
         if name == "exponential_":
             return -torch.log1p(-self.source.uniform(size, device)) / (args[1] if len(args) > 1 else 1.0)
         if name == "randperm":
-            return self.source.uniform(size, device).argsort()
+            return self.source.uniform((1, *size), device).argsort().squeeze(0)  # one order, not one a row
         if name == "multinomial":
             p = args[0].double()
             if len(args) > 2 and args[2]:

@@ -31,8 +31,8 @@ class Encode(nn.Module):
 def ramp(levels: int, width: float = 1.0) -> Callable[[Tensor], Tensor]:
     """The surrogate of the code: each bit rises linearly over ``width`` bins, centred on its threshold.
 
-    Width 1 is the surrogate of Athalye et al. (ICML 2018), which has a slope in one bit per pixel; a
-    wider ramp lets a step see bits that it can reach only later.
+    Width 1 has a slope in one bit per pixel, as the surrogate of Athalye et al. (ICML 2018), whose bits
+    rise half a bin earlier; a wider ramp lets a step see bits that it can reach only later.
 
     >>> ramp(4, width=2)(torch.tensor([[[[0.5]]]])).flatten().tolist()
     [1.0, 1.0, 0.5, 0.0]

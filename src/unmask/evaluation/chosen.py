@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -15,28 +16,42 @@ from unmask.attacks.settings import cw, fgsm, mifgsm, pgd
 from unmask.attacks.square import Square
 from unmask.cases import Attacker
 from unmask.gradients.autograd import autograd
-from unmask.gradients.bpda import View, bpda, identity
+from unmask.gradients.bpda import View, bpda, find_part
 from unmask.gradients.eot import EOT
 from unmask.gradients.spsa import SPSA
 from unmask.gradients.straight_through import straight_through
 from unmask.losses import dlr, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["ATTACKS", "BUILT_IN", "chosen"]
+__all__ = ["ATTACKS", "BUILT_IN", "Setting", "chosen"]
 
-Setting = Callable[[int, int, Estimator], Attack]
 
-ATTACKS: dict[str, tuple[str, Setting]] = {
-    "fgsm": ("one step (Goodfellow et al., 2015)", lambda steps, restarts, e: fgsm(estimator=e)),
-    "pgd": ("projected gradient ascent (Madry et al., 2018)", lambda s, r, e: pgd(s, estimator=e, restarts=r)),
-    "mifgsm": ("PGD with momentum (Dong et al., 2018)", lambda s, r, e: mifgsm(s)),
-    "cw": ("Carlini & Wagner (2017), within the ball", lambda s, r, e: cw(s, estimator=e, restarts=max(r, 3))),
-    "apgd": ("Auto-PGD on cross entropy (Croce & Hein, 2020)", lambda s, r, e: APGD(s, estimator=e, restarts=r)),
-    "apgd-dlr": ("Auto-PGD on DLR", lambda s, r, e: APGD(s, loss=dlr, estimator=e, restarts=r)),
-    "apgd-targeted": ("Auto-PGD on DLR, nine targets", lambda s, r, e: APGD(s, targeted_dlr, e, r, targets=9)),
-    "square": ("Square, scores only (Andriushchenko et al., 2020); steps are queries", lambda s, r, e: Square(s)),
-    "random": ("random points of the ball; steps are samples", lambda s, r, e: RandomSearch(s)),
-    "ensemble": (
+@dataclass(frozen=True)
+class Setting:
+    """An attack that waits for its steps, its restarts and the estimator of its gradients."""
+
+    about: str
+    make: Callable[[int, int, Estimator], Attack]
+    gradients: bool = True  # whether it takes any
+
+
+ATTACKS: dict[str, Setting] = {
+    "fgsm": Setting("one step (Goodfellow et al., 2015)", lambda _, __, e: fgsm(estimator=e)),
+    "pgd": Setting("projected gradient ascent (Madry et al., 2018)", lambda s, r, e: pgd(s, estimator=e, restarts=r)),
+    "mifgsm": Setting("PGD with momentum (Dong et al., 2018)", lambda s, _, e: replace(mifgsm(s), estimator=e)),
+    "cw": Setting(
+        "Carlini & Wagner (2017), within the ball", lambda s, r, e: cw(s, estimator=e, restarts=max(r, 3))
+    ),
+    "apgd": Setting(
+        "Auto-PGD on cross entropy (Croce & Hein, 2020)", lambda s, r, e: APGD(s, estimator=e, restarts=r)
+    ),
+    "apgd-dlr": Setting("Auto-PGD on DLR", lambda s, r, e: APGD(s, dlr, e, r)),
+    "apgd-targeted": Setting("Auto-PGD on DLR, nine targets", lambda s, r, e: APGD(s, targeted_dlr, e, r, targets=9)),
+    "square": Setting(
+        "Square, scores only (Andriushchenko et al., 2020); steps are queries", lambda s, _, __: Square(s), False
+    ),
+    "random": Setting("random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), False),
+    "ensemble": Setting(
         "APGD-CE, APGD-DLR targeted, Square: the worst case of each example",
         lambda s, r, e: Ensemble(
             (APGD(s, estimator=e, restarts=r), APGD(s, targeted_dlr, e, targets=9), Square(20 * s))
@@ -54,39 +69,52 @@ def chosen(options: Mapping[str, Any]) -> Attacker:
     """The attack that a job's options describe.
 
     Options: ``attack`` (a name of :data:`ATTACKS`), ``steps``, ``restarts``, ``eot`` (draws; 0 for none),
-    ``spsa`` (pairs; 0 for none), ``bpda`` (paths, or ``PATH=identity``), ``straight_through``.
-    Raises ValueError for a name or surrogate that there is not.
+    ``spsa`` (pairs; 0 for none), ``bpda`` (paths, or ``PATH=identity``), ``straight_through``. Gradients are
+    taken in float32: code that others wrote need not bear a narrower type.
+
+    Raises ValueError for a name or surrogate that there is not, and for a technique of gradients where
+    the attack takes none; the attacker's view raises it for a path that the model does not have.
+
+    >>> chosen({"attack": "pgd", "steps": 10, "restarts": 1}).plain
+    True
     """
     name = options["attack"]
     if name not in ATTACKS:
         raise ValueError(f"no attack {name!r}; attacks: {', '.join(ATTACKS)}")
-    about, setting = ATTACKS[name]
+    setting = ATTACKS[name]
+    asked = [option for option in ("eot", "spsa", "bpda", "straight_through") if options.get(option)]
+    if asked and not setting.gradients:
+        raise ValueError(f"{name} takes no gradient: leave out --{asked[0].replace('_', '-')}")
     estimator: Estimator = SPSA(options["spsa"]) if options.get("spsa") else autograd
     if options.get("eot"):
         estimator = EOT(options["eot"], estimator)
-    attack = setting(options["steps"], options["restarts"], estimator)
-    view = _views(options.get("bpda", ()), bool(options.get("straight_through")))
-    return Attacker(about, lambda _: attack, view, plain=view is None and not options.get("eot"))
+    attack = setting.make(options["steps"], options["restarts"], estimator)
+    return Attacker(
+        setting.about,
+        lambda _: attack,
+        _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
+        plain=setting.gradients and not asked,
+        low_precision=False,
+    )
 
 
-def _views(parts: Sequence[str], inline: bool) -> View | None:
-    views: list[View] = [_bpda(part) for part in parts]
-    if inline:
-        views.append(straight_through)
-    if not views:
-        return None
-
-    def view(model: nn.Module) -> nn.Module:
-        viewed = views[0](model)
-        for depth, further in enumerate(views[1:], 1):
-            viewed = further(viewed) if further is straight_through else _bpda(parts[depth], "model." * depth)(viewed)
-        return viewed
-
-    return view
-
-
-def _bpda(part: str, prefix: str = "") -> View:
+def _path(part: str) -> str:
     path, _, surrogate = part.partition("=")
     if surrogate not in ("", "identity"):
         raise ValueError(f"no surrogate {surrogate!r} for part {path!r}: on the command line it is identity")
-    return bpda(prefix + path, identity)
+    return path
+
+
+def _view(paths: Sequence[str], inline: bool) -> View | None:
+    """All parts by the identity, then, if asked, whatever is written inline."""
+    if not paths and not inline:
+        return None
+
+    def view(model: nn.Module) -> nn.Module:
+        for path in paths:
+            find_part(model, path)  # so that an error lists the model's own paths
+        for depth, path in enumerate(paths):
+            model = bpda("model." * depth + path)(model)
+        return straight_through(model) if inline else model
+
+    return view

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,68 +17,103 @@ from torch import Tensor
 
 from unmask.records import RUN_SCHEMA, Record
 
-__all__ = ["Store", "pack"]
+__all__ = ["Store", "pack", "read_lines", "read_run"]
 
 
+@dataclass(frozen=True)
 class Store:
-    """Append-only records of one run. Whatever was stored survives a kill at any moment.
+    """Append-only records of one run. Whatever was stored survives a kill at any moment."""
 
-    Raises ValueError where the folder holds a run of another question, or a damaged one.
-    """
+    folder: Path
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lines = folder / "records.jsonl"
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, asked: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[Store]:
+        """Begin the run that ``asked`` describes, or continue it; ``about`` is kept from the first time.
 
-    def open(self, asked: Mapping[str, Any], about: Mapping[str, Any]) -> None:
-        """Begin the run that ``asked`` describes, or continue it; ``about`` is kept from the first time."""
-        (self.folder / "examples").mkdir(parents=True, exist_ok=True)
-        path = self.folder / "run.json"
-        if path.exists():
-            before = _read_json(path).get("asked")
-            if before != json.loads(json.dumps(asked)):
-                raise ValueError(
-                    f"{self.folder} holds another run ({_difference(before, asked)}): choose another --out"
-                )
-        else:
-            _write(path, json.dumps({"schema": RUN_SCHEMA, "asked": asked, **about}, indent=1).encode())
-        self._drop_torn_line()
+        Raises ValueError where the folder cannot be one, holds a run of another question or a damaged
+        one, or is in use by another process.
+        """
+        try:
+            (folder / "examples").mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ValueError(f"{folder} is no folder: choose another --out") from error
+        with _alone(folder):
+            if (folder / "run.json").exists():
+                before = read_run(folder)["asked"]
+                if before != (now := json.loads(json.dumps(asked))):
+                    raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
+            else:
+                _write(folder / "run.json", json.dumps({"schema": RUN_SCHEMA, "asked": asked, **about}, indent=1).encode())
+            _drop_torn_line(folder / "records.jsonl")
+            yield cls(folder)
 
     def records(self) -> list[Record]:
-        """All records, in the order in which their jobs finished."""
-        if not self._lines.exists():
-            return []
-        return [Record.from_json(line) for line in self._lines.read_text().splitlines()]
+        """All records, in the order in which their jobs finished; ValueError names a line that is damaged."""
+        records = []
+        for number, line in enumerate(read_lines(self.folder), start=1):
+            try:
+                records.append(Record.from_json(line))
+            except ValueError as error:
+                where = f"{self.folder / 'records.jsonl'}, line {number}"
+                raise ValueError(f"{where}: {error}; delete the line to do that job again") from error
+        return records
 
     def add(self, record: Record, tensors: bytes) -> Record:
         """Store a record and its tensors; on return both are on the disk."""
         name = f"examples/{record.job.key}.safetensors"
         _write(self.folder / name, tensors)
         record = replace(record, file=name, sha256=hashlib.sha256(tensors).hexdigest())
-        with self._lines.open("ab") as lines:
-            start = lines.tell()
-            try:
-                lines.write(record.to_json().encode() + b"\n")
-                lines.flush()
-                os.fsync(lines.fileno())
-            except OSError:
-                os.truncate(self._lines, start)
-                raise
+        with (self.folder / "records.jsonl").open("ab") as lines:
+            lines.write(record.to_json().encode() + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
         return record
-
-    def _drop_torn_line(self) -> None:
-        """A kill in the middle of a write leaves a line without its end: its job is done again."""
-        if not self._lines.exists():
-            return
-        raw = self._lines.read_bytes()
-        whole = raw.rfind(b"\n") + 1
-        if whole != len(raw):
-            os.truncate(self._lines, whole)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> bytes:
     """Tensors as the bytes of a safetensors file."""
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What run.json holds; ValueError where there is none or it is damaged."""
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_bytes())
+        if run["schema"] != RUN_SCHEMA:
+            raise ValueError(f"version {run['schema']!r}, this program reads {RUN_SCHEMA!r}")
+        return {"asked": {}, **run}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is damaged ({error}): start the run again in a new folder") from error
+
+
+def read_lines(folder: Path) -> list[str]:
+    """The lines of records.jsonl; one that a kill left without its end does not count."""
+    path = folder / "records.jsonl"
+    return [line.decode(errors="replace") for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def _drop_torn_line(path: Path) -> None:
+    """What follows must not be glued to a line without its end."""
+    raw = path.read_bytes() if path.exists() else b""
+    if not raw.endswith(b"\n"):
+        os.truncate(path, raw.rfind(b"\n") + 1) if raw else None
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it whatever becomes of the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ValueError(f"another process is at work in {folder}: wait for it, or choose another --out") from error
+    finally:
+        os.close(handle)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -91,18 +128,18 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
+    _sync(path.parent)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _sync(folder: Path) -> None:
+    """A new name is on the disk only once its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): remove the folder or choose another --out") from error
-    return content
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:
-    if not isinstance(before, dict):
-        return "of another kind"
-    changed = [name for name in now if before.get(name) != now[name]] or ["other settings"]
+    changed = [name for name in now if before.get(name) != now[name]] or ["settings"]
     return ", ".join(f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in changed)

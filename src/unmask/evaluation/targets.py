@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,12 +14,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.cases import Attacker, Case, find_case
+from unmask.cases import Attacker, find_case
+from unmask.data import Dataset
 from unmask.randomness import drawing, stream
 from unmask.types import as_output
 from unmask.victims import steady
 
 __all__ = ["Target", "check_model", "find_target", "is_random"]
+
+DRAWS = 16
+"""Draws per verdict of a random model that is no case."""
+
+PROBED = 8
+"""Images that a model is tried on before anything is computed."""
 
 
 @dataclass(frozen=True)
@@ -27,25 +34,32 @@ class Target:
     """A model to evaluate, and how."""
 
     model: nn.Module
-    attackers: Mapping[str, Attacker]
-    draws: int  # per verdict
-    foreign: bool  # whether randomness is drawn by torch's own functions
+    attackers: Mapping[str, Attacker] = field(default_factory=dict)
+    draws: int = 1  # per verdict
+    foreign: bool = False  # whether randomness is drawn by torch's own functions
 
 
-def find_target(name: str, attackers: Mapping[str, Attacker] | None = None, weights: Path | None = None) -> Target:
-    """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``.
+def find_target(name: str, data: Dataset, *, device: str = "cpu", weights: Path | None = None) -> Target:
+    """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``, on ``device``.
 
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images
-    (B, C, H, W) in [0, 1] to logits. Raises ValueError with one line for anything else.
+    (B, C, H, W) in [0, 1] to logits. The model is tried on a few images of ``data``; ``weights`` is the
+    folder of a case's weights. Raises ValueError with one line for whatever does not fit.
     """
     kind, _, rest = name.rpartition(":")
     if kind == "case":
-        case: Case = find_case(rest)
-        return Target(case.load(weights), case.attackers if attackers is None else attackers, case.draws, False)
-    if not kind or not rest:
+        case = find_case(rest)
+        target = Target(case.load(weights), case.attackers, case.draws)
+    elif kind and rest:
+        target = Target(_build(_factory(kind, rest), name))
+    else:
         raise ValueError(f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory")
-    model = _build(_factory(kind, rest), name)
-    return Target(model, attackers or {}, 1, False)
+    model = target.model.to(device)
+    x = data.batch(0, PROBED)[0].to(device)
+    check_model(model, x, data.labels)
+    if kind != "case" and is_random(model, x):
+        return Target(model, draws=DRAWS, foreign=True)
+    return target
 
 
 def _factory(source: str, name: str) -> Callable[[], Any]:
@@ -65,67 +79,87 @@ def _from_file(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    _search_also(path.parent)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
     return module
 
 
 def _from_package(name: str) -> ModuleType:
+    _search_also(Path())
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _search_also(folder: Path) -> None:
+    """Let a target import its neighbours, as a script may."""
+    place = str(folder.resolve())
+    if place not in sys.path:
+        sys.path.append(place)
 
 
 def _build(factory: Callable[[], Any], name: str) -> nn.Module:
     try:
         model = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model
 
 
-def check_model(model: nn.Module, x: Tensor, y: Tensor) -> None:
+def check_model(model: nn.Module, x: Tensor, labels: Tensor) -> None:
     """Ask a model about a few images; ValueError with one line where no accuracy could be trusted.
 
-    Looks for: training mode, a failing forward pass, logits of a wrong shape, NaN or Inf, probabilities
-    or log-probabilities instead of logits, labels that the model has no class for, images out of [0, 1].
+    Looks for: images (B, C, H, W) out of [0, 1], training mode, a failing forward pass, logits of a wrong
+    shape, NaN or Inf, ``labels`` (N,) that the model has no class for, probabilities or log-probabilities
+    instead of logits.
+
+    >>> check_model(nn.Flatten(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
+    Traceback (most recent call last):
+    ValueError: labels go from 0 to 4, but the model has 4 classes: check that the data set is the model's
     """
     if not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1):
         raise ValueError(f"images lie in [{x.min():.3g}, {x.max():.3g}]: scale them to [0, 1], normalise in the model")
-    training = [name or "the model" for name, part in model.named_modules() if part.training]
+    training = [name or "all of it" for name, part in model.named_modules() if part.training]
     if training:
         raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
     try:
         with torch.no_grad():
             logits = as_output(model(x)).logits
     except Exception as error:
-        message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"the model fails on images of shape {tuple(x.shape)}: {message}") from error
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(
+            f"the model fails on images of shape {tuple(x.shape)}: {first}; check that the data set is the model's"
+        ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the model answers {shape} to {len(x)} images: return logits of shape (batch, classes)")
     if not logits.isfinite().all():
         kind = "NaN" if logits.isnan().any() else "Inf"
         raise ValueError(f"the model gives {kind} logits on clean images: return finite logits before any softmax")
-    if int(y.max()) >= logits.shape[1] or int(y.min()) < 0:
+    if int(labels.max()) >= logits.shape[1]:
         raise ValueError(
-            f"labels go from {int(y.min())} to {int(y.max())}, but the model has {logits.shape[1]} classes: "
+            f"labels go from {int(labels.min())} to {int(labels.max())}, but the model has {logits.shape[1]} classes: "
             "check that the data set is the model's"
         )
-    sums = logits.double().sum(1)
-    if logits.min() >= 0 and logits.max() <= 1 and (sums - 1).abs().max() < 1e-4:
+    total = logits.double().sum(1)
+    if logits.min() >= 0 and logits.max() <= 1 and (total - 1).abs().max() < 1e-4:
         raise ValueError("the model returns probabilities: return the logits before the softmax")
-    if logits.max() <= 0 and (logits.double().exp().sum(1) - 1).abs().max() < 1e-4 and logits.shape[1] > 1:
+    if logits.max() <= 0 and logits.double().logsumexp(1).abs().max() < 1e-4:
         raise ValueError("the model returns log-probabilities: return the logits before the log-softmax")
 
 
 def is_random(model: nn.Module, x: Tensor) -> bool:
-    """Whether the model's answers to the same images differ between draws of its randomness."""
+    """Whether the model's answers to the same images differ between draws of its randomness.
+
+    >>> is_random(nn.Flatten(), torch.ones(2, 1, 1, 3)), is_random(nn.Dropout().train(), torch.ones(2, 3))
+    (False, True)
+    """
     answers = []
     for draw in range(3):
         with torch.no_grad(), drawing(stream(draw, range(len(x)), "is it random")):

@@ -48,7 +48,7 @@ def identity(x: Tensor) -> Tensor:
 
 def find_part(model: nn.Module, part: str) -> nn.Module:
     """The submodule at a dotted path; ValueError names the paths there are."""
-    named: dict[str, nn.Module] = dict(model.named_modules())
+    named: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if part not in named:
         known = ", ".join(name for name in list(named)[1:21]) or "none"
         raise ValueError(f"the model has no part {part!r}; its parts: {known}")
@@ -111,8 +111,8 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
             x = _first_tensor(part, args, kwargs)
             if not x.requires_grad:
                 return forward(*args, **kwargs)
-            with torch.no_grad():
-                true = forward(*args, **kwargs)
+            with torch.no_grad():  # detached, as a part that goes through numpy needs it
+                true = forward(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
             if not isinstance(true, Tensor):
                 raise ValueError(f"part {part!r} gives a {type(true).__name__}, not a tensor: choose a part inside it")
             with torch.enable_grad():
@@ -140,6 +140,10 @@ def _first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> T
         if isinstance(value, Tensor):
             return value
     raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can stand in for it")
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:

@@ -48,10 +48,8 @@ class EOT:
         rows = torch.arange(len(z), device=z.device) if rows is None else rows
         keys = current()
         active = torch.arange(len(z), device=z.device)
-        count = torch.zeros(len(z), device=z.device)
-        values = torch.zeros(len(z), device=z.device)
+        count, values, energy = z.new_zeros(3, len(z))  # energy: sum of |g|^2 over draws
         total = torch.zeros_like(z)
-        energy = torch.zeros(len(z), device=z.device)  # sum of |g|^2 over draws
         drawn = 0
         while drawn < self.samples and len(active):
             goal = self.samples if self.signal is None else min(self.samples, max(4, 2 * drawn))

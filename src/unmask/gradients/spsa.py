@@ -47,10 +47,17 @@ class SPSA:
     directions: Callable[[tuple[int, ...], Tensor], Tensor] = rademacher
     batch: int = 1024
 
+    def __post_init__(self) -> None:
+        if self.samples < 1 or self.batch < 1 or self.sigma <= 0:
+            raise ValueError(
+                "SPSA needs samples >= 1, batch >= 1 and sigma > 0, "
+                f"not {self.samples}, {self.batch} and {self.sigma}"
+            )
+
     def __call__(self, objective: Objective, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(z), device=z.device) if rows is None else rows
         keys = current()
-        values, gradient = torch.zeros(len(z), device=z.device), torch.zeros_like(z)
+        values, gradient = z.new_zeros(len(z)), torch.zeros_like(z)
         ones = [1] * (z.ndim - 1)
         for drawn in range(0, self.samples, step := max(1, self.batch // len(z))):
             times = min(step, self.samples - drawn)

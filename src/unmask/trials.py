@@ -1,0 +1,99 @@
+"""One attack on one model: the attack searches a view, the judge scores the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unmask.attacks.problem import Attack, Problem
+from unmask.gradients.bpda import View
+from unmask.judging import Judge, Verdict
+from unmask.randomness import stream
+from unmask.statistics import Accuracy, accuracy
+from unmask.victims import Passes, bfloat16, lean, steady
+
+__all__ = ["Trial", "trial", "verdicts"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of an attack on B examples."""
+
+    x_adv: Tensor  # (B, C, H, W)
+    verdict: Verdict  # on draws of the defense's randomness that nothing was chosen by
+    selection: Verdict  # on draws by which attacks may be compared
+    passes: Passes = field(default_factory=Passes)  # of the attack; the judge counts its own
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Robust accuracy with its interval."""
+        return accuracy(self.verdict.robust.tolist())
+
+
+def trial(
+    judge: Judge,
+    model: nn.Module,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    *,
+    view: View | None = None,
+    low_precision: bool = False,
+    index: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+) -> Trial:
+    """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
+
+    Examples that the judge finds broken without an attack are left as they are.
+
+    Args:
+        judge: of the defense that ``model`` is.
+        model: what is attacked.
+        attack: such as ``APGD(100)`` or ``pgd(40, margin, EOT(30))``.
+        view: what gradients pass through, such as ``bpda("encode", surrogate)`` or ``straight_through``.
+        low_precision: take gradients in bfloat16; verdicts stay float32.
+        index: the examples' positions in their data set, which key their randomness.
+        seed: of all randomness.
+
+    Raises :class:`unmask.judging.BadAnswer` for logits that are not finite or do not fit the labels.
+
+    >>> from unmask.attacks.settings import fgsm
+    >>> from unmask.threats import Linf
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
+    >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> x, y = torch.tensor([[[[0.6, 0.5]]], [[[0.9, 0.1]]]]), torch.tensor([0, 0])
+    >>> trial(Judge(model, Linf(0.1)), model, fgsm(), x, y).verdict.robust
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
+    passes = Passes()
+    twin = lean(model)
+    viewed = twin if view is None else view(twin)
+    screen = stream(seed, index, "screen")
+
+    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+        return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
+
+    problem = Problem(
+        view=steady(bfloat16(viewed) if low_precision else viewed, passes=passes, foreign=judge.foreign),
+        x=x,
+        y=y,
+        threat=judge.threat,
+        keys=stream(seed, index, "attack"),
+        broken=broken,
+        scores=steady(model, passes=passes, foreign=judge.foreign),
+    )
+    rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
+    x_adv = x.clone()
+    if len(rows):
+        x_adv[rows] = attack(problem.subset(rows))
+    return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), passes)
+
+
+def verdicts(judge: Judge, x_adv: Tensor, x: Tensor, y: Tensor, index: Tensor, seed: int) -> tuple[Verdict, Verdict]:
+    """The scoring and the selection verdict on candidates, by the draws that belong to these examples and seed."""
+    scored = judge.verdict(x_adv, x, y, stream(seed, index, "score"))
+    return scored, scored if judge.draws == 1 else judge.verdict(x_adv, x, y, stream(seed, index, "select"))

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.attacks.random_search import RandomSearch
+from unmask.attacks.settings import latent, pgd
+from unmask.attacks.problem import Problem
+from unmask.gradients.bpda import bypass
+from unmask.gradients.spaces import Latent
+from unmask.judging import BadAnswer, Judge
+from unmask.losses import margin
+from unmask.randomness import stream, uniform
+from unmask.threats import L1, L2, Linf, Threat
+from unmask.types import Output
+
+
+def keys(n: int, purpose: str = "judge"):
+    return stream(0, range(n), purpose)
+
+
+def bright(x: Tensor) -> Tensor:
+    """Class 1 where the mean is over one half."""
+    mean = x.flatten(1).mean(1)
+    return torch.stack([0.5 - mean, mean - 0.5], 1)
+
+
+def grey(*values: float) -> Tensor:
+    return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).clone()
+
+
+def test_the_ball_is_tolerated_up_to_rounding_only() -> None:
+    x = grey(0.4).repeat(5, 1, 1, 1)
+    for threat, unit in ((Linf(0.2), 1.0), (L2(0.4), 0.5), (L1(0.8), 0.25)):  # shifts of 0.2 in each of 4 pixels
+        shift = torch.tensor([0.0, 0.2, 0.2 * (1 + 5e-6), 0.2 + 1e-3, 0.2 * (1 + 2e-5)]).view(-1, 1, 1, 1)
+        feasible, distance = Judge(bright, threat).feasible((x.double() + shift.double()).float(), x)
+        assert feasible.tolist() == [True, True, True, False, False]
+        assert distance[1].item() * unit == pytest.approx(0.2, rel=1e-6)
+
+
+def test_the_box_is_strict_and_nothing_is_not_a_number() -> None:
+    x = grey(0.0, 1.0, 1.0, 0.5, 0.5)
+    x_adv = x.clone()
+    x_adv[0, 0, 0, 0], x_adv[1, 0, 1, 1], x_adv[3, 0, 0, 1] = -1e-7, 1 + 2e-7, torch.nan
+    judge = Judge(bright, Linf(0.5))
+    assert judge.feasible(x_adv, x)[0].tolist() == [False, False, True, False, True]
+
+
+def test_success_needs_a_feasible_image_a_wrong_class_and_no_rejection() -> None:
+    def detecting(x: Tensor) -> Output:
+        return Output(bright(x), x[:, 0, 0, 0] - 0.7)  # refuses where the first pixel is bright
+
+    x = grey(0.4).repeat(4, 1, 1, 1)
+    x_adv = grey(0.45, 0.6, 0.6, 0.9)  # right class; wrong; wrong but refused; wrong but far
+    x_adv[2, 0, 0, 0] = 0.71
+    y = torch.zeros(4, dtype=torch.long)
+    judge = Judge(detecting, Linf(0.35))
+    verdict = judge.verdict(x_adv, x, y, keys(4))
+    assert verdict.predicted.tolist() == [[0, 1, 1, 1]]
+    assert verdict.refused.tolist() == [[False, False, True, True]]
+    assert verdict.feasible.tolist() == [True, True, True, False]
+    assert verdict.robust.tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert judge.broken(x_adv, x, y, keys(4)).tolist() == [False, True, False, False]
+    unguarded = Judge(bright, Linf(0.35))
+    assert unguarded.broken(x_adv, x, y, keys(4)).tolist() == [False, True, True, False]
+    assert unguarded.verdict(x_adv, x, y, keys(4)).robust.tolist() == [1.0, 0.0, 0.0, 1.0]  # far proves nothing
+
+
+def coin(p: float) -> Callable[[Tensor], Tensor]:
+    """A random number generator: class 0 with probability ``p``, whatever the image."""
+
+    def model(x: Tensor) -> Tensor:
+        heads = (uniform((len(x), 1), x) < p).to(x.dtype)
+        return torch.cat([heads, 1 - heads], 1) + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    return model
+
+
+def test_several_draws_give_a_share_and_breaking_needs_all() -> None:
+    n = 4000
+    x, y = grey(0.5).repeat(n, 1, 1, 1), torch.zeros(n, dtype=torch.long)
+    judge = Judge(coin(0.8), Linf(0.1), draws=3)
+    verdict = judge.verdict(x, x, y, keys(n))
+    assert verdict.stands.double().mean(1).tolist() == pytest.approx([0.8] * 3, abs=0.026)  # 4 standard errors
+    shares = (3 * verdict.robust).round().long().bincount(minlength=4) / n
+    assert shares.tolist() == pytest.approx([0.008, 0.096, 0.384, 0.512], abs=0.032)
+    broken = judge.broken(x, x, y, keys(n))
+    assert torch.equal(broken, ~verdict.stands.any(0))
+    assert broken.double().mean().item() == pytest.approx(0.008, abs=0.006)
+
+
+def test_torchs_own_randomness_is_keyed_where_asked() -> None:
+    def noisy(x: Tensor) -> Tensor:
+        return torch.randn(len(x), 10)
+
+    x, y = torch.rand(20, 1, 2, 2), torch.arange(20) % 10
+    judge = Judge(noisy, Linf(0.1), draws=2, foreign=True, batch=7)
+    first = judge.verdict(x, x, y, keys(20)).predicted
+    assert torch.equal(judge.verdict(x, x, y, keys(20)).predicted, first)
+    assert torch.equal(Judge(noisy, Linf(0.1), draws=2, foreign=True).verdict(x, x, y, keys(20)).predicted, first)
+    assert not torch.equal(first[0], first[1])
+
+
+def test_an_attack_that_selects_its_draws_gains_nothing_on_fresh_ones() -> None:
+    """AutoAttack's ``rand`` reports far less than p here, because it scores on the draws that it chose by."""
+    n, p = 500, 0.7
+    x, y = torch.rand(n, 1, 2, 2), torch.zeros(n, dtype=torch.long)
+    judge = Judge(coin(p), Linf(0.1))
+    own = keys(n, "selection")
+
+    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+        return judge.broken(x_adv, x[rows], y[rows], own.select(rows).fold(when))
+
+    chosen: list[Tensor] = []
+    for attack in (pgd(8, margin), RandomSearch(10)):
+        fallen = torch.zeros(n, dtype=torch.bool)
+
+        def watched(rows: Tensor, x_adv: Tensor, when: int, fallen: Tensor = fallen) -> Tensor:
+            verdict = broken(rows, x_adv, when)
+            fallen[rows[verdict]] = True
+            return verdict
+
+        chosen.append(attack(Problem(coin(p), x, y, Linf(0.1), keys(n, "attack"), watched)))
+        assert fallen.double().mean() > 0.9  # on its own draws it seems to break nearly everything
+    fresh = Judge(coin(p), Linf(0.1), draws=8)
+    for x_adv in chosen:
+        verdict = fresh.verdict(x_adv, x, y, keys(n, "final"))
+        assert verdict.feasible.all()
+        assert verdict.robust.mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / (8 * n)) ** 0.5)
+
+
+def test_chunks_give_equal_verdicts() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 10))
+    random = lambda x: net(x) + uniform((len(x), 10), x)  # noqa: E731
+    x = torch.rand(33, 1, 4, 4)
+    y = torch.arange(33) % 10
+    whole = Judge(random, Linf(0.1), draws=2).verdict(x, x, y, keys(33))
+    for batch in (1, 7, 32):
+        judge = Judge(random, Linf(0.1), draws=2, batch=batch)
+        part = judge.verdict(x, x, y, keys(33))
+        assert torch.equal(part.predicted, whole.predicted)
+        assert torch.equal(part.stands, whole.stands)
+        assert torch.equal(judge.broken(x, x, y, keys(33)), ~whole.stands.any(0))
+        assert judge.passes.backwards == 0
+        assert 33 * 3 <= judge.passes.forwards <= 33 * 4
+    some = torch.tensor([30, 2, 11])
+    part = Judge(random, Linf(0.1), draws=2).verdict(x[some], x[some], y[some], keys(33).select(some))
+    assert torch.equal(part.predicted, whole.predicted[:, some])
+
+
+def test_verdicts_are_taken_in_float32() -> None:
+    seen: list[torch.dtype] = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(x.dtype)
+        return bright(x)
+
+    x = grey(0.49999)  # in bfloat16 this is 0.5
+    y = torch.zeros(1, dtype=torch.long)
+    for kind in (torch.float32, torch.float64):
+        verdict = Judge(model, Linf(0.1)).verdict(x.to(kind), x.to(kind), y, keys(1))
+        assert verdict.stands.all()
+    assert set(seen) == {torch.float32}
+    assert verdict.distance.dtype == verdict.robust.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda x: torch.full((len(x), 3), torch.nan), "NaN logits (3 of 3 images)"),
+        (lambda x: torch.tensor([0.0, torch.inf, 0.0]).expand(len(x), 3), "Inf logits (3 of 3 images)"),
+        (lambda x: torch.where(x.flatten(1)[:, :3] > 0.9, torch.nan, 0.0), "NaN logits (1 of 3 images)"),
+        (lambda x: x.flatten(1)[:, :2], "shape (3, 2), but labels go up to 2"),
+        (lambda x: x.flatten(1).sum(1), "shape (3,), but labels go up to 2"),
+        (lambda x: x, "shape (3, 1, 2, 2), but labels go up to 2"),
+    ],
+    ids=["nan", "inf", "one nan", "too few classes", "no classes", "image"],
+)
+def test_what_cannot_be_judged_is_refused_in_one_line(model: Callable[[Tensor], Tensor], message: str) -> None:
+    x, y = grey(0.5, 0.95, 0.5), torch.tensor([0, 1, 2])
+    for ask in (Judge(model, Linf(0.1)).verdict, Judge(model, Linf(0.1)).broken):
+        with pytest.raises(BadAnswer) as error:
+            ask(x, x, y, keys(3))
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+        assert isinstance(error.value, ValueError)
+
+
+def test_a_bad_answer_in_a_later_draw_is_no_success() -> None:
+    def fickle(x: Tensor) -> Tensor:
+        calls.append(1)
+        return torch.full((len(x), 2), torch.nan if len(calls) > 1 else 0.0)
+
+    calls: list[int] = []
+    x = grey(0.5)
+    with pytest.raises(BadAnswer, match="NaN"):
+        Judge(fickle, Linf(0.1), draws=2).verdict(x, x, torch.tensor([1]), keys(1))
+
+
+class OntoPlane(nn.Module):
+    """The nearest image that a linear generator makes, without a gradient: the essence of Defense-GAN."""
+
+    def __init__(self, generator: nn.Module, basis: Tensor) -> None:
+        super().__init__()
+        self.generator, self.basis = generator, basis
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            z = (x.flatten(1) - 0.5) @ self.basis
+            image: Tensor = self.generator(z)
+        return image
+
+
+class Purified(nn.Module):
+    def __init__(self, purify: nn.Module, classifier: nn.Module) -> None:
+        super().__init__()
+        self.purify, self.classifier = purify, classifier
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.purify(x))
+        return logits
+
+
+def attacked(defense: nn.Module, view: Any, x: Tensor, y: Tensor, threat: Threat, attack: Any) -> float:
+    judge = Judge(defense, threat)
+
+    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+        return judge.broken(x_adv, x[rows], y[rows], keys(len(x)).select(rows).fold(when))
+
+    x_adv = attack(Problem(view, x, y, threat, keys(len(x), "attack"), broken))
+    verdict = judge.verdict(x_adv, x, y, keys(len(x), "final"))
+    assert verdict.feasible.all()
+    return verdict.robust.mean().item()
+
+
+def test_a_search_on_the_manifold_breaks_what_hides_behind_a_projection() -> None:
+    """Images 0.5 + basis z in 16 dimensions with z in a plane; the class is the sign of z[0].
+
+    Off the plane an attack changes nothing. On it the boundary is |z[0]| = 0.3 away, within eps = 0.4.
+    """
+    torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(16, 2)).Q
+    generator = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
+    with torch.no_grad():
+        generator[0].weight.copy_(basis), generator[0].bias.fill_(0.5)
+        classifier[1].weight.copy_(torch.stack([-basis[:, 0], basis[:, 0]]))
+        classifier[1].bias.copy_(torch.tensor([1.0, -1.0]) * 0.5 * basis[:, 0].sum())
+    defense = Purified(OntoPlane(generator, basis), classifier).eval()
+    side = torch.tensor([-0.3, 0.3]).repeat(5)
+    x = generator(torch.stack([side, torch.linspace(-0.2, 0.2, 10)], 1)).detach()
+    y = (side > 0).long()
+    assert (defense(x).argmax(1) == y).all()
+    assert 0 < x.min() <= x.max() < 1
+
+    plain = attacked(defense, defense, x, y, L2(0.4), pgd(20, margin))
+    search = latent(Latent(generator, 2), steps=60)
+    assert plain == 1.0
+    assert attacked(defense, bypass("purify")(defense), x, y, L2(0.4), search) == 0.0
+    assert attacked(defense, bypass("purify")(defense), x, y, L2(0.29), search) == 1.0  # out of reach for anyone

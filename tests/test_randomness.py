@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import kstest
+from torch import Tensor
+
+from unmask import randomness
+from unmask.randomness import Stream, current, drawing, normal, stream, uniform
+
+Draw = Callable[[Tensor], Tensor]
+ZERO = torch.zeros(())
+WHOLE = torch.arange(100, 124)
+
+
+def drawn(keys: Stream, draw: Draw, width: int = 6, *, foreign: bool = False) -> Tensor:
+    """What ``draw`` gives for a batch of these keys; its argument is an all-ones batch (B, width)."""
+    with drawing(keys, foreign=foreign):
+        return draw(torch.ones(len(keys.rows), width))
+
+
+def uniforms(x: Tensor) -> Tensor:
+    return uniform(x.shape, x)
+
+
+def normals(x: Tensor) -> Tensor:
+    return normal(x.shape, x)
+
+
+@pytest.mark.parametrize("draw", [uniforms, normals])
+def test_a_row_depends_on_its_example_alone(draw: Draw) -> None:
+    whole = drawn(stream(7, WHOLE, "test"), draw)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(drawn(stream(7, WHOLE[order], "test"), draw), whole[order])
+    for size in (1, 5, 24):
+        parts = [drawn(stream(7, part, "test"), draw) for part in WHOLE.split(size)]
+        assert torch.equal(torch.cat(parts), whole)
+    mask = torch.arange(24) % 3 == 0
+    assert torch.equal(drawn(stream(7, WHOLE, "test").select(mask), draw), whole[mask])
+
+
+def test_the_generator_is_splitmix64() -> None:
+    """The published sequence of seed 1234567; as signed numbers where they pass 2**63."""
+    state = 1234567 + torch.arange(1, 4) * randomness._GOLDEN
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423 - 2**64]
+    assert randomness._mix(state).tolist() == published
+
+
+def test_known_numbers_stay() -> None:
+    """Stored results can be repeated only as long as the same keys give the same numbers."""
+    keys = stream(0, [0], "test")
+    with drawing(keys):
+        assert uniform((1, 3), ZERO.double())[0].tolist() == [0.4499138231887879, 0.9190409295200715, 0.37640753335749844]
+    assert drawn(keys, normals, 2)[0].tolist() == pytest.approx([-0.12587908, 1.39864941], abs=1e-6)
+
+
+def test_dtype_changes_only_the_rounding() -> None:
+    keys = stream(0, WHOLE, "test")
+    exact = drawn(keys, lambda x: uniform(x.shape, ZERO.double()))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        rounded = drawn(keys, lambda x, d=dtype: uniform(x.shape, ZERO.to(d)))  # type: ignore[misc]
+        assert rounded.dtype == dtype
+        assert (rounded.double() - exact).abs().max() <= torch.finfo(dtype).eps / 2
+
+
+@pytest.mark.parametrize(("draw", "law"), [(uniforms, "uniform"), (normals, "norm")])
+def test_distribution(draw: Draw, law: str) -> None:
+    many = drawn(stream(1, range(200), "test"), draw, 500)
+    assert kstest(many.flatten().double().numpy(), law).pvalue > 0.01
+    across = drawn(stream(2, range(50_000), "test"), draw, 1)  # one number an example: do the keys mix well?
+    assert kstest(across.flatten().double().numpy(), law).pvalue > 0.01
+
+
+def test_rows_calls_purposes_and_seeds_are_independent() -> None:
+    size = 20_000
+    keys = stream(0, [0, 1, 2], "test")
+
+    def calls(x: Tensor) -> Tensor:
+        return torch.cat([uniforms(x), uniforms(x)])
+
+    rows = [
+        drawn(keys, calls, size),
+        *(drawn(keys.fold(salt), uniforms, size) for salt in (0, 1, "start")),
+        drawn(keys.repeat(2), uniforms, size),
+        drawn(keys.repeat(1, first=7), uniforms, size),
+        drawn(stream(1, [0, 1, 2], "test"), uniforms, size),
+        drawn(stream(0, [0, 1, 2], "other"), uniforms, size),
+        drawn(keys, lambda x: uniform((2, size), ZERO)),  # shared by the batch
+    ]
+    table = torch.cat(rows).double()
+    correlation = torch.corrcoef(table) - torch.eye(len(table), dtype=torch.float64)
+    assert correlation.abs().max() < 5 / size**0.5
+    shifted = torch.corrcoef(torch.cat([table[:, 1:], table[:, :-1]]))[: len(table), len(table) :]
+    assert shifted.abs().max() < 5 / size**0.5
+
+
+def test_copies_are_the_same_in_one_go_or_in_parts() -> None:
+    keys = stream(0, [3, 4], "test")
+    whole = drawn(keys.repeat(4), uniforms).view(4, 2, 6)
+    parts = torch.cat([drawn(keys.repeat(1), uniforms), drawn(keys.repeat(3, first=1), uniforms)])
+    assert torch.equal(parts.view(4, 2, 6), whole)
+    alone = drawn(stream(0, [4], "test").repeat(4), uniforms)
+    assert torch.equal(alone, whole[:, 1])
+    assert len(whole.flatten().unique()) == whole.numel()
+
+
+def test_copies_of_a_batch_in_a_foreign_draw_are_its_rows() -> None:
+    def smooth(x: Tensor) -> Tensor:
+        return torch.randn_like(x.repeat(3, 1)).view(3, len(x), -1)
+
+    whole = drawn(stream(0, range(8), "test"), smooth, foreign=True)
+    half = drawn(stream(0, range(4, 8), "test"), smooth, foreign=True)
+    assert torch.equal(whole[:, 4:], half)
+
+
+@pytest.mark.parametrize("bits", [0, 2**53 - 1])
+def test_extreme_bits_stay_in_range(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(randomness._Source, "bits", lambda self, size, device: torch.full(tuple(size), bits))
+    keys = stream(0, [0], "test")
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        like = ZERO.to(dtype)
+        with drawing(keys):
+            assert 0 <= uniform((1, 1), like).item() < 1
+            assert normal((1, 1), like).isfinite().all()
+        with drawing(keys, foreign=True):
+            assert 0 <= torch.rand(1, 1, dtype=dtype).item() < 1
+            assert 0 <= torch.empty(1, 1, dtype=dtype).uniform_().item() < 1
+
+
+FOREIGN: dict[str, tuple[Draw, str | None]] = {  # continuous ones with the law that they must follow
+    "rand": (lambda x: torch.rand(len(x), x.shape[1]), "uniform"),
+    "rand_like": (torch.rand_like, "uniform"),
+    "uniform_": (lambda x: (torch.empty_like(x).uniform_(-3, 5) + 3) / 8, "uniform"),
+    "randn": (lambda x: torch.randn(*x.shape), "norm"),
+    "randn_like": (torch.randn_like, "norm"),
+    "normal_": (lambda x: (torch.empty_like(x).normal_(2, 3) - 2) / 3, "norm"),
+    "normal sizes": (lambda x: (torch.normal(2.0, 3.0, x.shape) - 2) / 3, "norm"),
+    "normal means": (lambda x: (torch.normal(2 * x, 3.0) - 2) / 3, "norm"),
+    "normal deviations": (lambda x: (torch.normal(2.0, 3 * x) - 2) / 3, "norm"),
+    "normal both": (lambda x: (torch.normal(2 * x, 3 * x) - 2) / 3, "norm"),
+    "exponential_": (lambda x: 2 * torch.empty_like(x).exponential_(2.0), "expon"),
+    "randint": (lambda x: torch.randint(3, 7, x.shape), None),
+    "randint_like": (lambda x: torch.randint_like(x, 5), None),
+    "random_": (lambda x: torch.empty_like(x).random_(2, 6), None),
+    "bernoulli": (lambda x: torch.bernoulli(0.3 * x), None),
+    "bernoulli p": (lambda x: torch.bernoulli(x, 0.3), None),
+    "bernoulli_": (lambda x: torch.empty_like(x).bernoulli_(0.3), None),
+    "bernoulli_ tensor": (lambda x: torch.empty_like(x).bernoulli_(0.3 * x), None),
+    "dropout": (lambda x: F.dropout(x, 0.3), None),
+    "dropout2d": (lambda x: F.dropout2d(x.view(len(x), -1, 1, 2), 0.3), None),
+    "multinomial": (lambda x: torch.multinomial(x, 2), None),
+    "multinomial again": (lambda x: torch.multinomial(x, 4, replacement=True), None),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_draws_depend_on_the_example_alone(name: str) -> None:
+    draw, _ = FOREIGN[name]
+
+    def twice(x: Tensor) -> Tensor:
+        return torch.stack([draw(x), draw(x)], 1)
+
+    keys = stream(3, WHOLE, "test")
+    whole = drawn(keys, twice, 40, foreign=True)
+    parts = [drawn(stream(3, part, "test"), twice, 40, foreign=True) for part in WHOLE.split([1, 7, 16])]
+    assert torch.equal(torch.cat(parts), whole)
+    assert not torch.equal(whole[:, 0], whole[:, 1])
+    assert len(whole.flatten(1).unique(dim=0)) == len(whole)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, law) in FOREIGN.items() if law])
+def test_foreign_draws_follow_their_law(name: str) -> None:
+    draw, law = FOREIGN[name]
+    many = drawn(stream(0, range(100), "test"), draw, 200, foreign=True)
+    assert many.dtype == torch.float32
+    assert kstest(many.flatten().double().numpy(), law).pvalue > 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("randint", {3: 0.25, 4: 0.25, 5: 0.25, 6: 0.25}),
+        ("randint_like", dict.fromkeys(range(5), 0.2)),
+        ("random_", dict.fromkeys(range(2, 6), 0.25)),
+        ("bernoulli", {0: 0.7, 1: 0.3}),
+        ("bernoulli p", {0: 0.7, 1: 0.3}),
+        ("bernoulli_", {0: 0.7, 1: 0.3}),
+        ("bernoulli_ tensor", {0: 0.7, 1: 0.3}),
+        ("dropout", {0: 0.3, 1 / 0.7: 0.7}),
+        ("dropout2d", {0: 0.3, 1 / 0.7: 0.7}),
+    ],
+)
+def test_foreign_draws_have_their_shares(name: str, shares: dict[float, float]) -> None:
+    many = drawn(stream(0, range(200), "test"), FOREIGN[name][0], 200, foreign=True).double()
+    for value, share in shares.items():
+        found = (many - value).abs() < 1e-6
+        assert found.double().mean().item() == pytest.approx(share, abs=0.015)  # > 4 standard errors
+        many[found] = torch.nan
+    assert many.isnan().all()
+
+
+def test_dropout2d_drops_whole_channels() -> None:
+    image = drawn(stream(0, range(8), "test"), lambda x: F.dropout2d(x.view(len(x), 4, 3, 3)), 36, foreign=True)
+    assert torch.equal(image.amin((2, 3)), image.amax((2, 3)))
+    assert set(image.flatten().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("replacement", [False, True])
+def test_multinomial_follows_its_weights(replacement: bool) -> None:
+    weights = torch.tensor([1.0, 0.0, 3.0, 6.0])
+
+    def draw(x: Tensor) -> Tensor:
+        return torch.multinomial(weights.expand(len(x), 4), 2, replacement)
+
+    picks = drawn(stream(0, range(20_000), "test"), draw, foreign=True)
+    first = picks[:, 0].bincount(minlength=4) / len(picks)
+    assert first.tolist() == pytest.approx([0.1, 0.0, 0.3, 0.6], abs=0.015)
+    again = (picks[:, 0] == picks[:, 1]).double().mean().item()
+    assert again == pytest.approx(0.1**2 + 0.3**2 + 0.6**2 if replacement else 0.0, abs=0.015)
+
+
+def test_a_permutation_is_one_order_for_the_batch() -> None:
+    keys = stream(0, range(8), "test")
+    orders = [drawn(keys.fold(i), lambda _: torch.randperm(16), foreign=True) for i in range(400)]
+    assert all(order.sort().values.tolist() == list(range(16)) for order in orders)
+    places = torch.stack(orders).double().mean(0)  # uniform on 0 .. 15: deviation 4.61
+    assert (places - 7.5).abs().max() < 4.5 * 4.61 / 20
+    for size in (3, 6, 16):  # 16 elements might be mistaken for rows of any of these batches
+        part = drawn(stream(0, range(size), "test").fold(0), lambda _: torch.randperm(16), foreign=True)
+        assert torch.equal(part, orders[0])
+
+
+@pytest.mark.parametrize("draw", [lambda x: torch.rand(5, 3), lambda x: torch.rand(()), lambda x: torch.randn(1, 4)])
+def test_a_draw_of_another_shape_is_shared(draw: Draw) -> None:
+    whole = drawn(stream(0, range(24), "test"), draw, foreign=True)
+    for part in torch.arange(24).split([2, 3, 19]):
+        assert torch.equal(drawn(stream(0, part, "test"), draw, foreign=True), whole)
+    assert not torch.equal(drawn(stream(1, range(24), "test"), draw, foreign=True), whole)
+
+
+def test_other_generators_are_seeded_inside_and_restored_after() -> None:
+    def draw() -> tuple[float, ...]:
+        return random.random(), np.random.rand(), torch.empty(()).cauchy_().item()  # noqa: NPY002
+
+    def inside(keys: Stream) -> tuple[float, ...]:
+        with drawing(keys, foreign=True):
+            return draw()
+
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    expected = [draw(), draw()]
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    got = [draw()]
+    first = inside(stream(0, range(24), "test"))
+    assert first == inside(stream(0, range(9), "test"))
+    assert all(a != b for a, b in zip(first, inside(stream(1, range(24), "test")), strict=True))
+    with drawing(stream(0, range(24), "test"), foreign=True):
+        torch.rand(24, 3), F.dropout(torch.ones(24, 3)), torch.randperm(9)
+    got.append(draw())
+    assert got == expected
+
+
+def test_without_keys_the_global_generator_is_used() -> None:
+    torch.manual_seed(3)
+    expected = [torch.rand(2, 3), torch.randn(2, 3)]
+    torch.manual_seed(3)
+    with drawing(None, foreign=True):
+        assert current() is None
+        assert torch.equal(uniform((2, 3), ZERO), expected[0])
+        assert torch.equal(normal((2, 3), ZERO), expected[1])
+
+
+def test_an_inner_block_leaves_the_outer_as_it_was() -> None:
+    outer, inner = stream(0, [0, 1], "outer"), stream(0, [5, 6, 7], "inner")
+
+    def nested(x: Tensor) -> Tensor:
+        first = uniforms(x)
+        with drawing(inner):
+            assert torch.equal(uniforms(x[:1].expand(3, -1)), drawn(inner, uniforms))
+        return torch.stack([first, uniforms(x)])
+
+    assert torch.equal(drawn(outer, nested), drawn(outer, lambda x: torch.stack([uniforms(x), uniforms(x)])))
+
+
+def test_current_goes_on_with_fresh_streams() -> None:
+    def draw(x: Tensor) -> Tensor:
+        streams = [current(), current()]
+        return torch.stack([uniforms(x), *(drawn(s, uniforms) for s in streams if s)], 1)
+
+    whole = drawn(stream(0, WHOLE, "test"), draw)
+    assert whole.shape == (24, 3, 6)
+    assert len(whole.flatten().unique()) == whole.numel()
+    assert torch.equal(drawn(stream(0, WHOLE[5:9], "test"), draw), whole[5:9])
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_an_exception_ends_the_block(foreign: bool) -> None:
+    before = random.getstate(), torch.get_rng_state()
+    with pytest.raises(KeyError), drawing(stream(0, [0], "test"), foreign=foreign):
+        raise KeyError
+    assert current() is None
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    torch.manual_seed(0)
+    free = torch.rand(1, 3)
+    torch.manual_seed(0)
+    assert torch.equal(torch.rand(1, 3), free)
+
+
+def test_gradients_pass_a_keyed_dropout() -> None:
+    x = torch.ones(8, 5, requires_grad=True)
+    with drawing(stream(0, range(8), "test"), foreign=True):
+        y = F.dropout(2 * x, 0.5)
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach() * 1.0)  # d(2 m x)/dx = 2 m, with x = 1
+    assert set(x.grad.flatten().tolist()) == {0.0, 4.0}

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.nets import conv_net, strided_net
+from unmask.randomness import drawing, stream, uniform
+from unmask.types import Output
+from unmask.victims import GRANULE, Passes, bfloat16, lean, steady
+
+X = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=[conv_net, strided_net])
+def model(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    net: nn.Module = request.param(1, 8, (8, 16), 32)
+    return net.eval()
+
+
+def test_logits_do_not_depend_on_the_batch(model: nn.Module) -> None:
+    call = steady(model)
+    with torch.no_grad():
+        whole = call(X).logits
+        assert torch.allclose(whole, model(X), atol=1e-6)
+        for size in range(1, 65):
+            assert torch.equal(call(X[:size]).logits, whole[:size]), size
+            assert torch.equal(call(X[-size:]).logits, whole[-size:]), size
+
+
+def test_gradients_do_not_depend_on_the_batch(model: nn.Module) -> None:
+    def slope(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(steady(model)(x).logits[:, 0].sum(), x)
+        return gradient
+
+    whole = slope(X)
+    assert whole.abs().max() > 0
+    for size in (1, 3, 11, 40):  # the padding repeats an example, but must not repeat its gradient
+        assert torch.allclose(slope(X[:size]), whole[:size], atol=1e-7)
+
+
+def test_rejections_are_cut_with_the_logits() -> None:
+    answer = steady(lambda x: Output(x.flatten(1), x.flatten(1).sum(1)))(X[:5])
+    assert answer.reject is not None
+    assert torch.equal(answer.logits, X[:5].flatten(1))
+    assert torch.equal(answer.reject, X[:5].flatten(1).sum(1))
+
+
+def test_the_model_sees_full_granules() -> None:
+    seen: list[int] = []
+
+    def victim(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return x.flatten(1)
+
+    for size in (1, 8, 9):
+        steady(victim)(X[:size])
+    assert seen == [GRANULE, GRANULE, 2 * GRANULE]
+
+
+def test_passes_are_those_asked_for() -> None:
+    passes = Passes()
+    call = steady(lambda x: x.flatten(1).square(), passes=passes)
+    x = X[:5].clone().requires_grad_(True)
+    logits = call(x).logits
+    assert passes == Passes(5, 0)
+    logits[:, 0].sum().backward(retain_graph=True)
+    assert passes == Passes(5, 5)
+    logits[:, 1].sum().backward()
+    assert passes == Passes(5, 10)
+    call(X[:12])
+    with torch.no_grad():
+        call(x)
+    assert passes == Passes(22, 10)
+
+
+@pytest.mark.parametrize("foreign", [False, True])
+def test_each_row_draws_for_itself(foreign: bool) -> None:
+    def noisy(x: Tensor) -> Tensor:
+        noise = torch.rand_like(x) if foreign else uniform(x.shape, x)
+        return (x + noise).flatten(1)
+
+    def answer(rows: Tensor) -> Tensor:
+        with drawing(stream(0, rows, "test")):
+            call = steady(noisy, foreign=foreign)
+            return torch.stack([call(X[rows]).logits, call(X[rows]).logits], 1)
+
+    whole = answer(torch.arange(64))
+    assert not torch.equal(whole[:, 0], whole[:, 1])
+    assert torch.equal(answer(torch.arange(10, 23)), whole[10:23])
+    assert torch.equal(answer(torch.tensor([63])), whole[63:])
+
+
+def test_lean_is_a_frozen_copy(model: nn.Module) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    twin = lean(model)
+    assert not any(p.requires_grad for p in twin.parameters())
+    assert all(p.requires_grad for p in model.parameters())
+    assert torch.allclose(twin(X), model(X), atol=1e-6)
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_bfloat16_rounds_and_returns_float32(model: nn.Module) -> None:
+    exact, rounded = model(X), bfloat16(lambda x: Output(model(x), model(x)[:, 0]))(X)
+    assert isinstance(rounded, Output)
+    assert rounded.reject is not None
+    assert rounded.logits.dtype == rounded.reject.dtype == torch.float32
+    assert torch.equal(rounded.logits, rounded.logits.bfloat16().float())
+    assert 0 < (rounded.logits - exact).abs().max() < 0.02
+    assert torch.equal(rounded.reject, rounded.logits[:, 0])
