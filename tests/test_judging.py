@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.attacks.problem import Problem
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import latent, pgd
-from unmask.attacks.problem import Problem
 from unmask.gradients.bpda import bypass
 from unmask.gradients.spaces import Latent
 from unmask.judging import BadAnswer, Judge
 from unmask.losses import margin
-from unmask.randomness import stream, uniform
+from unmask.randomness import Stream, stream, uniform
 from unmask.threats import L1, L2, Linf, Threat
 from unmask.types import Output
 
 
-def keys(n: int, purpose: str = "judge"):
+def keys(n: int, purpose: str = "judge") -> Stream:
     return stream(0, range(n), purpose)
 
 
@@ -110,21 +110,17 @@ def test_an_attack_that_selects_its_draws_gains_nothing_on_fresh_ones() -> None:
     n, p = 500, 0.7
     x, y = torch.rand(n, 1, 2, 2), torch.zeros(n, dtype=torch.long)
     judge = Judge(coin(p), Linf(0.1))
-    own = keys(n, "selection")
-
-    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        return judge.broken(x_adv, x[rows], y[rows], own.select(rows).fold(when))
-
     chosen: list[Tensor] = []
-    for attack in (pgd(8, margin), RandomSearch(10)):
+    for attack in (pgd(50, margin), RandomSearch(50)):
         fallen = torch.zeros(n, dtype=torch.bool)
 
-        def watched(rows: Tensor, x_adv: Tensor, when: int, fallen: Tensor = fallen) -> Tensor:
-            verdict = broken(rows, x_adv, when)
+        def broken(rows: Tensor, x_adv: Tensor, when: int, fallen: Tensor = fallen) -> Tensor:
+            own = keys(n, "selection").select(rows).fold(when)
+            verdict = judge.broken(x_adv, x[rows], y[rows], own)
             fallen[rows[verdict]] = True
             return verdict
 
-        chosen.append(attack(Problem(coin(p), x, y, Linf(0.1), keys(n, "attack"), watched)))
+        chosen.append(attack(Problem(coin(p), x, y, Linf(0.1), keys(n, "attack"), broken)))
         assert fallen.double().mean() > 0.9  # on its own draws it seems to break nearly everything
     fresh = Judge(coin(p), Linf(0.1), draws=8)
     for x_adv in chosen:
@@ -245,12 +241,12 @@ def test_a_search_on_the_manifold_breaks_what_hides_behind_a_projection() -> Non
     """
     torch.manual_seed(0)
     basis = torch.linalg.qr(torch.randn(16, 2)).Q
-    generator = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
-    classifier = nn.Sequential(nn.Flatten(), nn.Linear(16, 2))
-    with torch.no_grad():
-        generator[0].weight.copy_(basis), generator[0].bias.fill_(0.5)
-        classifier[1].weight.copy_(torch.stack([-basis[:, 0], basis[:, 0]]))
-        classifier[1].bias.copy_(torch.tensor([1.0, -1.0]) * 0.5 * basis[:, 0].sum())
+    up, down = nn.Linear(2, 16), nn.Linear(16, 2)
+    up.weight.data, up.bias.data = basis, torch.full((16,), 0.5)
+    down.weight.data = torch.stack([-basis[:, 0], basis[:, 0]])
+    down.bias.data = torch.tensor([0.5, -0.5]) * basis[:, 0].sum()
+    generator = nn.Sequential(up, nn.Unflatten(1, (1, 4, 4)))
+    classifier = nn.Sequential(nn.Flatten(), down)
     defense = Purified(OntoPlane(generator, basis), classifier).eval()
     side = torch.tensor([-0.3, 0.3]).repeat(5)
     x = generator(torch.stack([side, torch.linspace(-0.2, 0.2, 10)], 1)).detach()

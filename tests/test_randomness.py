@@ -55,7 +55,11 @@ def test_known_numbers_stay() -> None:
     """Stored results can be repeated only as long as the same keys give the same numbers."""
     keys = stream(0, [0], "test")
     with drawing(keys):
-        assert uniform((1, 3), ZERO.double())[0].tolist() == [0.4499138231887879, 0.9190409295200715, 0.37640753335749844]
+        assert uniform((1, 3), ZERO.double())[0].tolist() == [
+            0.4499138231887879,
+            0.9190409295200715,
+            0.37640753335749844,
+        ]
     assert drawn(keys, normals, 2)[0].tolist() == pytest.approx([-0.12587908, 1.39864941], abs=1e-6)
 
 
@@ -152,6 +156,7 @@ FOREIGN: dict[str, tuple[Draw, str | None]] = {  # continuous ones with the law 
     "bernoulli_": (lambda x: torch.empty_like(x).bernoulli_(0.3), None),
     "bernoulli_ tensor": (lambda x: torch.empty_like(x).bernoulli_(0.3 * x), None),
     "dropout": (lambda x: F.dropout(x, 0.3), None),
+    "native dropout": (lambda x: torch.native_dropout(x, 0.3, True)[0], None),  # what GPUs run
     "dropout2d": (lambda x: F.dropout2d(x.view(len(x), -1, 1, 2), 0.3), None),
     "multinomial": (lambda x: torch.multinomial(x, 2), None),
     "multinomial again": (lambda x: torch.multinomial(x, 4, replacement=True), None),
@@ -192,6 +197,7 @@ def test_foreign_draws_follow_their_law(name: str) -> None:
         ("bernoulli_", {0: 0.7, 1: 0.3}),
         ("bernoulli_ tensor", {0: 0.7, 1: 0.3}),
         ("dropout", {0: 0.3, 1 / 0.7: 0.7}),
+        ("native dropout", {0: 0.3, 1 / 0.7: 0.7}),
         ("dropout2d", {0: 0.3, 1 / 0.7: 0.7}),
     ],
 )
@@ -245,15 +251,15 @@ def test_a_draw_of_another_shape_is_shared(draw: Draw) -> None:
 
 def test_other_generators_are_seeded_inside_and_restored_after() -> None:
     def draw() -> tuple[float, ...]:
-        return random.random(), np.random.rand(), torch.empty(()).cauchy_().item()  # noqa: NPY002
+        return random.random(), np.random.rand(), torch.empty(()).cauchy_().item()
 
     def inside(keys: Stream) -> tuple[float, ...]:
         with drawing(keys, foreign=True):
             return draw()
 
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
     expected = [draw(), draw()]
-    random.seed(5), np.random.seed(5), torch.manual_seed(5)  # noqa: NPY002
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
     got = [draw()]
     first = inside(stream(0, range(24), "test"))
     assert first == inside(stream(0, range(9), "test"))

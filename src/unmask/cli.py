@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -13,12 +14,14 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from unmask.records import Job
+    from unmask.evaluation.plan import Plan
+    from unmask.evaluation.run import Local
+    from unmask.records import Job, Record
 
 __all__ = ["app", "main"]
 
+# Each command imports what it needs, so that help does not wait for torch.
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -32,6 +35,10 @@ Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from i
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time; results do not depend on it.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Folder of weights to use instead of those that ship.")]
+FailUnder = Annotated[
+    float | None,
+    typer.Option("--fail-under", min=0, max=1, help="Exit with 1 if less accuracy than this share is left of a case."),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 
 
@@ -47,39 +54,31 @@ def _unmask() -> None:
 def reproduce(
     suite: Annotated[str | None, typer.Option("--suite", help="All cases of one data set: digits, mnist.")] = None,
     case: Annotated[list[str] | None, typer.Option("--case", help="A case by name; may be repeated.")] = None,
-    n: Annotated[
-        int | None, typer.Option("--n", min=1, help="Test examples; the first n. Default 1000, or all.")
-    ] = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 1000,
     out: Out = Path("runs/reproduce"),
     seed: Seed = 0,
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
     sweep: Annotated[bool, typer.Option(help="Also measure curves over eps, and the controls.")] = True,
+    fail_under: FailUnder = None,
 ) -> None:
     """Attack published defenses and show what is left of them.
 
     Example: [bold]unmask reproduce --case thermometer-mnist --n 200 --out runs/thermometer[/bold]
     """
-    from unmask.cases import CASES, SUITES, find_case
-    from unmask.data import load
-    from unmask.evaluation.plan import describe, plan_case
+    from unmask.cases import SUITES, find_case
+    from unmask.evaluation.plan import plan_case
+    from unmask.evaluation.run import Local
 
     if suite is not None and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
-    names = [*(SUITES[suite] if suite else ()), *(case or ())] or list(SUITES["digits"])
+    names = [*(SUITES[suite] if suite else ()), *(case or ())] or SUITES["digits"]
     cases = [find_case(name) for name in dict.fromkeys(names)]
-    assert set(names) <= set(CASES)
-    jobs: list[Job] = []
-    described = []
-    for chosen in cases:
-        data = load(chosen.data, "test")
-        count = min(n or 1000, len(data))
-        jobs += plan_case(chosen, count, seed, sweep=sweep)
-        described.append({**describe(chosen, data.note), "classes": data.classes})
-    asked = {"command": "reproduce", "cases": [c.name for c in cases], "n": n, "seed": seed, "sweep": sweep}
-    about = {"command": "reproduce", "suite": suite, "n": n, "seed": seed, "cases": described}
-    _run(jobs, out, asked, about, batch_size, device, weights)
+    local = Local(batch_size, device, weights)
+    plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
+    asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
+    _run(plans, out, asked, {"suite": suite}, local, fail_under)
 
 
 @app.command()
@@ -95,23 +94,21 @@ def attack(
     eot: Annotated[int, typer.Option("--eot", min=0, help="Draws per gradient of a random model.")] = 0,
     spsa: Annotated[int, typer.Option("--spsa", min=0, help="Pairs of scores per gradient, instead of autograd.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Gradients, queries or samples per search.")] = 100,
-    restarts: Annotated[int, typer.Option("--restarts", min=1)] = 1,
-    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n.")] = 200,
+    restarts: Annotated[int, typer.Option("--restarts", min=1, help="Searches per example.")] = 1,
+    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
+    fail_under: FailUnder = None,
 ) -> None:
     """Attack any model with the techniques that you choose.
 
     Example: [bold]unmask attack my_model.py:build --data mnist --eps 0.3 --attack apgd --bpda encode=identity[/bold]
     """
-    from unmask.data import load
-    from unmask.evaluation.chosen import chosen
-    from unmask.evaluation.plan import blocks
-    from unmask.evaluation.targets import check_model, find_target
-    from unmask.records import Job, ThreatSpec
+    from unmask.evaluation.plan import plan_attack
+    from unmask.evaluation.run import Local
     from unmask.threats import parse
 
     threat = parse(norm, eps, unit)
@@ -124,35 +121,12 @@ def attack(
         "bpda": bpda or [],
         "straight_through": straight_through,
     }
-    attacker = chosen(options)
-    found = find_target(target, weights=weights)
-    images = load(data, "test")
-    count = min(n, len(images))
-    check_model(found.model, *images.batch(0, min(count, 8)))
-    if attacker.view is not None:
-        attacker.view(found.model)  # names of parts are checked before anything is computed
-    spec = ThreatSpec(threat.norm, threat.eps, threat.unit)
-    role = "plain" if attacker.plain else "adaptive"
-    jobs = [Job(target, data, "clean", spec, seed, a, b, "clean") for a, b in blocks(count)]
-    jobs += [Job(target, data, attack, spec, seed, a, b, role, options) for a, b in blocks(count)]
-    described = {
-        "case": target,
-        "defense": target,
-        "data": data,
-        "kind": "unknown",
-        "threat": {"norm": spec.norm, "eps": spec.eps, "unit": spec.unit},
-        "claimed": None,
-        "published": None,
-        "citation": "",
-        "random": False,
-        "note": images.note,
-        "attacks": {attack: attacker.about},
-        "classes": images.classes,
-    }
-    asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed, "options": options}
-    asked["threat"] = described["threat"]
-    about = {"command": "attack", "suite": None, "n": n, "seed": seed, "cases": [described]}
-    _run(jobs, out, asked, about, batch_size, device, weights)
+    local = Local(batch_size, device, weights)
+    images = local.dataset(data, n)
+    plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
+    asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
+    asked |= {"threat": plan.about["threat"], "options": options}
+    _run([plan], out, asked, {"suite": None}, local, fail_under)
 
 
 @app.command()
@@ -193,30 +167,28 @@ def report(run: Run) -> None:
 
     path = write(run)
     _out.print(summary(run))
-    _out.print(f"Report: {path.resolve()}", soft_wrap=True)
+    _say(f"Report: {path.resolve()}")
 
 
 @app.command()
 def verify(run: Run, batch_size: Batch = 128, device: Device = "cpu", weights: Weights = None) -> None:
-    """Judge every stored adversarial example of a run again, on the original model.
+    """Judge every stored adversarial example of a run again, on the original model; exit with 1 if one differs.
 
     Example: [bold]unmask verify runs/demo[/bold]
     """
     from unmask.evaluation.run import Local
-    from unmask.evaluation.verify import verify as check
+    from unmask.evaluation.store import read_run
+    from unmask.evaluation.verify import verify
 
-    if not (run / "run.json").is_file():
-        raise ValueError(f"{run} holds no run: no run.json in it; give the folder that --out named")
-    failed = count = examples = 0
-    for result in check(run, Local(batch_size, device, weights)):
-        job = result.record.job
-        count, examples = count + 1, examples + len(result.record.examples)
-        if result.problem:
-            failed += 1
-            _out.print(
-                f"[red]FAILED[/red] {job.key} {job.target} {job.attack} {job.start}-{job.stop}: {result.problem}"
-            )
-    _out.print(f"{count} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    used = read_run(run)["asked"].get("weights")
+    checks = []
+    for check in verify(run, Local(batch_size, device, weights or (Path(used) if used else None))):
+        checks.append(check)
+        if check.problem:
+            _say(f"FAILED {check.record}: {check.problem}")
+    failed = sum(check.problem is not None for check in checks)
+    examples = sum(check.examples for check in checks)
+    _say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
     if failed:
         raise typer.Exit(1)
 
@@ -227,110 +199,168 @@ def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, da
 
     Example: [bold]unmask list attacks[/bold]
     """
+    topics = {
+        "cases": _cases,
+        "defenses": _defenses,
+        "attacks": _attacks,
+        "datasets": _datasets,
+        "models": _models,
+    }
+    if what not in topics:
+        raise ValueError(f"nothing to list under {what!r}; there are: {', '.join(topics)}")
+    entries = topics[what]()
+    width = max(map(len, entries))
+    for name, about in entries.items():
+        _say(f"{name:{width}}  {about}")
+
+
+def _cases() -> dict[str, str]:
     from unmask.cases import CASES
-    from unmask.data import describe, names
+
+    return {
+        c.name: f"{c.defense}, {c.kind}; {c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
+        for c in CASES.values()
+    }
+
+
+def _defenses() -> dict[str, str]:
+    from unmask.cases import CASES
+
+    return {c.defense: c.citation for c in CASES.values() if c.defense != "none"}
+
+
+def _attacks() -> dict[str, str]:
     from unmask.evaluation.chosen import ATTACKS
 
-    lists: dict[str, dict[str, str]] = {
-        "cases": {c.name: f"{c.defense}, {c.kind}; {_words(c.threat)}; {c.citation}" for c in CASES.values()},
-        "defenses": {c.defense: c.citation for c in CASES.values() if c.kind != "none" or "train" in c.defense},
-        "attacks": {name: about for name, (about, _) in ATTACKS.items()},
-        "datasets": {name: describe(name) for name in names()},
-        "models": {f"case:{c.name}": c.citation for c in CASES.values()},
+    return {name: setting.about for name, setting in ATTACKS.items()}
+
+
+def _datasets() -> dict[str, str]:
+    from unmask.data import describe, names
+
+    return {name: describe(name) for name in names()}
+
+
+def _models() -> dict[str, str]:
+    """What may be given as a target."""
+    return {f"case:{name}": about for name, about in _cases().items()} | {
+        "path/to/file.py:factory": "your own: a function without arguments that returns an nn.Module",
+        "package.module:factory": "the same, by import",
     }
-    if what not in lists:
-        raise ValueError(f"nothing to list under {what!r}; there are: {', '.join(lists)}")
-    width = max(map(len, lists[what]))
-    for name, about in lists[what].items():
-        _out.print(f"[bold]{name:{width}}[/bold]  {about}", highlight=False)
-
-
-def _words(threat: Any) -> str:
-    return f"{threat.norm} {threat.eps:g} {threat.unit}"
 
 
 def _run(
-    jobs: list[Job],
+    plans: Sequence[Plan],
     out: Path,
     asked: dict[str, Any],
     about: dict[str, Any],
-    batch: int,
-    device: str,
-    weights: Path | None,
+    local: Local,
+    fail_under: float | None,
 ) -> None:
+    """Do what is left to do, render, and hold the accuracy against what was asked for."""
     from unmask.evaluation.environment import environment
-    from unmask.evaluation.run import Local, run
+    from unmask.evaluation.run import run
     from unmask.evaluation.store import Store
     from unmask.report import summary, write
+    from unmask.report.read import RunFolder
+    from unmask.report.table import table
 
-    asked["weights"] = str(weights) if weights else None
-    store = Store(out)
-    store.open(asked, {**about, **environment()})
-    with _progress(jobs) as progress:
-        run(jobs, store, Local(batch, device, weights), progress)
+    asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
+    about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
+    jobs = [job for plan in plans for job in plan.jobs]
+    with Store.open(out, asked, {**about, **environment()}) as store, _progress(jobs) as progress:
+        run(jobs, store, local, progress)
     path = write(out)
     _out.print(summary(out))
-    _out.print(f"Report: {path.resolve()}", soft_wrap=True)
+    _say(f"Report: {path.resolve()}")
+    if fail_under is not None:
+        left = {row.case: row.adaptive or row.plain for row in table(RunFolder.read(out))}
+        under = [f"{name} {a.value:.4g}" for name, a in left.items() if a and a.value < fail_under]
+        if under:
+            raise typer.Exit(_fail(f"accuracy left under {fail_under:g}: {', '.join(under)}", 1))
 
 
 @contextmanager
-def _progress(jobs: list[Job]) -> Iterator[Any]:
-    """A bar that shows examples done, accuracy so far of the attack at work, and time left."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from unmask.records import Record
+def _progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
+    """On a terminal a bar with the accuracy so far and the time left; elsewhere a line per finished attack."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("examples"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(elapsed_when_finished=False),
+        TextColumn("examples, left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
     )
-    scores: dict[tuple[str, str, float, str], list[float]] = {}
-    with Progress(*columns, console=_err, refresh_per_second=4) as bar:
-        task = bar.add_task("starting", total=sum(job.stop - job.start for job in jobs))
+    total = {_label(job): 0 for job in jobs}
+    for job in jobs:
+        total[_label(job)] += job.stop - job.start
+    scores: dict[str, list[float]] = {label: [] for label in total}
+    everything = sum(total.values())
+    with Progress(*columns, console=_err, disable=not _err.is_terminal, speed_estimate_period=86400) as bar:
+        task = bar.add_task("starting", total=everything)
 
         def progress(record: Record, stored: bool) -> None:
-            job = record.job
-            group = scores.setdefault((job.target, job.attack, job.threat.eps, job.role), [])
-            group.extend(example.robust for example in record.examples)
-            so_far = 100 * sum(group) / len(group)
-            name = job.target.removeprefix("case:")
-            bar.update(task, advance=job.stop - job.start, description=f"{name} {job.attack} {so_far:.1f} %")
+            label = _label(record.job)
+            scores[label] += [example.robust for example in record.examples]
+            line = f"{label} {100 * sum(scores[label]) / len(scores[label]):.1f} %"
+            done = sum(map(len, scores.values()))
+            if not stored or done == everything:  # at once: what was stored says nothing of the time left
+                bar.update(task, completed=done, description=line)
+            if not stored and bar.disable and len(scores[label]) == total[label]:
+                _err.print(f"{line} ({total[label]} examples; {done} of {everything})", highlight=False, soft_wrap=True)
 
         yield progress
+
+
+def _label(job: Job) -> str:
+    """What a reader calls the attack that a job is a part of."""
+    at = f" at {job.threat.eps:.4g}" if job.role == "sweep" else ""
+    return f"{job.target.removeprefix('case:')} {job.options.get('control', job.attack)}{at}"
 
 
 def main() -> NoReturn:
     """Run the command line; exit codes: 0 done, 1 check failed, 2 bad input, 130 interrupted."""
     try:
-        code = app(standalone_mode=False) or 0
+        with typer.main.get_command(app).make_context("unmask", sys.argv[1:] or ["--help"]) as context:
+            context.command.invoke(context)
+        sys.stdout.flush()
+        code = 0
+    except typer.Exit as end:
+        code = end.exit_code
     except KeyboardInterrupt:
         code = _fail("interrupted; the same command again continues", 130)
+    except BrokenPipeError:  # whoever read the output has read enough
+        code = _muted(0)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        code = _fail("the disk is full: free some space, then the same command again continues" if full else str(error))
+        code = _muted(_fail(_fault(error)))
     except ValueError as error:
         code = _fail(str(error))
-    except typer.Abort:
-        code = _fail("interrupted; the same command again continues", 130)
     except Exception as error:
-        shown = getattr(error, "format_message", None)
-        if shown is None:
+        usage: Any = error
+        if not hasattr(error, "format_message"):  # of whichever click typer brings
             raise
-        code = _fail(shown() or "unknown command; see `unmask --help`")
-    sys.stdout.flush()
+        command = usage.ctx.command_path if usage.ctx else "unmask"
+        code = _fail(f"{usage.format_message().rstrip('.')}; see `{command} --help`")
     sys.exit(code)
+
+
+def _fault(error: OSError) -> str:
+    """What the system refused, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{error.strerror}: make room, then the same command again continues"
+    return f"{error.filename or 'the system'}: {error.strerror or error}: mend that, then give the same command again"
+
+
+def _muted(code: int) -> int:
+    """Python flushes stdout at exit, and must not fail there once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
+def _say(line: str) -> None:
+    """A line for people and pipes alike, which no width breaks."""
+    print(line)
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -48,7 +48,7 @@ def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = Fals
         if missing:
             fill = torch.arange(size + missing, device=x.device).clamp(max=size - 1)
             x = x[fill]
-            keys = keys and keys.select(fill.to(keys.rows.device))
+            keys = keys and keys.select(fill)
         with drawing(keys, foreign=foreign):
             output = as_output(victim(x))
         if missing:

@@ -47,7 +47,7 @@ class Projection(nn.Module):
         z = self.scale * normal((len(x), self.restarts * self.latent), like=x).view(-1, self.latent)
         with torch.enable_grad():
             z = self._descend(z, wanted, unrolled)
-        errors = self._error(z, wanted).view(len(x), self.restarts)
+        errors = self._error(z, wanted).view(len(x), self.restarts).nan_to_num(torch.inf)  # a descent may diverge
         best = errors.argmin(1) + torch.arange(0, len(z), self.restarts, device=x.device)
         image: Tensor = self.generator(z[best])
         return image

@@ -39,12 +39,8 @@ ATTACKS: dict[str, Setting] = {
     "fgsm": Setting("one step (Goodfellow et al., 2015)", lambda _, __, e: fgsm(estimator=e)),
     "pgd": Setting("projected gradient ascent (Madry et al., 2018)", lambda s, r, e: pgd(s, estimator=e, restarts=r)),
     "mifgsm": Setting("PGD with momentum (Dong et al., 2018)", lambda s, _, e: replace(mifgsm(s), estimator=e)),
-    "cw": Setting(
-        "Carlini & Wagner (2017), within the ball", lambda s, r, e: cw(s, estimator=e, restarts=max(r, 3))
-    ),
-    "apgd": Setting(
-        "Auto-PGD on cross entropy (Croce & Hein, 2020)", lambda s, r, e: APGD(s, estimator=e, restarts=r)
-    ),
+    "cw": Setting("Carlini & Wagner (2017), within the ball", lambda s, r, e: cw(s, estimator=e, restarts=max(r, 3))),
+    "apgd": Setting("Auto-PGD on cross entropy (Croce & Hein, 2020)", lambda s, r, e: APGD(s, estimator=e, restarts=r)),
     "apgd-dlr": Setting("Auto-PGD on DLR", lambda s, r, e: APGD(s, dlr, e, r)),
     "apgd-targeted": Setting("Auto-PGD on DLR, nine targets", lambda s, r, e: APGD(s, targeted_dlr, e, r, targets=9)),
     "square": Setting(

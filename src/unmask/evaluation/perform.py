@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from unmask.attacks.problem import Attack, Problem
 from unmask.cases import Attacker
 from unmask.data import Dataset
+from unmask.evaluation.chosen import BUILT_IN, chosen
 from unmask.evaluation.targets import Target
-from unmask.judging import Judge, Verdict
-from unmask.randomness import stream
+from unmask.gradients.bpda import View
+from unmask.judging import BadAnswer, Judge, Verdict
 from unmask.records import Example, Job, Record
 from unmask.threats import parse
-from unmask.types import Victim
-from unmask.victims import Passes, bfloat16, lean, steady
+from unmask.trials import Trial, trial, verdicts
+from unmask.types import Output, as_output
+from unmask.victims import Passes
 
 __all__ = ["Outcome", "judged", "perform"]
 
@@ -38,23 +40,20 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
 
     ``batch`` bounds memory alone: records do not depend on it. Randomness is keyed by the job's seed,
     the example's position and the purpose, so that they do not depend on the job's range either.
+
+    Raises ValueError for an attack that there is not, and for answers that cannot be judged.
     """
     started = time.monotonic()
-    judge = _judge(job, target, device)
-    model = target.model
-    passes = Passes()
-    attacker = target.attackers.get(job.attack)
-    attack = attacker.make(model) if attacker else None
-    view = _view(model, attacker, target.foreign, passes) if attacker else steady(model)
-    exact = steady(model, passes=passes, foreign=target.foreign)
+    judge, search = _judge(job, target), _search(job, target)
     examples: list[Example] = []
     candidates = []
-    for start in range(job.start, job.stop, batch):
-        index = torch.arange(start, min(start + batch, job.stop))
-        x, y = (t.to(device) for t in data.floats(index))
-        x_adv = x if attack is None else _attack(attack, view, exact, judge, job.seed, index, x, y)
-        examples += _examples(judge, job.seed, index, x_adv, x, y)
-        candidates.append(x_adv.cpu())
+    passes = Passes()
+    for index, x, y in _batches(job, data, batch, device):
+        found = search(judge, index, x, y)
+        examples += _examples(index, y, found.verdict, found.selection)
+        candidates.append(found.x_adv.cpu())
+        passes.forwards += found.passes.forwards
+        passes.backwards += found.passes.backwards
     record = Record(
         job=job,
         examples=tuple(examples),
@@ -64,79 +63,101 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
         judged=judge.passes.forwards,
         seconds=time.monotonic() - started,
     )
-    pictures = torch.arange(job.start, min(job.start + PICTURES, job.stop))
     tensors = {
         "x_adv": torch.cat(candidates),
-        "index": torch.tensor([e.index for e in examples]),
-        "label": torch.tensor([e.label for e in examples]),
-        "clean": data.floats(pictures)[0],
+        "index": torch.arange(job.start, job.stop),
+        "label": data.labels[job.start : job.stop],
+        "clean": data.batch(job.start, min(job.start + PICTURES, job.stop))[0],
     }
     return Outcome(record, tensors)
 
 
 def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, device: str) -> tuple[Example, ...]:
     """The verdicts of a job on candidates that were stored, as :func:`perform` would give them."""
-    judge = _judge(job, target, device)
+    judge = _judge(job, target)
     examples: list[Example] = []
-    for start in range(job.start, job.stop, batch):
-        index = torch.arange(start, min(start + batch, job.stop))
-        x, y = (t.to(device) for t in data.floats(index))
-        examples += _examples(judge, job.seed, index, x_adv[index - job.start].to(device), x, y)
+    for index, x, y in _batches(job, data, batch, device):
+        stored = x_adv[index - job.start].to(device)
+        examples += _examples(index, y, *verdicts(judge, stored, x, y, index, job.seed))
     return tuple(examples)
 
 
-def _judge(job: Job, target: Target, device: str) -> Judge:
+Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
+"""A judge, positions (B,), images (B, C, H, W), labels (B,) -> what came of them."""
+
+
+def _search(job: Job, target: Target) -> Search:
+    if job.role == "clean":
+        return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
+    attacker = _attacker(job, target)
+    attack = attacker.make(target.model)
+    model, view, low = _Answering(target.model), _answering(attacker.view), attacker.low_precision
+    return lambda judge, index, x, y: trial(
+        judge, model, attack, x, y, view=view, low_precision=low, index=index, seed=job.seed
+    )
+
+
+def _attacker(job: Job, target: Target) -> Attacker:
+    """The one that the job describes, or the target's or a built-in one of that name."""
+    if "attack" in job.options:
+        return chosen(job.options)
+    known = {**BUILT_IN, **target.attackers}
+    if job.attack not in known:
+        raise ValueError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
+    return known[job.attack]
+
+
+class _Answering(nn.Module):
+    """A search passes over NaN as if the defense stood there; an image in the box deserves an answer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Output:
+        answer = as_output(self.model(x))
+        bad = ~answer.logits.isfinite().all(1)
+        if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
+            raise BadAnswer("the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]")
+        return answer
+
+
+def _answering(view: View | None) -> View:
+    """The same view of a model that is inside an :class:`_Answering`."""
+
+    def answering(outer: nn.Module) -> nn.Module:
+        model = outer.get_submodule("model")
+        return _Answering(model if view is None else view(model))
+
+    return answering
+
+
+def _judge(job: Job, target: Target) -> Judge:
     threat = parse(job.threat.norm, job.threat.eps, job.threat.unit)
-    return Judge(target.model.to(device), threat, target.draws, target.foreign)
+    return Judge(target.model, threat, target.draws, target.foreign)
 
 
-def _view(model: nn.Module, attacker: Attacker, foreign: bool, passes: Passes) -> Victim:
-    module = lean(model)
-    if attacker.view is not None:
-        module = attacker.view(module)
-    return steady(bfloat16(module) if attacker.low_precision else module, passes=passes, foreign=foreign)
+def _batches(job: Job, data: Dataset, batch: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Positions (on the CPU), images and labels of a job, ``batch`` at a time."""
+    for index in torch.arange(job.start, job.stop).split(batch):
+        x, y = data.floats(index)
+        yield index, x.to(device), y.to(device)
 
 
-def _attack(
-    attack: Attack,
-    view: Victim,
-    exact: Victim,
-    judge: Judge,
-    seed: int,
-    index: Tensor,
-    x: Tensor,
-    y: Tensor,
-) -> Tensor:
-    """Candidates for one batch. Examples that are wrong without an attack are left as they are."""
-    screen = stream(seed, index, "screen")
-
-    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        return judge.broken(x_adv, x[rows], y[rows], screen.select(rows.cpu()).fold(when))
-
-    problem = Problem(view, x, y, judge.threat, stream(seed, index, "attack"), broken, exact)
-    rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
-    x_adv = x.clone()
-    if len(rows):
-        x_adv[rows] = attack(problem.subset(rows))
-    return x_adv
+def _examples(index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
+    return [_example(scored, selection, row, int(index[row]), int(y[row])) for row in range(len(y))]
 
 
-def _examples(judge: Judge, seed: int, index: Tensor, x_adv: Tensor, x: Tensor, y: Tensor) -> list[Example]:
-    verdict = judge.verdict(x_adv, x, y, stream(seed, index, "score"))
-    screened = verdict if judge.draws == 1 else judge.verdict(x_adv, x, y, stream(seed, index, "select"))
-    return [_example(verdict, screened, row, int(index[row]), int(y[row])) for row in range(len(x))]
-
-
-def _example(verdict: Verdict, screened: Verdict, row: int, index: int, label: int) -> Example:
-    stands = verdict.stands[:, row] | ~verdict.feasible[row]
+def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: int) -> Example:
+    stands = scored.stands[:, row] | ~scored.feasible[row]
     return Example(
         index=index,
         label=label,
-        predicted=int(verdict.predicted[0, row]),
-        robust=float(verdict.robust[row]),
+        predicted=int(scored.predicted[0, row]),
+        robust=float(scored.robust[row]),
         one_shot=bool(stands[0]),
         always=bool(stands.all()),
-        screened=float(screened.robust[row]),
-        distance=float(verdict.distance[row]),
-        refused=bool(verdict.refused[0, row]),
+        screened=float(selection.robust[row]),
+        distance=float(scored.distance[row]),
+        refused=bool(scored.refused[0, row]),
     )

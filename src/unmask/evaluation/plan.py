@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from unmask.cases import Case
+from unmask.cases import Attacker, Case
+from unmask.data import Dataset
+from unmask.evaluation.chosen import chosen
+from unmask.evaluation.targets import Target
 from unmask.records import Job, ThreatSpec
+from unmask.threats import Threat
 
-__all__ = ["BLOCK", "blocks", "describe", "plan_case"]
+__all__ = ["BLOCK", "Plan", "blocks", "plan_attack", "plan_case"]
 
 BLOCK = 128
 """Examples of a job: what an interruption can lose, and what a worker does at a time."""
@@ -19,34 +24,83 @@ SWEEP = (0.25, 0.5, 0.75, 1.5)
 SWEEP_EXAMPLES = 64
 
 
-def plan_case(case: Case, n: int, seed: int, *, sweep: bool = True) -> list[Job]:
-    """The jobs of a case on the first ``n`` test examples (fewer where the case is too slow).
+@dataclass(frozen=True)
+class Plan:
+    """The jobs on one target, and what a report has to know of it, as plain data."""
+
+    jobs: tuple[Job, ...]
+    about: Mapping[str, Any]
+
+
+def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = True) -> Plan:
+    """A case on the first ``n`` test examples (fewer where there are fewer, or it is too slow for more).
 
     First the clean accuracy, then the plain and the adaptive attacks, then the controls (random noise
-    in the ball; the adaptive attack without a bound) and the curves, both on fewer examples.
+    in the ball; the last adaptive attack without a bound) and the curves, both on fewer examples.
     """
-    n = n if case.most is None else min(n, case.most)
-    spec = ThreatSpec(case.threat.norm, case.threat.eps, case.threat.unit)
+    n = min(n, len(data), case.most or n)
+    spec = _spec(case.threat)
 
     def jobs(attack: str, role: str, threat: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
         for start, stop in blocks(count):
             yield Job(f"case:{case.name}", case.data, attack, threat, seed, start, stop, role, options)
 
-    planned = list(jobs("clean", "clean", spec, n))
+    planned = [*jobs("clean", "clean", spec, n)]
     for name, attacker in case.attackers.items():
-        planned += jobs(name, "plain" if attacker.plain else "adaptive", spec, n)
-    if not sweep:
-        return planned
-    few = min(n, SWEEP_EXAMPLES)
-    plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
-    adaptive = list(case.attackers)[-1]
-    planned += jobs("noise", "control", spec, few)
-    planned += jobs(adaptive, "control", _unbounded(spec), few, control="unbounded")
-    for share in SWEEP:
-        threat = ThreatSpec(spec.norm, spec.eps * share, spec.unit)
-        planned += jobs(plain, "sweep", threat, few, base="plain")
-        planned += jobs(adaptive, "sweep", threat, few, base="adaptive")
-    return planned
+        planned += jobs(name, _role(attacker), spec, n)
+    if sweep:
+        few = min(n, SWEEP_EXAMPLES)
+        plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
+        adaptive = list(case.attackers)[-1]
+        planned += jobs("noise", "control", spec, few)
+        planned += jobs(adaptive, "control", ThreatSpec(spec.norm, 1.0, "rms"), few, control="unbounded")
+        for share in SWEEP:
+            threat = ThreatSpec(spec.norm, spec.eps * share, spec.unit)
+            planned += jobs(plain, "sweep", threat, few, base="plain")
+            planned += jobs(adaptive, "sweep", threat, few, base="adaptive")
+    about = {
+        "case": case.name,
+        "defense": case.defense,
+        "kind": case.kind,
+        "claimed": case.claimed,
+        "published": case.published,
+        "citation": case.citation,
+        "random": case.draws > 1,
+        "note": case.note,
+        "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
+        **_on(data, n, spec),
+    }
+    return Plan(tuple(planned), about)
+
+
+def plan_attack(
+    name: str, target: Target, data: Dataset, threat: Threat, n: int, seed: int, options: Mapping[str, Any]
+) -> Plan:
+    """The attack that ``options`` describe, on a target of any kind, on the first ``n`` test examples.
+
+    Raises ValueError where :func:`chosen` does, and for a part that the model does not have.
+    """
+    attacker = chosen(options)
+    if attacker.view is not None:
+        attacker.view(target.model)
+    n, spec, attack = min(n, len(data)), _spec(threat), options["attack"]
+    jobs = [Job(name, data.name, "clean", spec, seed, start, stop, "clean") for start, stop in blocks(n)]
+    jobs += [
+        Job(name, data.name, attack, spec, seed, start, stop, _role(attacker), options) for start, stop in blocks(n)
+    ]
+    about = {
+        "case": name,
+        "defense": name,
+        "kind": "unknown",
+        "claimed": None,
+        "published": None,
+        "citation": "",
+        "random": target.draws > 1,
+        "note": "",
+        "attacks": {attack: attacker.about},
+        **_on(data, n, spec),
+    }
+    return Plan(tuple(jobs), about)
 
 
 def blocks(n: int) -> Iterator[tuple[int, int]]:
@@ -59,23 +113,13 @@ def blocks(n: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK, n)
 
 
-def _unbounded(spec: ThreatSpec) -> ThreatSpec:
-    """A ball that holds the whole box, whatever the unit: relative to nothing smaller than a pixel."""
-    return ThreatSpec("linf", 1.0, "raw") if spec.norm == "linf" else ThreatSpec(spec.norm, math.inf, "raw")
+def _on(data: Dataset, n: int, spec: ThreatSpec) -> dict[str, Any]:
+    return {"data": data.name, "data_note": data.note, "classes": data.classes, "n": n, "threat": asdict(spec)}
 
 
-def describe(case: Case, of_data: str) -> dict[str, object]:
-    """What a report has to know of a case, as plain data; ``of_data`` is the note of its data set."""
-    return {
-        "case": case.name,
-        "defense": case.defense,
-        "data": case.data,
-        "kind": case.kind,
-        "threat": {"norm": case.threat.norm, "eps": case.threat.eps, "unit": case.threat.unit},
-        "claimed": case.claimed,
-        "published": case.published,
-        "citation": case.citation,
-        "random": case.draws > 1,
-        "note": "; ".join(filter(None, (of_data, case.note))),
-        "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
-    }
+def _role(attacker: Attacker) -> str:
+    return "plain" if attacker.plain else "adaptive"
+
+
+def _spec(threat: Threat) -> ThreatSpec:
+    return ThreatSpec(threat.norm, threat.eps, threat.unit)

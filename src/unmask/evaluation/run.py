@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from unmask.data import Dataset, load
-from unmask.evaluation.chosen import BUILT_IN, chosen
+import torch
+
+from unmask.data import DataError, Dataset, load
 from unmask.evaluation.perform import Outcome, perform
 from unmask.evaluation.store import Store, pack
-from unmask.evaluation.targets import Target, find_target, is_random
+from unmask.evaluation.targets import Target, find_target
 from unmask.records import Job, Record
 
 __all__ = ["Executor", "Local", "Progress", "run"]
@@ -21,50 +23,67 @@ Progress = Callable[[Record, bool], None]
 
 
 class Executor(Protocol):
-    """Does jobs, in any order, anywhere."""
+    """Does jobs, in any order, anywhere; ValueError, of one line, ends the run."""
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]: ...
 
 
 @dataclass
 class Local:
-    """Does jobs one after the other in this process; models and data are loaded once."""
+    """Does jobs one after the other in this process; models and data are loaded once.
+
+    Args:
+        batch: images at a time, which bounds memory; no result depends on it.
+        device: as torch names it; ValueError where there is no such device.
+        weights: folder of the cases' weights; None for those that ship.
+    """
 
     batch: int = 128
     device: str = "cpu"
     weights: Path | None = None
-    targets: dict[str, Target] = field(default_factory=dict)
-    data: dict[str, Dataset] = field(default_factory=dict)
+    _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
+    _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            torch.zeros(1, device=self.device).item()
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"device {self.device!r} is not usable ({_first_line(error)}): try --device cpu"
+            ) from error
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        jobs = list(jobs)
-        for job in jobs:
-            most = max(other.stop for other in jobs if other.data == job.data)
-            yield perform(job, self.target(job), self.dataset(job.data, most), batch=self.batch, device=self.device)
+        return map(self.do, jobs)
+
+    def do(self, job: Job) -> Outcome:
+        """One job; whatever goes wrong in the target's code is a ValueError that names job and error."""
+        data = self.dataset(job.data, job.stop)
+        target = self.target(job.target, data)
+        try:
+            return perform(job, target, data, batch=self.batch, device=self.device)
+        except ValueError as error:
+            raise ValueError(f"{job.target} under {job.attack}: {error}") from error
+        except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
+            where = f"{Path(frame.filename).name}:{frame.lineno}"
+            what = f"{type(error).__name__} at {where}: {_first_line(error)}"
+            raise ValueError(f"{job.target} under {job.attack} fails with {what}") from error
 
     def dataset(self, name: str, n: int) -> Dataset:
-        """The first ``n`` test examples."""
-        if name not in self.data or len(self.data[name]) < n:
-            self.data[name] = load(name, "test", n=n)
-        return self.data[name]
+        """At least the first ``n`` test examples, or all where there are fewer."""
+        if name not in self._data or len(self._data[name]) < n:
+            try:
+                self._data[name] = load(name, "test", n=n)
+            except DataError:
+                self._data[name] = load(name, "test")
+        return self._data[name]
 
-    def target(self, job: Job) -> Target:
-        """The target of a job, with the attack that its options describe."""
-        if job.target not in self.targets:
-            self.targets[job.target] = self._prepare(job)
-        target = self.targets[job.target]
-        attackers = {**BUILT_IN, **target.attackers}
-        if "attack" in job.options:
-            attackers[job.attack] = chosen(job.options)
-        return Target(target.model, attackers, target.draws, target.foreign)
-
-    def _prepare(self, job: Job) -> Target:
-        target = find_target(job.target, weights=self.weights)
-        if job.target.startswith("case:"):
-            return target
-        x, _ = self.dataset(job.data, job.stop).batch(job.start, min(job.stop, job.start + 8))
-        random = is_random(target.model, x)
-        return Target(target.model, target.attackers, 16 if random else 1, random)
+    def target(self, name: str, data: Dataset) -> Target:
+        """The target of that name, tried on the first examples of ``data``."""
+        if name not in self._targets:
+            self._targets[name] = find_target(name, data, device=self.device, weights=self.weights)
+        return self._targets[name]
 
 
 def run(jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress) -> None:
@@ -75,3 +94,7 @@ def run(jobs: Sequence[Job], store: Store, executor: Executor, progress: Progres
             progress(done[job.key], True)
     for outcome in executor.map([job for job in jobs if job.key not in done]):
         progress(store.add(outcome.record, pack(outcome.tensors)), False)
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")

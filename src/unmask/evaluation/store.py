@@ -44,7 +44,8 @@ class Store:
                 if before != (now := json.loads(json.dumps(asked))):
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
             else:
-                _write(folder / "run.json", json.dumps({"schema": RUN_SCHEMA, "asked": asked, **about}, indent=1).encode())
+                run = {"schema": RUN_SCHEMA, "asked": asked, **about}
+                _write(folder / "run.json", json.dumps(run, indent=1).encode())
             _drop_torn_line(folder / "records.jsonl")
             yield cls(folder)
 
@@ -83,11 +84,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         run = json.loads(path.read_bytes())
         if run["schema"] != RUN_SCHEMA:
             raise ValueError(f"version {run['schema']!r}, this program reads {RUN_SCHEMA!r}")
-        return {"asked": {}, **run}
+        if not isinstance(run["asked"], dict):
+            raise TypeError("nothing was asked")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}): start the run again in a new folder") from error
+        raise ValueError(f"{path} is damaged ({error!r}): start the run again in a new folder") from error
+    return dict(run)
 
 
 def read_lines(folder: Path) -> list[str]:
@@ -99,8 +102,8 @@ def read_lines(folder: Path) -> list[str]:
 def _drop_torn_line(path: Path) -> None:
     """What follows must not be glued to a line without its end."""
     raw = path.read_bytes() if path.exists() else b""
-    if not raw.endswith(b"\n"):
-        os.truncate(path, raw.rfind(b"\n") + 1) if raw else None
+    if raw and not raw.endswith(b"\n"):
+        os.truncate(path, raw.rfind(b"\n") + 1)
 
 
 @contextmanager
@@ -108,10 +111,11 @@ def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it whatever becomes of the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is at work in {folder}: wait, or choose another --out") from error
         yield
-    except BlockingIOError as error:
-        raise ValueError(f"another process is at work in {folder}: wait for it, or choose another --out") from error
     finally:
         os.close(handle)
 

@@ -55,7 +55,7 @@ class EOT:
             goal = self.samples if self.signal is None else min(self.samples, max(4, 2 * drawn))
             while drawn < goal:
                 times = max(1, min(goal - drawn, self.batch // len(active)))
-                with drawing(keys and keys.select(active.to(keys.rows.device)).repeat(times, first=drawn)):
+                with drawing(keys and keys.select(active).repeat(times, first=drawn)):
                     v, g = self.inner(
                         objective, z[active].repeat(times, *[1] * (z.ndim - 1)), rows[active].repeat(times)
                     )

@@ -50,8 +50,7 @@ class SPSA:
     def __post_init__(self) -> None:
         if self.samples < 1 or self.batch < 1 or self.sigma <= 0:
             raise ValueError(
-                "SPSA needs samples >= 1, batch >= 1 and sigma > 0, "
-                f"not {self.samples}, {self.batch} and {self.sigma}"
+                f"SPSA needs samples >= 1, batch >= 1 and sigma > 0, not {self.samples}, {self.batch} and {self.sigma}"
             )
 
     def __call__(self, objective: Objective, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:

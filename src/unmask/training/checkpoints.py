@@ -22,10 +22,10 @@ class Checkpoints:
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        asked = folder / "settings.json"
-        if asked.exists() and json.loads(asked.read_text()) != settings:
+        asked, text = folder / "settings.json", json.dumps(settings, indent=1)
+        if asked.exists() and json.loads(asked.read_text()) != json.loads(text):
             raise ValueError(f"{folder} holds a training run with other settings: choose another folder or remove it")
-        asked.write_text(json.dumps(settings, indent=1))
+        asked.write_text(text)
 
     def load(self) -> dict[str, Any] | None:
         """The last state saved, or None."""

@@ -115,4 +115,4 @@ def _critic_step(
     optimizer.zero_grad(set_to_none=True)
     (weight * penalty - gap).backward()
     optimizer.step()
-    return gap.item()
+    return float(gap.detach())

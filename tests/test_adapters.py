@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.adapters import attackable
-from unmask.gradients.bpda import bpda
+from unmask.gradients.bpda import View, bpda
 from unmask.gradients.straight_through import straight_through
 from unmask.types import Output
 
@@ -25,8 +25,13 @@ class Noise(nn.Module):
 
 @pytest.fixture
 def rounded() -> nn.Module:
+    """Class 1 where w (x - 1/2) > 0, for one w."""
     torch.manual_seed(0)
-    return nn.Sequential(Round(), nn.Flatten(), nn.Linear(16, 2))
+    linear = nn.Linear(16, 2)
+    with torch.no_grad():
+        linear.weight[1] = -linear.weight[0]
+        linear.bias.copy_(-0.5 * linear.weight.sum(1))
+    return nn.Sequential(Round(), nn.Flatten(), linear)
 
 
 def by_pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
@@ -40,7 +45,7 @@ def by_pgd(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Tensor:
 
 
 @pytest.mark.parametrize("view", [bpda("0"), straight_through])
-def test_another_librarys_attack_breaks_what_it_cannot_break_alone(rounded: nn.Module, view) -> None:
+def test_another_librarys_attack_breaks_what_it_cannot_break_alone(rounded: nn.Module, view: View) -> None:
     x = torch.rand(32, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     y = rounded(x).argmax(1)
     assert torch.equal(by_pgd(rounded, x, y, 0.3), x)  # no gradient, no step
@@ -52,12 +57,13 @@ def test_another_librarys_attack_breaks_what_it_cannot_break_alone(rounded: nn.M
 
 
 def test_without_a_view_it_is_the_model() -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    linear = nn.Linear(4, 3)
+    model = nn.Sequential(nn.Flatten(), linear)
     x = torch.rand(2, 1, 2, 2, requires_grad=True)
     module = attackable(model)
     (gradient,) = torch.autograd.grad(module(x)[:, 0].sum(), x)
     assert torch.equal(module(x), model(x))
-    assert torch.equal(gradient.flatten(1), model[1].weight[:1].expand(2, 4))
+    assert torch.equal(gradient.flatten(1), linear.weight[:1].expand(2, 4))
     assert not module.training
 
 

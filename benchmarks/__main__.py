@@ -1,0 +1,5 @@
+"""Runs the benchmarks there are."""
+
+from benchmarks import overhead
+
+overhead.main()

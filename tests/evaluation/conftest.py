@@ -1,0 +1,138 @@
+"""A model in a file of its own, as users have, and runs of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unmask.evaluation.plan import Plan, plan_attack
+from unmask.evaluation.run import Local, run
+from unmask.evaluation.store import Store
+from unmask.threats import Linf
+
+MODELS = '''
+import torch
+import torch.nn.functional as F
+from torch import nn
+from unmask.data import load
+
+
+class Linear(nn.Module):
+    """Distance to the mean image of each class, which is linear in the image: no training, 90 % accuracy."""
+
+    def __init__(self, before):
+        super().__init__()
+        x, y = load("digits", "train").batch()
+        mean = torch.stack([x[y == k].mean(0).flatten() for k in range(10)])
+        self.before = before
+        self.part = nn.Identity()
+        self.read = nn.Linear(64, 10)
+        self.read.weight.data, self.read.bias.data = 2 * mean, -(mean ** 2).sum(1)
+
+    def forward(self, x):
+        return self.read(self.part(self.before(x)).flatten(1))
+
+
+class Noise(nn.Module):
+    def forward(self, x):
+        return F.dropout(x + 0.1 * torch.rand_like(x), 0.1, training=True)
+
+
+class Round(nn.Module):
+    def forward(self, x):
+        return (x * 4).round() / 4
+
+
+def linear():
+    return Linear(nn.Identity()).eval()
+
+
+def noisy():
+    return Linear(Noise()).eval()
+
+
+def rounded():
+    return Linear(Round()).eval()
+'''
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the factories ``linear``, ``noisy`` (draws by torch's own functions) and ``rounded``."""
+    path = tmp_path_factory.mktemp("models") / "models.py"
+    path.write_text(MODELS)
+    return path
+
+
+Plans = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan(models: Path) -> Plans:
+    """The jobs of a short attack on the first ``n`` digits; a factory of ``models``, or any other target."""
+
+    def plan(factory: str, n: int, **options: Any) -> Plan:
+        name = factory if ":" in factory else f"{models}:{factory}"
+        local = Local()
+        data = local.dataset("digits", n)
+        settings = {"attack": "apgd", "steps": 8, "restarts": 1, **options}
+        return plan_attack(name, local.target(name, data), data, Linf(0.1), n, 0, settings)
+
+    return plan
+
+
+Runs = Callable[..., Path]
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Runs:
+    """Does a plan in a new folder."""
+    count = 0
+
+    def done(plan: Plan, local: Local | None = None) -> Path:
+        nonlocal count
+        count += 1
+        folder = tmp_path / f"run{count}"
+        with Store.open(folder, {"weights": None}, {"cases": [plan.about]}) as store:
+            run(plan.jobs, store, local or Local(), lambda record, stored: None)
+        return folder
+
+    return done
+
+
+Results = Callable[[Path], dict[str, dict[str, Any]]]
+
+
+@pytest.fixture
+def results() -> Results:
+    """All that a run recorded but how long it took, by job; the hash of each file of examples is in it."""
+
+    def results(folder: Path) -> dict[str, dict[str, Any]]:
+        records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+        found = {r["key"]: {name: value for name, value in r.items() if name != "seconds"} for r in records}
+        assert len(found) == len(records), "a job was done twice"
+        return found
+
+    return results
+
+
+Candidates = Callable[[Path, str], Tensor]
+
+
+@pytest.fixture
+def candidates(results: Results) -> Candidates:
+    """The adversarial examples of an attack, in the order of the data set."""
+
+    def candidates(folder: Path, attack: str) -> Tensor:
+        mine = [r for r in results(folder).values() if r["job"]["attack"] == attack]
+        mine.sort(key=lambda r: int(r["job"]["start"]))
+        return torch.cat([load_file(folder / r["file"])["x_adv"] for r in mine])
+
+    return candidates

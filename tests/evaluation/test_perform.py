@@ -1,0 +1,105 @@
+"""One job against what is known of a linear model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.data import load
+from unmask.evaluation.perform import judged, perform
+from unmask.evaluation.targets import Target
+from unmask.judging import BadAnswer
+from unmask.records import Job, ThreatSpec
+
+DATA = load("digits", n=40)
+
+
+class Halves(nn.Module):
+    """Two classes: whether the lower half of the image is brighter; the label is what the parity makes it."""
+
+    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor] = lambda x, logits: logits) -> None:
+        super().__init__()
+        self.answer = answer
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = (x[:, :, 4:] - x[:, :, :4]).flatten(1).sum(1)
+        return self.answer(x, torch.stack([-half, half, *[half * 0 - 1e3] * 8], 1))
+
+
+def job(attack: str = "pgd", role: str = "plain", eps: float = 0.05, **options: Any) -> Job:
+    named = {"attack": attack, "steps": 3, "restarts": 1, **options} if role != "clean" else {}
+    return Job("halves", "digits", attack, ThreatSpec("linf", eps), 0, 0, 40, role, named)
+
+
+def test_verdicts_are_those_of_the_closed_form() -> None:
+    """Bounded by eps in each of 64 pixels, the difference of the halves falls by 64 eps, but for the box."""
+    x, y = DATA.batch()
+    half = (x[:, :, 4:] - x[:, :, :4]).flatten(1).sum(1)
+    right = (half > 0).long() == y
+    toward = torch.where((y == 1)[:, None, None, None], 1.0, -1.0)
+    sign = torch.cat([torch.full((4, 8), 1.0), torch.full((4, 8), -1.0)]) * toward
+    worst = (x + 0.05 * sign).clamp(0, 1)
+    fallen = ((worst[:, :, 4:] - worst[:, :, :4]).flatten(1).sum(1) > 0).long() != y
+    outcome = perform(job(), Target(Halves()), DATA)
+    assert [e.robust == 1 for e in outcome.record.examples] == (right & ~fallen).tolist()
+    assert 0 < int((right & fallen).sum()) < int(right.sum())
+    assert [e.label for e in outcome.record.examples] == y.tolist()
+
+
+def test_examples_that_are_wrong_are_left_as_they_are() -> None:
+    clean = perform(job("clean", "clean"), Target(Halves()), DATA)
+    assert torch.equal(clean.tensors["x_adv"], DATA.batch()[0])
+    assert (clean.record.forwards, clean.record.backwards, clean.record.judged) == (0, 0, 40)
+    attacked = perform(job(eps=1.0), Target(Halves()), DATA)
+    wrong = [e.index for e in clean.record.examples if e.robust == 0]
+    assert wrong
+    assert torch.equal(attacked.tensors["x_adv"][wrong], DATA.batch()[0][wrong])
+    assert {e.distance for e in attacked.record.examples if e.index in wrong} == {0.0}
+    assert not any(e.robust for e in attacked.record.examples)
+
+
+def test_what_is_stored() -> None:
+    some = replace(job(), start=10, stop=30)
+    tensors = perform(some, Target(Halves()), DATA, batch=7).tensors
+    assert tensors["index"].tolist() == list(range(10, 30))
+    assert torch.equal(tensors["label"], DATA.labels[10:30])
+    assert torch.equal(tensors["clean"], DATA.batch(10, 18)[0])
+    whole = perform(job(), Target(Halves()), DATA)
+    assert torch.equal(tensors["x_adv"], whole.tensors["x_adv"][10:30])
+    again = judged(some, Target(Halves()), DATA, tensors["x_adv"], 9, "cpu")
+    assert again == whole.record.examples[10:30]
+
+
+def test_passes_are_counted() -> None:
+    """Early stopping off the table: nothing falls at eps = 0, so each step of each right example is one pass."""
+    record = perform(job(eps=0.0), Target(Halves()), DATA, batch=16).record
+    right = sum(e.robust == 1 for e in record.examples)
+    assert record.backwards == 3 * right
+    assert record.forwards >= record.backwards
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("attack", ["pgd", "apgd", "square", "random"])
+def test_bad_logits_under_attack_are_no_robustness(attack: str, bad: float) -> None:
+    """Fine on clean images, which are multiples of 1/16; a search would pass over what is not."""
+    hidden = Halves(lambda x, z: torch.where((x * 16 == (x * 16).round()).flatten(1).all(1)[:, None], z, bad))
+    assert perform(job("clean", "clean"), Target(hidden), DATA).record.examples
+    with pytest.raises(BadAnswer, match="finite logits"):
+        perform(job(attack), Target(hidden), DATA)
+
+
+def test_probes_outside_the_box_need_no_answer() -> None:
+    """SPSA takes differences over the edge of the box, where a model may have none."""
+    inside = Halves(lambda x, z: torch.where((x < 0).flatten(1).any(1)[:, None], torch.nan, z))
+    assert perform(job(spsa=4), Target(inside), DATA).record.examples
+
+
+def test_an_attack_that_there_is_not() -> None:
+    with pytest.raises(ValueError, match="there is no attack 'nope' on it; attacks: noise"):
+        perform(Job("halves", "digits", "nope", ThreatSpec("linf", 0.1), 0, 0, 4), Target(Halves()), DATA)

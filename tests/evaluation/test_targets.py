@@ -1,0 +1,137 @@
+"""A model that no accuracy could be trusted of is refused, in one line, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.data import load
+from unmask.evaluation.targets import check_model, find_target, is_random
+from unmask.types import Output
+
+X = torch.linspace(0, 1, 4 * 64).reshape(4, 1, 8, 8)
+LABELS = torch.tensor([0, 9, 3])
+
+
+class Answer(nn.Module):
+    """Anything at all, as a function of the flat image."""
+
+    def __init__(self, answer: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.answer = answer
+        self.eval()
+
+    def forward(self, x: Tensor) -> object:
+        return self.answer(x.flatten(1))
+
+
+def fail(x: Tensor) -> Tensor:
+    raise RuntimeError("mat1 and mat2 cannot be multiplied\nand a second line")
+
+
+BAD: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "NaN": (lambda x: (x[:, :10] - 1).sqrt(), "gives NaN logits on clean images"),
+    "Inf": (lambda x: 1 / (x[:, :10] * 0), "gives Inf logits on clean images"),
+    "probabilities": (lambda x: x[:, :10].softmax(1), "returns probabilities: return the logits before"),
+    "log-probabilities": (lambda x: x[:, :10].log_softmax(1), "returns log-probabilities: return the logits before"),
+    "one number": (lambda x: x.sum(1), r"answers \(4,\) to 4 images: return logits of shape"),
+    "no batch": (lambda x: x[:3, :10], r"answers \(3, 10\) to 4 images"),
+    "a tuple": (lambda x: (x, x), "answers tuple to 4 images"),
+    "few classes": (lambda x: x[:, :5], "labels go from 0 to 9, but the model has 5 classes: check that the data"),
+    "an error": (fail, r"fails on images of shape \(4, 1, 8, 8\): mat1 and mat2 cannot be multiplied; check"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_answers_that_cannot_be_judged(name: str) -> None:
+    answer, message = BAD[name]
+    with pytest.raises(ValueError, match=message) as caught:
+        check_model(Answer(answer), X, LABELS)
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_pass() -> None:
+    check_model(Answer(lambda x: x[:, :10]), X, LABELS)
+    check_model(Answer(lambda x: -x[:, :10]), X, LABELS)
+    check_model(Answer(lambda x: Output(x[:, :10], x[:, 0])), X, LABELS)
+
+
+def test_images_out_of_the_box() -> None:
+    with pytest.raises(ValueError, match=r"images lie in \[-1, 1\]: scale them to \[0, 1\]"):
+        check_model(Answer(lambda x: x), 2 * X - 1, LABELS)
+
+
+def test_training_mode_is_named() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Sequential(nn.Dropout(), nn.Linear(64, 10))).eval()
+    check_model(model, X, LABELS)
+    model.get_submodule("1.0").train()
+    with pytest.raises(ValueError, match=r"training mode \(1\.0\): call model\.eval\(\)"):
+        check_model(model, X, LABELS)
+
+
+def test_is_random() -> None:
+    assert not is_random(Answer(lambda x: x), X)
+    assert is_random(Answer(lambda x: x + 1e-3 * torch.randn_like(x)), X)
+    assert is_random(Answer(lambda x: x[:, torch.randperm(64)]), X)
+
+
+BROKEN = {
+    "build": ("def build(): pass", "returns a NoneType: return an nn.Module"),
+    "missing": ("", "has no function 'missing' that builds a model"),
+    "number": ("number = 3", "has no function 'number' that builds a model"),
+    "raises": ("def raises(): raise KeyError('weights')", "fails: KeyError: 'weights'"),
+    "leaves": ("import sys\ndef leaves(): sys.exit(7)", "fails: SystemExit: 7"),
+    "needs": ("def needs(path): pass", r"fails: TypeError: needs\(\) missing 1 required"),
+    "syntax": ("def syntax(:", r"fails when it is loaded: SyntaxError: .* line 1\)"),
+    "imports": ("import no_such_module_at_all", "fails when it is loaded: ModuleNotFoundError"),
+    "exits": ("raise SystemExit(0)", "fails when it is loaded: SystemExit: 0"),
+}
+
+
+@pytest.mark.parametrize("factory", BROKEN)
+def test_a_factory_that_gives_no_model(tmp_path: Path, factory: str) -> None:
+    text, message = BROKEN[factory]
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        find_target(f"{path}:{factory}", load("digits", n=8))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.py", "is none of case:NAME, path/to/file.py:factory, package.module:factory"),
+        ("nowhere.py:build", "no file nowhere.py"),
+        ("no_such_package.models:build", "module 'no_such_package.models' cannot be imported"),
+        ("case:nope", "no case 'nope'; cases: plain-digits"),
+    ],
+)
+def test_a_name_that_leads_nowhere(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_target(name, load("digits", n=8))
+
+
+def test_a_file_imports_its_neighbours(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_target.py").write_text("classes = 10")
+    path = tmp_path / "target.py"
+    path.write_text(
+        "from torch import nn\nfrom neighbour_of_target import classes\n"
+        "def build(): return nn.Sequential(nn.Flatten(), nn.Linear(64, classes)).eval()"
+    )
+    model = find_target(f"{path}:build", load("digits", n=8)).model
+    assert model(X).shape == (4, 10)
+
+
+def test_draws(models: Path) -> None:
+    data = load("digits", n=8)
+    fixed, noisy = (find_target(f"{models}:{factory}", data) for factory in ("linear", "noisy"))
+    case = find_target("case:randomization-digits", data)
+    assert (fixed.draws, fixed.foreign) == (1, False)
+    assert (noisy.draws, noisy.foreign) == (16, True)
+    assert (case.draws, case.foreign) == (16, False)  # draws by unmask's own functions

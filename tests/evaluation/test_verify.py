@@ -1,0 +1,129 @@
+"""A good run passes, and nothing that was changed afterwards does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from unmask.evaluation.run import Local
+from unmask.evaluation.verify import verify
+
+
+@pytest.fixture
+def folder(plan: Callable[..., Any], done: Callable[..., Path]) -> Path:
+    return done(plan("noisy", 6, steps=2))
+
+
+def problems(folder: Path) -> dict[str, str]:
+    return {check.record: check.problem for check in verify(folder, Local(batch=4)) if check.problem}
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
+    """Edit the last record's line; its key as it was."""
+    path = folder / "records.jsonl"
+    *before, last = path.read_text().splitlines()
+    record = json.loads(last)
+    key = record["key"]
+    edit(record)
+    path.write_text("".join(line + "\n" for line in [*before, json.dumps(record, sort_keys=True)]))
+    return str(key)
+
+
+def test_a_good_run(folder: Path) -> None:
+    checks = list(verify(folder, Local()))
+    assert [(check.examples, check.problem) for check in checks] == [(6, None), (6, None)]
+
+
+EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "robust": (
+        lambda r: r["examples"][3].update(robust=1.0 - r["examples"][3]["robust"]),
+        "1 verdicts differ, first at",
+    ),
+    "distance": (lambda r: r["examples"][3].update(distance=0.05), "1 verdicts differ, first at example 3"),
+    "prediction": (lambda r: r["examples"][5].update(predicted=11), "1 verdicts differ, first at example 5"),
+    "label": (lambda r: r["examples"][5].update(label=11), "1 verdicts differ, first at example 5"),
+    "screened": (lambda r: r["examples"][0].update(screened=0.123), "1 verdicts differ, first at example 0"),
+    "fewer examples": (lambda r: r["examples"].pop(), "it tells of 5 examples and 16 draws, not 6 and 16"),
+    "draws": (lambda r: r.update(draws=1), "it tells of 6 examples and 1 draws, not 6 and 16"),
+    "file": (lambda r: r.update(file="examples/none.safetensors"), "its examples are missing"),
+    "no file": (lambda r: r.update(file=None), "its examples are missing"),
+    "hash": (lambda r: r.update(sha256="0" * 64), "its examples were changed"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_record(folder: Path, name: str) -> None:
+    edit, problem = EDITS[name]
+    key = change(folder, edit)
+    ((record, found),) = problems(folder).items()
+    assert record.startswith(f"{key} (")
+    assert record.endswith("apgd 0-6)")
+    assert found.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("edit", "problem"),
+    [
+        (lambda r: r["job"].update(seed=1), "was changed: its job hashes to"),
+        (lambda r: r["job"]["threat"].update(eps=0.3), "was changed: its job hashes to"),
+        (lambda r: r.pop("examples"), "not a record"),
+        (lambda r: r.update(schema="unmask.record/0"), "record of version"),
+    ],
+)
+def test_a_line_that_is_no_longer_a_record(folder: Path, edit: Callable[[dict[str, Any]], None], problem: str) -> None:
+    change(folder, edit)
+    ((record, found),) = problems(folder).items()
+    assert record == "line 2 of records.jsonl"
+    assert problem in found
+
+
+def test_a_flipped_byte_in_the_examples(folder: Path) -> None:
+    key = change(folder, lambda record: None)
+    path = folder / "examples" / f"{key}.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    assert [*problems(folder).values()] == ["its examples were changed"]
+    path.unlink()
+    assert [*problems(folder).values()] == ["its examples are missing"]
+
+
+def replace_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Other examples, with the hash that belongs to them: only judging them again can tell."""
+
+    def edit(record: dict[str, Any]) -> None:
+        path = folder / record["file"]
+        raw = save({"x_adv": x_adv(load_file(path)["x_adv"])})
+        path.write_bytes(raw)
+        record["sha256"] = hashlib.sha256(raw).hexdigest()
+
+    change(folder, edit)
+
+
+@pytest.mark.parametrize(
+    ("x_adv", "problem"),
+    [
+        (lambda x: x.flip(0), "verdicts differ"),
+        (lambda x: x + 0.2, "6 verdicts differ"),  # out of the ball
+        (lambda x: x * torch.nan, "NaN logits"),
+        (lambda x: x[:5], "its examples have shape (5, 1, 8, 8), not that of 6 images of digits"),
+        (lambda x: x[..., :7].contiguous(), "its examples have shape (6, 1, 8, 7)"),
+    ],
+)
+def test_other_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor], problem: str) -> None:
+    replace_examples(folder, x_adv)
+    (found,) = problems(folder).values()
+    assert problem in found
+
+
+def test_no_records(folder: Path) -> None:
+    (folder / "records.jsonl").unlink()
+    with pytest.raises(ValueError, match="holds no records: there is nothing to verify"):
+        problems(folder)
