@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from scipy.stats import kstest
 from torch import Tensor
 
-from unmask import randomness
-from unmask.randomness import Stream, current, drawing, normal, stream, uniform
+from unmask.randomness import Stream, current, drawing, keys, normal, stream, uniform
+from unmask.randomness.source import Source
 
 Draw = Callable[[Tensor], Tensor]
 ZERO = torch.zeros(())
@@ -46,9 +46,9 @@ def test_a_row_depends_on_its_example_alone(draw: Draw) -> None:
 
 def test_the_generator_is_splitmix64() -> None:
     """The published sequence of seed 1234567; as signed numbers where they pass 2**63."""
-    state = 1234567 + torch.arange(1, 4) * randomness._GOLDEN
+    state = 1234567 + torch.arange(1, 4) * keys._GOLDEN
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423 - 2**64]
-    assert randomness._mix(state).tolist() == published
+    assert keys._mix(state).tolist() == published
 
 
 def test_known_numbers_stay() -> None:
@@ -124,7 +124,7 @@ def test_copies_of_a_batch_in_a_foreign_draw_are_its_rows() -> None:
 
 @pytest.mark.parametrize("bits", [0, 2**53 - 1])
 def test_extreme_bits_stay_in_range(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(randomness._Source, "bits", lambda self, size, device: torch.full(tuple(size), bits))
+    monkeypatch.setattr(Source, "bits", lambda self, size, device: torch.full(tuple(size), bits))
     keys = stream(0, [0], "test")
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         like = ZERO.to(dtype)

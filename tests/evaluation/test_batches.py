@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,9 +17,7 @@ RANDOM = {"eot": 3}
     ("factory", "options"),
     [("rounded", DETERMINISTIC), ("noisy", RANDOM), ("case:randomization-digits", RANDOM)],
 )
-def test_batch_size(
-    plan: Callable[..., Any], done: Callable[..., Any], results: Any, factory: str, options: Any
-) -> None:
+def test_batch_size(plan: Any, done: Any, results: Any, factory: str, options: Any) -> None:
     asked = plan(factory, 20, **options)
     small, large = (done(asked, Local(batch=batch)) for batch in (7, 64))
     assert results(small) == results(large)
@@ -30,8 +27,8 @@ def test_batch_size(
 
 @pytest.mark.parametrize(("factory", "options"), [("rounded", DETERMINISTIC), ("noisy", RANDOM)])
 def test_the_first_n_of_a_larger_run(
-    plan: Callable[..., Any],
-    done: Callable[..., Any],
+    plan: Any,
+    done: Any,
     results: Any,
     candidates: Any,
     factory: str,

@@ -83,5 +83,5 @@ def test_what_there_is_not(given: dict[str, Any], message: str) -> None:
 def test_an_unknown_part_is_told_with_the_models_own_paths() -> None:
     view = chosen(options(bpda=["first", "third"])).view
     assert view is not None
-    with pytest.raises(ValueError, match="no part 'third'; its parts: first, second, second.0"):
+    with pytest.raises(ValueError, match=r"no part 'third'; its parts: first, second, second\.0"):
         view(Twice())

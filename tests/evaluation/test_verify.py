@@ -44,12 +44,12 @@ def test_a_good_run(folder: Path) -> None:
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "robust": (
         lambda r: r["examples"][3].update(robust=1.0 - r["examples"][3]["robust"]),
-        "1 verdicts differ, first at",
+        "1 of 6 verdicts differ",
     ),
-    "distance": (lambda r: r["examples"][3].update(distance=0.05), "1 verdicts differ, first at example 3"),
-    "prediction": (lambda r: r["examples"][5].update(predicted=11), "1 verdicts differ, first at example 5"),
-    "label": (lambda r: r["examples"][5].update(label=11), "1 verdicts differ, first at example 5"),
-    "screened": (lambda r: r["examples"][0].update(screened=0.123), "1 verdicts differ, first at example 0"),
+    "distance": (lambda r: r["examples"][3].update(distance=0.05), "1 of 6 verdicts differ, first at example 3"),
+    "prediction": (lambda r: r["examples"][5].update(predicted=11), "1 of 6 verdicts differ, first at example 5"),
+    "label": (lambda r: r["examples"][5].update(label=11), "1 of 6 verdicts differ, first at example 5"),
+    "screened": (lambda r: r["examples"][0].update(screened=0.123), "1 of 6 verdicts differ, first at example 0"),
     "fewer examples": (lambda r: r["examples"].pop(), "it tells of 5 examples and 16 draws, not 6 and 16"),
     "draws": (lambda r: r.update(draws=1), "it tells of 6 examples and 1 draws, not 6 and 16"),
     "file": (lambda r: r.update(file="examples/none.safetensors"), "its examples are missing"),
@@ -111,7 +111,7 @@ def replace_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor]
     ("x_adv", "problem"),
     [
         (lambda x: x.flip(0), "verdicts differ"),
-        (lambda x: x + 0.2, "6 verdicts differ"),  # out of the ball
+        (lambda x: x + 0.2, "6 of 6 verdicts differ"),  # out of the ball
         (lambda x: x * torch.nan, "NaN logits"),
         (lambda x: x[:5], "its examples have shape (5, 1, 8, 8), not that of 6 images of digits"),
         (lambda x: x[..., :7].contiguous(), "its examples have shape (6, 1, 8, 7)"),

@@ -104,12 +104,13 @@ class Ledger:
 
         ``x_adv`` must lie in the ball. Values that are not a number count as worst.
         """
-        values = values.float().nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        better = values > self.value[rows]
-        if better.all():
-            self.best[rows], self.value[rows] = x_adv, values
+        values = values.float()
+        better = (values > self.value[rows]).nonzero().squeeze(1)  # NaN is not
+        if len(better) == len(rows):
+            self.best.index_copy_(0, rows, x_adv)
         else:
-            self.best[rows[better]], self.value[rows[better]] = x_adv[better], values[better]
+            self.best.index_copy_(0, rows[better], x_adv.index_select(0, better))
+        self.value[rows[better]] = values[better]
         if not self._early_stop:
             return None
         return self._ask(rows, x_adv, values >= self._least)

@@ -73,4 +73,4 @@ def _problem(folder: Path, record: Record, local: Local) -> str | None:
     except BadAnswer as error:
         return str(error)
     wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]
-    return f"{len(wrong)} verdicts differ, first at example {wrong[0]}" if wrong else None
+    return f"{len(wrong)} of {count} verdicts differ, first at example {wrong[0]}" if wrong else None

@@ -1,0 +1,64 @@
+"""Drawing random numbers, from a stream where one is in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+
+from unmask.randomness.foreign import keyed
+from unmask.randomness.keys import Stream
+from unmask.randomness.source import Source, below_one
+
+__all__ = ["current", "drawing", "normal", "uniform"]
+
+_active: ContextVar[Source | None] = ContextVar("unmask_randomness", default=None)
+
+
+def current() -> Stream | None:
+    """A stream that continues the one being drawn from, or None outside ``drawing``."""
+    source = _active.get()
+    if source is None:
+        return None
+    source.calls += 1
+    return source.keys.fold(source.calls)
+
+
+@contextmanager
+def drawing(keys: Stream | None, *, foreign: bool = False) -> Iterator[None]:
+    """Draw from ``keys`` inside this block; ``foreign`` also keys the random operations of torch.
+
+    ``foreign`` costs a Python call for each torch operation in the block: it is for models whose
+    source of randomness is not :func:`uniform` or :func:`normal`. It also seeds the global generators
+    of ``random``, ``numpy.random`` and torch, from which all else is drawn, and restores them. None
+    changes nothing.
+    """
+    if keys is None:
+        yield
+        return
+    source = Source(keys)
+    token = _active.set(source)
+    try:
+        with keyed(source) if foreign else nullcontext():
+            yield
+    finally:
+        _active.reset(token)
+
+
+def uniform(size: Sequence[int], like: Tensor) -> Tensor:
+    """Uniform in [0, 1), shape ``size``, dtype and device of ``like``; the first dimension is the batch."""
+    source = _active.get()
+    if source is None:
+        return torch.rand(tuple(size), dtype=like.dtype, device=like.device)
+    return below_one(source.uniform(size, like.device).to(like.dtype))
+
+
+def normal(size: Sequence[int], like: Tensor) -> Tensor:
+    """Standard normal, shape ``size``, dtype and device of ``like``; the first dimension is the batch."""
+    source = _active.get()
+    if source is None:
+        return torch.randn(tuple(size), dtype=like.dtype, device=like.device)
+    return source.normal(size, like.device).to(like.dtype)

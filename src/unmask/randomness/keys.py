@@ -1,0 +1,78 @@
+"""Keys: 64-bit numbers that stand for (seed, example, purpose), and the mixing that makes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Stream", "fold", "stream", "uniform_bits"]
+
+_GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
+_MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
+_MIX2 = -7723592293110705685  # 0x94D049BB133111EB
+
+
+def _mix(z: Tensor) -> Tensor:
+    """SplitMix64's finaliser; int64 arithmetic wraps, and ``& mask`` makes the shifts logical."""
+    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX1
+    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX2
+    return z ^ ((z >> 31) & ((1 << 33) - 1))
+
+
+def fold(keys: Tensor, salt: int | Tensor) -> Tensor:
+    """Keys of a further step: (B,) int64 keys and a number, or (B,) numbers."""
+    return _mix(keys * 3 + _mix(torch.as_tensor(salt, device=keys.device) + _GOLDEN))
+
+
+def _digest(*parts: object) -> int:
+    """A 64-bit key of some plain values, the same in every process."""
+    raw = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(raw, "little", signed=True)
+
+
+def uniform_bits(base: Tensor, count: int) -> Tensor:
+    """53 random bits (N, count), as int64, for each of the keys ``base`` (N,)."""
+    counter = torch.arange(count, device=base.device) * _GOLDEN
+    return (_mix(base[:, None] + counter) >> 11) & ((1 << 53) - 1)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Keys of a batch: one for each row, and one that the rows share."""
+
+    rows: Tensor  # (B,) int64
+    shared: int
+
+    def fold(self, salt: int | str) -> Stream:
+        """The stream of a further step or purpose."""
+        number = _digest(salt) if isinstance(salt, str) else salt
+        return Stream(fold(self.rows, number), _digest(self.shared, number))
+
+    def repeat(self, times: int, first: int = 0) -> Stream:
+        """Copies ``first`` to ``first + times - 1``, copy by copy: rows i, B + i, 2B + i ... are example i."""
+        copy = torch.arange(first, first + times, device=self.rows.device).repeat_interleave(len(self.rows))
+        return Stream(fold(self.rows.repeat(times), ~copy), _digest(self.shared, ~first))  # ~: apart from ``fold``
+
+    def select(self, rows: Tensor) -> Stream:
+        """The stream of some of the rows, by index or mask."""
+        return Stream(self.rows[rows.to(self.rows.device)], self.shared)
+
+
+def stream(seed: int, index: Tensor | Sequence[int], purpose: str) -> Stream:
+    """The keys of examples ``index`` (their positions in the data set) for one purpose.
+
+    >>> from unmask.randomness import drawing, uniform
+    >>> a = stream(0, [3, 4], "start")
+    >>> b = stream(0, [4], "start")
+    >>> with drawing(a): first = uniform((2, 5), torch.zeros(()))
+    >>> with drawing(b): second = uniform((1, 5), torch.zeros(()))
+    >>> bool((first[1] == second[0]).all())
+    True
+    """
+    shared = _digest(seed, purpose)
+    rows = torch.as_tensor(index, dtype=torch.int64)
+    return Stream(fold(rows + 1, shared), shared)

@@ -1,0 +1,151 @@
+"""What holds of every case, whatever its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unmask.cases import CASES, SUITES, Case, find_case
+from unmask.data import names
+from unmask.evaluation.targets import is_random
+from unmask.randomness import drawing, stream
+from unmask.types import as_output
+from unmask.weights import save_weights
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32), "imagenet-sample": (3, 224, 224)}
+SMALL = [name for name, case in CASES.items() if case.data == "digits"]
+
+
+def images(case: Case, n: int = 3) -> Tensor:
+    return torch.rand(n, *SHAPES[case.data], generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_is_named_after_defense_and_data(name: str) -> None:
+    case = find_case(name)
+    assert case.name == name
+    assert case.data in names()
+    assert name.endswith(f"-{case.data}")
+    assert case.kind in {"none", "shattered", "stochastic", "vanishing/exploding"}
+    assert case.citation
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> None:
+    attackers = find_case(name).attackers
+    assert [key for key, attacker in attackers.items() if attacker.plain] == ["plain"]
+    assert next(iter(attackers)) == "plain"
+    assert len(attackers) > 1
+    assert attackers["plain"].view is None
+    assert not attackers.keys() & {"clean", "noise", "unbounded"}  # names that roles and controls have
+    assert all(attacker.about and "\n" not in attacker.about for attacker in attackers.values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_figures_are_shares(name: str) -> None:
+    case = find_case(name)
+    for share in (case.claimed, case.published):
+        assert share is None or 0 <= share <= 1
+    assert case.most is None or case.most >= 1
+    assert case.draws > 1 or case.kind != "stochastic"
+
+
+THREATS = {  # the sizes of the paper, as a plain norm on one image
+    ("digits", "linf"): 0.15,
+    ("mnist", "linf"): 0.3,
+    ("digits", "l2"): 0.0175 * 64,
+    ("mnist", "l2"): 0.005 * 784,
+    ("cifar10", "linf"): 8 / 255,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_ball_has_the_size_that_is_meant(name: str) -> None:
+    case = find_case(name)
+    (radius,) = case.threat.radius(images(case, 1)).tolist()
+    known = THREATS.get((case.data, case.threat.norm))
+    assert radius > 0
+    if known is not None and case.threat.unit in ("raw", "per_dim"):
+        assert radius == pytest.approx(known)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_builds_a_classifier_that_its_attacks_fit(name: str) -> None:
+    case = find_case(name)
+    model = case.build().eval()
+    for attacker in case.attackers.values():
+        attacker.make(model)
+        viewed = model if attacker.view is None else attacker.view(model)
+        assert isinstance(viewed, torch.nn.Module)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_and_randomness_are_as_declared(name: str) -> None:
+    case = find_case(name)
+    model = case.build().eval()
+    x = images(case)
+    with torch.no_grad(), drawing(stream(0, range(3), "test")):
+        logits = as_output(model(x)).logits
+    assert logits.shape == (3, 10)
+    assert logits.isfinite().all()
+    assert is_random(model, x) == (case.draws > 1)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_views_do_not_change_the_forward_pass(name: str) -> None:
+    """BPDA attacks the defense itself; only a bypass is another model, and says so in its words."""
+    case = find_case(name)
+    model = case.build().eval()
+    x = images(case)
+    for attacker in case.attackers.values():
+        if attacker.view is None or "alone" in attacker.about:
+            continue
+        answers = []
+        for module in (model, attacker.view(model)):
+            with drawing(stream(0, range(3), "test")):
+                answers.append(as_output(module(x.clone().requires_grad_())).logits.detach())
+        assert torch.equal(*answers)
+
+
+def test_suites_are_the_cases_of_a_data_set() -> None:
+    for suite, members in SUITES.items():
+        assert members == tuple(name for name, case in CASES.items() if case.data == suite)
+        assert members
+
+
+def test_an_unknown_case_is_told_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"no case 'thermometer'; cases: plain-digits, .*thermometer-mnist"):
+        find_case("thermometer")
+
+
+class TestWeights:
+    case: Any = CASES["plain-digits"]
+
+    def test_from_a_folder(self, tmp_path: Path) -> None:
+        torch.manual_seed(5)
+        made = self.case.build().eval()
+        save_weights(made, tmp_path / "plain-digits.safetensors")
+        loaded = self.case.load(tmp_path)
+        assert not any(part.training for part in loaded.modules())
+        torch.testing.assert_close(loaded(images(self.case)), made(images(self.case)), rtol=1e-2, atol=1e-3)
+
+    def test_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"no weights at .*: train them with `unmask train plain-digits`"):
+            self.case.load(tmp_path)
+
+    def test_truncated(self, tmp_path: Path) -> None:
+        path = tmp_path / "plain-digits.safetensors"
+        save_weights(self.case.build(), path)
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="is not a readable safetensors file"):
+            self.case.load(tmp_path)
+
+    def test_of_another_model(self, tmp_path: Path) -> None:
+        save_weights(CASES["thermometer-digits"].build(), tmp_path / "plain-digits.safetensors")
+        with pytest.raises(ValueError, match="holds weights of another model") as caught:
+            self.case.load(tmp_path)
+        assert "\n" not in str(caught.value)
