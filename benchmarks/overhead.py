@@ -10,7 +10,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from benchmarks.peers import PEERS, installed
 from unmask.attacks.problem import Problem
 from unmask.attacks.settings import pgd
-from unmask.cases import Attacker, find_case
+from unmask.cases import find_case
 from unmask.cases.recipes import ClassifierTraining
 from unmask.data import DataError, Dataset, load
-from unmask.evaluation.perform import perform
-from unmask.evaluation.targets import Target
 from unmask.judging import Judge
 from unmask.randomness import stream
-from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
+from unmask.trials import Trial, trial
 from unmask.victims import lean, steady
 
 __all__ = ["main"]
@@ -109,18 +107,27 @@ def overhead(subject: Subject, rounds: int) -> None:
 
 
 def speed(subject: Subject, rounds: int, limit: float) -> None:
-    """PGD with early stopping, and in bfloat16, beside other libraries; all judged alike."""
+    """PGD with early stopping, by gradients in float32 and in bfloat16, beside other libraries; all judged alike."""
     x, y = subject.batch
-    eps = subject.threat.eps
-    ours = {"unmask": _unmask(subject, False), "unmask, bfloat16": _unmask(subject, True)}
-    theirs = {n: peer(subject.model, x, y, eps, STEPS, SIZE * eps) for n, peer in installed().items()}
-    attacks = ours | theirs
+    eps, judge = subject.threat.eps, subject.judge()
+
+    def ours(low_precision: bool) -> Trial:
+        """The whole of it: screening, attack and verdicts."""
+        return trial(judge, subject.model, pgd(STEPS, size=SIZE), x, y, low_precision=low_precision)
+
+    theirs = {name: peer(subject.model, x, y, eps, STEPS, SIZE * eps) for name, peer in installed().items()}
+    attacks: dict[str, Callable[[], Tensor]] = {
+        "unmask, float32": lambda: ours(False).x_adv,
+        "unmask, bfloat16": lambda: ours(True).x_adv,
+        **theirs,
+    }
     times = timed(attacks, rounds)
-    fastest = min(theirs, key=lambda name: median(times[name]), default="unmask")
+    fastest = min(theirs or attacks, key=lambda name: median(times[name]))
     print(f"{subject.name}: PGD-{STEPS} on {len(x)} images with early stopping (at most {limit} of {fastest})")
     for name, attack in attacks.items():
-        left = subject.judge().verdict(attack(), x, y, stream(0, torch.arange(len(x)), "score")).robust.mean()
-        print(f"  {name:32}{median(times[name]):8.3f} s {ratio(times, name, fastest):8.3f} {left:12.2%} robust")
+        robust = judge.verdict(attack(), x, y, stream(0, torch.arange(len(x)), "score")).robust.mean()
+        print(f"  {name:32}{median(times[name]):8.3f} s {ratio(times, name, fastest):8.3f} {robust:12.2%} robust")
+    print(f"  unmask takes {ours(False).passes.backwards / (STEPS * len(x)):.2f} of the gradients")
     if missing := PEERS.keys() - theirs.keys():
         print(f"  not installed: {', '.join(sorted(missing))}")
     print()
@@ -140,15 +147,6 @@ def timed(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, l
 def ratio(times: Mapping[str, list[float]], name: str, base: str) -> float:
     """The median over the rounds of one task's time over another's."""
     return median(a / b for a, b in zip(times[name], times[base], strict=True))
-
-
-def _unmask(subject: Subject, low_precision: bool) -> Callable[[], Tensor]:
-    """A whole job, as `unmask attack` does it: screening, attack, and the judge's verdicts."""
-    attacker = Attacker("PGD", lambda _: pgd(STEPS, size=SIZE), low_precision=low_precision)
-    target = Target(subject.model, {"pgd": attacker})
-    threat = ThreatSpec(**asdict(subject.threat))
-    job = Job(subject.name, subject.data.name, "pgd", threat, seed=0, start=0, stop=len(subject.data))
-    return lambda: perform(job, target, subject.data).tensors["x_adv"]
 
 
 def _data(n: int) -> Dataset:

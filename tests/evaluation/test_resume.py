@@ -1,7 +1,9 @@
-"""A run that is killed, at any moment, and started again ends with the records of one that was left alone."""
+"""A run that is stopped, at any moment, and started again ends with the records of one that was left alone."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import signal
 import subprocess
 import sys
@@ -11,57 +13,64 @@ from typing import Any
 
 import pytest
 
-CASES = ["--case", "thermometer-digits", "--case", "randomization-digits", "--no-sweep"]
+from unmask.cli import main
+from unmask.evaluation.store import read_lines
 
-# Kills itself within the call that brings the Nth write to the disk; of a line of records only the half is there.
-SUICIDE = """
+# Kills itself within the call that brings the Nth write to the disk; of a record's line only a part is there.
+KILLED = """
 import os, signal, sys
-real, count = os.fsync, 0
+real, count, last = os.fsync, 0, int(sys.argv.pop(1))
 def fsync(handle):
     global count
     count += 1
-    if count == int(sys.argv[1]):
+    if count == last:
         path = os.readlink(f"/proc/self/fd/{handle}")
         if path.endswith("records.jsonl"):
             os.truncate(path, os.path.getsize(path) - 300)
         os.kill(os.getpid(), signal.SIGKILL)
     real(handle)
 os.fsync = fsync
-del sys.argv[1]
 from unmask.cli import main
 main()
 """
 
+# Files that may not grow stand in for a full disk: the records of some jobs fit, then no more.
 LIMITED = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, -1))
 from unmask.cli import main
 main()
 """
 
 
-def arguments(out: Path, n: int = 24) -> list[str]:
-    return ["reproduce", *CASES, "--n", str(n), "--batch-size", "8", "--out", str(out)]
+def arguments(out: Path) -> list[str]:
+    cases = ["--case", "thermometer-digits", "--case", "randomization-digits"]
+    return ["reproduce", *cases, "--no-sweep", "--n", "12", "--batch-size", "5", "--out", str(out)]
 
 
 def start(*arguments: str, code: str | None = None) -> subprocess.Popen[str]:
-    program = ["-m", "unmask.cli"] if code is None else ["-c", code]
-    return subprocess.Popen(
-        [sys.executable, *program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    program = [sys.executable, *(["-m", "unmask.cli"] if code is None else ["-c", code]), *arguments]
+    return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def finish(*arguments: str) -> str:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out + err
+    """To the end, in this process; what was printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", ["unmask", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+    assert end.value.code == 0
+    return printed.getvalue()
 
 
-def wait_for_lines(process: subprocess.Popen[str], out: Path, lines: int) -> None:
+def stop(process: subprocess.Popen[str], how: signal.Signals, out: Path, records: int) -> str:
+    """Send a signal once there are so many records; what the process said."""
     path = out / "records.jsonl"
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < lines):
-        time.sleep(0.02)
+    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < records):
+        time.sleep(0.01)
+    process.send_signal(how)
+    return process.communicate()[1]
 
 
 @pytest.fixture(scope="module")
@@ -71,72 +80,56 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many processes on a busy machine."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-def test_killed_between_and_within_jobs(tmp_path: Path, undisturbed: Path, results: Any) -> None:
+def test_stopped_from_outside(tmp_path: Path, undisturbed: Path, results: Any) -> None:
     out = tmp_path / "run"
-    for lines in (1, 4):
-        process = start(*arguments(out))
-        wait_for_lines(process, out, lines)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+    process = start(*arguments(out))
+    stop(process, signal.SIGKILL, out, 1)
+    assert process.returncode == -signal.SIGKILL
+    process = start(*arguments(out))
+    said = stop(process, signal.SIGINT, out, 4)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "unmask: interrupted; the same command again continues"
+    assert "Traceback" not in said
     before = (out / "records.jsonl").read_bytes()
     finish(*arguments(out))
-    assert (out / "records.jsonl").read_bytes().startswith(before[: before.rfind(b"\n") + 1])
+    assert (out / "records.jsonl").read_bytes().startswith(before)
     assert results(out) == results(undisturbed)
 
 
-# The 1st and 2nd bring run.json and its folder to the disk; then each job takes three: its examples, their
-# folder, its line.
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which file is written")
-def test_killed_within_writes(tmp_path: Path, undisturbed: Path, results: Any) -> None:
+def test_stopped_within_writes(tmp_path: Path, undisturbed: Path, results: Any) -> None:
+    """A new run brings run.json and its folder to the disk, then for each job its examples, their folder, its line."""
     out = tmp_path / "run"
-    for write in (1, 3, 5, 4):
-        process = start(str(write), *arguments(out), code=SUICIDE)
-        assert process.wait() == -signal.SIGKILL, process.communicate()[1]
-    assert not (out / "records.jsonl").read_bytes().endswith(b"\n")
+    for write, left in ((6, "examples"), (3, "line")):
+        process = start(str(write), *arguments(out), code=KILLED)
+        said = process.communicate()[1]
+        assert process.returncode == -signal.SIGKILL, said
+        parts = [path.parent.name for path in out.rglob("*.part")]
+        assert (parts == ["examples"]) == (left == "examples")
+        assert (out / "records.jsonl").read_bytes().endswith(b"\n") == (left == "examples")
+    process = start(*arguments(out), code=LIMITED)
+    said = process.communicate()[1]
+    assert process.returncode == 2
+    assert said.splitlines()[-1] == "unmask: File too large: make room, then the same command again continues"
+    assert "Traceback" not in said
+    assert 0 < len(read_lines(out)) < 6
     finish(*arguments(out))
     assert results(out) == results(undisturbed)
     assert not list(out.rglob("*.part"))
 
 
-def test_interrupted_by_the_user(tmp_path: Path, undisturbed: Path, results: Any) -> None:
-    out = tmp_path / "run"
-    process = start(*arguments(out))
-    wait_for_lines(process, out, 2)
-    process.send_signal(signal.SIGINT)
-    err = process.communicate()[1]
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "unmask: interrupted; the same command again continues"
-    assert "Traceback" not in err
-    finish(*arguments(out))
-    assert results(out) == results(undisturbed)
-
-
-def test_a_finished_run_is_only_rendered_and_verifies(undisturbed: Path, results: Any) -> None:
+def test_a_finished_run_is_only_rendered(undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
-    (undisturbed / "report.json").unlink()
     finish(*arguments(undisturbed))
     after = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     assert before.keys() == after.keys()
     changed = {path.name for path in before if before[path] != after[path]}
     assert changed == {"report.json", "report.md", "report.html"}
-    assert "6 records, 144 adversarial examples judged again: none failed." in finish("verify", str(undisturbed))
 
 
-def test_a_full_disk(tmp_path: Path, undisturbed: Path, results: Any) -> None:
-    """A limit on the size of files stands in for one: the records of a few jobs fit, then no more."""
-    out = tmp_path / "run"
-    process = start(*arguments(out), code=LIMITED)
-    err = process.communicate()[1]
-    assert process.returncode == 2
-    assert err.splitlines()[-1] == "unmask: File too large: make room, then the same command again continues"
-    assert "Traceback" not in err
-    assert 1 <= len((out / "records.jsonl").read_bytes().split(b"\n")) - 1 < 6
-    finish(*arguments(out))
-    assert results(out) == results(undisturbed)
+def test_a_fresh_process_verifies_it(undisturbed: Path) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "unmask.cli", "verify", str(undisturbed)], capture_output=True, text=True
+    )
+    assert run.stdout == "6 records, 72 adversarial examples judged again: none failed.\n"
+    assert (run.returncode, run.stderr) == (0, "")

@@ -119,7 +119,7 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor) -> None:
     shape, NaN or Inf, ``labels`` (N,) that the model has no class for, probabilities or log-probabilities
     instead of logits.
 
-    >>> check_model(nn.Flatten(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
+    >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
     Traceback (most recent call last):
     ValueError: labels go from 0 to 4, but the model has 4 classes: check that the data set is the model's
     """

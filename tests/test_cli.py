@@ -1,0 +1,345 @@
+"""What scripts may rely on: options, exit codes, one line for each mistake, nothing that was computed lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+
+from unmask.cases import CASES
+from unmask.cli import app, main
+from unmask.evaluation.chosen import ATTACKS
+
+# The mean image of each class, as a linear classifier: 90 % accuracy without training.
+MODELS = """
+import torch
+from torch import nn
+from unmask.data import load
+
+
+class Means(nn.Module):
+    def __init__(self, answer=lambda x, logits: logits):
+        super().__init__()
+        x, y = load("digits", "train").batch()
+        mean = torch.stack([x[y == k].mean(0).flatten() for k in range(10)])
+        self.read = nn.Linear(64, 10)
+        self.read.weight.data, self.read.bias.data = 2 * mean, -(mean ** 2).sum(1)
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x, self.read(x.flatten(1)))
+
+
+def means():
+    return Means().eval()
+
+
+def nan():
+    return Means(lambda x, z: z * torch.nan).eval()
+
+
+def probabilities():
+    return Means(lambda x, z: z.softmax(1)).eval()
+
+
+def training():
+    return Means()
+
+
+def nan_under_attack():
+    exact = lambda x: (x * 16 == (x * 16).round()).flatten(1).all(1)[:, None]
+    return Means(lambda x, z: torch.where(exact(x), z, torch.nan)).eval()
+
+
+def fails_under_attack():
+    def answer(x, z):
+        if x.requires_grad:
+            raise LookupError("no gradient here\\nsecond line")
+        return z
+    return Means(answer).eval()
+"""
+
+
+class End(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., End]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    """The command line in this process, in an empty folder that holds models.py."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models.py").write_text(MODELS)
+
+    def cli(*arguments: str) -> End:
+        monkeypatch.setattr(sys, "argv", ["unmask", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert isinstance(end.value.code, int)
+        return End(end.value.code, *capsys.readouterr())
+
+    return cli
+
+
+def attack(factory: str = "means", *more: str, n: int = 12) -> list[str]:
+    target = factory if ":" in factory else f"models.py:{factory}"
+    return ["attack", target, "--data", "digits", "--eps", "0.2", "--steps", "5", "--n", str(n), "--out", "run", *more]
+
+
+def one_line(end: End, message: str) -> None:
+    """Exit code 2, nothing but one line, which begins with the program and holds the message."""
+    assert end.code == 2, end
+    lines = end.err.splitlines()
+    assert len(lines) == 1, end.err
+    assert lines[0].startswith("unmask: ")
+    assert message in lines[0]
+    assert end.out == ""
+
+
+COMMANDS = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_command_shows_an_example(self, cli: Cli, command: str) -> None:
+        end = cli(command, "--help")
+        assert end.code == 0
+        assert f"Example: unmask {command} " in " ".join(end.out.split())
+
+    def test_without_arguments_it_helps(self, cli: Cli) -> None:
+        assert cli() == cli("--help") == cli("-h")
+        assert "Example: unmask reproduce --suite digits" in cli().out
+
+    def test_it_does_not_wait_for_torch(self) -> None:
+        code = "import sys; from unmask.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+        began = time.monotonic()
+        run = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
+        assert run.stdout.endswith("False\n")
+        assert time.monotonic() - began < 5  # some tenths of a second, on a machine that is not busy
+
+
+class TestList:
+    def test_cases_and_attacks(self, cli: Cli) -> None:
+        assert [line.split()[0] for line in cli("list").out.splitlines()] == list(CASES)
+        assert [line.split()[0] for line in cli("list", "attacks").out.splitlines()] == list(ATTACKS)
+
+    def test_an_entry_is_a_line_however_narrow_the_terminal(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "40")
+        monkeypatch.setenv("UNMASK_HOME", "/nowhere/at/all")
+        datasets = cli("list", "datasets").out.splitlines()
+        assert [line.split()[0] for line in datasets] == ["digits", "mnist", "cifar10", "imagenet-sample"]
+        assert "missing from /nowhere/at/all" in datasets[1]
+        assert any(line.startswith("thermometer encoding ") for line in cli("list", "defenses").out.splitlines())
+        assert any(line.startswith("case:madry-mnist ") for line in cli("list", "models").out.splitlines())
+
+    def test_a_reader_that_has_enough(self) -> None:
+        run = subprocess.Popen(
+            [sys.executable, "-m", "unmask.cli", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert run.stdout is not None
+        run.stdout.close()
+        assert run.stderr is not None
+        assert run.stderr.read() == b""
+        run.stderr.close()
+        assert run.wait() == 0
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+    def test_output_that_goes_nowhere(self) -> None:
+        with open("/dev/full", "w") as full:
+            run = subprocess.run(
+                [sys.executable, "-m", "unmask.cli", "list"], stdout=full, stderr=subprocess.PIPE, text=True
+            )
+        assert run.returncode == 2
+        assert run.stderr == "unmask: No space left on device: make room, then the same command again continues\n"
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["nope"], "No such command 'nope'; see `unmask --help`"),
+    (["list", "nope"], "nothing to list under 'nope'; there are: cases, defenses, attacks, datasets, models"),
+    (["list", "--nope"], "No such option: --nope; see `unmask list --help`"),
+    (["reproduce", "--n"], "Option '--n' requires an argument"),
+    (["reproduce", "--n", "0"], "Invalid value for '--n'"),
+    (["reproduce", "--n", "many"], "Invalid value for '--n'"),
+    (["reproduce", "--suite", "nope"], "no suite 'nope'; suites: digits, mnist"),
+    (["reproduce", "--case", "nope"], "no case 'nope'; cases: plain-digits"),
+    (["reproduce", "--fail-under", "50"], "Invalid value for '--fail-under'"),
+    (
+        ["reproduce", "--case", "plain-digits", "--weights", "."],
+        "no weights at plain-digits.safetensors: train them with",
+    ),
+    (["train", "nope"], "no case 'nope'"),
+    (["attack"], "Missing argument 'target'; see `unmask attack --help`"),
+    (["verify", "."], ". holds no run: no run.json in it"),
+    (["report", "models.py"], "models.py holds no run"),
+    (attack("case:nope"), "no case 'nope'"),
+    (attack("nowhere.py:build"), "no file nowhere.py"),
+    (attack("missing"), "models.py has no function 'missing'"),
+    (attack("models.py:"), "is none of case:NAME, path/to/file.py:factory, package.module:factory"),
+    (attack("means", "--data", "nope"), "unknown data set 'nope'"),
+    (attack("means", "--attack", "nope"), "no attack 'nope'; attacks: fgsm"),
+    (attack("means", "--norm", "l7"), "unknown norm 'l7': use one of linf, l2, l1"),
+    (attack("means", "--unit", "inch"), "unknown unit 'inch': use one of raw, rms"),
+    (attack("means", "--eps", "-1"), "eps must be a finite number >= 0, got -1"),
+    (attack("means", "--eps", "nan"), "eps must be a finite number >= 0, got nan"),
+    (attack("means", "--eps", "much"), "Invalid value for '--eps'"),
+    (attack("means", "--bpda", "nope"), "the model has no part 'nope'; its parts: read"),
+    (attack("means", "--bpda", "read=magic"), "no surrogate 'magic' for part 'read'"),
+    (attack("means", "--device", "cuda:99"), "device 'cuda:99' is not usable"),
+    (attack("means", "--out", "models.py"), "models.py is no folder: choose another --out"),
+    (attack("means", "--out", "/proc/nowhere"), "/proc/nowhere"),
+    (attack("nan"), "the model gives NaN logits on clean images: return finite logits"),
+    (attack("probabilities"), "the model returns probabilities: return the logits before the softmax"),
+    (attack("training"), "the model is in training mode (all of it): call model.eval() in the factory"),
+    (attack("case:plain-mnist"), "the model fails on images of shape (8, 1, 8, 8)"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_a_mistake_is_one_line_and_nothing_is_begun(cli: Cli, arguments: list[str], message: str) -> None:
+    one_line(cli(*arguments), message)
+    assert not os.path.exists("run/run.json")
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"PAR1 no parquet"])
+def test_damaged_data_is_one_line(cli: Cli, damage: Callable[[bytes], bytes]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    pa.parquet.write_table(pa.table({"image": [{"bytes": b"", "path": ""}], "label": [0]}), "test.parquet")
+    Path("test.parquet").write_bytes(damage(Path("test.parquet").read_bytes()))
+    one_line(cli(*attack("means", "--data", "test.parquet")), "test.parquet")
+
+
+class TestAttack:
+    def test_a_run_leaves_its_folder_and_verifies(self, cli: Cli) -> None:
+        end = cli(*attack())
+        assert end.code == 0
+        table = json.loads(Path("run/report.json").read_text())
+        (row,) = table["rows"]
+        assert table["schema"] == "unmask.table/1"
+        assert (row["clean"]["n"], row["plain"]["n"], row["plain"]["attack"]) == (12, 12, "apgd")
+        assert row["clean"]["value"] > 0.8 > row["plain"]["value"] + 0.2
+        assert row["adaptive"] is None
+        assert row["data_note"] == "digits"
+        assert f"Report: {Path('run/report.html').resolve()}" in end.out.splitlines()
+        end = cli("verify", "run")
+        assert end == (0, "2 records, 24 adversarial examples judged again: none failed.\n", "")
+
+    def test_elsewhere_than_on_a_terminal_progress_is_a_line_an_attack(self, cli: Cli) -> None:
+        lines = cli(*attack(n=140)).err.splitlines()
+        clean, attacked = lines
+        assert clean.startswith("models.py:means clean ")
+        assert clean.endswith(" % (140 examples; 140 of 280)")
+        assert attacked.startswith("models.py:means apgd ")
+        assert attacked.endswith(" % (140 examples; 280 of 280)")
+        assert cli(*attack(n=140)).err == ""  # all of it was there
+
+    def test_another_question_in_the_same_folder(self, cli: Cli) -> None:
+        assert cli(*attack()).code == 0
+        one_line(cli(*attack(n=13)), "run holds another run (n 12, now 13): choose another --out")
+        one_line(cli(*attack("means", "--seed", "1")), "(seed 0, now 1)")
+        assert cli(*attack()).code == 0
+
+    @pytest.mark.parametrize(
+        ("factory", "message"),
+        [
+            ("nan_under_attack", "models.py:nan_under_attack under apgd: the model gives NaN or Inf logits"),
+            ("fails_under_attack", "under apgd fails with LookupError at models.py:44: no gradient here"),
+        ],
+    )
+    def test_what_fails_in_the_middle_keeps_what_was_done(self, cli: Cli, factory: str, message: str) -> None:
+        end = cli(*attack(factory))
+        assert end.code == 2
+        *progress, last = end.err.splitlines()
+        assert message in last
+        assert len(progress) == 1
+        (record,) = Path("run/records.jsonl").read_text().splitlines()
+        assert json.loads(record)["job"]["role"] == "clean"
+        assert cli("report", "run").code == 0
+        again = cli(*attack(factory))
+        assert again.code == 2
+        assert again.err.splitlines() == [last]
+
+    @pytest.mark.parametrize(("share", "code"), [("0", 0), ("0.99", 1)])
+    def test_fail_under(self, cli: Cli, share: str, code: int) -> None:
+        end = cli(*attack("means", "--fail-under", share))
+        assert end.code == code
+        said = [line for line in end.err.splitlines() if line.startswith("unmask: ")]
+        assert len(said) == code
+        if code:
+            value = json.loads(Path("run/report.json").read_text())["rows"][0]["plain"]["value"]
+            assert said == [f"unmask: accuracy left under 0.99: models.py:means {value:.4g}"]
+        assert cli(*attack("means", "--fail-under", share)).code == code  # of a run that is there already, too
+
+
+class TestDamage:
+    """Of a folder that holds a finished run."""
+
+    @pytest.fixture(autouse=True)
+    def run(self, cli: Cli) -> None:
+        assert cli(*attack()).code == 0
+
+    def test_run_json(self, cli: Cli) -> None:
+        Path("run/run.json").write_text('{"schema"')
+        for arguments in (attack(), ["verify", "run"]):
+            one_line(cli(*arguments), "run/run.json is damaged")
+        one_line(cli("report", "run"), "run/run.json is broken")
+
+    def test_records(self, cli: Cli) -> None:
+        path = Path("run/records.jsonl")
+        clean, attacked = path.read_text().splitlines(keepends=True)
+        path.write_text(clean[20:] + attacked)
+        for arguments in (attack(), ["report", "run"]):
+            one_line(cli(*arguments), "run/records.jsonl, line 1: not a record")
+        end = cli("verify", "run")
+        assert end.code == 1
+        assert end.out.startswith("FAILED line 1 of records.jsonl: not a record")
+        path.write_text(attacked)
+        assert cli(*attack()).code == 0
+        assert sorted(path.read_text().splitlines())  # the job whose line was deleted was done again
+        assert path.read_text().count("\n") == 2
+
+    def test_examples(self, cli: Cli) -> None:
+        record = json.loads(Path("run/records.jsonl").read_text().splitlines()[1])
+        path = Path("run") / record["file"]
+        raw = bytearray(path.read_bytes())
+        raw[-5] ^= 4
+        path.write_bytes(raw)
+        end = cli("verify", "run")
+        assert end.code == 1
+        assert end.out.splitlines() == [
+            f"FAILED {record['key']} (models.py:means apgd 0-12): its examples were changed",
+            "2 records, 24 adversarial examples judged again: 1 failed.",
+        ]
+
+
+class TestReproduce:
+    def run(self, cli: Cli, *more: str) -> End:
+        cases = ["--case", "plain-digits", "--case", "thermometer-digits", "--case", "plain-digits"]
+        return cli("reproduce", *cases, "--n", "10", "--no-sweep", "--out", "run", *more)
+
+    def test_rows_in_the_order_asked_for(self, cli: Cli) -> None:
+        assert self.run(cli).code == 0
+        rows: list[dict[str, Any]] = json.loads(Path("run/report.json").read_text())["rows"]
+        assert [row["case"] for row in rows] == ["plain-digits", "thermometer-digits"]
+        assert all(row["complete"] for row in rows)
+        assert rows[1]["plain"]["value"] - rows[1]["adaptive"]["value"] > 0.5  # what the project is about
+
+    def test_fail_under_names_each_case(self, cli: Cli) -> None:
+        end = self.run(cli, "--fail-under", "0.9")
+        assert end.code == 1
+        last = end.err.splitlines()[-1]
+        assert last.startswith("unmask: accuracy left under 0.9: plain-digits ")
+        assert "thermometer-digits " in last
