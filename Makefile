@@ -21,6 +21,7 @@ check: .venv/.installed-dev  ## lint, format and types only
 	$(BIN)/mypy
 
 bench: .venv/.installed-bench  ## install the peers (Foolbox, torchattacks, ART) and compare with them
+	$(BIN)/pip install -q --no-deps torchattacks  # it asks for an old requests and for torchvision, and needs neither
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove .venv, caches and build products; runs/ stays

@@ -118,7 +118,7 @@ def speed(subject: Subject, rounds: int, limit: float) -> None:
     theirs = {name: peer(subject.model, x, y, eps, STEPS, SIZE * eps) for name, peer in installed().items()}
     attacks: dict[str, Callable[[], Tensor]] = {
         "unmask, float32": lambda: ours(False).x_adv,
-        "unmask, bfloat16": lambda: ours(True).x_adv,
+        "unmask, bfloat16 where it pays": lambda: ours(True).x_adv,
         **theirs,
     }
     times = timed(attacks, rounds)

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.gradients.bpda import View
-from unmask.judging import Judge, Verdict
+from unmask.judging import BadAnswer, Judge, Verdict
 from unmask.randomness import stream
 from unmask.statistics import Accuracy, accuracy
-from unmask.victims import Passes, bfloat16, lean, steady
+from unmask.types import Output, Victim, as_output
+from unmask.victims import Passes, bfloat16, lean, multiplies_bfloat16, steady
 
 __all__ = ["Trial", "trial", "verdicts"]
 
@@ -54,7 +55,7 @@ def trial(
         model: what is attacked.
         attack: such as ``APGD(100)`` or ``pgd(40, margin, EOT(30))``.
         view: what gradients pass through, such as ``bpda("encode", surrogate)`` or ``straight_through``.
-        low_precision: take gradients in bfloat16; verdicts stay float32.
+        low_precision: take gradients in bfloat16 where the hardware multiplies it; verdicts stay float32.
         index: the examples' positions in their data set, which key their randomness.
         seed: of all randomness.
 
@@ -72,25 +73,39 @@ def trial(
     passes = Passes()
     twin = lean(model)
     viewed = twin if view is None else view(twin)
+    narrow = low_precision and multiplies_bfloat16(x.device)
     screen = stream(seed, index, "screen")
 
     def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
         return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
 
     problem = Problem(
-        view=steady(bfloat16(viewed) if low_precision else viewed, passes=passes, foreign=judge.foreign),
+        view=steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign),
         x=x,
         y=y,
         threat=judge.threat,
         keys=stream(seed, index, "attack"),
         broken=broken,
-        scores=steady(model, passes=passes, foreign=judge.foreign),
+        scores=steady(_answering(model), passes=passes, foreign=judge.foreign),
     )
     rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
     x_adv = x.clone()
     if len(rows):
         x_adv[rows] = attack(problem.subset(rows))
     return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), passes)
+
+
+def _answering(victim: Victim) -> Victim:
+    """A search would pass over NaN as if the defense stood there; an image in the box deserves an answer."""
+
+    def call(x: Tensor) -> Output:
+        answer = as_output(victim(x))
+        bad = ~answer.logits.isfinite().all(1)
+        if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
+            raise BadAnswer("the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]")
+        return answer
+
+    return call
 
 
 def verdicts(judge: Judge, x_adv: Tensor, x: Tensor, y: Tensor, index: Tensor, seed: int) -> tuple[Verdict, Verdict]:

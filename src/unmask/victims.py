@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unmask.randomness import current, drawing
 from unmask.types import Output, Victim, as_output
 
-__all__ = ["GRANULE", "Passes", "bfloat16", "lean", "steady"]
+__all__ = ["GRANULE", "Passes", "bfloat16", "lean", "multiplies_bfloat16", "steady"]
 
 GRANULE = 8
 """Batches are filled up to a multiple of this many rows. Below it, matrix products take other code
@@ -46,9 +46,8 @@ def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = Fals
         size, missing = len(x), -len(x) % GRANULE
         keys = current()
         if missing:
-            fill = torch.arange(size + missing, device=x.device).clamp(max=size - 1)
-            x = x[fill]
-            keys = keys and keys.select(fill)
+            x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))
+            keys = keys and keys.select(torch.arange(size + missing).clamp(max=size - 1))
         with drawing(keys, foreign=foreign):
             output = as_output(victim(x))
         if missing:
@@ -90,3 +89,13 @@ def bfloat16(victim: Victim) -> Victim:
         return Output(output.logits.float(), None if output.reject is None else output.reject.float())
 
     return call
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has units for bfloat16 matrix products: AMX tiles, or a GPU since Ampere.
+
+    Elsewhere bfloat16 is converted back and forth and takes longer than float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())

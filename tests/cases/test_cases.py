@@ -30,7 +30,7 @@ def test_a_case_is_named_after_defense_and_data(name: str) -> None:
     assert case.name == name
     assert case.data in names()
     assert name.endswith(f"-{case.data}")
-    assert case.kind in {"none", "shattered", "stochastic", "vanishing/exploding"}
+    assert case.kind in {"none (control)", "shattered", "stochastic", "vanishing/exploding"}
     assert case.citation
 
 

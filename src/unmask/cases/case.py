@@ -27,7 +27,7 @@ class Attacker:
         make: the attack, given the defense (a latent search needs its generator).
         view: the view of the defense to optimise; None is the defense itself.
         plain: whether this is the attack that knows nothing of the defense.
-        low_precision: whether gradients may be taken in bfloat16.
+        low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
     """
 
     about: str
@@ -50,7 +50,7 @@ class Case:
     Args:
         name: as on the command line, such as ``thermometer-mnist``.
         defense: what its authors call it.
-        kind: of obfuscated gradients: "shattered", "stochastic", "vanishing/exploding", or "none".
+        kind: of obfuscated gradients: "shattered", "stochastic", "vanishing/exploding", or "none (control)".
         data: name of the data set.
         threat: the ball that the accuracy is stated for.
         citation: authors, venue, year.
@@ -61,6 +61,7 @@ class Case:
         claimed: accuracy under attack that the authors stated, as a share, if for this data and threat.
         published: accuracy that the strongest published attack left, likewise.
         most: examples at most, where the defense is too slow for more.
+        few: examples of the curves over eps and of the controls.
         note: one line that a reader of the figures has to know.
     """
 
@@ -77,6 +78,7 @@ class Case:
     claimed: float | None = None
     published: float | None = None
     most: int | None = None
+    few: int = 64
     note: str = ""
 
     def load(self, folder: Path | None = None) -> nn.Module:

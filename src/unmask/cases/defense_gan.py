@@ -85,6 +85,7 @@ CASES = (
         claimed=None,
         published=0.55,
         most=64,
+        few=16,
         note="a smaller generator, R = 4 restarts of L = 60 steps: not at full strength",
     ),
 )

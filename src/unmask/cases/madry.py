@@ -29,7 +29,7 @@ CASES = (
     Case(
         name="madry-digits",
         defense="adversarial training",
-        kind="none",
+        kind="none (control)",
         data="digits",
         threat=DIGITS,
         citation=_CITATION,
@@ -42,7 +42,7 @@ CASES = (
     Case(
         name="madry-mnist",
         defense="adversarial training",
-        kind="none",
+        kind="none (control)",
         data="mnist",
         threat=MNIST,
         citation=_CITATION,

@@ -20,7 +20,7 @@ CASES = (
     Case(
         name="plain-digits",
         defense="none",
-        kind="none",
+        kind="none (control)",
         data="digits",
         threat=DIGITS,
         citation="undefended convolutional network",
@@ -31,7 +31,7 @@ CASES = (
     Case(
         name="plain-mnist",
         defense="none",
-        kind="none",
+        kind="none (control)",
         data="mnist",
         threat=MNIST,
         citation="undefended convolutional network",

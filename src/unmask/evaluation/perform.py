@@ -7,18 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmask.cases import Attacker
 from unmask.data import Dataset
 from unmask.evaluation.chosen import BUILT_IN, chosen
 from unmask.evaluation.targets import Target
-from unmask.gradients.bpda import View
-from unmask.judging import BadAnswer, Judge, Verdict
+from unmask.judging import Judge, Verdict
 from unmask.records import Example, Job, Record
 from unmask.threats import parse
 from unmask.trials import Trial, trial, verdicts
-from unmask.types import Output, as_output
 from unmask.victims import Passes
 
 __all__ = ["Outcome", "judged", "perform"]
@@ -91,9 +89,16 @@ def _search(job: Job, target: Target) -> Search:
         return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
-    model, view, low = _Answering(target.model), _answering(attacker.view), attacker.low_precision
     return lambda judge, index, x, y: trial(
-        judge, model, attack, x, y, view=view, low_precision=low, index=index, seed=job.seed
+        judge,
+        target.model,
+        attack,
+        x,
+        y,
+        view=attacker.view,
+        low_precision=attacker.low_precision,
+        index=index,
+        seed=job.seed,
     )
 
 
@@ -105,31 +110,6 @@ def _attacker(job: Job, target: Target) -> Attacker:
     if job.attack not in known:
         raise ValueError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
     return known[job.attack]
-
-
-class _Answering(nn.Module):
-    """A search passes over NaN as if the defense stood there; an image in the box deserves an answer."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Output:
-        answer = as_output(self.model(x))
-        bad = ~answer.logits.isfinite().all(1)
-        if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
-            raise BadAnswer("the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]")
-        return answer
-
-
-def _answering(view: View | None) -> View:
-    """The same view of a model that is inside an :class:`_Answering`."""
-
-    def answering(outer: nn.Module) -> nn.Module:
-        model = outer.get_submodule("model")
-        return _Answering(model if view is None else view(model))
-
-    return answering
 
 
 def _judge(job: Job, target: Target) -> Judge:

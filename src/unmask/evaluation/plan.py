@@ -21,8 +21,6 @@ BLOCK = 128
 SWEEP = (0.25, 0.5, 0.75, 1.5)
 """Sizes, as shares of the threat's, at which the curves of a report are measured."""
 
-SWEEP_EXAMPLES = 64
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -49,7 +47,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     for name, attacker in case.attackers.items():
         planned += jobs(name, _role(attacker), spec, n)
     if sweep:
-        few = min(n, SWEEP_EXAMPLES)
+        few = min(n, case.few)
         plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
         adaptive = list(case.attackers)[-1]
         planned += jobs("noise", "control", spec, few)

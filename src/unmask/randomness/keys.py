@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,7 +26,13 @@ def _mix(z: Tensor) -> Tensor:
 
 def fold(keys: Tensor, salt: int | Tensor) -> Tensor:
     """Keys of a further step: (B,) int64 keys and a number, or (B,) numbers."""
-    return _mix(keys * 3 + _mix(torch.as_tensor(salt, device=keys.device) + _GOLDEN))
+    mixed = _mixed(salt) if isinstance(salt, int) else _mix(salt.to(keys.device) + _GOLDEN)
+    return _mix(keys * 3 + mixed)
+
+
+@lru_cache(maxsize=4096)
+def _mixed(salt: int) -> int:
+    return int(_mix(torch.tensor(salt) + _GOLDEN))
 
 
 def _digest(*parts: object) -> int:

@@ -18,7 +18,7 @@ from unmask.report.table import worst
 
 __all__ = ["Picture", "Strip", "strip"]
 
-GAIN = 10  # of differences, at most
+GAIN = 10  # of differences
 SIDE = 224  # pixels, to which larger images are reduced
 
 Array = NDArray[Any]
@@ -68,20 +68,18 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
             shown.append((found, files[file]["clean"][place], files[file]["x_adv"][place]))
     if not shown:
         return None
-    largest = max(float(np.abs(adversarial - image).max()) for _, image, adversarial in shown)
-    gain = max(1, min(GAIN, int(0.5 / max(largest, 1e-9))))  # as much as fits between black and white
     pictures = tuple(
         Picture(
             clean=_png(image),
             adversarial=_png(adversarial),
-            difference=_png(0.5 + gain * (adversarial - image)),
+            difference=_png(0.5 + GAIN * (adversarial - image)),
             label=_class(case, found.example.label),
             predicted=_class(case, found.example.predicted),
             index=found.example.index,
         )
         for found, image, adversarial in shown
     )
-    return Strip(pictures, gain, pixelated=max(shown[0][1].shape[1:]) < SIDE / 2)
+    return Strip(pictures, GAIN, pixelated=max(shown[0][1].shape[1:]) < SIDE / 2)
 
 
 def _load(run: RunFolder, file: str) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unmask.randomness import drawing, stream
 from unmask.training.checkpoints import Checkpoints
 from unmask.types import Victim, as_output
-from unmask.victims import bfloat16
+from unmask.victims import bfloat16, multiplies_bfloat16
 
 __all__ = ["ClassifierRecipe", "Perturb", "train_classifier"]
 
@@ -33,7 +33,7 @@ class ClassifierRecipe:
         perturb: what is done to a batch first (None: nothing); adversarial training (Madry et al.,
             ICLR 2018) where it is an attack.
         shift: images are moved by up to this many pixels in each direction, the border repeated.
-        low_precision: bfloat16 autocast, channels-last.
+        low_precision: bfloat16 autocast, where the hardware multiplies it.
     """
 
     epochs: int
@@ -70,17 +70,18 @@ def train_classifier(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
-    victim: Victim = bfloat16(model) if recipe.low_precision else model
+    victim: Victim = bfloat16(model) if recipe.low_precision and multiplies_bfloat16(torch.device(device)) else model
     for epoch in range(done, recipe.epochs):
         started, losses, right = time.monotonic(), 0.0, 0
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed * 1000 + epoch))
+        shifts = torch.Generator().manual_seed(seed * 1000 + epoch)
         for step in range(steps):
             index = order[step * recipe.batch : (step + 1) * recipe.batch]
             progress = (epoch + step / steps) / recipe.epochs
             optimizer.param_groups[0]["lr"] = recipe.rate * min(1.0, 20 * progress, 2 * (1 - progress))
             x, y = (t.to(device) for t in images(index))
             keys = stream(seed, index, "train").fold(epoch)
-            x = _shifted(x, recipe.shift, torch.Generator().manual_seed(seed * 1000 + epoch + step))
+            x = _shifted(x, recipe.shift, shifts)
             with drawing(keys):
                 if recipe.perturb is not None:
                     x = recipe.perturb(victim, x, y, progress, index)

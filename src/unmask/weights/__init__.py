@@ -6,19 +6,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 __all__ = ["load_weights", "save_weights"]
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the parameters and buffers of ``model``, floating-point ones in half precision."""
+    """Write the parameters and buffers of ``model``, floating-point ones in half precision, whole or not at all."""
     tensors = {
         name: (t.half() if t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in model.state_dict().items()
     }
-    save_file(tensors, path)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(save(tensors))
+    part.replace(path)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
