@@ -64,7 +64,9 @@ CASES = (
             GanRecipe(iterations=6000),
             ClassifierRecipe(epochs=60, batch=64, shift=1),
         ),
-        draws=4,
+        draws=16,
+        most=100,
+        few=24,
         note="R = 4 restarts of L = 60 steps on 8x8 images",
     ),
     Case(
@@ -81,11 +83,11 @@ CASES = (
         train=GanTraining(
             "mnist", lambda: conv_critic(16), GanRecipe(iterations=4000), ClassifierRecipe(epochs=5, shift=2)
         ),
-        draws=2,
+        draws=8,
         claimed=None,
         published=0.55,
-        most=64,
-        few=16,
+        most=48,
+        few=8,
         note="a smaller generator, R = 4 restarts of L = 60 steps: not at full strength",
     ),
 )
