@@ -69,7 +69,7 @@ class Builder:
             (self.path / "examples").mkdir(exist_ok=True)
             clean = np.full((len(robust), 1, 4, 4), 0.5, dtype=np.float32)
             index = np.arange(start, start + len(robust))
-            save_file({"clean": clean[:3], "x_adv": clean + 0.25, "index": index}, self.path / file)
+            save_file({"clean": clean[:3], "x_adv": clean + 1 / 32, "index": index}, self.path / file)
         record = Record(job, examples, 4, 10 * len(robust), 4 * len(robust), len(robust), 1.5, file)
         self.records.append(record)
         return record

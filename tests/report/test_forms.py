@@ -78,6 +78,7 @@ def test_small_words() -> None:
 def test_terminal_shows_every_figure_at_any_width(run: Path, width: int) -> None:
     text = printed(run, width)
     assert max(map(len, text.splitlines())) <= width
+    assert all(name in text for name in ("broken", "stochastic", "L∞ 0.25 raw"))
     for figure in ("90.0 % [55.5, 99.7]", "80.0 % [44.4, 97.5]", "10.0 % [0.3, 44.5]", "79.0 %"):
         assert figure in " ".join(text.split())
 
@@ -153,7 +154,7 @@ def test_pictures_are_of_examples_that_fell(run: Path) -> None:
     assert (found.gain, found.pixelated) == (10, True)
     raw = [base64.b64decode(data.split(",")[1]) for data in (vars(found.pictures[0])[k] for k in PARTS)]
     levels = [np.unique(np.asarray(Image.open(io.BytesIO(png)))).tolist() for png in raw]
-    assert levels == [[128], [191], [255]]  # 0.5, 0.75, and 0.5 + 2 * 0.25
+    assert levels == [[128], [135], [207]]  # 255 times 0.5, 0.5 + 1/32 and 0.5 + 10/32
 
 
 PARTS = ("clean", "adversarial", "difference")

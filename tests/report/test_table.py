@@ -187,3 +187,11 @@ def test_later_blocks_replace_earlier_ones_example_by_example(builder: Any) -> N
     second: Record = builder.record("a", "plain", [0, 0], start=2)
     found = by_attack([first, second])["plain"]
     assert {index: f.example.robust for index, f in found.items()} == {0: 1, 1: 1, 2: 0, 3: 0}
+
+
+def test_equals_go_to_the_attack_that_did_best_where_attacks_select(builder: Any) -> None:
+    builder.case("a", random=True)
+    builder.record("a", "plain", [0, 0, 0.25], role="plain", screened=[0, 0, 0])
+    builder.record("a", "bpda", [0.5, 0.5, 0], screened=[0, 0, 0.25])
+    row = rows_of(builder.write())[0]
+    assert row["adaptive"]["value"] == pytest.approx(0.25 / 3)

@@ -75,7 +75,7 @@ def _attack(a: AttackRow, random: bool) -> list[str]:
 
 
 def _data(row: Row) -> str:
-    return f"{row.data}: {row.data_note}" if row.data_note else row.data
+    return row.data_note or row.data
 
 
 def _cell(a: Accuracy | None) -> str:

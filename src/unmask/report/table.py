@@ -80,10 +80,11 @@ def to_json(rows: Sequence[Row]) -> str:
 def worst(attacks: Iterable[Mapping[int, Found]]) -> dict[int, Found]:
     """For each example the verdict under the attack that did best on the draws that attacks select by.
 
-    The first of equals is taken: to look at the fresh draws would be to select by them.
+    Of equals the attack counts that did best on all examples, on the same draws: to look at the fresh
+    ones would be to select by them.
     """
     chosen: dict[int, Found] = {}
-    for verdicts in attacks:
+    for verdicts in sorted(attacks, key=_screened):
         for index, found in verdicts.items():
             if index not in chosen or found.example.screened < chosen[index].example.screened:
                 chosen[index] = found
@@ -183,6 +184,10 @@ def _gap(plain: Mapping[int, Found], adaptive: Mapping[int, Found]) -> Gap | Non
 
 def _named(attacks: Mapping[str, object]) -> str:
     return ("worst of " if len(attacks) > 1 else "") + ", ".join(attacks)
+
+
+def _screened(verdicts: Mapping[int, Found]) -> float:
+    return sum(found.example.screened for found in verdicts.values()) / len(verdicts)
 
 
 def _sure(found: Mapping[int, Found], attack: str | None) -> Accuracy:

@@ -17,8 +17,6 @@ from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]
 
-WIDE = 130  # columns, from which every figure has one of its own
-
 STYLES = {
     Conclusion.FALLS: "bold red",
     Conclusion.WEAKENED: "yellow",
@@ -36,8 +34,10 @@ class Summary:
     rows: Sequence[Row]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """A line a case where there is room, else a few lines each."""
-        yield _wide(self.rows) if options.max_width >= WIDE else _narrow(self.rows)
+        """A table where there is room for it, else a list."""
+        table = _wide(self.rows)
+        needed = console.measure(table, options=options.update(width=10_000)).maximum
+        yield table if needed <= options.max_width else _narrow(self.rows)
         yield Text(headline(self.rows), style="bold")
         if rest := others(self.rows):
             yield Text(rest, style="dim")
@@ -45,15 +45,14 @@ class Summary:
 
 def _wide(rows: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("case", "kind", "threat"):
-        table.add_column(name, overflow="fold")
+    for name in ("case", "kind, threat"):
+        table.add_column(name, no_wrap=True)
     for name in ("n", " clean", " plain attack", " adaptive attack", "claimed", "published", "time"):
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
         cells = [
             Text(row.case, style="bold"),
-            Text(row.kind),
-            Text(threat(row.threat)),
+            Text(f"{row.kind}\n{threat(row.threat)}"),
             Text(_n(row)),
             *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
             *(Text(percent(share)) for share in (row.claimed, row.published)),

@@ -51,13 +51,13 @@ def duration(seconds: float) -> str:
 
 
 def count(number: float) -> str:
-    """A number of passes, in three digits or so.
+    """A number of passes, to three digits.
 
     >>> count(40), count(12_345), count(2_500_000)
     ('40', '12.3k', '2.5M')
     """
     if number < 1000:
-        return f"{number:.4g}"
+        return f"{number:.3g}"
     return f"{number / 1000:.3g}k" if number < 999_500 else f"{number / 1e6:.3g}M"
 
 

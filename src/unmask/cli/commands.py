@@ -1,24 +1,22 @@
-"""The command line: arguments in, exit codes out. Everything else is done elsewhere."""
+"""The commands: their arguments, and what each of them calls."""
 
 from __future__ import annotations
 
-import errno
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from unmask.cli.console import fail, say
+from unmask.cli.console import out as console
+from unmask.cli.lists import TOPICS
 
 if TYPE_CHECKING:
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.run import Local
-    from unmask.records import Job, Record
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 # Each command imports what it needs, so that help does not wait for torch.
 app = typer.Typer(
@@ -27,9 +25,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_out = Console()
-_err = Console(stderr=True)
-
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time; results do not depend on it.")]
@@ -151,10 +146,10 @@ def train(
     torch.manual_seed(seed)
     model = case.build()
     for log in case.train(model, folder / name, seed=seed, device=device):
-        _out.print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in log.items()))
+        console.print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in log.items()))
     path = folder / f"{name}.safetensors"
     save_weights(model, path)
-    _out.print(f"Weights: {path}. Use them with --weights {folder}")
+    console.print(f"Weights: {path}. Use them with --weights {folder}")
 
 
 @app.command()
@@ -166,8 +161,8 @@ def report(run: Run) -> None:
     from unmask.report import summary, write
 
     path = write(run)
-    _out.print(summary(run))
-    _say(f"Report: {path.resolve()}")
+    console.print(summary(run))
+    say(f"Report: {path.resolve()}")
 
 
 @app.command()
@@ -185,10 +180,10 @@ def verify(run: Run, batch_size: Batch = 128, device: Device = "cpu", weights: W
     for check in verify(run, Local(batch_size, device, weights or (Path(used) if used else None))):
         checks.append(check)
         if check.problem:
-            _say(f"FAILED {check.record}: {check.problem}")
+            say(f"FAILED {check.record}: {check.problem}")
     failed = sum(check.problem is not None for check in checks)
     examples = sum(check.examples for check in checks)
-    _say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
     if failed:
         raise typer.Exit(1)
 
@@ -199,54 +194,12 @@ def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, da
 
     Example: [bold]unmask list attacks[/bold]
     """
-    topics = {
-        "cases": _cases,
-        "defenses": _defenses,
-        "attacks": _attacks,
-        "datasets": _datasets,
-        "models": _models,
-    }
-    if what not in topics:
-        raise ValueError(f"nothing to list under {what!r}; there are: {', '.join(topics)}")
-    entries = topics[what]()
+    if what not in TOPICS:
+        raise ValueError(f"nothing to list under {what!r}; there are: {', '.join(TOPICS)}")
+    entries = TOPICS[what]()
     width = max(map(len, entries))
     for name, about in entries.items():
-        _say(f"{name:{width}}  {about}")
-
-
-def _cases() -> dict[str, str]:
-    from unmask.cases import CASES
-
-    return {
-        c.name: f"{c.defense}, {c.kind}; {c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
-        for c in CASES.values()
-    }
-
-
-def _defenses() -> dict[str, str]:
-    from unmask.cases import CASES
-
-    return {c.defense: c.citation for c in CASES.values() if c.defense != "none"}
-
-
-def _attacks() -> dict[str, str]:
-    from unmask.evaluation.chosen import ATTACKS
-
-    return {name: setting.about for name, setting in ATTACKS.items()}
-
-
-def _datasets() -> dict[str, str]:
-    from unmask.data import describe, names
-
-    return {name: describe(name) for name in names()}
-
-
-def _models() -> dict[str, str]:
-    """What may be given as a target."""
-    return {f"case:{name}": about for name, about in _cases().items()} | {
-        "path/to/file.py:factory": "your own: a function without arguments that returns an nn.Module",
-        "package.module:factory": "the same, by import",
-    }
+        say(f"{name:{width}}  {about}")
 
 
 def _run(
@@ -258,6 +211,7 @@ def _run(
     fail_under: float | None,
 ) -> None:
     """Do what is left to do, render, and hold the accuracy against what was asked for."""
+    from unmask.cli.progress import progress
     from unmask.evaluation.environment import environment
     from unmask.evaluation.run import run
     from unmask.evaluation.store import Store
@@ -268,105 +222,13 @@ def _run(
     asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
     about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
     jobs = [job for plan in plans for job in plan.jobs]
-    with Store.open(out, asked, {**about, **environment()}) as store, _progress(jobs) as progress:
-        run(jobs, store, local, progress)
+    with Store.open(out, asked, {**about, **environment()}) as store, progress(jobs) as show:
+        run(jobs, store, local, show)
     path = write(out)
-    _out.print(summary(out))
-    _say(f"Report: {path.resolve()}")
+    console.print(summary(out))
+    say(f"Report: {path.resolve()}")
     if fail_under is not None:
         left = {row.case: row.adaptive or row.plain for row in table(RunFolder.read(out))}
         under = [f"{name} {a.value:.4g}" for name, a in left.items() if a and a.value < fail_under]
         if under:
-            raise typer.Exit(_fail(f"accuracy left under {fail_under:g}: {', '.join(under)}", 1))
-
-
-@contextmanager
-def _progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
-    """On a terminal a bar with the accuracy so far and the time left; elsewhere a line per finished attack."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("examples, left"),
-        TimeRemainingColumn(elapsed_when_finished=True),
-    )
-    total = {_label(job): 0 for job in jobs}
-    for job in jobs:
-        total[_label(job)] += job.stop - job.start
-    scores: dict[str, list[float]] = {label: [] for label in total}
-    everything = sum(total.values())
-    with Progress(*columns, console=_err, disable=not _err.is_terminal, speed_estimate_period=86400) as bar:
-        task = bar.add_task("starting", total=everything)
-
-        def progress(record: Record, stored: bool) -> None:
-            label = _label(record.job)
-            scores[label] += [example.robust for example in record.examples]
-            line = f"{label} {100 * sum(scores[label]) / len(scores[label]):.1f} %"
-            done = sum(map(len, scores.values()))
-            if not stored or done == everything:  # at once: what was stored says nothing of the time left
-                bar.update(task, completed=done, description=line)
-            if not stored and bar.disable and len(scores[label]) == total[label]:
-                _err.print(f"{line} ({total[label]} examples; {done} of {everything})", highlight=False, soft_wrap=True)
-
-        yield progress
-
-
-def _label(job: Job) -> str:
-    """What a reader calls the attack that a job is a part of."""
-    at = f" at {job.threat.eps:.4g}" if job.role == "sweep" else ""
-    return f"{job.target.removeprefix('case:')} {job.options.get('control', job.attack)}{at}"
-
-
-def main() -> NoReturn:
-    """Run the command line; exit codes: 0 done, 1 check failed, 2 bad input, 130 interrupted."""
-    try:
-        with typer.main.get_command(app).make_context("unmask", sys.argv[1:] or ["--help"]) as context:
-            context.command.invoke(context)
-        sys.stdout.flush()
-        code = 0
-    except typer.Exit as end:
-        code = end.exit_code
-    except KeyboardInterrupt:
-        code = _fail("interrupted; the same command again continues", 130)
-    except BrokenPipeError:  # whoever read the output has read enough
-        code = _muted(0)
-    except OSError as error:
-        code = _muted(_fail(_fault(error)))
-    except ValueError as error:
-        code = _fail(str(error))
-    except Exception as error:
-        usage: Any = error
-        if not hasattr(error, "format_message"):  # of whichever click typer brings
-            raise
-        command = usage.ctx.command_path if usage.ctx else "unmask"
-        code = _fail(f"{usage.format_message().rstrip('.')}; see `{command} --help`")
-    sys.exit(code)
-
-
-def _fault(error: OSError) -> str:
-    """What the system refused, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{error.strerror}: make room, then the same command again continues"
-    return f"{error.filename or 'the system'}: {error.strerror or error}: mend that, then give the same command again"
-
-
-def _muted(code: int) -> int:
-    """Python flushes stdout at exit, and must not fail there once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return code
-
-
-def _say(line: str) -> None:
-    """A line for people and pipes alike, which no width breaks."""
-    print(line)
-
-
-def _fail(message: str, code: int = 2) -> int:
-    _err.print(f"unmask: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
-    return code
-
-
-if __name__ == "__main__":
-    main()
+            raise typer.Exit(fail(f"accuracy left under {fail_under:g}: {', '.join(under)}", 1))

@@ -1,0 +1,5 @@
+"""``python -m unmask.cli``."""
+
+from unmask.cli.exits import main
+
+main()

@@ -1,0 +1,51 @@
+"""What there is, by topic: a name and a line about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+__all__ = ["TOPICS"]
+
+
+def _cases() -> dict[str, str]:
+    from unmask.cases import CASES
+
+    return {
+        c.name: f"{c.defense}, {c.kind}; {c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
+        for c in CASES.values()
+    }
+
+
+def _defenses() -> dict[str, str]:
+    from unmask.cases import CASES
+
+    return {c.defense: c.citation for c in CASES.values() if c.defense != "none"}
+
+
+def _attacks() -> dict[str, str]:
+    from unmask.evaluation.chosen import ATTACKS
+
+    return {name: setting.about for name, setting in ATTACKS.items()}
+
+
+def _datasets() -> dict[str, str]:
+    from unmask.data import describe, names
+
+    return {name: describe(name) for name in names()}
+
+
+def _models() -> dict[str, str]:
+    """What may be given as a target."""
+    return {f"case:{name}": about for name, about in _cases().items()} | {
+        "path/to/file.py:factory": "your own: a function without arguments that returns an nn.Module",
+        "package.module:factory": "the same, by import",
+    }
+
+
+TOPICS: dict[str, Callable[[], dict[str, str]]] = {
+    "cases": _cases,
+    "defenses": _defenses,
+    "attacks": _attacks,
+    "datasets": _datasets,
+    "models": _models,
+}

@@ -1,0 +1,50 @@
+"""What is shown while a run works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from unmask.cli.console import err
+from unmask.records import Job, Record
+
+__all__ = ["progress"]
+
+
+@contextmanager
+def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
+    """On a terminal a bar with the accuracy so far and the time left; elsewhere a line per finished attack."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("examples, left"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    total = {_label(job): 0 for job in jobs}
+    for job in jobs:
+        total[_label(job)] += job.stop - job.start
+    scores: dict[str, list[float]] = {label: [] for label in total}
+    everything = sum(total.values())
+    with Progress(*columns, console=err, disable=not err.is_terminal, speed_estimate_period=86400) as bar:
+        task = bar.add_task("starting", total=everything)
+
+        def show(record: Record, stored: bool) -> None:
+            label = _label(record.job)
+            scores[label] += [example.robust for example in record.examples]
+            line = f"{label} {100 * sum(scores[label]) / len(scores[label]):.1f} %"
+            done = sum(map(len, scores.values()))
+            if not stored or done == everything:  # at once: what was stored says nothing of the time left
+                bar.update(task, completed=done, description=line)
+            if not stored and bar.disable and len(scores[label]) == total[label]:
+                err.print(f"{line} ({total[label]} examples; {done} of {everything})", highlight=False, soft_wrap=True)
+
+        yield show
+
+
+def _label(job: Job) -> str:
+    """What a reader calls the attack that a job is a part of."""
+    at = f" at {job.threat.eps:.4g}" if job.role == "sweep" else ""
+    return f"{job.target.removeprefix('case:')} {job.options.get('control', job.attack)}{at}"
