@@ -45,6 +45,8 @@ _HOMES = {
     "margin": "unmask.losses",
     "mifgsm": "unmask.attacks.settings",
     "pgd": "unmask.attacks.settings",
+    "sign_agreement": "unmask.gradients.eot",
+    "signal_to_noise": "unmask.gradients.eot",
     "straight_through": "unmask.gradients.straight_through",
     "trial": "unmask.trials",
 }

@@ -39,6 +39,7 @@ def test_order_and_ranges() -> None:
         ("plain", "plain", 0.15, {}, everything),
         ("bpda", "adaptive", 0.15, {}, everything),
         ("noise", "control", 0.15, {}, few),
+        ("plain", "control", 0.0, {"control": "eps 0"}, few),
         ("bpda", "control", 1.0, {"control": "unbounded"}, few),
         *(
             (attack, "sweep", 0.15 * share, {"base": base}, few)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from unmask.gradients.autograd import autograd
-from unmask.gradients.eot import EOT
+from unmask.gradients.eot import EOT, Tally, sign_agreement, signal_to_noise
 from unmask.gradients.spsa import SPSA
 from unmask.randomness import drawing, normal, stream, uniform
 from unmask.types import Estimator, Objective
@@ -38,18 +38,18 @@ def test_chunks_make_no_difference() -> None:
     values, gradient = keyed(EOT(20), scaled, z)
     for batch in (1, 7, 10, 64):
         v, g = keyed(EOT(20, batch=batch), scaled, z)
-        assert torch.allclose(v, values, rtol=1e-5)
-        assert torch.allclose(g, gradient, rtol=1e-5)
+        assert torch.equal(v, values)
+        assert torch.equal(g, gradient)
 
 
 def test_an_example_does_not_depend_on_the_batch() -> None:
     z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    estimator = EOT(64, signal=3.0)
+    estimator = EOT(64, until=signal_to_noise(3.0))
     values, gradient = keyed(estimator, scaled, z)
     for i in range(6):
         v, g = keyed(estimator, scaled, z[i : i + 1], torch.tensor([i]))
-        assert torch.allclose(v, values[i], rtol=1e-5)
-        assert torch.allclose(g, gradient[i], rtol=1e-5)
+        assert torch.equal(v[0], values[i])
+        assert torch.equal(g[0], gradient[i])
 
 
 def test_passes_are_full_but_no_fuller() -> None:
@@ -75,13 +75,21 @@ def test_a_clear_gradient_takes_fewer_draws() -> None:
         drawn.index_add_(0, rows, torch.ones(len(rows)))
         return (1 + noise[rows] * normal((len(z), 1), z).squeeze(1)) * z.sum(1)
 
-    values, gradient = keyed(EOT(256, signal=4.0), objective, torch.ones(3, 2))
+    values, gradient = keyed(EOT(256, until=signal_to_noise(4.0)), objective, torch.ones(3, 2))
     assert drawn[0] == 4
     assert 8 <= drawn[1] <= 64  # 16 are needed on average
     assert drawn[2] == 256
     assert gradient[0].tolist() == [1.0, 1.0]
     assert values[0] == 2.0
     assert (gradient[1] - 1).abs().max() < 4.5 / drawn[1] ** 0.5
+
+
+def test_signs_that_agree_are_enough() -> None:
+    """Two coordinates, of which one has the same sign in all of four draws and the other in three."""
+    z = torch.zeros(1, 2)
+    tally = Tally.of(z).add(torch.tensor([0]), torch.tensor([[[1.0, 2.0]], [[3.0, 1.0]], [[1.0, 5.0]], [[2.0, -9.0]]]))
+    assert sign_agreement(0.75)(tally).item()  # (4 + 2) / 2 / 4
+    assert not sign_agreement(0.76)(tally).item()
 
 
 def test_losses_are_averaged_not_logits() -> None:

@@ -34,7 +34,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     """A case on the first ``n`` test examples (fewer where there are fewer, or it is too slow for more).
 
     First the clean accuracy, then the plain and the adaptive attacks, then the controls (random noise
-    in the ball; the last adaptive attack without a bound) and the curves, both on fewer examples.
+    in the ball; the plain attack at eps 0; the last adaptive attack without a bound) and the curves, both on fewer examples.
     """
     n = min(n, len(data), case.most or n)
     spec = _spec(case.threat)
@@ -51,6 +51,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
         plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
         adaptive = list(case.attackers)[-1]
         planned += jobs("noise", "control", spec, few)
+        planned += jobs(plain, "control", ThreatSpec(spec.norm, 0.0, spec.unit), few, control="eps 0")
         planned += jobs(adaptive, "control", ThreatSpec(spec.norm, 1.0, "rms"), few, control="unbounded")
         for share in SWEEP:
             threat = ThreatSpec(spec.norm, spec.eps * share, spec.unit)

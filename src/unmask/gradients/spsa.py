@@ -70,6 +70,8 @@ class SPSA:
                 with drawing(pairs):
                     down = objective(at - self.sigma * u, owner)
             slope = (up - down) / (2 * self.sigma)
-            gradient += (slope.view(-1, *ones) * u).view(times, *z.shape).sum(0)
-            values += ((up + down) / 2).view(times, -1).sum(0)
+            for g, v in zip(
+                (slope.view(-1, *ones) * u).view(times, *z.shape), ((up + down) / 2).view(times, -1), strict=True
+            ):
+                gradient, values = gradient + g, values + v  # one by one: no sum depends on the batch
         return values / self.samples, gradient / self.samples

@@ -1,0 +1,55 @@
+"""Defenses known to be broken fall, and the control stands, with the weights that ship."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from unmask.cases import find_case
+from unmask.data import load
+from unmask.judging import Judge
+from unmask.trials import trial, verdicts
+
+N = 48
+
+
+def left(name: str, attacker: str) -> float:
+    case = find_case(name)
+    model = case.load()
+    x, y = load(case.data, n=N).batch()
+    judge = Judge(model, case.threat, case.draws)
+    if attacker == "clean":
+        return float(verdicts(judge, x, x, y, torch.arange(N), 0)[0].robust.mean())
+    chosen = case.attackers[attacker]
+    found = trial(judge, model, chosen.make(model), x, y, view=chosen.view, low_precision=chosen.low_precision)
+    assert found.verdict.feasible.all()
+    return found.accuracy.value
+
+
+@pytest.mark.parametrize("name", ["plain-digits", "madry-digits", "thermometer-digits", "randomization-digits"])
+def test_clean_accuracy(name: str) -> None:
+    assert left(name, "clean") >= 0.9
+
+
+def test_no_defense() -> None:
+    assert left("plain-digits", "apgd") <= 0.05
+
+
+def test_thermometer_hides_its_gradient_from_the_plain_attack_alone() -> None:
+    assert left("thermometer-digits", "plain") - left("thermometer-digits", "bpda") >= 0.6
+    assert left("thermometer-digits", "bpda") <= 0.01
+
+
+def test_randomization_falls_to_eot() -> None:
+    assert left("randomization-digits", "eot") <= 0.15
+
+
+def test_defense_gan_falls_to_a_search_of_its_manifold() -> None:
+    assert left("defense-gan-digits", "clean") >= 0.85
+    assert left("defense-gan-digits", "latent") <= 0.2
+
+
+def test_adversarial_training_stands() -> None:
+    plain = left("madry-digits", "plain")
+    assert plain >= 0.5
+    assert plain - left("madry-digits", "ensemble") <= 0.1
