@@ -165,7 +165,12 @@ def test_only_the_judge_lets_examples_leave(trial: Callable[..., Any], linear: C
     no = trial(model, x, same, threat, view=boast, answer=False)
     attack(no.problem)
     assert len(no.asked) > 3
-    assert all(rows.tolist() == list(range(6)) for rows, _, _ in no.asked)
+    asked = [rows.tolist() for rows, _, _ in no.asked]
+    if name == "cw":  # its values hold a penalty: the judge is asked about those that are better than before
+        assert asked[0] == list(range(6))
+        assert all(any(row in rows for rows in asked[1:]) for row in range(6))
+    else:
+        assert all(rows == list(range(6)) for rows in asked)
     yes = trial(model, x, same, threat, view=boast, answer=True)
     x_adv = attack(yes.problem)
     assert len(yes.asked) == 1

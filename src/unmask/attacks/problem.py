@@ -82,8 +82,8 @@ class Ledger:
         problem: whose examples.
         loss: the loss by which candidates are compared.
         early_stop: whether an example that the judge finds broken leaves the search.
-        bounded: whether values offered are the loss itself, so that those below
-            ``necessary(loss)`` cannot be successes and the judge need not be asked.
+        bounded: whether values offered are the loss itself: the judge is asked about those that reach
+            ``necessary(loss)``. Otherwise it is asked about those that are better than all before.
     """
 
     def __init__(self, problem: Problem, loss: Loss, *, early_stop: bool = True, bounded: bool = True) -> None:
@@ -92,7 +92,7 @@ class Ledger:
         self.value = torch.full_like(problem.y, -torch.inf, dtype=torch.float32)
         self.standing = torch.ones_like(problem.y, dtype=torch.bool)
         self._early_stop = early_stop
-        self._least = max(necessary(loss) if bounded else -torch.inf, torch.finfo(torch.float32).min)
+        self._least = max(necessary(loss), torch.finfo(torch.float32).min) if bounded else None
         self._asked = 0
 
     def rows(self) -> Tensor:
@@ -113,16 +113,15 @@ class Ledger:
         self.value[rows[better]] = values[better]
         if not self._early_stop:
             return None
-        return self._ask(rows, x_adv, values >= self._least)
+        return self._ask(rows, x_adv, better if self._least is None else (values >= self._least).nonzero().squeeze(1))
 
     def close(self, rows: Tensor, x_adv: Tensor) -> None:
         """The judge has found these broken: keep the candidates, whatever their values, and search no more."""
         self.best[rows] = x_adv
         self.standing[rows] = False
 
-    def _ask(self, rows: Tensor, x_adv: Tensor, candidates: Tensor) -> Tensor | None:
+    def _ask(self, rows: Tensor, x_adv: Tensor, chosen: Tensor) -> Tensor | None:
         self._asked += 1
-        chosen = candidates.nonzero().squeeze(1)
         if not len(chosen):
             return None
         fallen = chosen[self.problem.broken(rows[chosen], x_adv[chosen], self._asked)]
