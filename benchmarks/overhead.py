@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.peers import PEERS, installed
+from unmask.allocator import keep_freed_memory
 from unmask.attacks.problem import Problem
 from unmask.attacks.settings import pgd
 from unmask.cases import find_case
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, help="of torch (default: its own choice)")
     options = parser.parse_args()
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")

@@ -51,8 +51,8 @@ CASES = (
         train=ClassifierTraining(
             "mnist", ClassifierRecipe(epochs=20, batch=256, rate=1e-3, perturb=Against(Linf(0.32), 5))
         ),
-        claimed=0.89,
-        published=0.89,
-        note="claimed and published: the authors' own larger network, under PGD",
+        claimed=0.8962,
+        published=0.885,
+        note="claimed and published: the authors' own larger network, under PGD and under AutoAttack",
     ),
 )

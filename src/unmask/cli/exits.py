@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from unmask.allocator import keep_freed_memory
 from unmask.cli.commands import app
 from unmask.cli.console import fail
 
@@ -17,6 +18,7 @@ __all__ = ["main"]
 
 def main() -> NoReturn:
     """Run the command line; exit codes: 0 done, 1 check failed, 2 bad input, 130 interrupted."""
+    keep_freed_memory()
     try:
         with typer.main.get_command(app).make_context("unmask", sys.argv[1:] or ["--help"]) as context:
             context.command.invoke(context)
