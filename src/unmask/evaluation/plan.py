@@ -34,7 +34,8 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     """A case on the first ``n`` test examples (fewer where there are fewer, or it is too slow for more).
 
     First the clean accuracy, then the plain and the adaptive attacks, then the controls (random noise
-    in the ball; the plain attack at eps 0; the last adaptive attack without a bound) and the curves, both on fewer examples.
+    in the ball; the plain attack at eps 0; the last adaptive attack without a bound) and the curves, both
+    on fewer examples.
     """
     n = min(n, len(data), case.most or n)
     spec = _spec(case.threat)
