@@ -65,8 +65,8 @@ CASES = (
             ClassifierRecipe(epochs=60, batch=64, shift=1),
         ),
         draws=16,
-        most=100,
-        few=24,
+        most=48,
+        few=8,
         note="R = 4 restarts of L = 60 steps on 8x8 images",
     ),
     Case(

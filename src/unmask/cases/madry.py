@@ -17,13 +17,16 @@ __all__ = ["CASES"]
 
 _CITATION = "Madry et al., ICLR 2018"
 
-_ATTACKERS = {
-    "plain": own_gradient(),
-    "ensemble": Attacker(
-        "APGD on cross entropy, targeted APGD on DLR, Square",
-        lambda _: Ensemble((apgd_ce(), APGD(100, targeted_dlr, targets=9), Square(2000))),
-    ),
-}
+
+def _attackers(targets: int, queries: int) -> dict[str, Attacker]:
+    return {
+        "plain": own_gradient(),
+        "ensemble": Attacker(
+            f"APGD on cross entropy, APGD on DLR with {targets} targets, Square with {queries} queries",
+            lambda _: Ensemble((apgd_ce(), APGD(100, targeted_dlr, targets=targets), Square(queries))),
+        ),
+    }
+
 
 CASES = (
     Case(
@@ -34,7 +37,7 @@ CASES = (
         threat=DIGITS,
         citation=_CITATION,
         build=lambda: conv_net(1, 8, (16, 32), 64),
-        attackers=_ATTACKERS,
+        attackers=_attackers(targets=5, queries=1000),
         train=ClassifierTraining(
             "digits", ClassifierRecipe(epochs=120, batch=64, perturb=Against(DIGITS, 7), shift=1, low_precision=False)
         ),
@@ -47,7 +50,7 @@ CASES = (
         threat=MNIST,
         citation=_CITATION,
         build=lambda: strided_net(1, 28),
-        attackers=_ATTACKERS,
+        attackers=_attackers(targets=9, queries=2000),
         train=ClassifierTraining(
             "mnist", ClassifierRecipe(epochs=20, batch=256, rate=1e-3, perturb=Against(Linf(0.32), 5))
         ),
