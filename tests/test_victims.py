@@ -55,7 +55,7 @@ def test_the_model_sees_full_granules() -> None:
         seen.append(len(x))
         return x.flatten(1)
 
-    for size in (1, 8, 9):
+    for size in (1, GRANULE, GRANULE + 1):
         steady(victim)(X[:size])
     assert seen == [GRANULE, GRANULE, 2 * GRANULE]
 

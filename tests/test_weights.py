@@ -97,3 +97,38 @@ def test_weights_of_another_model(saved: Path) -> None:
     assert "holds weights of another model: size mismatch for 5.weight" in refusal(net(0, hidden=7), saved)
     assert "Unexpected key" in refusal(nn.Sequential(nn.Conv2d(1, 4, 3)), saved)
     assert "holds weights of another model" in refusal(nn.Sequential(*net(0), nn.Linear(2, 2)), saved)
+
+
+class Parts(nn.Module):
+    """Names that begin alike."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.head, self.heads, self.bias = net(seed), nn.Linear(3, 2), nn.Parameter(torch.rand(2))
+
+
+def test_a_part_that_is_left_out_is_not_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "parts.safetensors"
+    save_weights(Parts(0), path, without="head")
+    assert load_file(path).keys() == {"heads.weight", "heads.bias", "bias"}
+
+
+@pytest.mark.parametrize("saved_without", ["", "head"])
+def test_a_part_that_is_left_out_keeps_its_own_weights(saved_without: str, tmp_path: Path) -> None:
+    """To the bit, also where the file has some for it."""
+    path = tmp_path / "parts.safetensors"
+    save_weights(Parts(0), path, without=saved_without)
+    model, own, stored = Parts(1), Parts(1).state_dict(), Parts(0).state_dict()
+    load_weights(model, path, without="head")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, own[name] if name.startswith("head.") else stored[name].half().float()), name
+
+
+def test_a_file_without_a_part_is_refused_where_the_part_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "parts.safetensors"
+    save_weights(Parts(0), path, without="head")
+    assert "holds weights of another model: Missing key" in refusal(Parts(0), path)
+    save_weights(Parts(0).head, path)
+    with pytest.raises(ValueError, match="holds weights of another model: "):
+        load_weights(Parts(0), path, without="head")  # what is left must be there, and nothing else

@@ -28,6 +28,7 @@ from unmask.types import Loss, Output
 
 __all__ = [
     "LOSSES",
+    "beyond",
     "cross_entropy",
     "dlr",
     "margin",
@@ -97,6 +98,21 @@ def dlr(output: Output, labels: Tensor) -> Tensor:
     first, _, third = _largest(logits, 3, "dlr")
     value = _lead(logits, labels) / (first - third).clamp_min(_FLAT)
     return _joint(value, output.reject, certain=0.0)
+
+
+def beyond(loss: Loss, by: float) -> Loss:
+    """``loss`` less ``by``: the judge is asked about an example only once its loss is larger than necessary.
+
+    For random defenses: an example that is just over the boundary is right again in some of the draws.
+
+    >>> beyond(margin, 1.5)(Output(torch.tensor([[3.0, 1.0]])), torch.tensor([1]))
+    tensor([0.5000])
+    """
+
+    def shifted(output: Output, labels: Tensor) -> Tensor:
+        return loss(output, labels) - by
+
+    return _needs(necessary(loss))(shifted)
 
 
 def targeted_cross_entropy(output: Output, labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from unmask.types import Output, Victim, as_output
 
 __all__ = ["GRANULE", "Passes", "bfloat16", "lean", "multiplies_bfloat16", "steady"]
 
-GRANULE = 8
+GRANULE = 16
 """Batches are filled up to a multiple of this many rows. Below it, matrix products take other code
 paths, which round differently, so that an example's logits would depend on how many others it came with."""
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unmask.cases import CASES, SUITES, Case, find_case
-from unmask.data import names
+from unmask.data import DataError, names
 from unmask.evaluation.targets import is_random
 from unmask.randomness import drawing, stream
 from unmask.types import as_output
@@ -30,17 +30,18 @@ def test_a_case_is_named_after_defense_and_data(name: str) -> None:
     assert case.name == name
     assert case.data in names()
     assert name.endswith(f"-{case.data}")
-    assert case.kind in {"none (control)", "shattered", "stochastic", "vanishing/exploding"}
+    assert case.kind in {"none (control)", "shattered", "stochastic", "vanishing/exploding", "detector"}
     assert case.citation
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> None:
-    attackers = find_case(name).attackers
+    case = find_case(name)
+    attackers = case.attackers
     assert [key for key, attacker in attackers.items() if attacker.plain] == ["plain"]
     assert next(iter(attackers)) == "plain"
     assert len(attackers) > 1
-    assert attackers["plain"].view is None
+    assert attackers["plain"].view is None or case.kind == "detector"  # which a plain attack does not look at
     assert not attackers.keys() & {"clean", "noise", "unbounded"}  # names that roles and controls have
     assert all(attacker.about and "\n" not in attacker.about for attacker in attackers.values())
 
@@ -55,11 +56,11 @@ def test_figures_are_shares(name: str) -> None:
 
 
 THREATS = {  # the sizes of the paper, as a plain norm on one image
-    ("digits", "linf"): 0.15,
-    ("mnist", "linf"): 0.3,
-    ("digits", "l2"): 0.0175 * 64,
-    ("mnist", "l2"): 0.005 * 784,
-    ("cifar10", "linf"): 8 / 255,
+    ("digits", "linf"): (0.15,),
+    ("mnist", "linf"): (0.3,),
+    ("digits", "l2"): (0.0175 * 64,),
+    ("mnist", "l2"): (0.005 * 784,),
+    ("cifar10", "linf"): (8 / 255, 4 / 255, 0.015),
 }
 
 
@@ -70,13 +71,16 @@ def test_the_ball_has_the_size_that_is_meant(name: str) -> None:
     known = THREATS.get((case.data, case.threat.norm))
     assert radius > 0
     if known is not None and case.threat.unit in ("raw", "per_dim"):
-        assert radius == pytest.approx(known)
+        assert any(radius == pytest.approx(size) for size in known)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_builds_a_classifier_that_its_attacks_fit(name: str) -> None:
     case = find_case(name)
-    model = case.build().eval()
+    try:
+        model = case.build().eval()
+    except DataError:
+        pytest.skip("the defense keeps reference images, which are not here")
     for attacker in case.attackers.values():
         attacker.make(model)
         viewed = model if attacker.view is None else attacker.view(model)
@@ -113,8 +117,9 @@ def test_views_do_not_change_the_forward_pass(name: str) -> None:
 
 def test_suites_are_the_cases_of_a_data_set() -> None:
     for suite, members in SUITES.items():
-        assert members == tuple(name for name, case in CASES.items() if case.data == suite)
+        assert members == tuple(name for name, case in CASES.items() if case.data == suite and case.ships)
         assert members
+    assert all(case.ships for case in CASES.values() if case.data != "cifar10")
 
 
 def test_an_unknown_case_is_told_with_those_there_are() -> None:

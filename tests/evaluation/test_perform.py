@@ -14,7 +14,9 @@ from unmask.data import load
 from unmask.evaluation.perform import judged, perform
 from unmask.evaluation.targets import Target
 from unmask.judging import BadAnswer
+from unmask.randomness import uniform
 from unmask.records import Job, ThreatSpec
+from unmask.types import Output
 
 DATA = load("digits", n=40)
 
@@ -22,12 +24,12 @@ DATA = load("digits", n=40)
 class Halves(nn.Module):
     """Two classes: whether the lower half of the image is brighter; the label is what the parity makes it."""
 
-    def __init__(self, answer: Callable[[Tensor, Tensor], Tensor] = lambda x, logits: logits) -> None:
+    def __init__(self, answer: Callable[[Tensor, Tensor], Output | Tensor] = lambda x, logits: logits) -> None:
         super().__init__()
         self.answer = answer
         self.eval()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Output | Tensor:
         half = (x[:, :, 4:] - x[:, :, :4]).flatten(1).sum(1)
         return self.answer(x, torch.stack([-half, half, *[half * 0 - 1e3] * 8], 1))
 
@@ -103,3 +105,36 @@ def test_probes_outside_the_box_need_no_answer() -> None:
 def test_an_attack_that_there_is_not() -> None:
     with pytest.raises(ValueError, match="there is no attack 'nope' on it; attacks: noise"):
         perform(Job("halves", "digits", "nope", ThreatSpec("linf", 0.1), 0, 0, 4), Target(Halves()), DATA)
+
+
+def test_a_refusal_fails_a_clean_image_and_defeats_an_attack() -> None:
+    """A ball without extent: the images, the classes and the refusals are the same in both roles."""
+    x, y = DATA.batch()
+    refused = x.flatten(1).sum(1) > x.flatten(1).sum(1).median()
+    right = Halves()(x).argmax(1) == y
+    assert {*zip(refused.tolist(), right.tolist(), strict=True)} == {
+        (a, b) for a in (False, True) for b in (False, True)
+    }
+    limit = x.flatten(1).sum(1).median()
+    target = Target(Halves(lambda x, z: Output(z, x.flatten(1).sum(1) - limit)))
+    for asked, expected in ((job("clean", "clean"), right & ~refused), (job(eps=0.0), right | refused)):
+        outcome = perform(asked, target, DATA, batch=16)
+        examples = outcome.record.examples
+        assert [e.robust for e in examples] == expected.double().tolist()
+        assert [e.screened for e in examples] == expected.double().tolist()
+        assert [e.one_shot for e in examples] == [e.always for e in examples] == expected.tolist()
+        assert [e.refused for e in examples] == refused.tolist()
+        assert judged(asked, target, DATA, outcome.tensors["x_adv"], 9, "cpu") == examples
+
+
+def test_a_refusal_now_and_then_counts_by_its_share() -> None:
+    """Each draw refuses a share of the images, so that they are worth what is left of it, or all."""
+    rejecting = Target(Halves(lambda x, z: Output(z, uniform((len(x),), x) - 0.75)), draws=64)
+    right = Halves()(DATA.batch()[0]).argmax(1) == DATA.labels
+    clean = perform(job("clean", "clean"), rejecting, DATA).record.examples
+    attacked = perform(job(eps=0.0), rejecting, DATA).record.examples
+    for example, sure, other in zip(clean, right.tolist(), attacked, strict=True):
+        assert example.robust == pytest.approx(0.75 if sure else 0, abs=0.2)
+        assert other.robust == pytest.approx(1 if sure else 0.25, abs=0.2)
+        assert not example.always
+        assert other.always == sure

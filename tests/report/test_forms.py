@@ -90,7 +90,7 @@ def test_markdown(run: Path) -> None:
     (row,) = [line for line in lines if line.startswith("| broken |")]
     assert row == (
         "| broken | shattered | digits | L∞ 0.25 raw | 10 | 90.0 % [55.5, 99.7] | 80.0 % [44.4, 97.5] "
-        "| 10.0 % [0.3, 44.5] | 79.0 % | — | falls | 10.5 s |"
+        "| 10.0 % [0.3, 44.5] | 79.0 % | — | falls | 200 / 80 | 10.5 s |"
     )
     assert "| plain | 80.0 % [44.4, 97.5] | 100 | 40 | 1.5 s |" in lines
     assert "| eot | 37.5 % [2.8, 87.7] | 25.0 % | 25.0 % | 40 | 16 | 1.5 s |" in lines

@@ -1,17 +1,19 @@
 """The cases by name, and the suites that they make up."""
 
-from unmask.cases import defense_gan, madry, plain, randomization, thermometer
+from unmask.cases import cascade, defense_gan, lid, madry, plain, randomization, sap, thermometer
 from unmask.cases.case import Attacker, Case
 
 __all__ = ["CASES", "SUITES", "Attacker", "Case", "find_case"]
 
-CASES: dict[str, Case] = {
-    case.name: case for module in (plain, madry, thermometer, randomization, defense_gan) for case in module.CASES
-}
+_MODULES = (plain, madry, cascade, thermometer, sap, lid, randomization, defense_gan)
+
+CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
 
 SUITES: dict[str, tuple[str, ...]] = {
-    suite: tuple(name for name, case in CASES.items() if case.data == suite) for suite in ("digits", "mnist")
+    suite: tuple(name for name, case in CASES.items() if case.data == suite and case.ships)
+    for suite in ("digits", "mnist", "cifar10")
 }
+"""The cases of a data set whose weights come with the package."""
 
 
 def find_case(name: str) -> Case:

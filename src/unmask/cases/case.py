@@ -56,7 +56,8 @@ class Case:
         citation: authors, venue, year.
         build: the defense with untrained weights.
         attackers: by name; "plain" is one of them.
-        train: how the weights that ship were made.
+        train: how the weights that ship were made; None where the defense adds none to those of ``base``.
+        base: the case whose weights the defense's ``classifier`` has.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
         claimed: accuracy under attack that the authors stated, as a share, if for this data and threat.
         published: accuracy that the strongest published attack left, likewise.
@@ -73,7 +74,8 @@ class Case:
     citation: str
     build: Callable[[], nn.Module]
     attackers: Mapping[str, Attacker]
-    train: Recipe
+    train: Recipe | None
+    base: str | None = None
     draws: int = 1
     claimed: float | None = None
     published: float | None = None
@@ -81,9 +83,31 @@ class Case:
     few: int = 64
     note: str = ""
 
+    def prepare(self, folder: Path | None = None) -> nn.Module:
+        """The defense with untrained weights, but for those of ``base``."""
+        model = self.build()
+        if self.base is not None:
+            load_weights(model.get_submodule("classifier"), _weights(folder, self.base))
+        return model
+
     def load(self, folder: Path | None = None) -> nn.Module:
         """The trained defense in evaluation mode, from ``folder`` or from the weights that ship."""
-        model = self.build()
-        path = (folder or Path(str(files("unmask") / "weights"))) / f"{self.name}.safetensors"
-        load_weights(model, path)
+        model = self.prepare(folder)
+        if self.train is not None:
+            load_weights(model, _weights(folder, self.name), without=self.borrowed)
         return model.eval()
+
+    @property
+    def ships(self) -> bool:
+        """Whether all weights that it needs come with the package."""
+        needed = [name for name in (self.base, self.name if self.train is not None else None) if name is not None]
+        return all(_weights(None, name).is_file() for name in needed)
+
+    @property
+    def borrowed(self) -> str:
+        """The part of the defense whose weights are those of ``base``; empty where there is none."""
+        return "classifier" if self.base is not None else ""
+
+
+def _weights(folder: Path | None, name: str) -> Path:
+    return (folder or Path(str(files("unmask") / "weights"))) / f"{name}.safetensors"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from unmask.attacks.ensemble import Ensemble
 from unmask.cases.case import Attacker, Case
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.shared import DIGITS, MNIST, apgd_ce, apgd_dlr, own_gradient
-from unmask.nets import conv_net
+from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
+from unmask.nets import conv_net, residual_net
 from unmask.training.classifier import ClassifierRecipe
 
 __all__ = ["CASES"]
@@ -38,5 +38,16 @@ CASES = (
         build=lambda: conv_net(1, 28, (16, 32), 64),
         attackers=_ATTACKERS,
         train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2)),
+    ),
+    Case(
+        name="plain-cifar10",
+        defense="none",
+        kind="none (control)",
+        data="cifar10",
+        threat=CIFAR10,
+        citation="undefended residual network",
+        build=residual_net,
+        attackers=_ATTACKERS,
+        train=ClassifierTraining("cifar10", cifar10_recipe(14, smoothing=0.1)),
     ),
 )

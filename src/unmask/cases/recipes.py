@@ -14,14 +14,14 @@ from unmask.attacks.descent import Descent
 from unmask.attacks.problem import Problem
 from unmask.attacks.updates import Steepest
 from unmask.data import load
-from unmask.randomness import stream
+from unmask.randomness import Stream, stream
 from unmask.threats import Threat
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe, train_classifier
 from unmask.training.gan import GanRecipe, train_gan
 from unmask.types import Victim
 
-__all__ = ["Against", "ClassifierTraining", "GanTraining"]
+__all__ = ["Against", "ClassifierTraining", "GanTraining", "undisturbed"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,16 @@ class Against:
     ramp: float = 0.2
     size: float | None = None
 
-    def __call__(self, model: Victim, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
         ball = replace(self.threat, eps=self.threat.eps * min(1.0, progress / self.ramp))
         attack = Descent(self.steps, update=Steepest(self.size or 2.5 / self.steps), early_stop=False)
         keys = stream(int(progress * 1e9), index, "adversarial training")
-        return attack(Problem(model, x, y, ball, keys, _nobody))
+        return attack(undisturbed(model, x, y, ball, keys))
+
+
+def undisturbed(model: Victim, x: Tensor, y: Tensor, threat: Threat, keys: Stream) -> Problem:
+    """A problem without a judge, for attacks that do not stop early."""
+    return Problem(model, x, y, threat, keys, _nobody)
 
 
 def _nobody(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:

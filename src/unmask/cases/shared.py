@@ -7,12 +7,24 @@ from unmask.cases.case import Attacker
 from unmask.gradients.autograd import autograd
 from unmask.losses import dlr
 from unmask.threats import L2, Linf
+from unmask.training.classifier import ClassifierRecipe, Nesterov, Perturb
 from unmask.types import Estimator
 
-__all__ = ["DIGITS", "DIGITS_L2", "MNIST", "MNIST_L2", "apgd_ce", "apgd_dlr", "own_gradient"]
+__all__ = [
+    "CIFAR10",
+    "DIGITS",
+    "DIGITS_L2",
+    "MNIST",
+    "MNIST_L2",
+    "apgd_ce",
+    "apgd_dlr",
+    "cifar10_recipe",
+    "own_gradient",
+]
 
 DIGITS = Linf(0.15)
 MNIST = Linf(0.3)
+CIFAR10 = Linf(8 / 255)
 DIGITS_L2 = L2(0.0175, "per_dim")  # 1.12 raw: the same size per pixel, in the mean square, as on MNIST
 MNIST_L2 = L2(0.005, "per_dim")  # 3.92 raw, as Defense-GAN was evaluated by Athalye et al.
 
@@ -30,3 +42,10 @@ def apgd_ce(steps: int = 100, estimator: Estimator = autograd, restarts: int = 1
 def apgd_dlr(steps: int = 100, estimator: Estimator = autograd, restarts: int = 1) -> APGD:
     """APGD on the difference of logits ratio (Croce & Hein, ICML 2020)."""
     return APGD(steps, loss=dlr, estimator=estimator, restarts=restarts)
+
+
+def cifar10_recipe(epochs: int, perturb: Perturb | None = None, smoothing: float = 0.0) -> ClassifierRecipe:
+    """How the residual nets for CIFAR-10 are trained."""
+    return ClassifierRecipe(
+        epochs, rate=0.12, perturb=perturb, optimizer=Nesterov(), smoothing=smoothing, shift=2, mirror=True
+    )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.cases.case import Attacker, Case
+from unmask.cases.logit_space import LogitSpace
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.shared import DIGITS, MNIST, apgd_ce, apgd_dlr, own_gradient
+from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
 from unmask.defenses.thermometer import Thermometer, ramp
 from unmask.gradients.bpda import bpda
-from unmask.nets import conv_net
+from unmask.losses import targeted_dlr
+from unmask.nets import conv_net, residual_net
 from unmask.training.classifier import ClassifierRecipe
 
 __all__ = ["CASES"]
@@ -48,5 +51,39 @@ CASES = (
         attackers=_ATTACKERS,
         train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2)),
         note="trained on clean images; the authors' claims for MNIST are for adversarially trained networks",
+    ),
+    Case(
+        name="thermometer-cifar10",
+        defense="thermometer encoding",
+        kind="shattered",
+        data="cifar10",
+        threat=CIFAR10,
+        citation=_CITATION,
+        build=lambda: Thermometer(residual_net(3 * _LEVELS, whitening=24), _LEVELS),
+        attackers=_ATTACKERS,
+        train=ClassifierTraining("cifar10", cifar10_recipe(14, smoothing=0.1)),
+        published=0.0,
+        note="trained on clean images",
+    ),
+    Case(
+        name="thermometer-adv-cifar10",
+        defense="thermometer encoding, adversarially trained",
+        kind="shattered",
+        data="cifar10",
+        threat=CIFAR10,
+        citation=_CITATION,
+        build=lambda: Thermometer(residual_net(3 * _LEVELS, widths=(32, 64, 128), whitening=0), _LEVELS),
+        attackers={
+            **_ATTACKERS,
+            "targeted": Attacker(
+                "BPDA through a ramp over the code's steps; APGD on DLR with 9 targets",
+                lambda _: APGD(100, targeted_dlr, targets=9),
+                view=bpda("encode", ramp(_LEVELS, width=4.0)),
+            ),
+        },
+        train=ClassifierTraining("cifar10", cifar10_recipe(10, LogitSpace(CIFAR10, _LEVELS))),
+        claimed=0.79,
+        published=0.30,
+        note="trained with LS-PGA, 7 steps; the network of madry-cifar10 behind the encoding",
     ),
 )

@@ -47,7 +47,9 @@ def _unmask() -> None:
 
 @app.command()
 def reproduce(
-    suite: Annotated[str | None, typer.Option("--suite", help="All cases of one data set: digits, mnist.")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", help="All cases of one data set: digits, mnist, cifar10.")
+    ] = None,
     case: Annotated[list[str] | None, typer.Option("--case", help="A case by name; may be repeated.")] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 1000,
     out: Out = Path("runs/reproduce"),
@@ -142,13 +144,16 @@ def train(
     from unmask.weights import save_weights
 
     case = find_case(name)
+    if case.train is None:
+        raise ValueError(f"{name} has no weights of its own: train {case.base}")
     folder = out or Path("runs") / f"train-{name}"
     torch.manual_seed(seed)
-    model = case.build()
+    base = f"{case.base}.safetensors"
+    model = case.prepare(folder if (folder / base).is_file() else None)
     for log in case.train(model, folder / name, seed=seed, device=device):
         console.print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in log.items()))
     path = folder / f"{name}.safetensors"
-    save_weights(model, path)
+    save_weights(model, path, without=case.borrowed)
     console.print(f"Weights: {path}. Use them with --weights {folder}")
 
 

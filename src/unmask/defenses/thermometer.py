@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Encode", "Thermometer", "ramp"]
+__all__ = ["Encode", "Thermometer", "bin_of", "ramp"]
 
 
 class Encode(nn.Module):
@@ -24,8 +24,12 @@ class Encode(nn.Module):
         self.levels = levels
 
     def forward(self, x: Tensor) -> Tensor:
-        bins = (0.99999 * x.clamp(0, 1) * self.levels).floor()
-        return (bins.unsqueeze(2) >= _levels(x, self.levels)).to(x.dtype).flatten(1, 2)
+        return (bin_of(x, self.levels).unsqueeze(2) >= _levels(x, self.levels)).to(x.dtype).flatten(1, 2)
+
+
+def bin_of(x: Tensor, levels: int) -> Tensor:
+    """The bin of each pixel of ``x``, 0 to levels - 1, as a float of the same shape."""
+    return (0.99999 * x.clamp(0, 1) * levels).floor()
 
 
 def ramp(levels: int, width: float = 1.0) -> Callable[[Tensor], Tensor]:

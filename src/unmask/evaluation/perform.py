@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,7 +48,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
     passes = Passes()
     for index, x, y in _batches(job, data, batch, device):
         found = search(judge, index, x, y)
-        examples += _examples(index, y, found.verdict, found.selection)
+        examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
@@ -76,7 +76,7 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
     examples: list[Example] = []
     for index, x, y in _batches(job, data, batch, device):
         stored = x_adv[index - job.start].to(device)
-        examples += _examples(index, y, *verdicts(judge, stored, x, y, index, job.seed))
+        examples += _examples(job, index, y, *verdicts(judge, stored, x, y, index, job.seed))
     return tuple(examples)
 
 
@@ -124,8 +124,15 @@ def _batches(job: Job, data: Dataset, batch: int, device: str) -> Iterator[tuple
         yield index, x.to(device), y.to(device)
 
 
-def _examples(index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
+def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
+    if job.role == "clean":
+        scored, selection = _unrefused(scored), _unrefused(selection)
     return [_example(scored, selection, row, int(index[row]), int(y[row])) for row in range(len(y))]
+
+
+def _unrefused(verdict: Verdict) -> Verdict:
+    """A detector that refuses an image defeats an attack, but does not serve who sent a clean one."""
+    return replace(verdict, stands=verdict.stands & ~verdict.refused)
 
 
 def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: int) -> Example:

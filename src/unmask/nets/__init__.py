@@ -2,5 +2,6 @@
 
 from unmask.nets.classifiers import conv_net, strided_net
 from unmask.nets.generators import conv_critic, conv_generator, mlp_critic, mlp_generator
+from unmask.nets.residual import residual_net
 
-__all__ = ["conv_critic", "conv_generator", "conv_net", "mlp_critic", "mlp_generator", "strided_net"]
+__all__ = ["conv_critic", "conv_generator", "conv_net", "mlp_critic", "mlp_generator", "residual_net", "strided_net"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from unmask.report.read import RunFolder
 from unmask.report.table import AttackRow, Row
-from unmask.report.words import count, duration, examples, headline, interval, others, percent, sentence, threat
+from unmask.report.words import count, duration, examples, headline, interval, others, passes, percent, sentence, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["markdown"]
@@ -27,13 +27,16 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "claimed",
         "published",
         "conclusion",
+        "passes",
+        "time",
     ]
     blocks = [
         f"# {headline(rows)}",
         _escape(others(rows)),
-        _table([*columns, "time"], [_main(row) for row in rows]),
+        _table(columns, [_main(row) for row in rows]),
         *(block for row in rows for block in _case(row)),
         f"{examples(rows)}, seed {run.asked['seed']}. In brackets: 95 % Clopper-Pearson intervals. "
+        "Passes: images forward / backward in the attacks. "
         "Adaptive: the worst case for each example over all attacks, plain ones too.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -51,6 +54,7 @@ def _main(row: Row) -> list[str]:
         percent(row.claimed),
         percent(row.published),
         str(row.conclusion),
+        passes(row),
         duration(row.seconds),
     ]
 

@@ -16,6 +16,7 @@ __all__ = [
     "headline",
     "interval",
     "others",
+    "passes",
     "percent",
     "probability",
     "sentence",
@@ -59,6 +60,11 @@ def count(number: float) -> str:
     if number < 1000:
         return f"{number:.3g}"
     return f"{number / 1000:.3g}k" if number < 999_500 else f"{number / 1e6:.3g}M"
+
+
+def passes(row: Row) -> str:
+    """Images that went forward and backward in the attacks of a case, as ``1.2M / 600k``."""
+    return f"{count(sum(a.forwards for a in row.attacks))} / {count(sum(a.backwards for a in row.attacks))}"
 
 
 def threat(spec: ThreatSpec) -> str:
@@ -129,6 +135,8 @@ def sentence(row: Row) -> str:
         f"The plain attack leaves {percent(row.plain.value)}, the adaptive attacks {left} ({probability(row.gap)})"
     )
     match row.conclusion:
+        case Conclusion.FALLS if row.kind == "detector":
+            return f"{against}: the plain attack did not look at the detector, the adaptive ones do."
         case Conclusion.FALLS:
             return f"{against}: the gradient was hidden, the weakness was always there."
         case Conclusion.WEAKENED:

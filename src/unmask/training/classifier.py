@@ -11,20 +11,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.nets.residual import Whitening
 from unmask.randomness import drawing, stream
+from unmask.training.augmentation import mirrored, shifted
 from unmask.training.checkpoints import Checkpoints
-from unmask.types import Victim, as_output
-from unmask.victims import bfloat16, multiplies_bfloat16
+from unmask.types import as_output
+from unmask.victims import multiplies_bfloat16
 
-__all__ = ["ClassifierRecipe", "Perturb", "train_classifier"]
+__all__ = ["Adam", "ClassifierRecipe", "Nesterov", "Perturb", "train_classifier"]
 
-Perturb = Callable[[Victim, Tensor, Tensor, float, Tensor], Tensor]
-"""(model, x, y, progress in [0, 1], numbers of the examples (B,)) -> images to train on."""
+Perturb = Callable[[nn.Module, Tensor, Tensor, float, Tensor], Tensor]
+"""(model in evaluation mode, x, y, progress in [0, 1], numbers of the examples (B,)) -> images to train on."""
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Kingma & Ba, ICLR 2015."""
+
+    def __call__(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(_trained(model))
+
+
+@dataclass(frozen=True)
+class Nesterov:
+    """Stochastic gradient descent with Nesterov momentum and weight decay: for nets with batch norm."""
+
+    momentum: float = 0.9
+    decay: float = 5e-4
+
+    def __call__(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD(_trained(model), momentum=self.momentum, weight_decay=self.decay, nesterov=True)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 @dataclass(frozen=True)
 class ClassifierRecipe:
-    """How a classifier is trained: Adam, a warm-up and linear decay of the rate, shuffled batches.
+    """How a classifier is trained: shuffled batches, a warm-up of the rate and its linear decay.
 
     Args:
         epochs: passes over the training set.
@@ -32,7 +57,12 @@ class ClassifierRecipe:
         rate: highest learning rate.
         perturb: what is done to a batch first (None: nothing); adversarial training (Madry et al.,
             ICLR 2018) where it is an attack.
+        clean: weight of the loss on images that are not perturbed, against 1 - ``clean`` on those that are.
+        pull: weight of the mean squared distance between the logits of an image and of its perturbed twin.
+        optimizer: ``Adam()`` or ``Nesterov(momentum, decay)``.
+        smoothing: share of the label that is spread over all classes.
         shift: images are moved by up to this many pixels in each direction, the border repeated.
+        mirror: every second image is mirrored, in turns.
         low_precision: bfloat16 autocast, where the hardware multiplies it.
     """
 
@@ -40,7 +70,12 @@ class ClassifierRecipe:
     batch: int = 128
     rate: float = 2e-3
     perturb: Perturb | None = None
+    clean: float = 0.0
+    pull: float = 0.0
+    optimizer: Adam | Nesterov = Adam()
+    smoothing: float = 0.0
     shift: int = 0
+    mirror: bool = False
     low_precision: bool = True
 
 
@@ -63,14 +98,16 @@ def train_classifier(
             the numbers that it would have had.
     """
     model.to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.rate)
+    optimizer = recipe.optimizer(model)
     steps = size // recipe.batch
     done, state = 0, checkpoints.load()
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["epoch"]
-    victim: Victim = bfloat16(model) if recipe.low_precision and multiplies_bfloat16(torch.device(device)) else model
+    else:
+        _whiten(model, images(torch.arange(min(size, 2000)))[0].to(device))
+    narrow = recipe.low_precision and multiplies_bfloat16(torch.device(device))
     for epoch in range(done, recipe.epochs):
         started, losses, right = time.monotonic(), 0.0, 0
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed * 1000 + epoch))
@@ -81,12 +118,9 @@ def train_classifier(
             optimizer.param_groups[0]["lr"] = recipe.rate * min(1.0, 20 * progress, 2 * (1 - progress))
             x, y = (t.to(device) for t in images(index))
             keys = stream(seed, index, "train").fold(epoch)
-            x = _shifted(x, recipe.shift, shifts)
-            with drawing(keys):
-                if recipe.perturb is not None:
-                    x = recipe.perturb(victim, x, y, progress, index)
-                logits = as_output(victim(x)).logits
-            loss = F.cross_entropy(logits, y)
+            x = shifted(mirrored(x, index, epoch) if recipe.mirror else x, recipe.shift, shifts)
+            with drawing(keys), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=narrow):
+                loss, logits = _loss(model, x, y, recipe, progress, index)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -104,10 +138,37 @@ def train_classifier(
     model.eval()
 
 
-def _shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """The batch moved by one random offset, which varies from batch to batch."""
-    if not most:
-        return x
-    height, width = x.shape[-2:]
-    top, left = torch.randint(0, 2 * most + 1, (2,), generator=generator).tolist()
-    return F.pad(x, (most,) * 4, mode="replicate")[..., top : top + height, left : left + width]
+def _loss(
+    model: nn.Module, x: Tensor, y: Tensor, recipe: ClassifierRecipe, progress: float, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What is minimised, and the logits (B, K) that the training accuracy is counted on."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    if recipe.perturb is None:
+        logits = as_output(model(x)).logits
+        return _cross_entropy(logits, y, recipe), logits
+    model.eval()
+    perturbed = recipe.perturb(model, x, y, progress, index)
+    model.train()
+    if not (recipe.clean or recipe.pull):
+        logits = as_output(model(perturbed)).logits
+        return _cross_entropy(logits, y, recipe), logits
+    pristine, logits = as_output(model(torch.cat((x, perturbed)))).logits.chunk(2)
+    losses = [_cross_entropy(z, y, recipe) for z in (pristine, logits)]
+    distance = (pristine.float() - logits.float()).square().sum(1).mean()
+    return recipe.clean * losses[0] + (1 - recipe.clean) * losses[1] + recipe.pull * distance, logits
+
+
+def _cross_entropy(logits: Tensor, y: Tensor, recipe: ClassifierRecipe) -> Tensor:
+    return F.cross_entropy(logits.float(), y, label_smoothing=recipe.smoothing)
+
+
+@torch.no_grad()
+def _whiten(model: nn.Module, x: Tensor) -> None:
+    """Fit the whitening layers of a model to what reaches them of images ``x``."""
+    layers = [layer for layer in model.modules() if isinstance(layer, Whitening)]
+    hooks = [layer.register_forward_pre_hook(lambda layer, args: layer.fit(args[0])) for layer in layers]
+    if layers:
+        model.eval()(x)
+        model.train()
+    for hook in hooks:
+        hook.remove()

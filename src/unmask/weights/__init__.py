@@ -7,24 +7,27 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["load_weights", "save_weights"]
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the parameters and buffers of ``model``, floating-point ones in half precision, whole or not at all."""
+def save_weights(model: nn.Module, path: Path, without: str = "") -> None:
+    """Write the parameters and buffers of ``model``, floating-point ones in half precision, whole or not at all.
+
+    Those of the part ``without``, a name as in ``model.named_children()``, are left out.
+    """
     tensors = {
         name: (t.half() if t.is_floating_point() else t).detach().cpu().contiguous()
-        for name, t in model.state_dict().items()
+        for name, t in _own(model, without).items()
     }
     part = path.with_name(path.name + ".part")
     part.write_bytes(save(tensors))
     part.replace(path)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Read weights into ``model``; floating-point tensors become float32.
+def load_weights(model: nn.Module, path: Path, without: str = "") -> None:
+    """Read weights into ``model``; floating-point tensors become float32. The part ``without`` keeps its own.
 
     Raises ValueError where the file is missing, damaged or not of this architecture.
     """
@@ -35,8 +38,14 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error}): fetch or train it again") from error
     floats = {name: (t.to(torch.float32) if t.is_floating_point() else t) for name, t in tensors.items()}
+    kept = model.state_dict().keys() - _own(model, without).keys()
     try:
-        model.load_state_dict(floats)
+        model.load_state_dict(floats | {name: model.state_dict()[name] for name in kept})
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise ValueError(f"{path} holds weights of another model: {first}") from error
+
+
+def _own(model: nn.Module, without: str) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = model.state_dict()
+    return {name: t for name, t in state.items() if not (without and name.startswith(f"{without}."))}

@@ -1,0 +1,94 @@
+"""The ensemble of a control beside torchattacks' AutoAttack, on the same images, through ``unmask.attackable``.
+
+    python benchmarks/autoattack.py madry-mnist --n 1000 --steps 100
+
+Needs ``torchattacks``. Prints robust accuracy, as unmask's judge finds it, and images forward and backward.
+torchattacks takes 10 steps where the authors of AutoAttack (Croce & Hein, ICML 2020) take 100; ``--steps`` sets them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+import torchattacks
+from torch import Tensor, nn
+
+import unmask
+from unmask.allocator import keep_freed_memory
+from unmask.cases import find_case
+from unmask.data import load
+from unmask.judging import Judge
+from unmask.statistics import Accuracy, accuracy
+from unmask.trials import trial, verdicts
+from unmask.victims import Passes
+
+
+class Counted(nn.Module):
+    """A model that counts the images that go forward and backward through it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.passes = model, Passes()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        self.passes.forwards += len(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self._back(len(x)))
+        return logits
+
+    def _back(self, count: int) -> None:
+        self.passes.backwards += count
+
+
+def row(name: str, robust: Tensor, passes: Passes, seconds: float) -> None:
+    found: Accuracy = accuracy(robust.tolist())
+    share = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    print(f"| {name} | {found.n} | {share} | {passes.forwards} | {passes.backwards} | {seconds:.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("case")
+    parser.add_argument("--n", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=100)
+    options = parser.parse_args()
+    keep_freed_memory()
+    case = find_case(options.case)
+    model = case.load().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images, labels = load(case.data, n=options.n).batch()
+    judge = Judge(model, case.threat)
+    attack = case.attackers["ensemble"].make(model)
+    print("| attack | n | robust accuracy, % | images forward | images backward | seconds |\n|---|---|---|---|---|---|")
+
+    ours, passes, started = [], Passes(), time.monotonic()
+    for index in torch.arange(options.n).split(options.batch):
+        found = trial(judge, model, attack, images[index], labels[index], index=index)
+        ours.append(found.verdict.robust)
+        passes.forwards += found.passes.forwards
+        passes.backwards += found.passes.backwards
+    passes.forwards += judge.passes.forwards
+    row("unmask: ensemble, its judge included", torch.cat(ours), passes, time.monotonic() - started)
+
+    theirs, counted, started = [], Counted(unmask.attackable(model)), time.monotonic()
+    auto = torchattacks.AutoAttack(counted, norm="Linf", eps=case.threat.eps, seed=0)
+    for part in auto._autoattack.attacks:
+        if hasattr(part, "steps"):
+            part.steps = options.steps
+    for index in torch.arange(options.n).split(options.batch):
+        x, y = images[index], labels[index]
+        found_x = case.threat.project(auto(x, y), x)
+        theirs.append(verdicts(judge, found_x, x, y, index, 0)[0].robust)
+    seconds = time.monotonic() - started
+    row(f"torchattacks: AutoAttack, {options.steps} steps", torch.cat(theirs), counted.passes, seconds)
+    alone = [
+        int((a < b).sum()) for a, b in ((torch.cat(ours), torch.cat(theirs)), (torch.cat(theirs), torch.cat(ours)))
+    ]
+    print(f"broken by unmask alone: {alone[0]}, by torchattacks alone: {alone[1]}")
+
+
+if __name__ == "__main__":
+    main()

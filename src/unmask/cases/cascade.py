@@ -1,0 +1,107 @@
+"""Cascade adversarial training: little hidden, little gained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.attacks.apgd import APGD
+from unmask.attacks.descent import Descent
+from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.updates import Steepest
+from unmask.cases.case import Attacker, Case
+from unmask.cases.recipes import ClassifierTraining, undisturbed
+from unmask.cases.shared import apgd_ce, cifar10_recipe, own_gradient
+from unmask.losses import targeted_dlr
+from unmask.nets import residual_net
+from unmask.randomness import normal, stream
+from unmask.threats import Linf
+from unmask.training.classifier import ClassifierRecipe
+
+__all__ = ["CASES"]
+
+_EPS = 0.015
+_LARGEST = 16 / 255
+
+
+@dataclass(frozen=True)
+class LeastLikely:
+    """One step towards the least likely class, of random length: |N(0, largest / 2)|, at most ``largest``.
+
+    ``step_ll`` of Kurakin et al., *Adversarial Machine Learning at Scale* (ICLR 2017).
+    """
+
+    largest: float = _LARGEST
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
+        length = (normal((len(x), 1, 1, 1), like=x) * self.largest / 2).abs().clamp_max(self.largest)
+        x = x.detach().requires_grad_()
+        logits = model(x)
+        loss = torch.nn.functional.cross_entropy(logits.float(), logits.argmin(1), reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+        return (x - length * gradient.sign()).detach().clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """One-step images of the model that is trained; every second one is an iterated image of a defended model.
+
+    Args:
+        source: the defended model.
+        steps: of the iterated attack (BIM), of half the largest length.
+    """
+
+    source: nn.Module = field(repr=False)
+    steps: int = 5
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
+        images = LeastLikely()(model, x, y, progress, index)
+        attack = Descent(self.steps, update=Steepest(1.5 / self.steps), random_start=False, early_stop=False)
+        keys = stream(int(progress * 1e9), index[::2], "cascade")
+        images[::2] = attack(undisturbed(self.source, x[::2], y[::2], Linf(_LARGEST / 2), keys))
+        return images
+
+
+@dataclass(frozen=True)
+class CascadeTraining:
+    """Train a network by one-step adversarial training, then another one also against images made on the first."""
+
+    data: str
+    recipe: ClassifierRecipe
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        source = copy.deepcopy(model)
+        first = ClassifierTraining(self.data, replace(self.recipe, perturb=LeastLikely()))
+        yield from first(source, folder / "first", seed=seed, device=device)
+        source.eval().requires_grad_(False)
+        second = ClassifierTraining(self.data, replace(self.recipe, perturb=Cascade(source)))
+        yield from second(model, folder / "second", seed=seed + 1, device=device)
+
+
+CASES = (
+    Case(
+        name="cascade-cifar10",
+        defense="cascade adversarial training",
+        kind="none (control)",
+        data="cifar10",
+        threat=Linf(_EPS),
+        citation="Na et al., ICLR 2018",
+        build=lambda: residual_net(widths=(32, 64, 128), whitening=0),
+        attackers={
+            "plain": own_gradient(),
+            "ensemble": Attacker(
+                "APGD on cross entropy, APGD on DLR with 9 targets",
+                lambda _: Ensemble((apgd_ce(restarts=2), APGD(100, targeted_dlr, targets=9))),
+            ),
+        },
+        train=CascadeTraining("cifar10", replace(cifar10_recipe(6), clean=0.5, pull=1e-3)),
+        published=0.15,
+        note="not obfuscated: it is little robust, and was reported as more",
+    ),
+)

@@ -1,0 +1,76 @@
+"""Stochastic activation pruning: each pass prunes anew; averaged gradients see through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.settings import pgd
+from unmask.cases.case import Attacker, Case
+from unmask.cases.shared import CIFAR10, own_gradient
+from unmask.defenses.sap import SAP, KeepEach
+from unmask.gradients.bpda import bpda
+from unmask.gradients.eot import EOT
+from unmask.losses import beyond, margin
+from unmask.nets import residual_net
+from unmask.threats import Linf, Threat
+
+__all__ = ["CASES"]
+
+_DRAWS, _STEPS = 4, 20
+_LOSS = beyond(margin, 1.0)  # two standard deviations of the margin over draws
+
+_ATTACKERS = {
+    "plain": own_gradient(_DRAWS * _STEPS),
+    "eot": Attacker(
+        f"EOT over {_DRAWS} draws: PGD on the margin, as many gradients as the plain attack",
+        lambda _: pgd(_STEPS, _LOSS, EOT(_DRAWS), size=0.25),
+    ),
+    "bpda": Attacker(
+        f"BPDA, each pruning the identity in the backward pass, EOT over {_DRAWS} draws: PGD on the margin",
+        lambda _: Ensemble((pgd(_STEPS, _LOSS, EOT(_DRAWS), size=0.25), pgd(100, _LOSS, EOT(_DRAWS), restarts=2))),
+        view=bpda("prune"),
+    ),
+}
+
+
+def _case(name: str, threat: Threat, build: Callable[[], nn.Module], note: str) -> Case:
+    return Case(
+        name=name,
+        defense="stochastic activation pruning",
+        kind="stochastic",
+        data="cifar10",
+        threat=threat,
+        citation="Dhillon et al., ICLR 2018",
+        build=build,
+        attackers=_ATTACKERS,
+        train=None,
+        base="plain-cifar10",
+        draws=5,
+        claimed=0.51 if threat.eps == 4 / 255 else None,
+        published=0.0 if threat.eps == 8 / 255 else None,
+        note=note,
+    )
+
+
+def _cases(middle: str, build: Callable[[], nn.Module], note: str) -> tuple[Case, Case]:
+    return (
+        _case(f"{middle}-cifar10", CIFAR10, build, note),
+        _case(f"{middle}-eps4-cifar10", Linf(4 / 255), build, f"{note}; at the size of its authors"),
+    )
+
+
+CASES = (
+    *_cases(
+        "sap",
+        lambda: SAP(residual_net()),
+        "the authors' definition: after each activation, as many draws as units, with replacement",
+    ),
+    *_cases(
+        "sap-athalye",
+        lambda: SAP(residual_net(), KeepEach(), nn.Conv2d),
+        "the weaker variant attacked in 2018: each convolution's output, each unit by itself, 2n expected draws",
+    ),
+)
