@@ -17,9 +17,8 @@ from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.updates import Steepest
 from unmask.cases.case import Attacker, Case
 from unmask.cases.recipes import ClassifierTraining, undisturbed
-from unmask.cases.shared import apgd_ce, cifar10_recipe, own_gradient
+from unmask.cases.shared import apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.losses import targeted_dlr
-from unmask.nets import residual_net
 from unmask.randomness import normal, stream
 from unmask.threats import Linf
 from unmask.training.classifier import ClassifierRecipe
@@ -92,7 +91,7 @@ CASES = (
         data="cifar10",
         threat=Linf(_EPS),
         citation="Na et al., ICLR 2018",
-        build=lambda: residual_net(widths=(32, 64, 128), whitening=0),
+        build=light_net,
         attackers={
             "plain": own_gradient(),
             "ensemble": Attacker(

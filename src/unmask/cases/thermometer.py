@@ -7,7 +7,7 @@ from unmask.attacks.ensemble import Ensemble
 from unmask.cases.case import Attacker, Case
 from unmask.cases.logit_space import LogitSpace
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
+from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, light_net, own_gradient
 from unmask.defenses.thermometer import Thermometer, ramp
 from unmask.gradients.bpda import bpda
 from unmask.losses import targeted_dlr
@@ -72,7 +72,7 @@ CASES = (
         data="cifar10",
         threat=CIFAR10,
         citation=_CITATION,
-        build=lambda: Thermometer(residual_net(3 * _LEVELS, widths=(32, 64, 128), whitening=0), _LEVELS),
+        build=lambda: Thermometer(light_net(3 * _LEVELS), _LEVELS),
         attackers={
             **_ATTACKERS,
             "targeted": Attacker(
