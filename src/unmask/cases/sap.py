@@ -20,7 +20,7 @@ from unmask.threats import Linf, Threat
 __all__ = ["CASES"]
 
 _DRAWS, _STEPS = 4, 20
-_LOSS = beyond(margin, 1.0)  # two standard deviations of the margin over draws
+_LOSS = beyond(margin, 2.0)  # four standard deviations of the margin over draws
 
 _ATTACKERS = {
     "plain": own_gradient(_DRAWS * _STEPS),
