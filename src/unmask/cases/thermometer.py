@@ -19,14 +19,20 @@ __all__ = ["CASES"]
 _CITATION = "Buckman et al., ICLR 2018"
 _LEVELS = 16
 
-_ATTACKERS = {
-    "plain": own_gradient(),
-    "bpda": Attacker(
-        "BPDA through a ramp over the code's steps; APGD on cross entropy, on DLR, and on DLR with 9 targets",
-        lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr(restarts=2), APGD(100, targeted_dlr, targets=9))),
-        view=bpda("encode", ramp(_LEVELS, width=4.0)),
-    ),
-}
+
+def _attackers(also: str, *more: APGD) -> dict[str, Attacker]:
+    return {
+        "plain": own_gradient(),
+        "bpda": Attacker(
+            f"BPDA through a ramp over the code's steps; APGD on cross entropy{also}",
+            lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr(restarts=2), *more)),
+            view=bpda("encode", ramp(_LEVELS, width=4.0)),
+        ),
+    }
+
+
+_ATTACKERS = _attackers(" and DLR")
+_MORE = _attackers(", on DLR, and on DLR with 9 targets", APGD(100, targeted_dlr, targets=9))
 
 CASES = (
     Case(
@@ -60,7 +66,7 @@ CASES = (
         threat=CIFAR10,
         citation=_CITATION,
         build=lambda: Thermometer(residual_net(3 * _LEVELS, whitening=24), _LEVELS),
-        attackers=_ATTACKERS,
+        attackers=_MORE,
         train=ClassifierTraining("cifar10", cifar10_recipe(14, smoothing=0.1)),
         published=0.0,
         note="trained on clean images",
@@ -73,7 +79,7 @@ CASES = (
         threat=CIFAR10,
         citation=_CITATION,
         build=lambda: Thermometer(light_net(3 * _LEVELS), _LEVELS),
-        attackers=_ATTACKERS,
+        attackers=_MORE,
         train=ClassifierTraining("cifar10", cifar10_recipe(10, LogitSpace(CIFAR10, _LEVELS))),
         claimed=0.79,
         published=0.30,
