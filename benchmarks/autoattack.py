@@ -22,7 +22,7 @@ from unmask.data import load
 from unmask.judging import Judge
 from unmask.statistics import Accuracy, accuracy
 from unmask.trials import trial, verdicts
-from unmask.victims import Passes
+from unmask.victims import Passes, steady
 
 
 class Counted(nn.Module):
@@ -33,14 +33,7 @@ class Counted(nn.Module):
         self.model, self.passes = model, Passes()
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.model(x)
-        self.passes.forwards += len(x)
-        if logits.requires_grad:
-            logits.register_hook(lambda _: self._back(len(x)))
-        return logits
-
-    def _back(self, count: int) -> None:
-        self.passes.backwards += count
+        return steady(self.model, passes=self.passes)(x).logits
 
 
 def row(name: str, robust: Tensor, passes: Passes, seconds: float) -> None:

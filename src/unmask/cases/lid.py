@@ -58,16 +58,19 @@ class DetectorFitting:
         start, middle = _FIRST + _REFERENCES, _FIRST + _REFERENCES + self.examples
         images, labels = (t.to(device) for t in load("cifar10", "test", n=middle + self.held_out).batch())
         x, y, index = images[start:middle], labels[start:middle], torch.arange(start, middle)
-        right = estimates(model, x)[0].argmax(1) == y.cpu()
-        clean, noisy, adversarial = (estimates(model, seen)[1][right] for seen in _kinds(model, x, y, index, seed))
-        _regress(model, torch.cat((clean, noisy)), adversarial)
+        (logits, clean), (_, noisy), (_, adversarial) = (
+            estimates(model, seen) for seen in _kinds(model, x, y, index, seed)
+        )
+        right = logits.argmax(1) == y.cpu()
+        _regress(model, torch.cat((clean[right], noisy[right])), adversarial[right])
         x, y, index = images[middle:], labels[middle:], torch.arange(middle, middle + self.held_out)
-        model.bias -= score(model, x).quantile(1 - self.refused).to(device)
         clean, noisy, adversarial = (score(model, seen) for seen in _kinds(model, x, y, index, seed))
+        threshold = clean.quantile(1 - self.refused)
+        model.bias -= threshold.to(device)
         yield {
             "area under the curve, against clean images": area(clean, adversarial),
             "against noisy ones": area(noisy, adversarial),
-            "flagged": float((adversarial > 0).float().mean()),
+            "flagged": float((adversarial > threshold).float().mean()),
         }
 
 

@@ -143,13 +143,12 @@ def _loss(
 ) -> tuple[Tensor, Tensor]:
     """What is minimised, and the logits (B, K) that the training accuracy is counted on."""
     x = x.contiguous(memory_format=torch.channels_last)
-    if recipe.perturb is None:
-        logits = as_output(model(x)).logits
-        return _cross_entropy(logits, y, recipe), logits
-    model.eval()
-    perturbed = recipe.perturb(model, x, y, progress, index)
-    model.train()
-    if not (recipe.clean or recipe.pull):
+    perturbed = x
+    if recipe.perturb is not None:
+        model.eval()
+        perturbed = recipe.perturb(model, x, y, progress, index)
+        model.train()
+    if recipe.perturb is None or not (recipe.clean or recipe.pull):
         logits = as_output(model(perturbed)).logits
         return _cross_entropy(logits, y, recipe), logits
     pristine, logits = as_output(model(torch.cat((x, perturbed)))).logits.chunk(2)
