@@ -43,19 +43,23 @@ class LogitSpace:
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
         """Images (B, C, H, W) in the ball, each pixel at the place of its bin that is nearest to its own value."""
         below, above = (x - self.threat.eps).clamp_min(0), (x + self.threat.eps).clamp_max(1)
-        bins = torch.arange(self.levels, device=x.device).view(1, 1, -1, 1, 1)
-        reached = (bins >= bin_of(below, self.levels).unsqueeze(2)) & (bins <= bin_of(above, self.levels).unsqueeze(2))
-        closed = torch.where(reached, 0.0, -torch.inf)  # (B, C, levels, H, W)
+        first, last = (bin_of(edge, self.levels).long().unsqueeze(2) for edge in (below, above))
+        width = int((last - first).max()) + 1
+        bins = first + torch.arange(width, device=x.device).view(1, 1, -1, 1, 1)  # (B, C, width, H, W)
+        closed = torch.where(bins <= last, 0.0, -torch.inf)
+        lowest = torch.arange(self.levels + width, device=x.device).view(1, 1, -1, 1, 1) <= first
+        certain = lowest.to(x.dtype)  # the code of the lowest bin, and room for bins beyond the last level
         classify = bypass(self.part)(model)
         u = normal(closed.shape, like=closed)
         for step in range(self.steps):
             u.requires_grad_()
             mixture = (u * self.cooling**step + closed).softmax(2)
-            code = mixture.flip(2).cumsum(2).flip(2).flatten(1, 2)
+            at_least = mixture.flip(2).cumsum(2).flip(2)[:, :, 1:]
+            code = certain.scatter(2, bins[:, :, 1:], at_least)[:, :, : self.levels].flatten(1, 2)
             loss = torch.nn.functional.cross_entropy(as_output(classify(code)).logits.float(), y, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, u)
             u = u.detach() + self.size * gradient.sign()
-        chosen = (u + closed).argmax(2)
+        chosen = bins.gather(2, (u + closed).argmax(2, keepdim=True)).squeeze(2)
         edges = torch.arange(self.levels + 1, device=x.device) / (0.99999 * self.levels)
         inside = 1e-4 / self.levels  # of the edges, where rounding could change the bin
         return x.clamp(edges[chosen] + inside, edges[chosen + 1] - inside).clamp(below, above)
