@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unmask.nets.residual import Whitening
 from unmask.randomness import uniform
-from unmask.training import classifier
+from unmask.training import epochs
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe, Nesterov, train_classifier
 from unmask.types import Victim
@@ -100,7 +100,7 @@ def test_bfloat16_trains_as_well(tmp_path: Path) -> None:
 
 
 def test_bfloat16_gives_about_the_same_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classifier, "multiplies_bfloat16", lambda device: True)
+    monkeypatch.setattr(epochs, "multiplies_bfloat16", lambda device: True)
     expected = train(net(0), tmp_path / "wide", EVERYTHING)
     logs = train(net(0), tmp_path / "narrow", replace(EVERYTHING, low_precision=True))
     assert [log["loss"] for log in logs] == pytest.approx([log["loss"] for log in expected], rel=0.02)

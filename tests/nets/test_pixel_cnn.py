@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from unmask.nets.logistic_mixture import log_likelihood
+from unmask.nets.pixel_cnn import PixelCNN, Rows
+
+
+def net(channels: int = 3) -> PixelCNN:
+    torch.manual_seed(0)
+    return PixelCNN(channels, width=6, above=3, left=2, components=2).double()
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randint(256, shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 5), (3, 0), (3, 4), (5, 6)])
+def test_a_pixel_moves_the_distributions_of_later_pixels_alone(place: tuple[int, int]) -> None:
+    model, levels = net(), images(1, 3, 6, 7)
+    before = model(levels)[0]
+    levels[0, :, place[0], place[1]] = 255 - levels[0, :, place[0], place[1]]
+    moved = (model(levels)[0] != before).any(-1).flatten()
+    first = place[0] * 7 + place[1] + 1
+    assert not moved[:first].any()
+    if first < 6 * 7:
+        assert moved[first:].any()
+
+
+def test_nothing_above_or_to_the_left_within_reach_is_overlooked() -> None:
+    """Blind spots of masked convolutions: the last pixel sees each one within the reach of the layers."""
+    model, levels = net(1), images(1, 1, 5, 7)
+    before = model(levels)[0, 4, 3]
+    for i in range(2, 5):
+        for j in range(7) if i < 4 else range(3):
+            other = levels.clone()
+            other[0, 0, i, j] = 255 - other[0, 0, i, j]
+            assert (model(other)[0, 4, 3] != before).any(), (i, j)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_row_by_row_gives_the_same(channels: int) -> None:
+    model, levels = net(channels), images(4, channels, 6, 7)
+    whole, some = model(levels), torch.tensor([3, 1])
+    rows, row = Rows(model, 4, 7), None
+    for r in range(6):
+        condition, row = rows.below(row), levels[:, :, r].movedim(1, -1)
+        torch.testing.assert_close(rows.parameters(condition, row), whole[:, r])
+        torch.testing.assert_close(rows.parameters(condition[some], row[some]), whole[some, r])
+
+
+def test_bits_per_dim_are_those_of_the_product_of_all_pixels() -> None:
+    model, levels = net(), images(2, 3, 4, 5)
+    nats = log_likelihood(model(levels), levels.permute(0, 2, 3, 1)).sum((1, 2))
+    torch.testing.assert_close(model.bits_per_dim(levels), -nats / (3 * 4 * 5) / math.log(2))
