@@ -15,7 +15,7 @@ EPS = 16
 def density(channels: int, seed: int = 0) -> PixelCNN:
     """Weights large enough that the distributions of neighbours depend strongly on one another."""
     torch.manual_seed(seed)
-    net = PixelCNN(channels, width=8, above=3, left=2, components=3).double()
+    net = PixelCNN(channels, width=8, layers=3, components=3).double()
     for parameter in net.parameters():
         parameter.data *= 2
     return net
@@ -40,13 +40,10 @@ def literal(net: PixelCNN, low: Tensor, high: Tensor) -> Tensor:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("shape", [(5, 3, 6, 7), (3, 1, 9, 5)])
 @torch.no_grad()
-def test_all_pixels_at_once_come_to_the_same_as_one_after_another(shape: tuple[int, ...], seed: int) -> None:
+def test_waves_of_pixels_come_to_the_same_as_one_after_another(shape: tuple[int, ...], seed: int) -> None:
     net = density(shape[1], seed)
     low, high = reach(images(*shape), EPS)
-    found, evaluations = solve(net, low, high)
-    assert torch.equal(found, literal(net, low, high))
-    assert (evaluations >= shape[2]).all()
-    assert (evaluations <= shape[2] * (shape[3] + 1)).all()
+    assert torch.equal(solve(net, low, high), literal(net, low, high))
 
 
 def test_levels_are_recovered_exactly() -> None:
@@ -82,7 +79,7 @@ def test_an_image_comes_out_the_same_in_any_batch() -> None:
 def test_the_chosen_image_is_likelier() -> None:
     """Not a theorem for greedy choices, but a sign that something is off where it fails for all images."""
     net, x = density(3), images(6, 3, 8, 8)
-    purified, _ = solve(net, *reach(x, EPS))
+    purified = solve(net, *reach(x, EPS))
     assert (net.bits_per_dim(purified) < net.bits_per_dim((255 * x).round().long())).all()
 
 

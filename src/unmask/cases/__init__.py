@@ -1,11 +1,11 @@
 """The cases by name, and the suites that they make up."""
 
-from unmask.cases import cascade, defense_gan, lid, madry, plain, randomization, sap, thermometer
+from unmask.cases import cascade, defense_gan, lid, madry, pixeldefend, plain, randomization, sap, thermometer
 from unmask.cases.case import Attacker, Case
 
 __all__ = ["CASES", "SUITES", "Attacker", "Case", "find_case"]
 
-_MODULES = (plain, madry, cascade, thermometer, sap, lid, randomization, defense_gan)
+_MODULES = (plain, madry, cascade, thermometer, sap, lid, randomization, pixeldefend, defense_gan)
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
 

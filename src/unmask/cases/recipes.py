@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +14,16 @@ from unmask.attacks.descent import Descent
 from unmask.attacks.problem import Problem
 from unmask.attacks.updates import Steepest
 from unmask.data import load
+from unmask.nets.pixel_cnn import PixelCNN
 from unmask.randomness import Stream, stream
 from unmask.threats import Threat
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe, train_classifier
+from unmask.training.density import DensityRecipe, levels, train_density
 from unmask.training.gan import GanRecipe, train_gan
 from unmask.types import Victim
 
-__all__ = ["Against", "ClassifierTraining", "GanTraining", "undisturbed"]
+__all__ = ["Against", "ClassifierTraining", "DensityTraining", "GanTraining", "undisturbed"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,27 @@ class ClassifierTraining:
         yield from train_classifier(
             model, data.floats, len(data), self.recipe, Checkpoints(folder, settings), seed=seed, device=device
         )
+
+
+@dataclass(frozen=True)
+class DensityTraining:
+    """Train the density of a PixelDefend; the last line has its bits per dimension on ``held_out`` test images."""
+
+    data: str
+    recipe: DensityRecipe
+    held_out: int = 1000
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe)}
+        density = cast(PixelCNN, model.get_submodule("purify.density"))
+        yield from train_density(
+            density, data.floats, len(data), self.recipe, Checkpoints(folder, settings), seed=seed, device=device
+        )
+        test = levels(load(self.data, "test", n=self.held_out).batch()[0])
+        with torch.no_grad():
+            bits = torch.cat([density.bits_per_dim(part.to(device)) for part in test.split(100)])
+        yield {"bits_per_dim on test images": float(bits.mean())}
 
 
 @dataclass(frozen=True)

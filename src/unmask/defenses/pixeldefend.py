@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.nets.logistic_mixture import greedy
-from unmask.nets.pixel_cnn import PixelCNN, Rows
+from unmask.nets.pixel_cnn import PixelCNN, Waves
 
 __all__ = ["PixelDefend", "Purify", "reach", "solve"]
 
@@ -31,7 +31,7 @@ class Purify(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
-            levels, _ = solve(self.density, *reach(x, self.eps))
+            levels = solve(self.density, *reach(x, self.eps))
         return (levels.double() / 255).to(x.dtype)
 
 
@@ -47,30 +47,15 @@ def reach(x: Tensor, eps: int) -> tuple[Tensor, Tensor]:
     return low.clamp_min(0).long(), high.clamp_max(255).long()
 
 
-def solve(density: PixelCNN, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The greedy image within bounds (B, C, H, W), and how many evaluations of a row each image took (B,).
-
-    Greedy choices are a triangular system: each depends on earlier ones alone. All pixels of a row are
-    chosen at once, given a guess of the row; the choices are the next guess, until they no longer change.
-    The only fixed point is what one pixel after another gives (Song et al., *Accelerating Feedforward
-    Computation via Parallel Nonlinear Equation Solving*, ICML 2021), in fewer evaluations, as what one
-    pixel becomes seldom changes all those to its right. Images whose row is settled leave.
-    """
-    batch, _, height, side = low.shape
-    low, high = (bound.permute(2, 0, 3, 1).contiguous() for bound in (low, high))  # (H, B, W, C)
-    image = (low + high) // 2
-    evaluations = torch.zeros(batch, dtype=torch.long, device=low.device)
-    rows, row = Rows(density, batch, side), None
-    for r in range(height):
-        condition, row = rows.below(row), image[r]
-        active = torch.arange(batch, device=low.device)
-        while len(active):
-            chosen = greedy(rows.parameters(condition[active], row[active]), low[r, active], high[r, active])
-            evaluations[active] += 1
-            changed = (chosen != row[active]).flatten(1).any(1)
-            row[active] = chosen
-            active = active[changed]
-    return image.permute(1, 3, 0, 2), evaluations
+def solve(density: PixelCNN, low: Tensor, high: Tensor) -> Tensor:
+    """The most probable level within bounds (B, C, H, W), pixel after pixel: integers (B, C, H, W)."""
+    low, high = (bound.permute(2, 3, 0, 1).contiguous() for bound in (low, high))  # (H, W, B, C)
+    levels = torch.zeros_like(low)
+    waves = Waves(density, low.shape[2], *low.shape[:2])
+    for places in waves:
+        levels[places] = greedy(waves.parameters(), low[places], high[places])
+        waves.push(levels[places])
+    return levels.permute(2, 3, 0, 1)
 
 
 class PixelDefend(nn.Module):

@@ -62,12 +62,12 @@ def greedy(parameters: Tensor, low: Tensor, high: Tensor) -> Tensor:
     chosen: list[Tensor] = []
     for channel, (mean, log_scale, coefficients) in enumerate(channels):
         mean = _moved(mean, coefficients, [scaled(level.to(mean.dtype)) for level in chosen])
-        candidates = low[..., channel, None] + steps  # (..., S)
-        masses = weights.unsqueeze(-2) * _mass(candidates.unsqueeze(-1), mean.unsqueeze(-2), log_scale.unsqueeze(-2))
-        total = masses.sum(-1).masked_fill(candidates > high[..., channel, None], -1)
-        best = total.argmax(-1, keepdim=True)
-        chosen.append(candidates.gather(-1, best))
-        weights = masses.gather(-2, best.unsqueeze(-1).expand(*best.shape, masses.shape[-1])).squeeze(-2)
+        first, last = low[..., channel, None], high[..., channel, None]
+        candidates = first + steps
+        masses = weights.unsqueeze(-1) * _masses(candidates, mean, log_scale)  # (..., K, candidates)
+        best = masses.sum(-2).masked_fill_(candidates > last, -1).argmax(-1, keepdim=True)
+        chosen.append(first + best)
+        weights = masses.gather(-1, best.unsqueeze(-2).expand(*weights.shape, 1)).squeeze(-1)
         weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
     return torch.cat(chosen, -1)
 
@@ -99,9 +99,20 @@ def _log_mass(level: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     return torch.where(level == 0, F.logsigmoid(u + half), torch.where(level == 255, F.logsigmoid(half - u), inner))
 
 
-def _mass(level: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """The same, not as a logarithm: faster, and enough in double precision."""
-    scale = log_scale.exp()
-    u, half = (scaled(level.to(mean.dtype)) - mean) / scale, _HALF / scale
-    inner = half.sinh() / (u.clamp(-700, 700).cosh() + half.cosh())
-    return torch.where(level == 0, (u + half).sigmoid(), torch.where(level == 255, (half - u).sigmoid(), inner))
+def _masses(levels: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """The same, not as logarithms, of levels (..., S) that grow by 1 under components (..., K): (..., K, S).
+
+    Faster, and enough in double precision.
+    """
+    inverse = (-log_scale).exp()
+    half = _HALF * inverse
+    u = scaled(levels.to(mean.dtype)).unsqueeze(-2) * inverse.unsqueeze(-1) - (mean * inverse).unsqueeze(-1)
+    grown = u.clamp_(-700, 700).exp_()
+    masses = (2 * half.sinh()).unsqueeze(-1) / (grown + grown.reciprocal() + 2 * half.cosh().unsqueeze(-1))
+    at = 255 - levels[..., :1]  # where the highest level is, if there
+    for level, place, side in ((0, torch.zeros_like(at), 1), (255, at.clamp(0, levels.shape[-1] - 1), -1)):
+        index = place.unsqueeze(-2).expand(*mean.shape, 1)
+        edge = (side * (scaled(torch.full_like(mean, level)) - mean) * inverse + half).sigmoid().unsqueeze(-1)
+        there = (levels.gather(-1, place) == level).unsqueeze(-2)
+        masses.scatter_(-1, index, torch.where(there, edge, masses.gather(-1, index)))
+    return masses
