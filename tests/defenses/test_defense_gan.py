@@ -101,6 +101,23 @@ def test_unrolled_gradient_agrees_with_finite_differences(restarts: int) -> None
     assert gradient.abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("rows", "kept"), [(1, 1), (4, 3), (100, 2)])
+def test_memory_is_bounded_without_a_trace_in_the_numbers(rows: int, kept: int) -> None:
+    torch.manual_seed(0)
+    generator = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 16), nn.Unflatten(1, (1, 4, 4))).double()
+
+    def answer(purify: Projection) -> tuple[Tensor, Tensor]:
+        x = X.double().requires_grad_()
+        with drawing(stream(0, range(5), "test")):
+            image = purify(x)
+        return image.detach(), torch.autograd.grad(image.square().sum(), x)[0]
+
+    whole = Projection(generator, 2, restarts=3, steps=7, rate=1.0, scale=0.5, kept=7)
+    parts = Projection(generator, 2, restarts=3, steps=7, rate=1.0, scale=0.5, rows=rows, kept=kept)
+    for found, wanted in zip(answer(parts), answer(whole), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_the_unrolled_gradient_of_a_converged_projection_is_its_matrix() -> None:
     generator = linear_generator()
     purify = Projection(generator, 3, restarts=1, steps=60, rate=4.0, momentum=0.0)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from unmask.randomness import normal
 
@@ -21,9 +26,12 @@ class Projection(nn.Module):
         rate: learning rate, a tenth of it after 80 % of the steps.
         momentum: of the descent.
         scale: standard deviation of the first z.
+        rows: descents at a time, for as much memory as there is.
+        kept: steps of a differentiated descent whose intermediate results are in memory at a time; of all
+            others only z and the velocity, every ``kept`` steps, from which the rest is computed again.
 
-    Where the input requires a gradient, the descent is unrolled into the graph: this is what the plain
-    attack differentiates, through ``steps`` second derivatives that vanish or explode.
+    Where the input requires a gradient, the descent itself is differentiated: this is the way of the plain
+    attack, through ``steps`` second derivatives that vanish or explode.
     """
 
     def __init__(
@@ -35,39 +43,70 @@ class Projection(nn.Module):
         rate: float = 10.0,
         momentum: float = 0.7,
         scale: float = 128**-0.5,
+        rows: int = 1024,
+        kept: int = 10,
     ) -> None:
         super().__init__()
         self.generator = generator
         self.latent, self.restarts, self.steps = latent, restarts, steps
         self.rate, self.momentum, self.scale = rate, momentum, scale
+        self.rows, self.kept = rows, kept
 
     def forward(self, x: Tensor) -> Tensor:
         unrolled = torch.is_grad_enabled() and x.requires_grad
-        wanted = x.repeat_interleave(self.restarts, 0)
-        z = self.scale * normal((len(x), self.restarts * self.latent), like=x).view(-1, self.latent)
-        with torch.enable_grad():
-            z = self._descend(z, wanted, unrolled)
+        z = self.scale * normal((len(x), self.restarts * self.latent), like=x)
+        images = max(1, self.rows // self.restarts)
+        pairs = zip(x.split(images), z.split(images), strict=True)
+        return torch.cat([self._project(part, start.view(-1, self.latent), unrolled) for part, start in pairs])
+
+    def _project(self, x: Tensor, z: Tensor, unrolled: bool) -> Tensor:
+        wanted, velocity = x.repeat_interleave(self.restarts, 0), torch.zeros_like(z)
+        for first in range(0, self.steps, self.kept):
+            descent = partial(self._descend, first)
+            if unrolled:
+                z, velocity = _Recomputed.apply(descent, z, velocity, wanted)  # type: ignore[no-untyped-call]
+            else:
+                z, velocity = descent(z, velocity, wanted)
         errors = self._error(z, wanted).view(len(x), self.restarts).nan_to_num(torch.inf)  # a descent may diverge
         best = errors.argmin(1) + torch.arange(0, len(z), self.restarts, device=x.device)
         image: Tensor = self.generator(z[best])
         return image
 
-    def _descend(self, z: Tensor, wanted: Tensor, unrolled: bool) -> Tensor:
-        velocity = torch.zeros_like(z)
-        z = z.requires_grad_(True)
-        for step in range(self.steps):
+    def _descend(
+        self, first: int, z: Tensor, velocity: Tensor, wanted: Tensor, unrolled: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The next ``kept`` steps."""
+        for step in range(first, min(first + self.kept, self.steps)):
             rate = self.rate * (0.1 if step >= 0.8 * self.steps else 1.0)
-            (slope,) = torch.autograd.grad(self._error(z, wanted).sum(), z, create_graph=unrolled)
-            velocity = self.momentum * velocity + slope
-            z = z - rate * velocity
-            if not unrolled:
-                z, velocity = z.detach().requires_grad_(True), velocity.detach()
-        return z if unrolled else z.detach()
+            with torch.enable_grad():
+                z = z if unrolled else z.detach().requires_grad_(True)
+                (slope,) = torch.autograd.grad(self._error(z, wanted).sum(), z, create_graph=unrolled)
+                velocity = self.momentum * velocity + slope
+                z = z - rate * velocity
+        return (z, velocity) if unrolled else (z.detach(), velocity.detach())
 
     def _error(self, z: Tensor, wanted: Tensor) -> Tensor:
         """Mean squared error (B * restarts,)."""
         error: Tensor = (self.generator(z) - wanted).square().flatten(1).mean(1)
         return error
+
+
+class _Recomputed(torch.autograd.Function):
+    """Some steps of a descent, forgotten, and computed again for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, descent: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.descent = descent
+        ctx.save_for_backward(*inputs)
+        return descent(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [tensor.detach().requires_grad_(True) for tensor in ctx.saved_tensors]
+        with torch.enable_grad():
+            outputs = ctx.descent(*inputs, unrolled=True)
+        return None, *torch.autograd.grad(outputs, inputs, gradients)
 
 
 class DefenseGAN(nn.Module):
