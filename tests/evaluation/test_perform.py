@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.cases import Lens
 from unmask.data import load
 from unmask.evaluation.perform import judged, perform
 from unmask.evaluation.targets import Target
@@ -64,6 +65,29 @@ def test_examples_that_are_wrong_are_left_as_they_are() -> None:
     assert torch.equal(attacked.tensors["x_adv"][wrong], DATA.batch()[0][wrong])
     assert {e.distance for e in attacked.record.examples if e.index in wrong} == {0.0}
     assert not any(e.robust for e in attacked.record.examples)
+
+
+class Dim(nn.Module):
+    """Halves of images at half their brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim = nn.Upsample(scale_factor=1)
+        self.dim.register_forward_hook(lambda _, args, output: output / 2)
+        self.halves = Halves()
+        self.eval()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.halves(self.dim(x))
+
+
+def test_what_the_lens_shows_of_the_first_examples() -> None:
+    target = Target(Dim(), lens=Lens("dim", "mean", lambda model, x: x.flatten(1).mean(1)))
+    for asked in (job("clean", "clean"), job()):
+        tensors = perform(asked, target, DATA).tensors
+        assert torch.equal(tensors["seen"], tensors["x_adv"][:8] / 2)
+        assert torch.equal(tensors["measured"], tensors["x_adv"][:32].flatten(1).mean(1))
+    assert "seen" not in perform(job(role="sweep"), target, DATA).tensors
 
 
 def test_what_is_stored() -> None:

@@ -54,6 +54,7 @@ class Builder:
         eps: float = 0.25,
         start: int = 0,
         images: bool = False,
+        measured: Sequence[float] = (),
         **options: Any,
     ) -> Record:
         """Examples of label 1, predicted as 2 where they do not stand; 10 forward passes each, 4 backward."""
@@ -69,7 +70,9 @@ class Builder:
             (self.path / "examples").mkdir(exist_ok=True)
             clean = np.full((len(robust), 1, 4, 4), 0.5, dtype=np.float32)
             index = np.arange(start, start + len(robust))
-            save_file({"clean": clean[:3], "x_adv": clean + 1 / 32, "index": index}, self.path / file)
+            looked: dict[str, Any] = {"seen": clean[:3] / 2, "measured": np.array(measured, np.float32)}
+            looked = looked if measured else {}
+            save_file({"clean": clean[:3], "x_adv": clean + 1 / 32, "index": index, **looked}, self.path / file)
         record = Record(job, examples, 4, 10 * len(robust), 4 * len(robust), len(robust), 1.5, file)
         self.records.append(record)
         return record

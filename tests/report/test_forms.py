@@ -17,7 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from unmask.report import summary, write
-from unmask.report.pictures import strip
+from unmask.report.histograms import histogram
+from unmask.report.pictures import Picture, strip
 from unmask.report.read import RunFolder
 from unmask.report.table import table
 from unmask.report.words import count, duration, headline, others, sentence
@@ -151,13 +152,41 @@ def test_pictures_are_of_examples_that_fell(run: Path) -> None:
     found = strip(folder, folder.cases[0])
     assert found is not None
     assert [(p.index, p.label, p.predicted) for p in found.pictures] == [(i, "one", "two") for i in range(3)]
-    assert (found.gain, found.pixelated) == (10, True)
-    raw = [base64.b64decode(data.split(",")[1]) for data in (vars(found.pictures[0])[k] for k in PARTS)]
-    levels = [np.unique(np.asarray(Image.open(io.BytesIO(png)))).tolist() for png in raw]
-    assert levels == [[128], [135], [207]]  # 255 times 0.5, 0.5 + 1/32 and 0.5 + 10/32
+    assert found.pixelated
+    assert grey(found.pictures[0]) == {"clean": 128, "adversarial": 135, "difference, 10 times": 207}
 
 
-PARTS = ("clean", "adversarial", "difference")
+def grey(picture: Picture) -> dict[str, int]:
+    """The one level of each image."""
+    levels = {}
+    for name, address in picture.images.items():
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))))
+        (levels[name],) = np.unique(pixels).tolist()
+    return levels
+
+
+def test_what_a_classifier_sees_is_shown_beside_what_the_defense_was_given(builder: Any) -> None:
+    builder.case("a", measured="bits per dimension")
+    builder.record("a", "clean", [1, 1, 0], role="clean", images=True, measured=[3, 3.5])
+    builder.record("a", "bpda", [0, 0, 1], images=True, measured=[4, 4.5])
+    folder = RunFolder.read(builder.write())
+    found = strip(folder, folder.cases[0])
+    assert found is not None
+    seen = {"clean, as the classifier sees it": 64, "adversarial, as the classifier sees it": 64}
+    assert grey(found.pictures[0]) == {"clean": 128, "adversarial": 135, "difference, 10 times": 207, **seen}
+    write(folder.path)
+    page = (folder.path / "report.html").read_text()
+    for text in ("bits per dimension", "clean, n = 2", "adversarial, n = 2", "as the classifier sees it"):
+        assert text in page
+
+
+def test_no_histogram_of_what_was_not_measured(run: Path, builder: Any) -> None:
+    folder = RunFolder.read(run)
+    assert [histogram(folder, case) for case in folder.cases] == [""] * 4
+    builder.case("half", measured="error")
+    builder.record("half", "clean", [1, 1], role="clean", images=True, measured=[1, 2])
+    folder = RunFolder.read(builder.write())
+    assert histogram(folder, folder.cases[-1]) == ""
 
 
 def test_no_picture_of_what_was_wrong_or_stands(builder: Any) -> None:

@@ -1,9 +1,9 @@
 """The cases by name, and the suites that they make up."""
 
 from unmask.cases import cascade, defense_gan, lid, madry, pixeldefend, plain, randomization, sap, thermometer
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import Attacker, Case, Lens
 
-__all__ = ["CASES", "SUITES", "Attacker", "Case", "find_case"]
+__all__ = ["CASES", "SUITES", "Attacker", "Case", "Lens", "find_case"]
 
 _MODULES = (plain, madry, cascade, thermometer, sap, lid, randomization, pixeldefend, defense_gan)
 

@@ -8,14 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack
 from unmask.gradients.bpda import View
 from unmask.threats import Threat
 from unmask.weights import load_weights
 
-__all__ = ["Attacker", "Case", "Recipe"]
+__all__ = ["Attacker", "Case", "Lens", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,21 @@ class Attacker:
     view: View | None = None
     plain: bool = False
     low_precision: bool = True
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What to look at in a defense that makes images of images.
+
+    Args:
+        part: path of the part whose output the classifier sees.
+        measured: what ``measure`` gives, as the axis of a plot names it.
+        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense.
+    """
+
+    part: str
+    measured: str
+    measure: Callable[[nn.Module, Tensor], Tensor]
 
 
 class Recipe(Protocol):
@@ -63,6 +78,7 @@ class Case:
         published: accuracy that the strongest published attack left, likewise.
         most: examples at most, where the defense is too slow for more.
         few: examples of the curves over eps and of the controls.
+        lens: what a report shows of what the defense does to images.
         note: one line that a reader of the figures has to know.
     """
 
@@ -81,6 +97,7 @@ class Case:
     published: float | None = None
     most: int | None = None
     few: int = 64
+    lens: Lens | None = None
     note: str = ""
 
     def prepare(self, folder: Path | None = None) -> nn.Module:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack
 from unmask.attacks.settings import latent, pgd
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import Attacker, Case, Lens
 from unmask.cases.recipes import GanTraining
 from unmask.cases.shared import DIGITS_L2, MNIST_L2
 from unmask.defenses.defense_gan import DefenseGAN, Projection
@@ -28,6 +28,13 @@ def _on_manifold(defense: nn.Module) -> Attack:
     purify = cast(Projection, defense.get_submodule("purify"))
     return latent(Latent(purify.generator, purify.latent, scale=purify.scale), steps=200)
 
+
+def _error(defense: nn.Module, x: Tensor) -> Tensor:
+    error: Tensor = (defense.get_submodule("purify")(x) - x).square().flatten(1).mean(1)
+    return error
+
+
+_LENS = Lens("purify", "mean squared error of the projection", _error)
 
 _ATTACKERS = {
     "plain": Attacker("PGD through the unrolled inner descent", lambda _: pgd(20), plain=True, low_precision=False),
@@ -67,6 +74,7 @@ CASES = (
         draws=8,
         most=32,
         few=8,
+        lens=_LENS,
         note="R = 4 restarts of L = 60 steps on 8x8 images",
     ),
     Case(
@@ -88,6 +96,7 @@ CASES = (
         published=0.55,
         most=48,
         few=8,
+        lens=_LENS,
         note="a smaller generator, R = 4 restarts of L = 60 steps: not at full strength",
     ),
 )

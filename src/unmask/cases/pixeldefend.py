@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+from torch import Tensor, nn
+
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.settings import pgd
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import Attacker, Case, Lens
 from unmask.cases.recipes import DensityTraining
 from unmask.cases.shared import CIFAR10, apgd_ce, own_gradient
 from unmask.defenses.pixeldefend import PixelDefend, Purify
@@ -12,9 +16,15 @@ from unmask.gradients.bpda import bpda, bypass
 from unmask.losses import margin
 from unmask.nets import residual_net
 from unmask.nets.pixel_cnn import PixelCNN
-from unmask.training.density import DensityRecipe
+from unmask.training.density import DensityRecipe, levels
 
 __all__ = ["CASES"]
+
+
+def _bits(defense: nn.Module, x: Tensor) -> Tensor:
+    density = cast(PixelCNN, defense.get_submodule("purify.density"))
+    return density.bits_per_dim(levels(x))
+
 
 CASES = (
     Case(
@@ -43,5 +53,6 @@ CASES = (
         claimed=0.70,
         published=0.09,
         few=16,
+        lens=Lens("purify", "bits per dimension under the density", _bits),
     ),
 )

@@ -14,6 +14,7 @@ from unmask.data import Dataset
 from unmask.evaluation.chosen import BUILT_IN, chosen
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge, Verdict
+from unmask.randomness import drawing, stream
 from unmask.records import Example, Job, Record
 from unmask.threats import parse
 from unmask.trials import Trial, trial, verdicts
@@ -23,6 +24,9 @@ __all__ = ["Outcome", "judged", "perform"]
 
 PICTURES = 8
 """Clean images kept beside the adversarial ones, for the report."""
+
+MEASURED = 32
+"""Images of a job that are measured through its target's lens."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +65,13 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
         judged=judge.passes.forwards,
         seconds=time.monotonic() - started,
     )
+    x_adv = torch.cat(candidates)
     tensors = {
-        "x_adv": torch.cat(candidates),
+        "x_adv": x_adv,
         "index": torch.arange(job.start, job.stop),
         "label": data.labels[job.start : job.stop],
         "clean": data.batch(job.start, min(job.start + PICTURES, job.stop))[0],
+        **_looked(job, target, x_adv.to(device)),
     }
     return Outcome(record, tensors)
 
@@ -78,6 +84,18 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
         stored = x_adv[index - job.start].to(device)
         examples += _examples(job, index, y, *verdicts(judge, stored, x, y, index, job.seed))
     return tuple(examples)
+
+
+@torch.no_grad()
+def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
+    """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
+    if target.lens is None or job.role not in ("clean", "plain", "adaptive"):
+        return {}
+    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
+        seen = target.model.get_submodule(target.lens.part)(x[:PICTURES])
+    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
+        measured = target.lens.measure(target.model, x[:MEASURED])
+    return {"seen": seen.cpu(), "measured": measured.float().cpu()}
 
 
 Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]

@@ -66,6 +66,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
         "published": case.published,
         "citation": case.citation,
         "random": case.draws > 1,
+        "measured": case.lens.measured if case.lens else "",
         "note": case.note,
         "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
         **_on(data, n, spec),

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.cases import Attacker, find_case
+from unmask.cases import Attacker, Lens, find_case
 from unmask.data import Dataset
 from unmask.randomness import drawing, stream
 from unmask.types import as_output
@@ -37,6 +37,7 @@ class Target:
     attackers: Mapping[str, Attacker] = field(default_factory=dict)
     draws: int = 1  # per verdict
     foreign: bool = False  # whether randomness is drawn by torch's own functions
+    lens: Lens | None = None  # what a report shows of it
 
 
 def find_target(name: str, data: Dataset, *, device: str = "cpu", weights: Path | None = None) -> Target:
@@ -49,7 +50,7 @@ def find_target(name: str, data: Dataset, *, device: str = "cpu", weights: Path 
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
-        target = Target(case.load(weights), case.attackers, case.draws)
+        target = Target(case.load(weights), case.attackers, case.draws, lens=case.lens)
     elif kind and rest:
         target = Target(_build(_factory(kind, rest), name))
     else:

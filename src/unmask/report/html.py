@@ -11,6 +11,7 @@ from markupsafe import Markup
 from unmask.report import words
 from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.curves import curve
+from unmask.report.histograms import histogram
 from unmask.report.pictures import strip
 from unmask.report.read import RunFolder
 from unmask.report.table import Row
@@ -28,5 +29,8 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
         lstrip_blocks=True,
     )
     pages.filters.update({name: getattr(words, name) for name in words.__all__})
-    cards = [(row, Markup(curve(row)), strip(run, case)) for row, case in zip(rows, run.cases, strict=True)]
+    cards = [
+        (row, Markup(curve(row)), Markup(histogram(run, case)), strip(run, case))
+        for row, case in zip(rows, run.cases, strict=True)
+    ]
     return pages.get_template("page.html").render(asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN)

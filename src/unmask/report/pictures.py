@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -10,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from unmask.report.read import Case, Found, RunFolder, by_attack
+from unmask.report.kept import Kept
+from unmask.report.read import Case, RunFolder, by_attack
 from unmask.report.table import worst
 
 __all__ = ["Picture", "Strip", "strip"]
@@ -26,11 +26,9 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """One example as three ``data:`` addresses."""
+    """One example as ``data:`` addresses, by what they show."""
 
-    clean: str
-    adversarial: str
-    difference: str
+    images: Mapping[str, str]
     label: str
     predicted: str
     index: int
@@ -38,10 +36,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures of one case; differences are shown ``gain`` times as large around grey."""
+    """Pictures of one case, all of the same things; differences are enlarged around grey."""
 
     pictures: tuple[Picture, ...]
-    gain: int
     pixelated: bool  # small images, to be enlarged without smoothing
 
 
@@ -53,41 +50,33 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
     clean = worst(by_attack(run.of(case, "clean")).values())
     adaptive = worst(by_attack(run.of(case, "adaptive")).values())
     fallen = [f for i, f in adaptive.items() if f.example.robust == 0 and i in clean and clean[i].example.robust == 1]
-    files: dict[str, dict[str, Array]] = {}
-    shown: list[tuple[Found, Array, Array]] = []
+    kept = Kept(run)
+    pictures: list[Picture] = []
+    side = 0
     for found in fallen:
-        if len(shown) == most:
-            break
-        file = found.record.file
-        if file is None or not (run.path / file).exists():
+        image, adversarial = kept.of(found, "clean"), kept.of(found, "x_adv")
+        if image is None or adversarial is None:
             continue
-        if file not in files:
-            files[file] = _load(run, file)
-        place = int(np.flatnonzero(files[file]["index"] == found.example.index)[0])
-        if place < len(files[file]["clean"]):
-            shown.append((found, files[file]["clean"][place], files[file]["x_adv"][place]))
-    if not shown:
-        return None
-    pictures = tuple(
-        Picture(
-            clean=_png(image),
-            adversarial=_png(adversarial),
-            difference=_png(0.5 + GAIN * (adversarial - image)),
-            label=_class(case, found.example.label),
-            predicted=_class(case, found.example.predicted),
-            index=found.example.index,
+        before, after = kept.of(clean[found.example.index], "seen"), kept.of(found, "seen")
+        images = {
+            "clean": image,
+            "clean, as the classifier sees it": before,
+            "adversarial": adversarial,
+            "adversarial, as the classifier sees it": after,
+            f"difference, {GAIN} times": 0.5 + GAIN * (adversarial - image),
+        }
+        side = max(image.shape[1:])
+        pictures.append(
+            Picture(
+                images={name: _png(shown) for name, shown in images.items() if shown is not None},
+                label=_class(case, found.example.label),
+                predicted=_class(case, found.example.predicted),
+                index=found.example.index,
+            )
         )
-        for found, image, adversarial in shown
-    )
-    return Strip(pictures, GAIN, pixelated=max(shown[0][1].shape[1:]) < SIDE / 2)
-
-
-def _load(run: RunFolder, file: str) -> dict[str, Array]:
-    try:
-        tensors = load_file(run.path / file)
-        return {name: tensors[name] for name in ("x_adv", "index", "clean")}
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{run.path / file} is broken ({error}): delete it to go without") from error
+        if len(pictures) == most:
+            break
+    return Strip(tuple(pictures), pixelated=side < SIDE / 2) if pictures else None
 
 
 def _png(image: Array) -> str:

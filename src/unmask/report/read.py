@@ -28,6 +28,7 @@ class Case:
     random: bool
     classes: tuple[str, ...]
     attacks: Mapping[str, str]  # name -> one line on what it does
+    measured: str = ""  # what the examples were measured by, beside the verdicts
     note: str = ""  # on the figures
     data_note: str = ""
     n: int | None = None  # examples asked for; None is as many as have a clean verdict, which comes first

@@ -1,0 +1,52 @@
+"""The tensors that a run keeps of its examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from unmask.report.read import Found, RunFolder
+
+__all__ = ["Array", "Kept"]
+
+Array = NDArray[Any]
+
+
+class Kept:
+    """Reads each file of examples of a run once."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._files: dict[str, dict[str, Array]] = {}
+
+    def of(self, found: Found, name: str) -> Array | None:
+        """What was kept of one example under a name; None where its job kept less, or its file is gone.
+
+        Raises ValueError where the file is broken.
+        """
+        file = found.record.file
+        if file is None or not (self._run.path / file).exists():
+            return None
+        if file not in self._files:
+            self._files[file] = self._load(file)
+        tensors = self._files[file]
+        place = int(np.flatnonzero(tensors["index"] == found.example.index)[0])
+        if name not in tensors or place >= len(tensors[name]):
+            return None
+        kept: Array = tensors[name][place]
+        return kept
+
+    def _load(self, file: str) -> dict[str, Array]:
+        path = self._run.path / file
+        try:
+            tensors = load_file(path)
+            missing = {"x_adv", "index", "clean"} - tensors.keys()
+        except SafetensorError as error:
+            raise ValueError(f"{path} is broken ({error}): delete it to go without") from error
+        if missing:
+            raise ValueError(f"{path} is broken (no {', '.join(sorted(missing))}): delete it to go without")
+        return tensors

@@ -1,0 +1,50 @@
+"""Plots as SVG that takes its colours from the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["ADAPTIVE", "CLEAN", "LINE", "PLAIN", "QUIET", "plot"]
+
+# matplotlib wants colours, the page has variables for light and dark: these stand for them until the end.
+COLOURS = {
+    "#010101": "var(--quiet)",
+    "#020202": "var(--plain)",
+    "#030303": "var(--adaptive)",
+    "#040404": "var(--line)",
+    "#050505": "var(--clean)",
+}
+QUIET, PLAIN, ADAPTIVE, LINE, CLEAN = COLOURS
+
+
+def plot(name: str, draw: Callable[[Axes], None]) -> str:
+    """What ``draw`` draws, in the style of the page: an ``<svg>`` element, the same for the same name and numbers."""
+    with matplotlib.rc_context():
+        matplotlib.rc("svg", fonttype="none", hashsalt=name)
+        matplotlib.rc("font", size=9, family="sans-serif")
+        figure = Figure(figsize=(4.8, 2.7), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.tick_params(color=LINE, labelcolor=QUIET)
+        axes.grid(axis="y", color=LINE, linewidth=0.6)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set(visible=side == "bottom", color=LINE)
+        axes.legend(frameon=False, labelcolor=QUIET, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        return _inline(figure)
+
+
+def _inline(figure: Figure) -> str:
+    out = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in COLOURS.items():
+        svg = svg.replace(colour, variable)
+    return svg
