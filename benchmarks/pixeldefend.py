@@ -89,7 +89,7 @@ def main() -> None:
         pixels = low.shape[2] * low.shape[3]
         same = torch.equal(image, one_by_one)
         same &= torch.equal(image.flatten(2)[..., : options.literal], first.flatten(2)[..., : options.literal])
-        steps = len(list(Waves(net, 1, *low.shape[2:])))
+        steps = len(Waves(net, 1, *low.shape[2:]))
         last = number * options.batch + len(x) - 1
         print(
             f"| {last - len(x) + 1} to {last} | {slowest * pixels / options.literal:.1f} "

@@ -51,7 +51,7 @@ def test_waves_give_the_same(size: tuple[int, int], channels: int) -> None:
         torch.testing.assert_close(waves.parameters(), wanted[places])
         waves.push(arranged[places])
         count += 1
-    assert count == size[1] + 2 * (size[0] - 1)
+    assert count == len(waves) == size[1] + 2 * (size[0] - 1)
 
 
 def test_waves_need_two_columns() -> None:

@@ -14,6 +14,7 @@ from unmask.losses import cross_entropy
 from unmask.randomness import drawing
 from unmask.threats import Threat
 from unmask.types import Estimator, Loss, as_output
+from unmask.watching import counted
 
 __all__ = ["APGD"]
 
@@ -74,7 +75,7 @@ class APGD:
         with drawing(keys.fold("start")):
             walk = _begin(threat.start(x), 2 * threat.radius(x))
         intervals = _intervals(self.steps)
-        for step in range(self.steps + 1):
+        for step in counted(range(self.steps + 1), "step"):
             objective = problem.goal(self.loss, rows, labels)
             with drawing(keys.fold(step)):
                 found = self.estimator(value_only(objective) if step == self.steps else objective, walk.at)

@@ -17,6 +17,7 @@ from unmask.losses import cross_entropy
 from unmask.randomness import drawing
 from unmask.threats import Threat
 from unmask.types import Estimator, Loss, Objective
+from unmask.watching import counted
 
 __all__ = ["Descent"]
 
@@ -62,7 +63,7 @@ class Descent:
         with drawing(keys.fold("start")):
             z = self.space.start(x, threat, at_random=self.random_start or restart > 0)
         state = self.update.begin(z)
-        for step in range(self.steps + 1):
+        for step in counted(range(self.steps + 1), "step"):
             objective = self._objective(problem, rows, x, restart)
             with drawing(keys.fold(step)):
                 values, direction = self.estimator(value_only(objective) if step == self.steps else objective, z)

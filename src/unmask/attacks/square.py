@@ -15,6 +15,7 @@ from unmask.gradients.spsa import rademacher
 from unmask.losses import margin
 from unmask.randomness import drawing, uniform
 from unmask.types import Loss
+from unmask.watching import counted
 
 __all__ = ["Square"]
 
@@ -68,7 +69,7 @@ class Square:
         ledger = Ledger(problem, self.loss)
         rows, x, keys = ledger.rows(), problem.x, problem.keys
         radius = threat.radius(x).view(-1, 1, 1, 1)
-        for query in range(self.queries):
+        for query in counted(range(self.queries), "query"):
             if not len(rows):
                 break
             with drawing(keys.fold(query)):

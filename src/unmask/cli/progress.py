@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 from unmask.cli.console import err
 from unmask.records import Job, Record
+from unmask.watching import Level, watching
 
 __all__ = ["progress"]
 
 
 @contextmanager
 def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
-    """On a terminal a bar with the accuracy so far and the time left; elsewhere a line per finished attack."""
+    """On a terminal a bar with accuracy so far, time left and the loops that run; elsewhere a line an attack."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -22,6 +23,7 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
         MofNCompleteColumn(),
         TextColumn("examples, left"),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[within]}", style="dim"),
     )
     total = {_label(job): 0 for job in jobs}
     for job in jobs:
@@ -29,7 +31,7 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
     scores: dict[str, list[float]] = {label: [] for label in total}
     everything = sum(total.values())
     with Progress(*columns, console=err, disable=not err.is_terminal, speed_estimate_period=86400) as bar:
-        task = bar.add_task("starting", total=everything)
+        task = bar.add_task("starting", total=everything, within="")
 
         def show(record: Record, stored: bool) -> None:
             label = _label(record.job)
@@ -37,11 +39,19 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
             line = f"{label} {100 * sum(scores[label]) / len(scores[label]):.1f} %"
             done = sum(map(len, scores.values()))
             if not stored or done == everything:  # at once: what was stored says nothing of the time left
-                bar.update(task, completed=done, description=line)
+                bar.update(task, completed=done, description=line, within="")
             if not stored and bar.disable and len(scores[label]) == total[label]:
                 err.print(f"{line} ({total[label]} examples; {done} of {everything})", highlight=False, soft_wrap=True)
 
-        yield show
+        def within(levels: tuple[Level, ...]) -> None:
+            text = ", ".join(f"{level.what} {level.done + 1} of {level.total}" for level in levels)
+            bar.update(task, within=text)
+
+        if bar.disable:
+            yield show
+        else:
+            with watching(within):
+                yield show
 
 
 def _label(job: Job) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from unmask.randomness import normal
+from unmask.watching import counted
 
 __all__ = ["DefenseGAN", "Projection"]
 
@@ -61,7 +62,7 @@ class Projection(nn.Module):
 
     def _project(self, x: Tensor, z: Tensor, unrolled: bool) -> Tensor:
         wanted, velocity = x.repeat_interleave(self.restarts, 0), torch.zeros_like(z)
-        for first in range(0, self.steps, self.kept):
+        for first in counted(range(0, self.steps, self.kept), "projection"):
             descent = partial(self._descend, first)
             if unrolled:
                 z, velocity = _Recomputed.apply(descent, z, velocity, wanted)  # type: ignore[no-untyped-call]

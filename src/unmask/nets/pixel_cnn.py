@@ -121,9 +121,12 @@ class Waves:
         self._past = [deque([blank(height + 2, batch, size)] * 6, maxlen=6) for size in sizes]
         self._rows = range(0)
 
+    def __len__(self) -> int:
+        return self.side + 2 * (self.height - 1)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows (n,) and columns (n,) of each wave's pixels; to be pushed before the next is asked for."""
-        for wave in range(self.side + 2 * (self.height - 1)):
+        for wave in range(len(self)):
             first, last = max(0, (wave - self.side + 2) // 2), min(self.height - 1, wave // 2)
             self._rows = range(first, last + 1)
             r = torch.arange(first, last + 1)
