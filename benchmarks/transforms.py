@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import transforms_references as references
 from PIL import Image
 from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
@@ -31,6 +32,7 @@ from unmask.data import DataError, load
 from unmask.defenses.distortion import RandomDistortion
 from unmask.defenses.feature_distillation import FeatureDistillation
 from unmask.defenses.jpeg import JPEG
+from unmask.defenses.total_variation import MinimiseTotalVariation
 from unmask.randomness import drawing, stream, uniform
 
 Transform = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> the same shape
@@ -138,6 +140,11 @@ ROWS: list[Row] = [
     Row("RDG, nearest (OpenCV)", keyed(RandomDistortion()), keyed(remapped(by_opencv(True), True)), 1e-3),
     Row("RDG, linear (SciPy)", keyed(RandomDistortion(nearest=False)), keyed(remapped(by_scipy(1), False)), 0.05),
     Row("RDG, linear (OpenCV)", keyed(RandomDistortion(nearest=False)), keyed(remapped(by_opencv(False), False)), 4),
+    # differs by much at few pixels: TV where a side stopped early (transforms_references.py compares with the minimum),
+    # quilting where patches are equally near
+    Row("TV, all pixels (scikit-image)", MinimiseTotalVariation(keep=1), one_by_one(references.by_skimage), 100),
+    Row("TV (NumPy)", keyed(MinimiseTotalVariation()), keyed(references.by_numpy), 200),
+    Row("quilting (scikit-learn)", keyed(references.quilted), keyed(references.tile_by_tile), 64),
 ]
 
 

@@ -2,6 +2,16 @@
 
 from unmask.nets.classifiers import conv_net, strided_net
 from unmask.nets.generators import conv_critic, conv_generator, mlp_critic, mlp_generator
+from unmask.nets.mobilenet import mobilenet_v2
 from unmask.nets.residual import residual_net
 
-__all__ = ["conv_critic", "conv_generator", "conv_net", "mlp_critic", "mlp_generator", "residual_net", "strided_net"]
+__all__ = [
+    "conv_critic",
+    "conv_generator",
+    "conv_net",
+    "mlp_critic",
+    "mlp_generator",
+    "mobilenet_v2",
+    "residual_net",
+    "strided_net",
+]
