@@ -72,21 +72,25 @@ def trial(
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
     passes = Passes()
     twin = lean(model)
-    viewed = twin if view is None else view(twin)
     narrow = low_precision and multiplies_bfloat16(x.device)
     screen = stream(seed, index, "screen")
 
     def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
         return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
 
+    def seen(view: View | None) -> Victim:
+        viewed = twin if view is None else view(twin)
+        return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
+
     problem = Problem(
-        view=steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign),
+        view=seen(view),
         x=x,
         y=y,
         threat=judge.threat,
         keys=stream(seed, index, "attack"),
         broken=broken,
         scores=steady(_answering(model), passes=passes, foreign=judge.foreign),
+        views=seen,
     )
     rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
     x_adv = x.clone()

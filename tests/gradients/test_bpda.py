@@ -176,7 +176,7 @@ def test_keyword_arguments_reach_the_part() -> None:
 
 def test_two_views_compose() -> None:
     model, x = nn.Sequential(Apply(torch.round), Apply(torch.sign), Weighted()), image()
-    view = bpda("model.1", lambda x: 3 * x)(bpda("0", lambda x: 7 * x)(model))
+    view = bpda("1", lambda x: 3 * x)(bpda("0", lambda x: 7 * x)(model))
     assert torch.equal(view(x), model(x))
     assert torch.allclose(slope(view, x), 21 * WEIGHT.view(2, 2).expand_as(x))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unmask.gradients.bpda import View
 from unmask.losses import necessary
 from unmask.randomness import Stream
 from unmask.threats import Threat
@@ -32,6 +33,7 @@ class Problem:
     keys: Stream
     broken: Callable[[Tensor, Tensor, int], Tensor]
     scores: Victim | None = None  # the defense itself, in full precision, for attacks that need no gradient
+    views: Callable[[View], Victim] | None = None  # further views of the defense, for :class:`Through`
 
     def goal(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
         """The objective, on images, of some of the examples; ``labels`` replaces ``y`` for targeted losses."""

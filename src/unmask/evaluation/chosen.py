@@ -16,7 +16,7 @@ from unmask.attacks.settings import cw, fgsm, mifgsm, pgd
 from unmask.attacks.square import Square
 from unmask.cases import Attacker
 from unmask.gradients.autograd import autograd
-from unmask.gradients.bpda import View, bpda, find_part
+from unmask.gradients.bpda import View, bpda
 from unmask.gradients.eot import EOT
 from unmask.gradients.spsa import SPSA
 from unmask.gradients.straight_through import straight_through
@@ -108,9 +108,7 @@ def _view(paths: Sequence[str], inline: bool) -> View | None:
 
     def view(model: nn.Module) -> nn.Module:
         for path in paths:
-            find_part(model, path)  # so that an error lists the model's own paths
-        for depth, path in enumerate(paths):
-            model = bpda("model." * depth + path)(model)
+            model = bpda(path)(model)
         return straight_through(model) if inline else model
 
     return view

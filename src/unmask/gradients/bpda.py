@@ -47,7 +47,9 @@ def identity(x: Tensor) -> Tensor:
 
 
 def find_part(model: nn.Module, part: str) -> nn.Module:
-    """The submodule at a dotted path; ValueError names the paths there are."""
+    """The submodule at a dotted path, the model's own also through views; ValueError names the paths there are."""
+    while getattr(model, "is_view", False):
+        model = model.get_submodule("model")
     named: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if part not in named:
         known = ", ".join(name for name in list(named)[1:21]) or "none"
@@ -60,6 +62,8 @@ Forward = Callable[..., Any]
 
 class _Viewed(nn.Module):
     """A model in which one part computes otherwise while the model runs, and only then."""
+
+    is_view = True
 
     def __init__(self, model: nn.Module, part: str, change: Callable[[Forward], Forward]) -> None:
         super().__init__()
@@ -116,7 +120,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
             if not isinstance(true, Tensor):
                 raise ValueError(f"part {part!r} gives a {type(true).__name__}, not a tensor: choose a part inside it")
             with torch.enable_grad():
-                return substitute(true, _fit_size(part, surrogate(x), true))
+                return substitute(true, fit_size(part, surrogate(x), true))
 
         return approximated
 
@@ -146,7 +150,7 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def _fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
+def fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
     if surrogate.shape == true.shape:
         return surrogate
     if surrogate.ndim == true.ndim == 4 and surrogate.shape[1] == true.shape[1]:

@@ -21,6 +21,8 @@ __all__ = ["straight_through"]
 
 
 class _StraightThrough(nn.Module):
+    is_view = True
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
