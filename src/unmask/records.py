@@ -8,8 +8,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["RECORD_SCHEMA", "RUN_SCHEMA", "TABLE_SCHEMA", "Example", "Job", "Record", "ThreatSpec"]
+__all__ = [
+    "AUDIT_SCHEMA",
+    "RECORD_SCHEMA",
+    "RUN_SCHEMA",
+    "TABLE_SCHEMA",
+    "Example",
+    "Finding",
+    "Job",
+    "Record",
+    "ThreatSpec",
+]
 
+AUDIT_SCHEMA = "unmask.audit/1"
 RECORD_SCHEMA = "unmask.record/1"
 RUN_SCHEMA = "unmask.run/1"
 TABLE_SCHEMA = "unmask.table/1"
@@ -22,6 +33,17 @@ class ThreatSpec:
     norm: str
     eps: float
     unit: str = "raw"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One way in which a model's gradients mislead: ``kind`` as in the paper, the place, its size, what helps."""
+
+    kind: str  # "shattered", "stochastic" or "vanishing"
+    module: str  # path of the part; empty for code of the model's own forward
+    where: str  # file, line, code
+    evidence: Mapping[str, Any]
+    remedy: str
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,368 @@
+"""Models with known truth: defenses as normal authors write them, around a network; some masked, some sound."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+__all__ = ["ZOO", "Entry"]
+
+
+class Entry(NamedTuple):
+    """A model of the zoo: ``build`` puts it around a network; truth is what an ideal attack finds."""
+
+    build: Callable[[nn.Module], nn.Module]
+    kinds: frozenset[str]  # of obfuscated gradients; empty for a sound model
+    places: frozenset[str]  # paths of the guilty parts; "" is the model's own forward
+
+
+ZOO: dict[str, Entry] = {}
+
+LEVELS = 24
+"""Of whatever is quantised: steps finer than the balls, so that they hide the gradient and protect from nothing."""
+
+
+def entry(*kinds: str, at: tuple[str, ...] = ("",)) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    def add(model: type[nn.Module]) -> type[nn.Module]:
+        if model.__name__ in ZOO:
+            raise ValueError(f"{model.__name__} is in the zoo twice")
+        ZOO[model.__name__] = Entry(model, frozenset(kinds), frozenset(at if kinds else ()))
+        return model
+
+    return add
+
+
+class Around(nn.Module):
+    """A network in a defense."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+
+# Shattered: the gradient is missing or wrong.
+
+
+@entry("shattered")
+class InlineRound(Around):
+    def forward(self, x: Tensor) -> Any:
+        x = torch.round(x * LEVELS) / LEVELS
+        return self.net(x)
+
+
+class Quantize(nn.Module):
+    def __init__(self, levels: int = LEVELS) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.round(x * self.levels) / self.levels
+
+
+@entry("shattered", at=("quantize",))
+class ModuleRound(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.quantize = Quantize()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.quantize(x))
+
+
+@entry("shattered")
+class Detached(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x.detach())
+
+
+@entry("shattered")
+class ThroughNumpy(Around):
+    def forward(self, x: Tensor) -> Any:
+        levels = np.round(x.detach().cpu().numpy() * LEVELS) / LEVELS
+        return self.net(torch.from_numpy(levels).to(x.device).float())
+
+
+@entry("shattered")
+class Bytes(Around):
+    def forward(self, x: Tensor) -> Any:
+        coarse = (x * 255).to(torch.uint8) >> 3 << 3
+        return self.net(coarse.float() / 255)
+
+
+class PillowJpeg(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        out = []
+        for image in x:
+            buffer = io.BytesIO()
+            pixels = (image.detach().cpu().numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
+            Image.fromarray(pixels.squeeze()).save(buffer, "JPEG", quality=50)
+            back = np.asarray(Image.open(buffer), dtype=np.float32) / 255
+            out.append(torch.from_numpy(back.reshape(pixels.shape).transpose(2, 0, 1).copy()))
+        return torch.stack(out).to(x.device)
+
+
+@entry("shattered", at=("jpeg",))
+class Jpeg(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.jpeg = PillowJpeg()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.jpeg(x))
+
+
+@entry("shattered")
+class HardLabel(Around):
+    def forward(self, x: Tensor) -> Any:
+        logits = self.net(x)
+        return 10 * F.one_hot(logits.argmax(1), logits.shape[1]).float()
+
+
+@entry("shattered")
+class Votes(Around):
+    """Each shift of the image has a vote."""
+
+    def forward(self, x: Tensor) -> Any:
+        answers = [self.net(torch.roll(x, shift, 3)) for shift in (-1, 0, 0, 0, 1)]
+        return sum(F.one_hot(answer.argmax(1), answer.shape[1]) for answer in answers).float()  # type: ignore[union-attr]
+
+
+class Negated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+@entry("shattered")
+class NegatedGradient(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(Negated.apply(x))  # type: ignore[no-untyped-call]
+
+
+class Zeroed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient)
+
+
+class Guard(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return Zeroed.apply(x)  # type: ignore[no-untyped-call]
+
+
+@entry("shattered", at=("guard",))
+class ZeroBackward(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.guard = Guard()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.guard(x))
+
+
+@entry("shattered")
+class NoGrad(Around):
+    def forward(self, x: Tensor) -> Any:
+        with torch.no_grad():
+            x = 0.9 * x + 0.05
+        return self.net(x)
+
+
+@entry("shattered")
+class LookUp(Around):
+    edges: Tensor
+    values: Tensor
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.register_buffer("edges", torch.arange(1, LEVELS) / LEVELS)
+        self.register_buffer("values", torch.arange(LEVELS) / (LEVELS - 1))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.values[torch.bucketize(x, self.edges)])
+
+
+class Smooth(nn.Module):
+    """Total variation by gradient descent."""
+
+    def __init__(self, steps: int = 20) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.detach()
+        u = x.clone()
+        for _ in range(self.steps):
+            with torch.enable_grad():
+                u.requires_grad_(True)
+                rough = (u[..., 1:] - u[..., :-1]).abs().sum() + (u[..., 1:, :] - u[..., :-1, :]).abs().sum()
+                loss = 3 * ((u - x) ** 2).sum() + 0.3 * rough
+                (slope,) = torch.autograd.grad(loss, u)
+            u = (u - 0.05 * slope).detach()
+        return u
+
+
+@entry("shattered", at=("denoise",))
+class InnerDescent(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.denoise = Smooth()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.denoise(x))
+
+
+@entry("shattered")
+class Sign(Around):
+    """Levels by comparisons."""
+
+    def forward(self, x: Tensor) -> Any:
+        edges = (torch.arange(LEVELS, device=x.device) + 0.5) / LEVELS
+        return self.net((torch.sign(x[..., None] - edges) / 2 + 0.5).mean(-1))
+
+
+# Vanishing: the gradient is right and too small to be seen.
+
+
+@entry("vanishing")
+class Temperature(Around):
+    def forward(self, x: Tensor) -> Any:
+        return 1000 * self.net(x)
+
+
+@entry("vanishing")
+class SharpProbabilities(Around):
+    def forward(self, x: Tensor) -> Any:
+        return torch.softmax(100 * self.net(x), 1)
+
+
+@entry("vanishing")
+class SteepSteps(Around):
+    """A smooth staircase."""
+
+    def forward(self, x: Tensor) -> Any:
+        edges = (torch.arange(LEVELS, device=x.device) + 0.5) / LEVELS
+        return self.net(torch.sigmoid(1e4 * (x[..., None] - edges)).mean(-1))
+
+
+# Stochastic: the gradient of one draw says little.
+
+
+class Drop(nn.Module):
+    def __init__(self, kept: float = 0.4) -> None:
+        super().__init__()
+        self.kept = kept
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (torch.rand_like(x) < self.kept) / self.kept
+
+
+@entry("stochastic", at=("drop",))
+class PixelDrop(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.drop = Drop()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.drop(x))
+
+
+# Stacked.
+
+
+@entry("shattered", "stochastic")
+class RoundAndNoise(Around):
+    def forward(self, x: Tensor) -> Any:
+        x = torch.round(x * LEVELS) / LEVELS
+        return self.net(x + 0.25 * torch.randn_like(x))
+
+
+@entry("shattered", "vanishing", "stochastic", at=("quantize", "", "drop"))
+class Triple(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.quantize, self.drop = Quantize(), Drop(0.7)
+
+    def forward(self, x: Tensor) -> Any:
+        return 1000 * self.net(self.drop(self.quantize(x)))
+
+
+@entry("shattered", "vanishing")
+class DetachedAndHot(Around):
+    def forward(self, x: Tensor) -> Any:
+        return 1000 * self.net(x + (torch.round(x * LEVELS) / LEVELS - x).detach() - (x - x.detach()))
+
+
+# Sound, weak or strong: nothing to be found.
+
+
+@entry()
+class Itself(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x)
+
+
+@entry()
+class SmallLogits(Around):
+    def forward(self, x: Tensor) -> Any:
+        return 1e-3 * self.net(x)
+
+
+@entry()
+class WeakNoise(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x + 0.02 * torch.randn_like(x))
+
+
+@entry()
+class Blur(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(0.7 * x + 0.3 * F.avg_pool2d(x, 3, 1, 1))
+
+
+@entry()
+class Clipped(Around):
+    """A mask by a comparison, which is right almost everywhere."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x.clamp(0, 1).masked_fill(x < 0.01, 0.0))
+
+
+@entry()
+class Pooled(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(F.max_pool2d(F.pad(x, (0, 1, 0, 1)), 2, 1))
+
+
+@entry()
+class Standardised(Around):
+    def forward(self, x: Tensor) -> Any:
+        mean, spread = x.mean((1, 2, 3), keepdim=True), x.std((1, 2, 3), keepdim=True)
+        return self.net((x - mean) / spread * 0.35 + 0.3)
+
+
+@entry()
+class Dropout(Around):
+    """In evaluation mode, where it does nothing."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.drop(x))

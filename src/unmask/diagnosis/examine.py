@@ -1,0 +1,50 @@
+"""Everything that is measured of a model before it is attacked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from unmask.diagnosis.faults import Fault, faults
+from unmask.diagnosis.saturation import Saturation, saturation
+from unmask.diagnosis.stochastic import Noise, noise, sources
+from unmask.diagnosis.trace import Event
+from unmask.diagnosis.transmission import Transmission, transmissions
+from unmask.randomness import Stream
+from unmask.victims import lean
+
+__all__ = ["Evidence", "examine", "through"]
+
+_SHARES = (1 / 3000, 1 / 100, 1 / 8, 1.0)
+"""Of the attack's length, at which changes are followed; a smooth function's gradient is right at the first."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the probes found of a model."""
+
+    parts: list[Transmission]  # of each operation and part, in order
+    faults: list[Fault]
+    sources: list[Event]  # of randomness
+    noise: Noise  # of gradients, and
+    saturation: Saturation  # of the loss, through the model itself or through a view that passes the faults
+
+
+def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream) -> Evidence:
+    """Probe ``model`` at images (B, C, H, W) of classes (B,) that it gets right.
+
+    ``radius`` is that of attacks, per pixel, root mean square.
+    """
+    twin = lean(model)
+    parts = transmissions(twin, x, radius / 2, [radius * share for share in _SHARES], keys)
+    drawn = sources(twin, x, keys.fold("sources"))
+    return through(
+        Evidence(parts, faults(parts), drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys
+    )
+
+
+def through(evidence: Evidence, view: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Evidence:
+    """The same evidence, gradients and loss measured through a view: what else is wrong where faults are passed."""
+    noisy = noise(view, x, y, keys.fold("noise")) if evidence.sources else evidence.noise
+    return replace(evidence, noise=noisy, saturation=saturation(view, x, y, keys.fold("saturation")))

@@ -1,0 +1,93 @@
+"""From evidence to findings: what is wrong, where, by how much, and what helps. No model is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from unmask.diagnosis.examine import Evidence
+from unmask.diagnosis.faults import Fault
+from unmask.diagnosis.trace import Event
+from unmask.records import Finding
+
+__all__ = ["draws", "findings"]
+
+_SIGNAL = 0.4
+"""A draw whose gradient has less in common with the others hides the way."""
+
+_FLAT = 0.5
+"""Cross entropy is saturated where it is flat on this share of the images."""
+
+
+def findings(evidence: Evidence) -> list[Finding]:
+    """The ways in which gradients mislead, worst first; none for a sound model, be it weak or strong."""
+    return [*_shattered(evidence), *_vanishing(evidence), *_stochastic(evidence)]
+
+
+def _shattered(evidence: Evidence) -> Iterator[Finding]:
+    seen: dict[tuple[str, str, str], list[Fault]] = {}
+    for fault in evidence.faults:
+        event = fault.event
+        seen.setdefault((event.part, event.line, event.name), []).append(fault)
+    for (part, _, name), some in seen.items():
+        first = some[0]
+        smooth = first.right_nearby and not first.lost
+        yield Finding(
+            kind="vanishing" if smooth else "shattered",
+            module=part,
+            where=_where(first.event),
+            evidence={
+                "operation": name,
+                "gradient": "missing" if first.lost else "wrong",
+                "explained": {f"{radius:.3g}": round(value, 3) for radius, value in first.explained.items()},
+                "calls": len(some),
+            },
+            remedy=f"bpda: {part}=identity" if part else "straight_through",
+        )
+
+
+def _vanishing(evidence: Evidence) -> Iterator[Finding]:
+    found = evidence.saturation
+    flat = {"flat": round(found.flat, 3), "probabilities": found.probabilities}
+    stuck = [one.event for one in evidence.parts if one.stuck and not one.event.module]
+    if found.flat < _FLAT or (found.silent >= _FLAT and evidence.faults):
+        return
+    if found.silent < _FLAT or not stuck:
+        yield Finding(
+            kind="vanishing",
+            module="",
+            where="the model's answer: the loss is flat",
+            evidence=flat,
+            remedy="margin or DLR loss" if found.silent < _FLAT else "read the logits before they are squashed",
+        )
+        return
+    for event in {(event.part, event.line): event for event in stuck}.values():
+        yield Finding(
+            kind="vanishing" if all(held.edge is not None for held in (*event.given, *event.made)) else "shattered",
+            module=event.part,
+            where=_where(event),
+            evidence={"operation": event.name, **flat},
+            remedy="read what goes into this operation",
+        )
+
+
+def _stochastic(evidence: Evidence) -> Iterator[Finding]:
+    noise = evidence.noise
+    if not evidence.sources or noise.signal >= _SIGNAL:
+        return
+    for event in {(event.part, event.line): event for event in evidence.sources}.values():
+        yield Finding(
+            kind="stochastic",
+            module=event.part,
+            where=_where(event),
+            evidence={"operation": event.name, "signal": round(noise.signal, 3), "flips": round(noise.flips, 3)},
+            remedy=f"EOT over {draws(noise.signal)} draws",
+        )
+
+
+def draws(signal: float) -> int:
+    """Draws after which the gradient's noise is as large as its signal, from 1 to 32."""
+    return max(1, min(32, round((1 - signal) / max(signal, 1e-3))))
+
+
+def _where(event: Event) -> str:
+    return f"{event.line} {event.code}".strip()

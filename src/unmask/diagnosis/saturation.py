@@ -1,0 +1,48 @@
+"""Whether the loss that attacks usually climb is flat where the model stands, though its logits are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.losses import cross_entropy, margin
+from unmask.randomness import Stream, drawing
+from unmask.types import Loss, as_output
+
+__all__ = ["Saturation", "saturation"]
+
+_FLAT = 1e-30
+
+
+@dataclass(frozen=True)
+class Saturation:
+    """Of images (B, C, H, W) that the model gets right.
+
+    ``flat`` is the share whose gradient of the cross entropy is zero or underflows, ``silent`` the share whose
+    gradient of the margin is; ``probabilities`` whether the answers are shares of 1 instead of logits.
+    """
+
+    flat: float
+    silent: float
+    probabilities: bool
+
+
+def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream) -> Saturation:
+    """Measured on one draw of the model's randomness."""
+
+    def still(loss: Loss) -> float:
+        z = x.detach().clone().requires_grad_()
+        with drawing(keys, foreign=True), torch.enable_grad():
+            value = loss(as_output(victim(z)), y)
+        if not value.requires_grad:
+            return 1.0
+        (slope,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
+        return 1.0 if slope is None else float((slope.flatten(1).abs().amax(1) <= _FLAT).double().mean())
+
+    with torch.no_grad(), drawing(keys, foreign=True):
+        logits = as_output(victim(x)).logits.float()
+    shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
+    return Saturation(still(cross_entropy), still(margin), shares)

@@ -1,0 +1,209 @@
+"""What a model does in one forward pass: each operation and each part, with what went in and what came out."""
+
+from __future__ import annotations
+
+import linecache
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
+
+from unmask.gradients.functions import functions_called
+from unmask.randomness import Stream, drawing
+
+__all__ = ["Event", "Held", "Token", "trace"]
+
+Token = tuple[int, int]
+"""What a tensor is known by in a trace."""
+
+_INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+_UNMASK = Path(__file__).parents[1]
+_OUTSIDE = tuple(
+    map(
+        str,
+        (
+            Path(torch.__file__).parent,
+            *(_UNMASK / name for name in ("diagnosis", "gradients", "randomness", "victims.py")),
+        ),
+    )
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A tensor as it was: its values, where gradients reach it, and what it is known by in a trace."""
+
+    value: Tensor
+    edge: GradientEdge | None  # None where no gradient does
+    token: Token  # the same for the same tensor as long as nothing is written into it
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Held:
+        """A copy: whatever is written into ``tensor`` later does not count."""
+        edge = get_gradient_edge(tensor) if tensor.requires_grad else None
+        return cls(tensor.detach().clone(), edge, (id(tensor), tensor._version))
+
+
+@dataclass(frozen=True)
+class Event:
+    """One call of an operation or of a part.
+
+    ``part`` is the path of the innermost module that runs, for a module's own call the module itself;
+    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` what stands there.
+    """
+
+    name: str  # of the operation, such as "round"; of the module's class
+    part: str
+    line: str
+    code: str
+    module: bool
+    given: tuple[Held, ...]
+    made: tuple[Held, ...]
+    custom: bool = False  # whether it is an autograd function of the user's own
+
+
+@dataclass
+class _Recorder(TorchFunctionMode):
+    paths: dict[nn.Module, str]
+    lasting: set[int]  # parameters, by id: they are the same in every pass
+    events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._running: list[tuple[nn.Module, tuple[Held, ...], tuple[str, str]]] = []
+        self._alive: list[Tensor] = []  # so that no token is given twice
+        self._inside = 0  # custom autograd functions, which count as one operation
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if func in _INNER_GRADIENTS:
+            kwargs["retain_graph"] = True  # the graph is still needed here
+        if name in ("__get__", "__set__", "") or not self._running or self._inside:
+            return func(*args, **kwargs)
+        return self.operation(name.strip("_"), func, args, kwargs)
+
+    def operation(self, name: str, func: Any, args: Any, kwargs: Any, custom: bool = False) -> Any:
+        with torch._C.DisableTorchFunction():
+            tokens = self.hold([args, kwargs])
+            if torch.is_grad_enabled() and not _keeps(func, kwargs):
+                args, kwargs = tree_map_only(Tensor, _gate, (args, kwargs))
+            given = tuple(map(_through, tokens, self.found([args, kwargs])))
+        value = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
+        if made:
+            part = self.paths[self._running[-1][0]]
+            self.events.append(Event(name, part, *_place(), False, given, made, custom))
+        return value
+
+    def custom(self, cls: type, apply: Any, args: Any) -> Any:
+        """A custom autograd function is one operation, whatever it does inside."""
+        if not self._running or self._inside:
+            return apply(*args)
+        self._inside += 1
+        try:
+            return self.operation(cls.__name__, apply, args, {}, custom=True)
+        finally:
+            self._inside -= 1
+
+    def found(self, value: Any) -> list[Tensor]:
+        return [tensor for tensor in _tensors(value) if id(tensor) not in self.lasting]
+
+    def hold(self, value: Any) -> tuple[Held, ...]:
+        found = self.found(value)
+        self._alive += found
+        return tuple(map(Held.of, found))
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if module in self.paths:
+            with torch._C.DisableTorchFunction():
+                self._running.append((module, self.hold([args, kwargs]), _place()))
+
+    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if module in self.paths and self._running:
+            with torch._C.DisableTorchFunction():
+                _, given, place = self._running.pop()
+                made = self.hold([output])
+                name = type(module).__name__
+                self.events.append(Event(name, self.paths[module], *place, True, given, made))
+
+
+def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event]:
+    """The events of a forward pass on images (B, C, H, W), in the order in which they ended.
+
+    ``x`` requires a gradient, no parameter of the model does, and the graph is kept. ``keys`` are what all
+    randomness of the model is drawn by.
+    """
+    recorder = _Recorder({module: path for path, module in model.named_modules()}, set(map(id, model.parameters())))
+    with (
+        _listening(model, recorder),
+        functions_called(recorder.custom),
+        drawing(keys, foreign=True),
+        torch.enable_grad(),
+        recorder,
+    ):
+        model(x)
+    return recorder.events
+
+
+@contextmanager
+def _listening(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
+    handles: list[RemovableHandle] = []
+    try:
+        for module in model.modules():
+            handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True))
+            handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested arguments or results."""
+    match value:
+        case Tensor():
+            yield value
+        case list() | tuple():
+            for item in value:
+                yield from _tensors(item)
+        case dict():
+            yield from _tensors(list(value.values()))
+
+
+def _gate(tensor: Tensor) -> Tensor:
+    """The same tensor, at a place in the graph where only one operation takes it from."""
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor
+
+
+def _through(held: Held, gate: Tensor) -> Held:
+    return replace(held, edge=get_gradient_edge(gate)) if gate.requires_grad else held
+
+
+def _keeps(func: Any, kwargs: Any) -> bool:
+    """Whether an operation needs its very arguments: it writes into them, or takes gradients with respect to them."""
+    if func in _INNER_GRADIENTS:
+        return True
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or "out" in kwargs
+
+
+def _place() -> tuple[str, str]:
+    """File and line of the nearest caller that is neither torch nor this library, and the code there."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    return f"{Path(file).name}:{line}", linecache.getline(file, line).strip()

@@ -1,0 +1,124 @@
+"""How much of what really changes in a model its gradients know of, operation by operation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
+
+from unmask.diagnosis.trace import Event, Held, Token, trace
+from unmask.randomness import Stream, drawing, normal
+
+__all__ = ["Transmission", "transmissions"]
+
+
+_UNDERFLOW = 1e-30
+"""Changes up to this are none."""
+
+
+@dataclass
+class Transmission:
+    """One event, and what became of changes of what goes in, for each radius of the change of the images.
+
+    ``explained`` is <J' d, c> / <d, d>, where c is the change of what goes in, d that of what comes out and is
+    reached by gradients, and J' d what backpropagation makes of d: 1 where the gradient is right and the
+    operation straight at that scale, 0 where it knows nothing of the change. ``bounded`` is the same where no
+    element may explain more than its own change, which counts for functions of each element by itself: of
+    a steep step, few elements have a slope, and that is much too large. Held tensors are named by their tokens.
+    """
+
+    event: Event
+    shares: dict[float, dict[Token, float]] = field(default_factory=dict)  # of ``explained``, by what goes in
+    bounded: dict[float, float] = field(default_factory=dict)
+    changed: set[Token] = field(default_factory=set)  # tensors that changed, of those given and made
+
+    @property
+    def explained(self) -> dict[float, float]:
+        """By radius."""
+        return {radius: sum(shares.values()) for radius, shares in self.shares.items()}
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something that gradients reach went in and changed, and nothing that came out did."""
+        made = any(held.token in self.changed for held in self.event.made)
+        return not made and any(held.edge is not None and held.token in self.changed for held in self.event.given)
+
+
+def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream) -> list[Transmission]:
+    """What gradients know of changes of images (B, C, H, W) by noise.
+
+    Around ``x`` plus noise of ``base``, by which ties are broken, for noise of each of ``radii``, root mean
+    square per pixel. All randomness of the model is the same in all passes. No parameter may require a gradient.
+    """
+    around = (x + _noise(x, base, keys.fold("base"))).requires_grad_()
+    first = trace(model, around, keys)
+    found = [Transmission(event) for event in first]
+    for radius in radii:
+        moved = (around + _noise(x, radius, keys.fold("step"))).detach().requires_grad_()
+        for i, event, other in _pairs(first, trace(model, moved, keys)):
+            _compare(found[i], event, other, radius)
+    return found
+
+
+def _noise(x: Tensor, radius: float, keys: Stream) -> Tensor:
+    with drawing(keys):
+        return radius * normal(x.shape, like=x)
+
+
+def _compare(found: Transmission, event: Event, other: Event, radius: float) -> None:
+    inputs, outputs = list(_changes(event.given, other.given)), list(_changes(event.made, other.made))
+    found.changed |= {held.token for held, _ in (*inputs, *outputs)}
+    outputs = [(held, change) for held, change in outputs if held.edge is not None]
+    actual = sum(float(change.square().sum()) for _, change in outputs)
+    if not actual:
+        return
+    wanted = {held.edge: (held.token, change) for held, change in inputs if held.edge is not None}
+    slopes = _backward([(held.edge, change) for held, change in outputs if held.edge is not None], list(wanted))
+    pairs = zip(slopes, wanted.values(), strict=True)
+    products = {token: slope.double() * change for slope, (token, change) in pairs if slope is not None}
+    found.shares[radius] = {token: float(product.sum()) / actual for token, product in products.items()}
+    if len(products) == len(outputs) == 1 and (product := next(iter(products.values()))).shape == outputs[0][1].shape:
+        most = outputs[0][1].square()
+        found.bounded[radius] = float(product.clamp(-most, most).sum()) / actual
+
+
+def _changes(before: Sequence[Held], after: Sequence[Held]) -> Iterator[tuple[Held, Tensor]]:
+    """Tensors that are not the same any more, and by how much; integers and booleans as numbers."""
+    for held, moved in zip(before, after, strict=False):
+        if held.value.shape == moved.value.shape and not held.value.is_complex():
+            change = (moved.value.double() - held.value.double()).nan_to_num(0.0, 0.0, 0.0)
+            if change.abs().max() > _UNDERFLOW:
+                yield held, change
+
+
+def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientEdge]) -> Sequence[Tensor | None]:
+    if not outputs or not inputs:
+        return [None] * len(inputs)
+    edges, changes = zip(*outputs, strict=True)
+    if edges[0] in inputs:
+        return [None if edge not in edges else changes[edges.index(edge)] for edge in inputs]
+    return torch.autograd.grad(edges, inputs, [c.float() for c in changes], retain_graph=True, allow_unused=True)
+
+
+def _pairs(base: Sequence[Event], other: Sequence[Event]) -> Iterator[tuple[int, Event, Event]]:
+    """Events that are the same call in both passes: the k-th of an operation in a part at a line."""
+    places = {_call(event, count): event for event, count in _counted(other)}
+    for i, (event, count) in enumerate(_counted(base)):
+        moved = places.get(_call(event, count))
+        if moved is not None and len(moved.made) == len(event.made):
+            yield i, event, moved
+
+
+def _counted(events: Sequence[Event]) -> Iterator[tuple[Event, int]]:
+    seen: Counter[tuple[object, ...]] = Counter()
+    for event in events:
+        seen[_call(event, 0)] += 1
+        yield event, seen[_call(event, 0)]
+
+
+def _call(event: Event, count: int) -> tuple[object, ...]:
+    return event.name, event.part, event.line, event.module, count

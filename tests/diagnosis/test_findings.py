@@ -1,0 +1,60 @@
+"""Rules from evidence to findings, without a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from unmask.diagnosis.examine import Evidence
+from unmask.diagnosis.faults import Fault
+from unmask.diagnosis.findings import findings
+from unmask.diagnosis.saturation import Saturation
+from unmask.diagnosis.stochastic import Noise
+from unmask.diagnosis.trace import Event, Held
+
+SOUND = Evidence([], [], [], Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
+
+
+def event(name: str, part: str = "", line: str = "model.py:3") -> Event:
+    held = Held(torch.zeros(1), None, (0, 0))
+    return Event(name, part, line, f"y = {name}(x)", False, (held,), (held,))
+
+
+def fault(name: str, part: str = "", *, lost: bool = True, nearby: bool = False) -> Fault:
+    return Fault(event(name, part), lost, {0.1: 0.0}, nearby)
+
+
+def test_a_sound_model_has_none() -> None:
+    assert findings(SOUND) == []
+
+
+def test_a_fault_is_told_once_however_often_it_is_called() -> None:
+    (found,) = findings(replace(SOUND, faults=[fault("detach", "pre")] * 3))
+    assert (found.kind, found.module, found.where) == ("shattered", "pre", "model.py:3 y = detach(x)")
+    assert found.evidence["calls"] == 3
+    assert found.evidence["gradient"] == "missing"
+    assert found.remedy == "bpda: pre=identity"
+
+
+def test_what_is_right_nearby_and_wrong_farther_off_has_vanished() -> None:
+    (found,) = findings(replace(SOUND, faults=[fault("sigmoid", lost=False, nearby=True)]))
+    assert found.kind == "vanishing"
+
+
+def test_noise_counts_where_it_drowns_the_signal() -> None:
+    drawn = replace(SOUND, sources=[event("rand", "drop")])
+    assert findings(replace(drawn, noise=Noise(0.9, 0.0))) == []
+    (found,) = findings(replace(drawn, noise=Noise(0.1, 0.2)))
+    assert (found.kind, found.module, found.remedy) == ("stochastic", "drop", "EOT over 9 draws")
+
+
+def test_a_flat_loss_beside_a_margin_that_is_not() -> None:
+    (found,) = findings(replace(SOUND, saturation=Saturation(0.9, 0.0, False)))
+    assert (found.kind, found.module) == ("vanishing", "")
+    assert "margin" in found.remedy
+
+
+def test_a_missing_gradient_explains_a_flat_loss() -> None:
+    flat = replace(SOUND, saturation=Saturation(1.0, 1.0, False), faults=[fault("detach")])
+    assert [found.kind for found in findings(flat)] == ["shattered"]

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.saturation import Saturation, saturation
+from unmask.randomness import stream
+
+X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.zeros(6, dtype=torch.long)
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale: float, probabilities: bool = False) -> None:
+        super().__init__()
+        self.scale, self.probabilities = scale, probabilities
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.scale * torch.stack([x.flatten(1).sum(1) + 5, x.flatten(1)[:, 0], 0 * x.flatten(1)[:, 0]], 1)
+        return logits.softmax(1) if self.probabilities else logits
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (Scaled(1.0), Saturation(0.0, 0.0, False)),
+        (Scaled(1e-6), Saturation(0.0, 0.0, False)),
+        (Scaled(100.0), Saturation(1.0, 0.0, False)),
+        (Scaled(100.0, probabilities=True), Saturation(1.0, 1.0, True)),
+        (Scaled(0.1, probabilities=True), Saturation(0.0, 0.0, True)),
+    ],
+)
+def test_flat_and_silent(model: nn.Module, expected: Saturation) -> None:
+    assert saturation(model, X, Y, stream(0, range(6), "test")) == expected

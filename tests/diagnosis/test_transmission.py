@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.transmission import Transmission, transmissions
+from unmask.randomness import stream
+
+X = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Inline(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def found(function: Callable[[Tensor], Tensor], name: str) -> Transmission:
+    keys = stream(0, range(len(X)), "test")
+    parts = transmissions(Inline(function), X, 0.1, (0.01, 0.2), keys)
+    return next(one for one in parts if one.event.name == name and not one.event.module)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, -3.0])
+def test_a_linear_operation_is_explained_whatever_its_scale(scale: float) -> None:
+    assert list(found(lambda x: x * scale, "mul").explained.values()) == pytest.approx([1, 1], rel=1e-3)
+
+
+def test_a_wrong_factor_shows_as_that_factor() -> None:
+    class Third(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x * 1.0
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            return g / 3
+
+    assert list(found(lambda x: Third.apply(x), "Third").explained.values()) == pytest.approx([1 / 3, 1 / 3], rel=1e-3)
+
+
+def test_rounding_is_not_explained_at_all() -> None:
+    assert list(found(lambda x: (5 * x).round(), "round").explained.values()) == [0, 0]
+
+
+def test_each_input_counts_by_its_own_slope_also_where_one_comes_from_the_other() -> None:
+    """x * x': product rule; the slope of the second path must not be counted in the first."""
+    one = found(lambda x: torch.add(2 * x, x), "add")
+    assert list(one.explained.values()) == pytest.approx([1, 1], rel=1e-3)
+
+
+def test_a_steep_step_is_explained_nearby_and_bounded_not_at_all() -> None:
+    one = found(lambda x: torch.sigmoid(1e4 * (x - 0.5)), "sigmoid")
+    assert max(one.bounded.values()) < 0.05
+
+
+def test_operations_stand_with_their_place_and_code() -> None:
+    event = found(lambda x: (5 * x).round(), "round").event
+    assert event.line.startswith("test_transmission.py:")
+    assert "round()" in event.code
+
+
+def test_writes_in_place_do_not_reach_what_was_seen_before() -> None:
+    def doubled(x: Tensor) -> Tensor:
+        y = x + 0.0
+        y.mul_(2)
+        return y
+
+    assert list(found(doubled, "mul").explained.values()) == pytest.approx([1, 1], rel=1e-3)

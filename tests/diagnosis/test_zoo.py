@@ -1,0 +1,58 @@
+"""Known truth: each model of the zoo has its own kinds at its own places, and sound models have none."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.zoo import ZOO, Around, entry
+from unmask.cases import find_case
+from unmask.data import load
+from unmask.diagnosis.examine import Evidence, examine
+from unmask.diagnosis.findings import findings
+from unmask.randomness import stream
+
+NETS = {name: find_case(name).load() for name in ("plain-digits", "madry-digits")}
+IMAGES, LABELS = load("digits", n=128).batch()
+
+
+def examined(model: nn.Module) -> Evidence:
+    with torch.no_grad():
+        right = (model.eval()(IMAGES).argmax(1) == LABELS).nonzero().squeeze(1)[:16]
+    return examine(model, IMAGES[right], LABELS[right], 0.15, stream(0, right, "examine"))
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("name", ZOO)
+def test_kind_and_place(name: str, net: str) -> None:
+    """What lies behind another fault is seen only once that is passed: see the tests of the audit."""
+    model, kinds, places = ZOO[name]
+    found = findings(examined(model(NETS[net])))
+    assert {finding.kind for finding in found} <= kinds
+    assert bool(found) == bool(kinds)
+    assert {finding.module for finding in found} <= places
+
+
+def test_the_zoo_is_known_by_its_names_only_once() -> None:
+    with pytest.raises(ValueError, match="twice"):
+        entry()(type("Itself", (Around,), {}))
+
+
+def test_a_straight_through_estimator_that_works_is_no_fault_at_the_attacks_scale() -> None:
+    class Honest(Around):
+        def forward(self, x: torch.Tensor) -> object:
+            return self.net(x + (torch.round(x * 31) / 31 - x).detach())
+
+    assert not findings(examined(Honest(NETS["plain-digits"])))
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = ZOO["InnerDescent"].build(NETS["plain-digits"]).eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    hooks = [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()]
+    apply = torch.autograd.Function.__dict__["apply"]
+    examined(model)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert hooks == [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()]
+    assert torch.autograd.Function.__dict__["apply"] is apply
