@@ -127,6 +127,40 @@ def attack(
 
 
 @app.command()
+def audit(
+    target: Annotated[str, typer.Argument(help="case:NAME, path/to/file.py:factory or package.module:factory.")],
+    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
+    eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
+    norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
+    unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
+    budget: Annotated[str, typer.Option("--budget", help="quick, standard or thorough.")] = "standard",
+    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
+    out: Out = Path("runs/audit"),
+    seed: Seed = 0,
+    batch_size: Batch = 128,
+    device: Device = "cpu",
+    weights: Weights = None,
+    fail_under: FailUnder = None,
+) -> None:
+    """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
+
+    Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
+    """
+    from unmask.audit.plan import plan_audit
+    from unmask.evaluation.run import Local
+    from unmask.threats import parse
+
+    threat = parse(norm, eps, unit)
+    local = Local(batch_size, device, weights)
+    images = local.dataset(data, n)
+    plan, armed = plan_audit(target, local.target(target, images), images, threat, n, seed, budget, device)
+    local.use(target, armed)
+    asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
+    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}}
+    _run([plan], out, asked, {"suite": None}, local, fail_under)
+
+
+@app.command()
 def train(
     name: Annotated[str, typer.Argument(help="Name of a case.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default runs/train-NAME.")] = None,

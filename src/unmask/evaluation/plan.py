@@ -13,7 +13,7 @@ from unmask.evaluation.targets import Target
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
 
-__all__ = ["BLOCK", "Plan", "blocks", "plan_attack", "plan_case"]
+__all__ = ["BLOCK", "Plan", "blocks", "on", "plan_attack", "plan_case", "spec"]
 
 BLOCK = 128
 """Examples of a job: what an interruption can lose, and what a worker does at a time."""
@@ -38,24 +38,24 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     on fewer examples.
     """
     n = min(n, len(data), case.most or n)
-    spec = _spec(case.threat)
+    ball = spec(case.threat)
 
     def jobs(attack: str, role: str, threat: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
         for start, stop in blocks(count):
             yield Job(f"case:{case.name}", case.data, attack, threat, seed, start, stop, role, options)
 
-    planned = [*jobs("clean", "clean", spec, n)]
+    planned = [*jobs("clean", "clean", ball, n)]
     for name, attacker in case.attackers.items():
-        planned += jobs(name, _role(attacker), spec, n)
+        planned += jobs(name, _role(attacker), ball, n)
     if sweep:
         few = min(n, case.few)
         plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
         adaptive = list(case.attackers)[-1]
-        planned += jobs("noise", "control", spec, few)
-        planned += jobs(plain, "control", ThreatSpec(spec.norm, 0.0, spec.unit), few, control="eps 0")
-        planned += jobs(adaptive, "control", ThreatSpec(spec.norm, 1.0, "rms"), few, control="unbounded")
+        planned += jobs("noise", "control", ball, few)
+        planned += jobs(plain, "control", ThreatSpec(ball.norm, 0.0, ball.unit), few, control="eps 0")
+        planned += jobs(adaptive, "control", ThreatSpec(ball.norm, 1.0, "rms"), few, control="unbounded")
         for share in SWEEP:
-            threat = ThreatSpec(spec.norm, spec.eps * share, spec.unit)
+            threat = ThreatSpec(ball.norm, ball.eps * share, ball.unit)
             planned += jobs(plain, "sweep", threat, few, base="plain")
             planned += jobs(adaptive, "sweep", threat, few, base="adaptive")
     about = {
@@ -69,7 +69,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
         "measured": case.lens.measured if case.lens else "",
         "note": case.note,
         "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
-        **_on(data, n, spec),
+        **on(data, n, ball),
     }
     return Plan(tuple(planned), about)
 
@@ -84,10 +84,10 @@ def plan_attack(
     attacker = chosen(options)
     if attacker.view is not None:
         attacker.view(target.model)
-    n, spec, attack = min(n, len(data)), _spec(threat), options["attack"]
-    jobs = [Job(name, data.name, "clean", spec, seed, start, stop, "clean") for start, stop in blocks(n)]
+    n, ball, attack = min(n, len(data)), spec(threat), options["attack"]
+    jobs = [Job(name, data.name, "clean", ball, seed, start, stop, "clean") for start, stop in blocks(n)]
     jobs += [
-        Job(name, data.name, attack, spec, seed, start, stop, _role(attacker), options) for start, stop in blocks(n)
+        Job(name, data.name, attack, ball, seed, start, stop, _role(attacker), options) for start, stop in blocks(n)
     ]
     about = {
         "case": name,
@@ -99,7 +99,7 @@ def plan_attack(
         "random": target.draws > 1,
         "note": "",
         "attacks": {attack: attacker.about},
-        **_on(data, n, spec),
+        **on(data, n, ball),
     }
     return Plan(tuple(jobs), about)
 
@@ -114,13 +114,15 @@ def blocks(n: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + BLOCK, n)
 
 
-def _on(data: Dataset, n: int, spec: ThreatSpec) -> dict[str, Any]:
-    return {"data": data.name, "data_note": data.note, "classes": data.classes, "n": n, "threat": asdict(spec)}
+def on(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
+    """What a report has to know of the examples and of the ball."""
+    return {"data": data.name, "data_note": data.note, "classes": data.classes, "n": n, "threat": asdict(ball)}
 
 
 def _role(attacker: Attacker) -> str:
     return "plain" if attacker.plain else "adaptive"
 
 
-def _spec(threat: Threat) -> ThreatSpec:
+def spec(threat: Threat) -> ThreatSpec:
+    """A threat as plain data."""
     return ThreatSpec(threat.norm, threat.eps, threat.unit)

@@ -85,6 +85,10 @@ class Local:
             self._targets[name] = find_target(name, data, device=self.device, weights=self.weights)
         return self._targets[name]
 
+    def use(self, name: str, target: Target) -> None:
+        """Let jobs on ``name`` find ``target``."""
+        self._targets[name] = target
+
 
 def run(jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress) -> None:
     """Do what is not done yet. A kill loses at most the job in hand; the same call goes on."""

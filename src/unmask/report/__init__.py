@@ -25,6 +25,7 @@ def write(run: Path) -> Path:
     Traceback (most recent call last):
     ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
+    from unmask.report.audit import audit_json
     from unmask.report.html import html
     from unmask.report.markdown import markdown
     from unmask.report.read import RunFolder
@@ -32,7 +33,8 @@ def write(run: Path) -> Path:
 
     folder = RunFolder.read(run)
     rows = table(folder)
-    texts = {"report.json": to_json(rows), "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
+    data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
+    texts = {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
     _replace(run, texts)
     return run / "report.html"
 
@@ -46,11 +48,18 @@ def summary(run: Path) -> RenderableType:
     Traceback (most recent call last):
     ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
+    from rich.console import Group
+
+    from unmask.report.audit import Findings
     from unmask.report.read import RunFolder
     from unmask.report.table import table
     from unmask.report.terminal import Summary
 
-    return Summary(table(RunFolder.read(run)))
+    folder = RunFolder.read(run)
+    rows = table(folder)
+    if folder.cases and folder.cases[0].audit:
+        return Group(Summary(rows), Findings(folder.cases[0], rows[0]))
+    return Summary(rows)
 
 
 def _replace(folder: Path, texts: Mapping[str, str]) -> None:

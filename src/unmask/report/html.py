@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from unmask.report import words
+from unmask.report.audit import Examination
 from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.curves import curve
 from unmask.report.histograms import histogram
@@ -30,7 +31,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
     )
     pages.filters.update({name: getattr(words, name) for name in words.__all__})
     cards = [
-        (row, Markup(curve(row)), Markup(histogram(run, case)), strip(run, case))
+        (row, Markup(curve(row)), Markup(histogram(run, case)), strip(run, case), Examination.of(case, row))
         for row, case in zip(rows, run.cases, strict=True)
     ]
     return pages.get_template("page.html").render(asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN)

@@ -32,6 +32,7 @@ class Case:
     note: str = ""  # on the figures
     data_note: str = ""
     n: int | None = None  # examples asked for; None is as many as have a clean verdict, which comes first
+    audit: Mapping[str, Any] | None = None  # what the examination of a model found, where it was one
 
     @property
     def control(self) -> bool:

@@ -1,0 +1,117 @@
+"""Views that the evidence suggests: ways around the parts that mislead gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from unmask.diagnosis.examine import Evidence
+from unmask.diagnosis.trace import Event
+from unmask.gradients.bpda import View, bpda
+from unmask.gradients.fitted import fit_surrogate
+from unmask.gradients.functions import bpda_function
+from unmask.gradients.rejoin import graft, read_out
+from unmask.gradients.straight_through import straight_through
+
+__all__ = ["Way", "ways"]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A view, and the calls that make it, innermost first, as a script writes them."""
+
+    code: tuple[str, ...] = ()
+    view: View | None = field(repr=False, compare=False, default=None)
+
+    @property
+    def name(self) -> str:
+        """As a report says it."""
+        return ", ".join(self.code) or "own gradient"
+
+    def then(self, other: Way) -> Way:
+        """This view, and the other one of what it gives."""
+        if self.view is None or other.view is None:
+            return other if self.view is None else self
+        first, second = self.view, other.view
+        return Way((*self.code, *other.code), lambda model: second(first(model)))
+
+
+PLAIN = Way()
+
+
+def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[Way]:
+    """The model's own gradient first; then around each guilty place alone, and around all of them together.
+
+    ``x`` (B, C, H, W) are images to fit surrogates on.
+    """
+    around = [PLAIN]
+    if evidence.faults:
+        paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults if fault.event.part))
+        outer = [path for path in paths if not any(path.startswith(other + ".") for other in paths)]
+        inline = Way(("straight_through",), straight_through)
+        for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
+            inline = Way((f'bpda_function("{name}")',), bpda_function(name)).then(inline)
+        around.append(inline)
+        parts = PLAIN
+        for path in outer:
+            parts = parts.then(Way((f'bpda("{path}")',), bpda(path)))
+        if parts is not PLAIN:
+            around += [parts, parts.then(inline)]
+            around += list(_fitted(model, outer, x))
+        for path in _cut_off(evidence):
+            joined = Way((f'graft("{path}")',), graft(path))
+            around += [joined, joined.then(inline)]
+    reads = [Way((f'read_out("{path}")',), read_out(path)) for path in _logits(evidence, classes)]
+    return [*around, *(way.then(read) for read in reads for way in around)]
+
+
+def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[Way]:
+    way = PLAIN
+    for path in paths:
+        try:
+            surrogate = fit_surrogate(model, path, x)
+        except (ValueError, RuntimeError, AttributeError, IndexError):
+            return  # a part whose input or output is no tensor of images or features
+        code = f'bpda("{path}", unmask.fit_surrogate(model, "{path}", x))'
+        way = way.then(Way((code,), bpda(path, surrogate)))
+    yield way
+
+
+def _cut_off(evidence: Evidence) -> list[str]:
+    """Parts of the model itself that get something that changes and that no gradient reaches, first ones only."""
+    for one in evidence.parts:
+        event = one.event
+        if event.module and event.part and event.given:
+            first = event.given[0]
+            if first.edge is None and first.token in one.changed and first.value.is_floating_point():
+                return [_outermost(evidence, event)]
+    return []
+
+
+def _outermost(evidence: Evidence, inner: Event) -> str:
+    """The largest part that is given the same tensor."""
+    same = [
+        e.part
+        for e in (one.event for one in evidence.parts)
+        if e.module and e.part and e.given and e.given[0].token == inner.given[0].token
+    ]
+    return min(same, key=len)
+
+
+def _logits(evidence: Evidence, classes: int) -> list[str]:
+    """Parts, not the model itself, whose output has the form of logits, while something is made of it later."""
+    answer = evidence.parts[-1].event.made[0].token
+    found = [
+        one.event
+        for one in evidence.parts
+        if one.event.module
+        and one.event.part
+        and len(one.event.made) == 1
+        and one.event.made[0].value.ndim == 2
+        and one.event.made[0].value.shape[1] == classes
+    ]
+    last = {event.made[0].token: event for event in found if event.made[0].token != answer}
+    paths = dict.fromkeys(min((e.part for e in found if e.made[0].token == t), key=len) for t in last)
+    return list(paths)[-2:]

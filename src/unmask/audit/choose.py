@@ -1,0 +1,75 @@
+"""The choice of a view by what it is worth: how far a short search through it lowers the true model's margin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unmask.attacks.settings import pgd
+from unmask.audit.candidates import Way
+from unmask.diagnosis.findings import draws
+from unmask.diagnosis.stochastic import noise
+from unmask.gradients.autograd import autograd
+from unmask.gradients.eot import EOT
+from unmask.judging import Judge
+from unmask.losses import margin
+from unmask.randomness import drawing, stream
+from unmask.trials import trial
+from unmask.types import Estimator, as_output
+from unmask.victims import lean
+
+__all__ = ["Tried", "estimator", "try_out"]
+
+_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A view, what a short search through it left standing, and the signal of its gradients."""
+
+    way: Way
+    left: float  # share that stands, on draws that nothing was chosen by
+    loss: float  # mean true margin, over ``spread``
+    signal: float  # see ``Noise``
+    spread: float  # standard deviation of the model's logits
+    failure: str = ""  # why it could not be tried
+
+
+def try_out(
+    model: nn.Module, judge: Judge, ways: Sequence[Way], x: Tensor, y: Tensor, index: Tensor, seed: int, random: bool
+) -> list[Tried]:
+    """Each of ``ways`` tried on images (B, C, H, W) of classes (B,), best first."""
+    found = []
+    for way in ways:
+        try:
+            found.append(_try(model, judge, way, x, y, index, seed, random))
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            found.append(Tried(way, 1.0, -torch.inf, 0.0, 1.0, f"{type(error).__name__}: {error}".splitlines()[0]))
+    order = {one.way.name: i for i, one in enumerate(found)}
+    return sorted(found, key=lambda one: (one.left, -one.loss, order[one.way.name]))
+
+
+def _try(
+    model: nn.Module, judge: Judge, way: Way, x: Tensor, y: Tensor, index: Tensor, seed: int, random: bool
+) -> Tried:
+    keys = stream(seed, index, "try")
+    signal = 1.0
+    if random:
+        twin = lean(model)
+        signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
+    attack = pgd(_STEPS, margin, estimator(signal, most=8) if random else autograd, size=0.25, early_stop=False)
+    result = trial(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
+    with torch.no_grad(), drawing(keys, foreign=judge.foreign):
+        logits = as_output(model(result.x_adv)).logits.float()
+    spread = float(logits.std().clamp_min(1e-12))
+    value = float(margin(as_output(logits), y).mean()) / spread
+    return Tried(way, float(result.verdict.robust.mean()), value, signal, spread)
+
+
+def estimator(signal: float, most: int = 32) -> Estimator:
+    """As many draws as make the gradient's noise as large as its signal."""
+    count = min(most, draws(signal))
+    return EOT(count) if count > 1 else autograd

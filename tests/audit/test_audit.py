@@ -1,0 +1,119 @@
+"""End to end: what the command finds of models whose truth is known, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unmask.cli import main
+
+MODELS = """
+from benchmarks.zoo import ZOO
+from unmask.cases import find_case
+
+def make(name, net):
+    return lambda: ZOO[name].build(find_case(net).load()).eval()
+
+rounded = make("InlineRound", "plain-digits")
+numpy = make("ThroughNumpy", "plain-digits")
+negated = make("NegatedGradient", "plain-digits")
+hard = make("HardLabel", "plain-digits")
+triple = make("Triple", "plain-digits")
+hot_and_strong = make("Temperature", "madry-digits")
+weak = make("Itself", "plain-digits")
+strong = make("Itself", "madry-digits")
+"""
+
+
+def unmask(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["unmask", *arguments])
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert isinstance(done.value.code, int)
+    return done.value.code
+
+
+def audited(folder: Path, name: str) -> dict[str, Any]:
+    (folder / "models.py").write_text(MODELS)
+    command = ["audit", f"{folder}/models.py:{name}", "--data", "digits", "--eps", "0.15", "--n", "32"]
+    assert unmask(*command, "--budget", "quick", "--out", str(folder / name)) == 0
+    report: dict[str, Any] = json.loads((folder / name / "report.json").read_text())
+    return report
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "places"),
+    [
+        ("rounded", {"shattered"}, {""}),
+        ("numpy", {"shattered"}, {""}),
+        ("negated", {"shattered"}, {""}),
+        ("hard", {"shattered"}, {""}),
+        ("triple", {"shattered", "vanishing", "stochastic"}, {"quantize", "", "drop"}),
+    ],
+)
+def test_masked_models_are_seen_through(name: str, kinds: set[str], places: set[str], tmp_path: Path) -> None:
+    """Their network has nothing left under the same ball; a random one is right in some of its draws, by luck."""
+    report = audited(tmp_path, name)
+    assert report["obfuscated"] is True
+    assert {finding["kind"] for finding in report["findings"]} == kinds
+    assert {finding["module"] for finding in report["findings"]} == places
+    assert report["accuracy"]["adaptive"]["value"] <= (0.2 if "stochastic" in kinds else 0.0)
+    assert report["accuracy"]["plain"]["value"] > report["accuracy"]["adaptive"]["value"] + 0.1
+    assert report["distrust"] == []
+
+
+def test_a_hot_robust_model_keeps_what_it_had(tmp_path: Path) -> None:
+    hot, strong = audited(tmp_path, "hot_and_strong"), audited(tmp_path, "strong")
+    assert hot["accuracy"]["adaptive"]["value"] == pytest.approx(strong["accuracy"]["adaptive"]["value"], abs=0.03)
+
+
+@pytest.mark.parametrize("name", ["weak", "strong"])
+def test_sound_models_raise_no_alarm(name: str, tmp_path: Path) -> None:
+    report = audited(tmp_path, name)
+    assert report["obfuscated"] is False
+    assert report["findings"] == []
+    assert report["distrust"] == []
+
+
+def test_the_files_of_an_audit(tmp_path: Path) -> None:
+    report = audited(tmp_path, "rounded")
+    assert report["schema"] == "unmask.audit/1"
+    assert report["threat"] == {"norm": "linf", "eps": 0.15, "unit": "raw"}
+    assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "black-box"}
+    assert set(report["controls"]) == {"noise", "eps 0", "unbounded"}
+    page = (tmp_path / "rounded" / "report.html").read_text()
+    assert "torch.round(x * LEVELS) / LEVELS" in page
+    assert "unmask.straight_through(model)" in page
+    again = audited(tmp_path, "rounded")
+    assert again == report, "the same command goes on with the same records"
+    assert unmask("verify", str(tmp_path / "rounded")) == 0
+
+
+def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = audited(tmp_path, "rounded")
+    capsys.readouterr()
+    code = report["script"].replace("model = ...", "model = models.rounded()").replace("n=200", "n=16")
+    (tmp_path / "models.py").write_text(MODELS)
+    exec(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import models\n{code}", {})
+    assert "value=0.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--budget", "endless"], "no budget 'endless'; budgets: quick, standard, thorough"),
+        (["--eps", "-1"], "eps"),
+        (["--norm", "l7"], "l7"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(
+    options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["audit", "case:plain-digits", "--data", "digits", "--eps", "0.1", "--out", str(tmp_path / "x")]
+    assert unmask(*command, *options) == 2
+    assert said in capsys.readouterr().err
