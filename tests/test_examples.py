@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from unmask.data.catalog import default_home
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -17,3 +22,16 @@ def test_own_defense() -> None:
     assert left["plain"] > 80
     assert left["bpda"] < 5
     assert left["inline"] < 5
+
+
+@pytest.mark.skipif(not (default_home() / "data" / "mnist").is_dir(), reason="MNIST is not there")
+def test_masked_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unmask", "audit", f"{EXAMPLES}/masked_model.py:build", "--data", "mnist"]
+    options = ["--eps", "0.3", "--n", "16", "--budget", "quick", "--out", str(tmp_path / "run")]
+    subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert {(finding["kind"], finding["module"]) for finding in report["findings"]} == {
+        ("shattered", "quantize"),
+        ("stochastic", "drop"),
+    }
+    assert report["accuracy"]["adaptive"]["value"] < 0.2 < report["accuracy"]["plain"]["value"]

@@ -22,6 +22,7 @@ rounded = make("InlineRound", "plain-digits")
 numpy = make("ThroughNumpy", "plain-digits")
 negated = make("NegatedGradient", "plain-digits")
 hard = make("HardLabel", "plain-digits")
+detached_and_hot = make("DetachedAndHot", "plain-digits")
 triple = make("Triple", "plain-digits")
 hot_and_strong = make("Temperature", "madry-digits")
 weak = make("Itself", "plain-digits")
@@ -53,6 +54,7 @@ def audited(folder: Path, name: str) -> dict[str, Any]:
         ("numpy", {"shattered"}, {""}),
         ("negated", {"shattered"}, {""}),
         ("hard", {"shattered"}, {""}),
+        ("detached_and_hot", {"shattered", "vanishing"}, {""}),
         ("triple", {"shattered", "vanishing", "stochastic"}, {"quantize", "", "drop"}),
     ],
 )

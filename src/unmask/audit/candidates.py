@@ -15,7 +15,7 @@ from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
 from unmask.gradients.straight_through import straight_through
 
-__all__ = ["Way", "ways"]
+__all__ = ["PLAIN", "Way", "ways"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,11 @@ class Way:
     def name(self) -> str:
         """As a report says it."""
         return ", ".join(self.code) or "own gradient"
+
+    @property
+    def reads(self) -> bool:
+        """Whether it ends before the model does."""
+        return any(call.startswith("read_out") for call in self.code)
 
     def then(self, other: Way) -> Way:
         """This view, and the other one of what it gives."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from unmask.audit.attackers import BUDGETS, attackers
-from unmask.audit.candidates import ways
+from unmask.audit.candidates import PLAIN, ways
 from unmask.audit.choose import Tried, try_out
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, through
@@ -55,7 +55,8 @@ def plan_audit(
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
     tried = try_out(target.model, judge, candidates, x[:_TRIED], y[:_TRIED], index[:_TRIED], seed, random)
-    if (view := tried[0].way.view) is not None:
+    whole = next((one.way for one in tried if not one.way.reads), PLAIN)  # what is made of the logits is looked at too
+    if (view := whole.view) is not None:
         keys = stream(seed, index[:_PROBED], "through")
         evidence = through(evidence, view(lean(target.model)), x[:_PROBED], y[:_PROBED], keys)
     chosen = attackers(tried, classes, BUDGETS[budget], random=random)
