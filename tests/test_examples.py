@@ -26,7 +26,7 @@ def test_own_defense() -> None:
 
 @pytest.mark.skipif(not (default_home() / "data" / "mnist").is_dir(), reason="MNIST is not there")
 def test_masked_model(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "unmask", "audit", f"{EXAMPLES}/masked_model.py:build", "--data", "mnist"]
+    command = [sys.executable, "-m", "unmask.cli", "audit", f"{EXAMPLES}/masked_model.py:build", "--data", "mnist"]
     options = ["--eps", "0.3", "--n", "16", "--budget", "quick", "--out", str(tmp_path / "run")]
     subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     report = json.loads((tmp_path / "run" / "report.json").read_text())

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
 
 # Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
-F4 = {"targets", "evaluation", "audit"}  # may import one another, as long as no circle comes of it
+F4 = {"targets", "evaluation", "auditing"}  # may import one another, as long as no circle comes of it
 ROWS = [
     {"records", "types", "randomness", "projections", "allocator", "watching"},  # F0
     {"threats", "losses", "victims", "statistics"},  # F1
@@ -110,7 +110,7 @@ def test_report_does_not_load_torch() -> None:
 
 def plant(tmp_path: Path, files: dict[str, str]) -> list[str]:
     package = tmp_path / "unmask"
-    for unit in ["records", "types", "losses", "gradients", "attacks", "judging", "cases", "audit", "targets"]:
+    for unit in ["records", "types", "losses", "gradients", "attacks", "judging", "cases", "auditing", "targets"]:
         (package / unit).mkdir(parents=True)
         (package / unit / "__init__.py").write_text("")
     for name, text in files.items():
@@ -127,7 +127,7 @@ PLANTED = [  # file, its text, the complaint
     ("attacks/a.py", "from unmask.judging import judge", "unmask/attacks/a.py:1: attacks may not import judging"),
     ("cases/a.py", "from unmask import attackable", "unmask/cases/a.py:1: cases may not import __init__"),
     ("cases/a.py", "import unmask", "unmask/cases/a.py:1: cases may not import __init__"),
-    ("cases/a.py", "import_module('unmask.audit')", "unmask/cases/a.py:1: cases may not import audit"),
+    ("cases/a.py", "import_module('unmask.auditing')", "unmask/cases/a.py:1: cases may not import auditing"),
     ("records/a.py", "import json, torch", "unmask/records/a.py:1: records may not import torch"),
     ("victims.py", "from .losses import margin", "unmask/victims.py:1: victims may not import losses"),
     ("losses/a.py", "import unmask.extra", "unmask/losses/a.py:1: losses may not import extra"),
@@ -142,12 +142,12 @@ def test_finds_a_planted_violation(tmp_path: Path, file: str, text: str, complai
 
 
 def test_finds_a_circle_of_siblings(tmp_path: Path) -> None:
-    one_way = {"audit/a.py": "import unmask.targets"}
+    one_way = {"auditing/a.py": "import unmask.targets"}
     assert plant(tmp_path / "line", one_way) == []
-    (found,) = plant(tmp_path / "circle", one_way | {"targets/a.py": "from unmask import audit"})
+    (found,) = plant(tmp_path / "circle", one_way | {"targets/a.py": "from unmask import auditing"})
     assert found.startswith("circle: ")
 
 
 def test_allows_what_goes_down(tmp_path: Path) -> None:
     lazy = "def f():\n    from ..attacks import pgd\n    import torch, ray\n"
-    assert plant(tmp_path, {"cases/a.py": lazy, "cli.py": "from unmask import audit, records"}) == []
+    assert plant(tmp_path, {"cases/a.py": lazy, "cli.py": "from unmask import auditing, records"}) == []

@@ -33,6 +33,7 @@ _HOMES = {
     "Through": "unmask.attacks.through",
     "Transfer": "unmask.attacks.transfer",
     "attackable": "unmask.adapters",
+    "audit": "unmask.auditing.run",
     "autograd": "unmask.gradients.autograd",
     "bpda": "unmask.gradients.bpda",
     "bpda_function": "unmask.gradients.functions",

@@ -146,7 +146,7 @@ def audit(
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
-    from unmask.audit.plan import plan_audit
+    from unmask.auditing.plan import plan_audit
     from unmask.evaluation.run import Local
     from unmask.threats import parse
 
@@ -154,7 +154,7 @@ def audit(
     local = Local(batch_size, device, weights)
     images = local.dataset(data, n)
     plan, armed = plan_audit(target, local.target(target, images), images, threat, n, seed, budget, device)
-    local.use(target, armed)
+    local.use(target, armed, images)
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": {"budget": budget}}
     _run([plan], out, asked, {"suite": None}, local, fail_under)

@@ -85,9 +85,10 @@ class Local:
             self._targets[name] = find_target(name, data, device=self.device, weights=self.weights)
         return self._targets[name]
 
-    def use(self, name: str, target: Target) -> None:
-        """Let jobs on ``name`` find ``target``."""
+    def use(self, name: str, target: Target, data: Dataset) -> None:
+        """Let jobs on ``name`` find ``target``, and those on that data set ``data``."""
         self._targets[name] = target
+        self._data[data.name] = data
 
 
 def run(jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.attacks.settings import pgd
-from unmask.audit.candidates import Way
+from unmask.auditing.candidates import Way
 from unmask.diagnosis.findings import draws
 from unmask.diagnosis.stochastic import noise
 from unmask.gradients.autograd import autograd

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from unmask.audit.attackers import BUDGETS, attackers
-from unmask.audit.candidates import PLAIN, ways
-from unmask.audit.choose import Tried, try_out
+from unmask.auditing.attackers import BUDGETS, attackers
+from unmask.auditing.candidates import PLAIN, ways
+from unmask.auditing.choose import Tried, try_out
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, through
 from unmask.diagnosis.findings import draws, findings

@@ -12,7 +12,7 @@ from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
-from unmask.audit.choose import Tried, estimator
+from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
 from unmask.losses import beyond, dlr, margin, targeted_dlr
 from unmask.types import Estimator
