@@ -21,6 +21,7 @@ def make(name, net):
 rounded = make("InlineRound", "plain-digits")
 numpy = make("ThroughNumpy", "plain-digits")
 negated = make("NegatedGradient", "plain-digits")
+probabilities = make("SharpProbabilities", "plain-digits")
 hard = make("HardLabel", "plain-digits")
 detached_and_hot = make("DetachedAndHot", "plain-digits")
 triple = make("Triple", "plain-digits")
@@ -41,7 +42,8 @@ def unmask(*arguments: str) -> int:
 
 def audited(folder: Path, name: str) -> dict[str, Any]:
     (folder / "models.py").write_text(MODELS)
-    command = ["audit", f"{folder}/models.py:{name}", "--data", "digits", "--eps", "0.15", "--n", "32"]
+    n = "16" if name == "triple" else "32"
+    command = ["audit", f"{folder}/models.py:{name}", "--data", "digits", "--eps", "0.15", "--n", n]
     assert unmask(*command, "--budget", "quick", "--out", str(folder / name)) == 0
     report: dict[str, Any] = json.loads((folder / name / "report.json").read_text())
     return report
@@ -53,6 +55,7 @@ def audited(folder: Path, name: str) -> dict[str, Any]:
         ("rounded", {"shattered"}, {""}),
         ("numpy", {"shattered"}, {""}),
         ("negated", {"shattered"}, {""}),
+        ("probabilities", {"vanishing"}, {""}),
         ("hard", {"shattered"}, {""}),
         ("detached_and_hot", {"shattered", "vanishing"}, {""}),
         ("triple", {"shattered", "vanishing", "stochastic"}, {"quantize", "", "drop"}),
@@ -64,7 +67,7 @@ def test_masked_models_are_seen_through(name: str, kinds: set[str], places: set[
     assert report["obfuscated"] is True
     assert {finding["kind"] for finding in report["findings"]} == kinds
     assert {finding["module"] for finding in report["findings"]} == places
-    assert report["accuracy"]["adaptive"]["value"] <= (0.2 if "stochastic" in kinds else 0.0)
+    assert report["accuracy"]["adaptive"]["value"] <= (0.3 if "stochastic" in kinds else 0.0)
     assert report["accuracy"]["plain"]["value"] > report["accuracy"]["adaptive"]["value"] + 0.1
     assert report["distrust"] == []
 

@@ -52,7 +52,7 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
     ``x`` (B, C, H, W) are images to fit surrogates on.
     """
     around = [PLAIN]
-    if evidence.faults:
+    if evidence.faults or evidence.saturation.silent > 0:  # no gradient, and perhaps nobody to blame
         paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults if fault.event.part))
         outer = [path for path in paths if not any(path.startswith(other + ".") for other in paths)]
         inline = Way(("straight_through",), straight_through)

@@ -18,7 +18,7 @@ from unmask.evaluation.plan import Plan, blocks, on, spec
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
 from unmask.randomness import drawing, stream
-from unmask.records import Job, ThreatSpec
+from unmask.records import Finding, Job, ThreatSpec
 from unmask.threats import Threat
 from unmask.types import as_output
 from unmask.victims import lean, steady
@@ -56,9 +56,11 @@ def plan_audit(
     random = target.draws > 1
     tried = try_out(target.model, judge, candidates, x[:_TRIED], y[:_TRIED], index[:_TRIED], seed, random)
     whole = next((one.way for one in tried if not one.way.reads), PLAIN)  # what is made of the logits is looked at too
+    found = findings(evidence)
     if (view := whole.view) is not None:
         keys = stream(seed, index[:_PROBED], "through")
         evidence = through(evidence, view(lean(target.model)), x[:_PROBED], y[:_PROBED], keys)
+        found += [finding for finding in findings(evidence) if finding not in found]
     chosen = attackers(tried, classes, BUDGETS[budget], random=random)
     about = {
         "case": name,
@@ -70,7 +72,7 @@ def plan_audit(
         "random": random,
         "note": "",
         "attacks": {attack: attacker.about for attack, attacker in chosen.items()},
-        "audit": _told(evidence, tried, budget, seed),
+        "audit": _told(evidence, found, tried, budget),
         **on(data, n, spec(threat)),
     }
     return Plan(tuple(_jobs(name, data, spec(threat), n, seed, budget, list(chosen))), about), replace(
@@ -117,11 +119,11 @@ def _jobs(
     ]
 
 
-def _told(evidence: Evidence, tried: Sequence[Tried], budget: str, seed: int) -> Mapping[str, Any]:
+def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], budget: str) -> Mapping[str, Any]:
     """What a report has to know of the examination, as plain data."""
     return {
         "budget": budget,
-        "findings": [asdict(finding) for finding in findings(evidence)],
+        "findings": [asdict(finding) for finding in found],
         "tried": [
             {
                 "view": one.way.name,

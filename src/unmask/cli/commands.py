@@ -151,7 +151,7 @@ def audit(
     from unmask.threats import parse
 
     threat = parse(norm, eps, unit)
-    local = Local(batch_size, device, weights)
+    local = Local(batch_size, device, weights, strict=False)
     images = local.dataset(data, n)
     plan, armed = plan_audit(target, local.target(target, images), images, threat, n, seed, budget, device)
     local.use(target, armed, images)

@@ -36,11 +36,13 @@ class Local:
         batch: images at a time, which bounds memory; no result depends on it.
         device: as torch names it; ValueError where there is no such device.
         weights: folder of the cases' weights; None for those that ship.
+        strict: refuse models that answer probabilities.
     """
 
     batch: int = 128
     device: str = "cpu"
     weights: Path | None = None
+    strict: bool = True
     _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
     _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
 
@@ -82,7 +84,7 @@ class Local:
     def target(self, name: str, data: Dataset) -> Target:
         """The target of that name, tried on the first examples of ``data``."""
         if name not in self._targets:
-            self._targets[name] = find_target(name, data, device=self.device, weights=self.weights)
+            self._targets[name] = find_target(name, data, device=self.device, weights=self.weights, strict=self.strict)
         return self._targets[name]
 
     def use(self, name: str, target: Target, data: Dataset) -> None:
