@@ -71,7 +71,8 @@ def main() -> None:
         passes.forwards += judge.passes.forwards
         row("unmask: ensemble, its judge included", torch.cat(ours), passes, time.monotonic() - started)
 
-    theirs, counted, started = [], Counted(unmask.attackable(model)), time.monotonic()
+    # in evaluation mode: torchattacks gives a model back in the mode in which it got it, and its batch norm with it
+    theirs, counted, started = [], Counted(unmask.attackable(model)).eval(), time.monotonic()
     auto = torchattacks.AutoAttack(counted, norm="Linf", eps=case.threat.eps, seed=0)
     for part in auto._autoattack.attacks:
         if hasattr(part, "steps"):
