@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from unmask.nets import conv_net, strided_net
 from unmask.randomness import drawing, stream, uniform
 from unmask.types import Output
-from unmask.victims import GRANULE, Passes, bfloat16, lean, steady
+from unmask.victims import GRANULE, Passes, bfloat16, folded, lean, steady
 
 X = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -113,3 +113,34 @@ def test_bfloat16_rounds_and_returns_float32(model: nn.Module) -> None:
     assert torch.equal(rounded.logits, rounded.logits.bfloat16().float())
     assert 0 < (rounded.logits - exact).abs().max() < 0.02
     assert torch.equal(rounded.reject, rounded.logits[:, 0])
+
+
+def _normalised() -> tuple[nn.Sequential, nn.Conv2d]:
+    convolution, norm = nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.running_mean, -1, 1)  # type: ignore[arg-type]
+    nn.init.uniform_(norm.running_var, 0.5, 2)  # type: ignore[arg-type]
+    head = nn.Sequential(convolution, norm, nn.ReLU())
+    return nn.Sequential(head, nn.Flatten(), nn.Linear(144, 3)).eval(), convolution
+
+
+def _norms(net: nn.Module) -> int:
+    return sum(isinstance(layer, nn.BatchNorm2d) for layer in net.modules())
+
+
+def test_a_folded_net_is_the_same_function() -> None:
+    torch.manual_seed(0)
+    net, _ = _normalised()
+    twin = folded(net)
+    assert _norms(twin) == 0
+    assert _norms(net) == 1
+    assert torch.allclose(twin(X), net(X), atol=1e-6)
+    assert not any(module.training for module in twin.modules())
+
+
+def test_batch_norm_that_is_not_a_fixed_affine_map_of_a_convolution_stays() -> None:
+    training, hooked, weighted = _normalised(), _normalised(), _normalised()
+    training[0].train()
+    hooked[1].register_forward_hook(lambda layer, inputs, output: output.relu())
+    nn.utils.parametrizations.weight_norm(weighted[1])
+    for net, _ in (training, hooked, weighted):
+        assert _norms(folded(net)) == 1

@@ -14,7 +14,7 @@ from unmask.judging import BadAnswer, Judge, Verdict
 from unmask.randomness import stream
 from unmask.statistics import Accuracy, accuracy
 from unmask.types import Output, Victim, as_output
-from unmask.victims import Passes, bfloat16, lean, multiplies_bfloat16, steady
+from unmask.victims import Passes, bfloat16, folded, lean, multiplies_bfloat16, steady
 
 __all__ = ["Trial", "trial", "verdicts"]
 
@@ -79,7 +79,7 @@ def trial(
         return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
 
     def seen(view: View | None) -> Victim:
-        viewed = twin if view is None else view(twin)
+        viewed = folded(model) if view is None else view(twin)  # a view may change or read any part
         return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
 
     problem = Problem(

@@ -14,11 +14,12 @@ from unmask.nets.residual import Whitening
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.epochs import Adam, Nesterov, train_epochs
 from unmask.types import as_output
+from unmask.victims import folded
 
 __all__ = ["Adam", "ClassifierRecipe", "Nesterov", "Perturb", "train_classifier"]
 
 Perturb = Callable[[nn.Module, Tensor, Tensor, float, Tensor], Tensor]
-"""(model in evaluation mode, x, y, progress in [0, 1], numbers of the examples (B,)) -> images to train on."""
+"""(copy of the model in evaluation mode, x, y, progress in [0, 1], examples' numbers (B,)) -> images to train on."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _loss(
     perturbed = x
     if recipe.perturb is not None:
         model.eval()
-        perturbed = recipe.perturb(model, x, y, progress, index)
+        perturbed = recipe.perturb(folded(model), x, y, progress, index)
         model.train()
     if recipe.perturb is None or not (recipe.clean or recipe.pull):
         logits = as_output(model(perturbed)).logits
