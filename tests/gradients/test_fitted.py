@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.gradients.fitted import fit_surrogate
+from unmask.gradients.fitted import fit_surrogate, fitted
 
 X = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 KERNEL = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).view(1, 1, 3, 3) / 16
@@ -99,3 +101,31 @@ def test_what_cannot_be_fitted_is_said_in_one_line() -> None:
         fit_surrogate(Unused(), "encode", X)
     with pytest.raises(ValueError, match=r"^part 'idle' is not called in the forward pass.*$"):
         fit_surrogate(Unused(), "idle", X)
+
+
+def test_the_part_is_asked_once_about_each_image_where_it_is_slow() -> None:
+    asked: list[int] = []
+    model = nn.Sequential(BlurRound(), nn.Flatten(), nn.Linear(36, 1))
+    model[0].register_forward_pre_hook(lambda part, args: asked.append(len(args[0])))
+    surrogate = fit_surrogate(model, "0", X, steps=150, batch=16, fresh=False)
+    assert sum(asked) == len(X) + 1  # one image tells the shapes
+    test = torch.rand(20, 1, 6, 6)
+    blurred = BlurRound(rounded=False)(test)
+    assert (surrogate(test) - blurred).square().mean() < 0.2 * (test - blurred).square().mean()
+
+
+def test_a_view_fits_anew_for_other_weights_alone() -> None:
+    asked: list[int] = []
+
+    def images() -> Tensor:
+        asked.append(1)
+        return X
+
+    view = fitted("0", images, steps=2)
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten())
+    assert torch.equal(view(model)(X), model(X))
+    view(copy.deepcopy(model))
+    assert asked == [1]
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    view(model)
+    assert asked == [1, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import cast
 
 from torch import Tensor, nn
@@ -12,21 +14,47 @@ from unmask.cases.case import Attacker, Case, Lens
 from unmask.cases.recipes import GanTraining
 from unmask.cases.shared import DIGITS_L2, MNIST_L2
 from unmask.defenses.defense_gan import DefenseGAN, Projection
-from unmask.gradients.bpda import bpda, bypass
+from unmask.gradients.autograd import autograd
+from unmask.gradients.bpda import View, bpda, bypass
+from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
 from unmask.losses import margin
 from unmask.nets import conv_critic, conv_generator, conv_net, mlp_critic, mlp_generator
+from unmask.randomness import normal
 from unmask.training.classifier import ClassifierRecipe
 from unmask.training.gan import GanRecipe
+from unmask.types import Estimator
 
 __all__ = ["CASES"]
 
 _CITATION = "Samangouei et al., ICLR 2018"
 
 
-def _on_manifold(defense: nn.Module) -> Attack:
-    purify = cast(Projection, defense.get_submodule("purify"))
-    return latent(Latent(purify.generator, purify.latent, scale=purify.scale), steps=200)
+def _on_manifold(steps: int, estimator: Estimator = autograd) -> Callable[[nn.Module], Attack]:
+    def make(defense: nn.Module) -> Attack:
+        purify = cast(Projection, defense.get_submodule("purify"))
+        return latent(Latent(purify.generator, purify.latent, scale=purify.scale), steps, estimator=estimator)
+
+    return make
+
+
+def _reprojected(restarts: int, steps: int) -> View:
+    """BPDA through a projection that takes less pains: the search looks often, the judge thoroughly."""
+
+    def view(model: nn.Module) -> nn.Module:
+        lighter = copy.deepcopy(model)
+        purify = cast(Projection, lighter.get_submodule("purify"))
+        purify.restarts, purify.steps = min(restarts, purify.restarts), min(steps, purify.steps)
+        return bpda("purify")(lighter)
+
+    return view
+
+
+def _jitter(x: Tensor) -> Tensor:
+    """What a projection may make of an image that the generator made: noise of norm 0.5, as Jalal et al. add."""
+    noise = normal(x.shape, like=x)
+    moved: Tensor = x + 0.5 * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return moved
 
 
 def _error(defense: nn.Module, x: Tensor) -> Tensor:
@@ -36,18 +64,26 @@ def _error(defense: nn.Module, x: Tensor) -> Tensor:
 
 _LENS = Lens("purify", "mean squared error of the projection", _error)
 
+_LIGHTER = _reprojected(restarts=2, steps=40)
+
 _ATTACKERS = {
     "plain": Attacker("PGD through the unrolled inner descent", lambda _: pgd(20), plain=True, low_precision=False),
     "bpda": Attacker(
-        "BPDA: the projection is the identity on the way back",
+        "BPDA: the projection is the identity on the way back, and shorter; PGD on the margin",
         lambda _: pgd(60, margin, restarts=2),
-        view=bpda("purify"),
+        view=_LIGHTER,
         low_precision=False,
     ),
     "latent": Attacker(
-        "reparameterization: a search over G(z) near the image, on the classifier alone, judged on the defense",
-        _on_manifold,
-        view=bypass("purify"),
+        "reparameterization: a search over G(z) near the image, projected anew in each step",
+        _on_manifold(100),
+        view=_LIGHTER,
+        low_precision=False,
+    ),
+    "overpowered": Attacker(
+        "a search over G(z) near the image for what noise does not undo, EOT over 8 draws of it (Jalal et al., 2019)",
+        _on_manifold(200, EOT(8)),
+        view=bypass("purify", _jitter),
         low_precision=False,
     ),
 }

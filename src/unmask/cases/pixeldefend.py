@@ -1,4 +1,4 @@
-"""PixelDefend: no gradient at all through the greedy choices, which hardly move the image: BPDA with the identity."""
+"""PixelDefend: no gradient at all through the greedy choices, which hardly move the image: BPDA."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from unmask.attacks.settings import pgd
 from unmask.cases.case import Attacker, Case, Lens
 from unmask.cases.recipes import DensityTraining
 from unmask.cases.shared import CIFAR10, apgd_ce, own_gradient
+from unmask.data import load
 from unmask.defenses.pixeldefend import PixelDefend, Purify
 from unmask.gradients.bpda import bpda, bypass
+from unmask.gradients.fitted import fitted
 from unmask.losses import margin
 from unmask.nets import residual_net
 from unmask.nets.pixel_cnn import PixelCNN
@@ -24,6 +26,10 @@ __all__ = ["CASES"]
 def _bits(defense: nn.Module, x: Tensor) -> Tensor:
     density = cast(PixelCNN, defense.get_submodule("purify.density"))
     return density.bits_per_dim(levels(x))
+
+
+def _training_images() -> Tensor:
+    return load("cifar10", "train", n=512).batch()[0]
 
 
 CASES = (
@@ -46,6 +52,11 @@ CASES = (
                 "BPDA: the purification is the identity on the way back; PGD on the margin",
                 lambda _: Ensemble((pgd(20, margin, size=0.125), pgd(60, margin, restarts=2))),
                 view=bpda("purify"),
+            ),
+            "surrogate": Attacker(
+                "BPDA: on the way back the purification is a small network fitted to it; PGD on the margin",
+                lambda _: pgd(60, margin, restarts=2),
+                view=fitted("purify", _training_images, noise=0.02, fresh=False, steps=500),
             ),
         },
         train=DensityTraining("cifar10", DensityRecipe(epochs=6)),

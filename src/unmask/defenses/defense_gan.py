@@ -31,8 +31,8 @@ class Projection(nn.Module):
         kept: steps of a differentiated descent whose intermediate results are in memory at a time; of all
             others only z and the velocity, every ``kept`` steps, from which the rest is computed again.
 
-    Where the input requires a gradient, the descent itself is differentiated: this is the way of the plain
-    attack, through ``steps`` second derivatives that vanish or explode.
+    Where the input requires a gradient, the descent that came nearest is done again and differentiated: this
+    is the way of the plain attack, through ``steps`` second derivatives that vanish or explode.
     """
 
     def __init__(
@@ -60,18 +60,23 @@ class Projection(nn.Module):
         pairs = zip(x.split(images), z.split(images), strict=True)
         return torch.cat([self._project(part, start.view(-1, self.latent), unrolled) for part, start in pairs])
 
-    def _project(self, x: Tensor, z: Tensor, unrolled: bool) -> Tensor:
-        wanted, velocity = x.repeat_interleave(self.restarts, 0), torch.zeros_like(z)
-        for first in counted(range(0, self.steps, self.kept), "projection"):
-            descent = partial(self._descend, first)
-            if unrolled:
-                z, velocity = _Recomputed.apply(descent, z, velocity, wanted)  # type: ignore[no-untyped-call]
-            else:
-                z, velocity = descent(z, velocity, wanted)
-        errors = self._error(z, wanted).view(len(x), self.restarts).nan_to_num(torch.inf)  # a descent may diverge
-        best = errors.argmin(1) + torch.arange(0, len(z), self.restarts, device=x.device)
-        image: Tensor = self.generator(z[best])
+    def _project(self, x: Tensor, starts: Tensor, unrolled: bool) -> Tensor:
+        wanted = x.detach().repeat_interleave(self.restarts, 0)
+        ends = self._descent(starts, wanted, unrolled=False)
+        errors = self._error(ends, wanted).view(len(x), self.restarts).nan_to_num(torch.inf)  # a descent may diverge
+        best = errors.argmin(1) + torch.arange(0, len(ends), self.restarts, device=x.device)
+        image: Tensor = self.generator(self._descent(starts[best], x, unrolled=True) if unrolled else ends[best])
         return image
+
+    def _descent(self, z: Tensor, wanted: Tensor, unrolled: bool) -> Tensor:
+        velocity = torch.zeros_like(z)
+        for first in counted(range(0, self.steps, self.kept), "projection"):
+            steps = partial(self._descend, first)
+            if unrolled:
+                z, velocity = _Recomputed.apply(steps, z, velocity, wanted)  # type: ignore[no-untyped-call]
+            else:
+                z, velocity = steps(z, velocity, wanted)
+        return z
 
     def _descend(
         self, first: int, z: Tensor, velocity: Tensor, wanted: Tensor, unrolled: bool = False

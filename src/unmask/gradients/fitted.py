@@ -2,15 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from unmask.gradients.bpda import find_part
+from unmask.gradients.bpda import View, bpda, find_part
 
-__all__ = ["fit_surrogate"]
+__all__ = ["fit_surrogate", "fitted"]
+
+
+def fitted(part: str, images: Callable[[], Tensor], **options: Any) -> View:
+    """BPDA through a surrogate that is fitted when a model is first seen, and again only for other weights.
+
+    ``images()`` gives those that it is fitted on; arguments and errors as of :func:`fit_surrogate`.
+
+    >>> class Steps(nn.Module):
+    ...     def forward(self, x): return (4 * x).round() / 4
+    >>> view = fitted("0", lambda: torch.rand(64, 1, 4, 4), steps=20)
+    >>> x = torch.rand(2, 1, 4, 4).requires_grad_()
+    >>> view(nn.Sequential(Steps(), nn.Flatten()))(x).sum().backward(); bool(x.grad.abs().sum() > 0)
+    True
+    """
+    known: dict[bytes, Callable[[Tensor], Tensor]] = {}
+
+    def view(model: nn.Module) -> nn.Module:
+        weights = _digest(model)
+        if weights not in known:
+            known[weights] = fit_surrogate(model, part, images(), **options)
+        return bpda(part, known[weights])(model)
+
+    return view
+
+
+def _digest(model: nn.Module) -> bytes:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
+    return digest.digest()
 
 
 def fit_surrogate(
@@ -23,6 +55,7 @@ def fit_surrogate(
     batch: int = 64,
     rate: float = 2e-3,
     noise: float = 0.1,
+    fresh: bool = True,
     seed: int = 0,
 ) -> Callable[[Tensor], Tensor]:
     """Fit ``network`` to the part of ``model`` at a dotted path, for :func:`unmask.bpda`.
@@ -34,6 +67,7 @@ def fit_surrogate(
             and a two-layer perceptron otherwise.
         steps, batch, rate: of Adam on the mean squared error.
         noise: standard deviation of Gaussian noise on the images, so that the fit holds around them.
+        fresh: new noise in each step. False asks the part once about each image, where it is slow.
 
     Raises ValueError where the model has no such part or the part is never called.
 
@@ -52,10 +86,15 @@ def fit_surrogate(
         network = _default(inputs, outputs) if network is None else network
     network = network.to(x.device).train()
     optimizer = torch.optim.Adam(network.parameters(), rate)
+
+    def around(images: Tensor) -> Tensor:
+        return (images + noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
+
+    pairs = [] if fresh else [_observe(model, module, part, around(images)) for images in x.split(batch)]
+    seen = [torch.cat(side) for side in zip(*pairs, strict=True)]
     for _ in range(steps):
         index = torch.randint(len(x), (min(batch, len(x)),), generator=generator)
-        images = (x[index] + noise * torch.randn(x[index].shape, generator=generator).to(x)).clamp(0, 1)
-        inputs, outputs = _observe(model, module, part, images)
+        inputs, outputs = _observe(model, module, part, around(x[index])) if fresh else (s[index] for s in seen)
         with torch.enable_grad():
             loss = (network(inputs) - outputs).square().mean()
             optimizer.zero_grad()
