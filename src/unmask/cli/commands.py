@@ -182,8 +182,8 @@ def train(
         raise ValueError(f"{name} has no weights of its own: train {case.base}")
     folder = out or Path("runs") / f"train-{name}"
     torch.manual_seed(seed)
-    base = f"{case.base}.safetensors"
-    model = case.prepare(folder if (folder / base).is_file() else None)
+    trained = case.base is not None and (folder / f"{case.base}.safetensors").is_file()
+    model = case.prepare(folder if trained else None)
     for log in case.train(model, folder / name, seed=seed, device=device):
         console.print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in log.items()))
     path = folder / f"{name}.safetensors"
