@@ -29,8 +29,9 @@ def test_a_case_is_named_after_defense_and_data(name: str) -> None:
     case = find_case(name)
     assert case.name == name
     assert case.data in names()
-    assert name.endswith(f"-{case.data}")
-    assert case.kind in {"none (control)", "shattered", "stochastic", "vanishing/exploding", "detector"}
+    assert name.endswith(f"-{case.data.removesuffix('-sample')}")
+    kinds = {"none (control)", "shattered", "stochastic", "vanishing/exploding", "detector"}
+    assert kinds.issuperset(case.kind.split(", "))
     assert case.citation
 
 
@@ -49,10 +50,10 @@ def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> Non
 @pytest.mark.parametrize("name", CASES)
 def test_figures_are_shares(name: str) -> None:
     case = find_case(name)
-    for share in (case.claimed, case.published):
+    for share in (case.claimed, case.published, case.earlier):
         assert share is None or 0 <= share <= 1
     assert case.most is None or case.most >= 1
-    assert case.draws > 1 or case.kind != "stochastic"
+    assert case.draws > 1 or "stochastic" not in case.kind
 
 
 THREATS = {  # the sizes of the paper, as a plain norm on one image
@@ -61,6 +62,8 @@ THREATS = {  # the sizes of the paper, as a plain norm on one image
     ("digits", "l2"): (0.0175 * 64,),
     ("mnist", "l2"): (0.005 * 784,),
     ("cifar10", "linf"): (8 / 255, 4 / 255, 0.015),
+    ("imagenet-sample", "linf"): (8 / 255,),
+    ("imagenet-sample", "l2"): (0.05 * 224,),
 }
 
 
@@ -70,7 +73,7 @@ def test_the_ball_has_the_size_that_is_meant(name: str) -> None:
     (radius,) = case.threat.radius(images(case, 1)).tolist()
     known = THREATS.get((case.data, case.threat.norm))
     assert radius > 0
-    if known is not None and case.threat.unit in ("raw", "per_dim"):
+    if known is not None and case.threat.unit in ("raw", "per_dim", "rms_pixel"):
         assert any(radius == pytest.approx(size) for size in known)
 
 
@@ -101,12 +104,12 @@ def test_logits_and_randomness_are_as_declared(name: str) -> None:
 
 @pytest.mark.parametrize("name", SMALL)
 def test_views_do_not_change_the_forward_pass(name: str) -> None:
-    """BPDA attacks the defense itself; only a bypass is another model, and says so in its words."""
+    """BPDA attacks the defense itself; a bypass and a shorter projection are other models, and say so."""
     case = find_case(name)
     model = case.build().eval()
     x = images(case)
     for attacker in case.attackers.values():
-        if attacker.view is None or "alone" in attacker.about:
+        if attacker.view is None or "alone" in attacker.about or "shorter" in attacker.about:
             continue
         answers = []
         for module in (model, attacker.view(model)):
@@ -116,10 +119,28 @@ def test_views_do_not_change_the_forward_pass(name: str) -> None:
 
 
 def test_suites_are_the_cases_of_a_data_set() -> None:
-    for suite, members in SUITES.items():
-        assert members == tuple(name for name, case in CASES.items() if case.data == suite and case.ships)
-        assert members
+    for suite in SUITES.keys() - {"iclr2018"}:
+        members = (name for name, case in CASES.items() if case.data.startswith(suite) and case.ships)
+        assert SUITES[suite] == tuple(members)
+        assert SUITES[suite]
     assert all(case.ships for case in CASES.values() if case.data != "cifar10")
+
+
+def test_one_suite_is_the_table_of_2018_as_far_as_its_weights_ship() -> None:
+    assert set(SUITES["iclr2018"]) <= {*SUITES["cifar10"], *SUITES["mnist"], *SUITES["imagenet"]}
+    assert len(SUITES["iclr2018"]) == len(set(SUITES["iclr2018"])) >= 11
+
+
+def test_weights_of_others_are_looked_for_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_HOME", str(tmp_path))
+    case = find_case("jpeg-imagenet")
+    with pytest.raises(ValueError, match=r"jpeg-imagenet needs the weights .*mobilenet_v2.safetensors"):
+        case.load()
+    (tmp_path / "weights").mkdir()
+    classifier = case.build().get_submodule("classifier")
+    save_weights(classifier, tmp_path / "weights" / "mobilenet_v2.safetensors")
+    loaded = case.load().get_submodule("classifier").state_dict()
+    assert all(torch.equal(t.half().float(), loaded[name]) for name, t in classifier.state_dict().items())
 
 
 def test_an_unknown_case_is_told_with_those_there_are() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
 from unmask.gradients.fitted import fit_surrogate, fitted
+from unmask.randomness import drawing, stream, uniform
 
 X = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 KERNEL = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).view(1, 1, 3, 3) / 16
@@ -124,8 +125,25 @@ def test_a_view_fits_anew_for_other_weights_alone() -> None:
     view = fitted("0", images, steps=2)
     model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten())
     assert torch.equal(view(model)(X), model(X))
-    view(copy.deepcopy(model))
+    view(copy.deepcopy(model))(X)
     assert asked == [1]
     nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
-    view(model)
+    other = view(model)
+    assert asked == [1]  # nothing is fitted before it is needed
+    other(X)
     assert asked == [1, 1]
+    with pytest.raises(ValueError, match="no part 'encode'"):
+        fitted("encode", images)(model)
+
+
+def test_fitting_leaves_the_randomness_of_the_attack_alone() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + uniform(x.shape, like=x)
+
+    view = fitted("0", lambda: X, steps=2)(nn.Sequential(Noisy(), nn.Flatten()))
+    answers = []
+    for _ in range(2):
+        with drawing(stream(0, range(4), "test")):
+            answers.append(view(X[:4]))
+    assert torch.equal(*answers)

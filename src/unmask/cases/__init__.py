@@ -1,19 +1,51 @@
 """The cases by name, and the suites that they make up."""
 
-from unmask.cases import cascade, defense_gan, lid, madry, pixeldefend, plain, randomization, sap, thermometer
+from unmask.cases import (
+    cascade,
+    defense_gan,
+    feature_distillation,
+    lid,
+    madry,
+    pixeldefend,
+    plain,
+    randomization,
+    sap,
+    thermometer,
+    transforms,
+)
 from unmask.cases.case import Attacker, Case, Lens
 
 __all__ = ["CASES", "SUITES", "Attacker", "Case", "Lens", "find_case"]
 
-_MODULES = (plain, madry, cascade, thermometer, sap, lid, randomization, pixeldefend, defense_gan)
+_MODULES = (
+    plain,
+    madry,
+    cascade,
+    thermometer,
+    sap,
+    lid,
+    transforms,
+    randomization,
+    pixeldefend,
+    defense_gan,
+    feature_distillation,
+)
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
 
+_TABLE = """
+    thermometer-cifar10 thermometer-adv-cifar10 lid-cifar10 bitdepth-imagenet jpeg-imagenet tvm-imagenet
+    quilting-imagenet crop-imagenet transforms-imagenet sap-cifar10 randomization-imagenet pixeldefend-cifar10
+    defense-gan-mnist madry-cifar10 cascade-cifar10"""
+
 SUITES: dict[str, tuple[str, ...]] = {
-    suite: tuple(name for name, case in CASES.items() if case.data == suite and case.ships)
-    for suite in ("digits", "mnist", "cifar10")
+    **{
+        suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite) and case.ships)
+        for suite in ("digits", "mnist", "cifar10", "imagenet")
+    },
+    "iclr2018": tuple(name for name in _TABLE.split() if CASES[name].ships),
 }
-"""The cases of a data set whose weights come with the package."""
+"""The cases of a data set, and those of Athalye et al.'s table in its order, whose weights come with the package."""
 
 
 def find_case(name: str) -> Case:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack
+from unmask.data import default_home
 from unmask.gradients.bpda import View
 from unmask.threats import Threat
-from unmask.weights import load_weights
+from unmask.weights import load_weights, shipped
 
 __all__ = ["Attacker", "Case", "Lens", "Recipe"]
 
@@ -27,6 +27,7 @@ class Attacker:
         make: the attack, given the defense (a latent search needs its generator).
         view: the view of the defense to optimise; None is the defense itself.
         plain: whether this is the attack that knows nothing of the defense.
+        access: what the attacker has: "white box", "grey box" (the classifier, not the defense), "scores", "labels".
         low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
     """
 
@@ -34,6 +35,7 @@ class Attacker:
     make: Callable[[nn.Module], Attack]
     view: View | None = None
     plain: bool = False
+    access: str = "white box"
     low_precision: bool = True
 
 
@@ -73,9 +75,11 @@ class Case:
         attackers: by name; "plain" is one of them.
         train: how the weights that ship were made; None where the defense adds none to those of ``base``.
         base: the case whose weights the defense's ``classifier`` has.
+        pretrained: name of weights that others trained, for the ``classifier``, in ``default_home() / "weights"``.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
         claimed: accuracy under attack that the authors stated, as a share, if for this data and threat.
         published: accuracy that the strongest published attack left, likewise.
+        earlier: what earlier runs of the same attack by others found, likewise.
         most: examples at most, where the defense is too slow for more.
         few: examples of the curves over eps and of the controls.
         lens: what a report shows of what the defense does to images.
@@ -92,9 +96,11 @@ class Case:
     attackers: Mapping[str, Attacker]
     train: Recipe | None
     base: str | None = None
+    pretrained: str | None = None
     draws: int = 1
     claimed: float | None = None
     published: float | None = None
+    earlier: float | None = None
     most: int | None = None
     few: int = 64
     lens: Lens | None = None
@@ -105,6 +111,11 @@ class Case:
         model = self.build()
         if self.base is not None:
             load_weights(model.get_submodule("classifier"), _weights(folder, self.base))
+        if self.pretrained is not None:
+            path = default_home() / "weights" / f"{self.pretrained}.safetensors"
+            if not path.is_file():
+                raise ValueError(f"{self.name} needs the weights {path}: put them there, or set UNMASK_HOME")
+            load_weights(model.get_submodule("classifier"), path)
         return model
 
     def load(self, folder: Path | None = None) -> nn.Module:
@@ -116,15 +127,15 @@ class Case:
 
     @property
     def ships(self) -> bool:
-        """Whether all weights that it needs come with the package."""
+        """Whether all weights that the project trains for it come with the package."""
         needed = [name for name in (self.base, self.name if self.train is not None else None) if name is not None]
         return all(_weights(None, name).is_file() for name in needed)
 
     @property
     def borrowed(self) -> str:
         """The part of the defense whose weights are those of ``base``; empty where there is none."""
-        return "classifier" if self.base is not None else ""
+        return "classifier" if self.base is not None or self.pretrained is not None else ""
 
 
 def _weights(folder: Path | None, name: str) -> Path:
-    return (folder or Path(str(files("unmask") / "weights"))) / f"{name}.safetensors"
+    return folder / f"{name}.safetensors" if folder else shipped(name)

@@ -75,13 +75,13 @@ _ATTACKERS = {
         low_precision=False,
     ),
     "latent": Attacker(
-        "reparameterization: a search over G(z) near the image, projected anew in each step",
+        "reparameterization: a search over G(z) near the image, projected anew, and shorter, in each step",
         _on_manifold(100),
         view=_LIGHTER,
         low_precision=False,
     ),
     "overpowered": Attacker(
-        "a search over G(z) near the image for what noise does not undo, EOT over 8 draws of it (Jalal et al., 2019)",
+        "a search over G(z) on the classifier alone, for what 8 draws of noise do not undo (Jalal et al., 2019)",
         _on_manifold(200, EOT(8)),
         view=bypass("purify", _jitter),
         low_precision=False,
@@ -130,6 +130,7 @@ CASES = (
         draws=8,
         claimed=None,
         published=0.55,
+        earlier=0.55,
         most=48,
         few=8,
         lens=_LENS,

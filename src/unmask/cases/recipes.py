@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.attacks.descent import Descent
@@ -20,10 +21,13 @@ from unmask.threats import Threat
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe, train_classifier
 from unmask.training.density import DensityRecipe, levels, train_density
+from unmask.training.epochs import train_epochs
 from unmask.training.gan import GanRecipe, train_gan
 from unmask.types import Victim
+from unmask.victims import lean
+from unmask.weights import load_weights, shipped
 
-__all__ = ["Against", "ClassifierTraining", "DensityTraining", "GanTraining", "undisturbed"]
+__all__ = ["Against", "ClassifierTraining", "DensityTraining", "GanTraining", "StudentTraining", "undisturbed"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,55 @@ class ClassifierTraining:
         settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe)}
         yield from train_classifier(
             model, data.floats, len(data), self.recipe, Checkpoints(folder, settings), seed=seed, device=device
+        )
+
+
+@dataclass(frozen=True)
+class StudentTraining:
+    """Teach a defense's ``classifier``, behind its ``transform``, what another network says of the bare images.
+
+    Distillation (Hinton et al., 2015): what is minimised is the divergence of the student's probabilities from
+    the teacher's, both at a temperature, times its square.
+
+    Args:
+        teacher: name of the case whose weights it has.
+        build: its network.
+        temperature: what logits are divided by.
+    """
+
+    data: str
+    teacher: str
+    build: Callable[[], nn.Module] = field(repr=False)
+    recipe: ClassifierRecipe
+    temperature: float = 4.0
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        teacher = self.build()
+        load_weights(teacher, shipped(self.teacher))
+        teacher = lean(teacher.eval()).to(device)
+        transform, student = model.get_submodule("transform"), model.get_submodule("classifier")
+
+        def objective(x: Tensor, y: Tensor, progress: float, index: Tensor) -> tuple[Tensor, dict[str, float]]:
+            with torch.no_grad():
+                wanted = (teacher(x).float() / self.temperature).softmax(1)
+                seen = transform(x)
+            logits = student(seen).float()
+            loss = self.temperature**2 * F.kl_div(
+                (logits / self.temperature).log_softmax(1), wanted, reduction="batchmean"
+            )
+            return loss, {"loss": loss.item(), "accuracy": float((logits.argmax(1) == y).float().mean())}
+
+        settings = {"data": self.data, "seed": seed, "student": repr(self)}
+        yield from train_epochs(
+            student,
+            data.floats,
+            len(data),
+            self.recipe,
+            objective,
+            Checkpoints(folder, settings),
+            seed=seed,
+            device=device,
         )
 
 

@@ -17,6 +17,9 @@ __all__ = [
     "CIFAR10",
     "DIGITS",
     "DIGITS_L2",
+    "IMAGENET",
+    "IMAGENET_L2",
+    "IMAGENET_RELATIVE",
     "MNIST",
     "MNIST_L2",
     "apgd_ce",
@@ -31,6 +34,9 @@ MNIST = Linf(0.3)
 CIFAR10 = Linf(8 / 255)
 DIGITS_L2 = L2(0.0175, "per_dim")  # 1.12 raw: the same size per pixel, in the mean square, as on MNIST
 MNIST_L2 = L2(0.005, "per_dim")  # 3.92 raw, as Defense-GAN was evaluated by Athalye et al.
+IMAGENET = Linf(8 / 255)
+IMAGENET_L2 = L2(0.05, "rms_pixel")
+IMAGENET_RELATIVE = L2(0.06, "relative")  # as Guo et al. state theirs
 
 
 def own_gradient(steps: int = 100) -> Attacker:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from unmask.cases import Attacker, Case
-from unmask.data import Dataset
+from unmask.data import DataError, Dataset, categories
 from unmask.evaluation.chosen import chosen
 from unmask.evaluation.targets import Target
 from unmask.records import Job, ThreatSpec
@@ -64,11 +64,13 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
         "kind": case.kind,
         "claimed": case.claimed,
         "published": case.published,
+        "earlier": case.earlier,
         "citation": case.citation,
         "random": case.draws > 1,
         "measured": case.lens.measured if case.lens else "",
         "note": case.note,
         "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
+        "access": {name: attacker.access for name, attacker in case.attackers.items()},
         **on(data, n, ball),
     }
     return Plan(tuple(planned), about)
@@ -116,7 +118,18 @@ def blocks(n: int) -> Iterator[tuple[int, int]]:
 
 def on(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
     """What a report has to know of the examples and of the ball."""
-    return {"data": data.name, "data_note": data.note, "classes": data.classes, "n": n, "threat": asdict(ball)}
+    try:
+        groups = categories(data.name).of.tolist()
+    except DataError:
+        groups = None
+    return {
+        "data": data.name,
+        "data_note": data.note,
+        "classes": data.classes,
+        "groups": groups,
+        "n": n,
+        "threat": asdict(ball),
+    }
 
 
 def _role(attacker: Attacker) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import View, bpda, find_part
+from unmask.types import Output
 
 __all__ = ["fit_surrogate", "fitted"]
 
 
 def fitted(part: str, images: Callable[[], Tensor], **options: Any) -> View:
-    """BPDA through a surrogate that is fitted when a model is first seen, and again only for other weights.
+    """BPDA through a surrogate that is fitted when the model is first asked, and again only for other weights.
 
     ``images()`` gives those that it is fitted on; arguments and errors as of :func:`fit_surrogate`.
 
@@ -28,13 +30,31 @@ def fitted(part: str, images: Callable[[], Tensor], **options: Any) -> View:
     """
     known: dict[bytes, Callable[[Tensor], Tensor]] = {}
 
-    def view(model: nn.Module) -> nn.Module:
+    def fit(model: nn.Module) -> nn.Module:
         weights = _digest(model)
         if weights not in known:
             known[weights] = fit_surrogate(model, part, images(), **options)
         return bpda(part, known[weights])(model)
 
-    return view
+    return lambda model: _Later(model, part, fit)
+
+
+class _Later(nn.Module):
+    """A view that is made when it is first asked, outside of whatever randomness it is asked with."""
+
+    is_view = True
+
+    def __init__(self, model: nn.Module, part: str, make: View) -> None:
+        super().__init__()
+        find_part(model, part)
+        self.model, self._make = model, make
+        self._made: tuple[nn.Module, ...] = ()  # not a part of this module, whose parts are the model's
+
+    def forward(self, x: Tensor) -> Output | Tensor:
+        if not self._made:
+            self._made = (Context().run(self._make, self.model),)
+        answer: Output | Tensor = self._made[0](x)
+        return answer
 
 
 def _digest(model: nn.Module) -> bytes:

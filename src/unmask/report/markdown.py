@@ -7,7 +7,20 @@ from collections.abc import Iterable, Sequence
 
 from unmask.report.read import RunFolder
 from unmask.report.table import AttackRow, Row
-from unmask.report.words import count, duration, examples, headline, interval, others, passes, percent, sentence, threat
+from unmask.report.words import (
+    any_earlier,
+    category,
+    count,
+    duration,
+    examples,
+    headline,
+    interval,
+    others,
+    passes,
+    percent,
+    sentence,
+    threat,
+)
 from unmask.statistics import Accuracy
 
 __all__ = ["markdown"]
@@ -15,6 +28,7 @@ __all__ = ["markdown"]
 
 def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     """The text of report.md."""
+    earlier = any_earlier(rows)
     columns = [
         "case",
         "kind",
@@ -26,6 +40,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "adaptive",
         "claimed",
         "published",
+        *(["earlier"] if earlier else []),
         "conclusion",
         "passes",
         "time",
@@ -33,7 +48,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     blocks = [
         f"# {headline(rows)}",
         _escape(others(rows)),
-        _table(columns, [_main(row) for row in rows]),
+        _table(columns, [_main(row, earlier) for row in rows]),
         *(block for row in rows for block in _case(row)),
         f"{examples(rows)}, seed {run.asked['seed']}. In brackets: 95 % Clopper-Pearson intervals. "
         "Passes: images forward / backward in the attacks. "
@@ -42,7 +57,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _main(row: Row) -> list[str]:
+def _main(row: Row, earlier: bool) -> list[str]:
     known = row.adaptive or row.plain or row.clean
     return [
         row.case,
@@ -53,6 +68,7 @@ def _main(row: Row) -> list[str]:
         *map(_cell, (row.clean, row.plain, row.adaptive)),
         percent(row.claimed),
         percent(row.published),
+        *([percent(row.earlier)] if earlier else []),
         str(row.conclusion),
         passes(row),
         duration(row.seconds),
@@ -60,7 +76,17 @@ def _main(row: Row) -> list[str]:
 
 
 def _case(row: Row) -> list[str]:
-    names = ["attack", "accuracy", *(["one try", "every draw"] if row.random else []), "forward", "backward", "time"]
+    access, general = any(a.access for a in row.attacks), bool(row.general)
+    names = [
+        "attack",
+        *(["access"] if access else []),
+        "accuracy",
+        *(["general category"] if general else []),
+        *(["one try", "every draw"] if row.random else []),
+        "forward",
+        "backward",
+        "time",
+    ]
     about = f"{row.defense}. {row.citation}" if row.citation else row.defense
     controls = ", ".join(f"{name} {_cell(a)}" for name, a in row.controls.items())
     return [
@@ -68,14 +94,23 @@ def _case(row: Row) -> list[str]:
         _escape(about),
         _escape(row.note),
         _escape(sentence(row)),
-        _table(names, [_attack(a, row.random) for a in row.attacks]) if row.attacks else "",
+        _escape(category(row)),
+        _table(names, [_attack(a, row.random, access, general) for a in row.attacks]) if row.attacks else "",
         _escape(f"Controls: {controls}.") if controls else "",
     ]
 
 
-def _attack(a: AttackRow, random: bool) -> list[str]:
-    tries = [percent(a.one_shot), percent(a.always)] if random else []
-    return [a.name, _cell(a.accuracy), *tries, count(a.forwards), count(a.backwards), duration(a.seconds)]
+def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str]:
+    return [
+        a.name,
+        *([a.access] if access else []),
+        _cell(a.accuracy),
+        *([_cell(a.general)] if general else []),
+        *([percent(a.one_shot), percent(a.always)] if random else []),
+        count(a.forwards),
+        count(a.backwards),
+        duration(a.seconds),
+    ]
 
 
 def _data(row: Row) -> str:

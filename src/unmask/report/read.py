@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ class Case:
     random: bool
     classes: tuple[str, ...]
     attacks: Mapping[str, str]  # name -> one line on what it does
+    earlier: float | None = None  # what others found before
+    access: Mapping[str, str] = field(default_factory=dict)  # name -> what the attacker has
+    groups: Sequence[int] | None = None  # the general category of each class, where classes have one
     measured: str = ""  # what the examples were measured by, beside the verdicts
     note: str = ""  # on the figures
     data_note: str = ""

@@ -28,6 +28,8 @@ class AttackRow:
     seconds: float
     draws: int
     about: str
+    access: str = ""  # what the attacker has, where attacks of a case differ in it
+    general: Accuracy | None = None  # share that keeps its general category, where classes have one
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Row:
     attacks: tuple[AttackRow, ...]
     claimed: float | None
     published: float | None
+    earlier: float | None
     seconds: float
     kind: str
     note: str
@@ -65,6 +68,7 @@ class Row:
     control: bool
     random: bool
     citation: str
+    general: Mapping[str, Accuracy]  # of "clean", "plain", "adaptive": share that keeps its general category
 
 
 def table(run: RunFolder) -> list[Row]:
@@ -114,6 +118,7 @@ def _row(run: RunFolder, case: Case) -> Row:
         attacks=tuple(_attacks(run, case)),
         claimed=case.claimed,
         published=case.published,
+        earlier=case.earlier,
         seconds=sum(record.seconds for record in run.of(case)),
         kind=case.kind,
         note=case.note,
@@ -132,6 +137,11 @@ def _row(run: RunFolder, case: Case) -> Row:
         control=case.control,
         random=case.random,
         citation=case.citation,
+        general={
+            name: kept
+            for name, attacks in (("clean", clean), ("plain", plain), ("adaptive", {**plain, **adaptive}))
+            if (kept := _general(worst(attacks.values()), case)) is not None
+        },
     )
 
 
@@ -150,7 +160,18 @@ def _attacks(run: RunFolder, case: Case) -> Iterable[AttackRow]:
                 seconds=sum(record.seconds for record in records),
                 draws=max(record.draws for record in records),
                 about=case.attacks.get(name, ""),
+                access=case.access.get(name, "") if len(set(case.access.values())) > 1 else "",
+                general=_general(found, case),
             )
+
+
+def _general(found: Mapping[int, Found], case: Case) -> Accuracy | None:
+    """Share whose first answer is a class of the same general category, or a refusal."""
+    if case.groups is None or not found:
+        return None
+    of = case.groups
+    examples = [found[index].example for index in sorted(found)]
+    return accuracy([float(of[e.predicted] == of[e.label] or bool(e.refused)) for e in examples])
 
 
 def _curve(sweep: Sequence[Record], *known: Point) -> list[Point]:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from unmask.report.conclusion import Conclusion
 from unmask.report.table import Row
-from unmask.report.words import duration, headline, interval, others, passes, percent, threat
+from unmask.report.words import any_earlier, duration, headline, interval, others, passes, percent, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]
@@ -47,7 +47,9 @@ def _wide(rows: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("case", "kind, threat"):
         table.add_column(name, no_wrap=True)
-    for name in ("n", " clean", " plain attack", " adaptive attack", "claimed", "published", "passes", "time"):
+    earlier = ["earlier"] if any_earlier(rows) else []
+    told = ["claimed", "published", *earlier]
+    for name in ("n", " clean", " plain attack", " adaptive attack", *told, "passes", "time"):
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
         cells = [
@@ -55,7 +57,7 @@ def _wide(rows: Sequence[Row]) -> Table:
             Text(f"{row.kind}\n{threat(row.threat)}"),
             Text(_n(row)),
             *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
-            *(Text(percent(share)) for share in (row.claimed, row.published)),
+            *(Text(percent(getattr(row, name))) for name in told),
             Text(passes(row), style="dim"),
             Text(duration(row.seconds), style="dim"),
         ]
@@ -73,7 +75,8 @@ def _narrow(rows: Sequence[Row]) -> Text:
         )
         for name in ("clean", "plain", "adaptive"):
             text.append_text(Text.assemble(f"  {name:10}", _figure(getattr(row, name), row), "\n"))
-        text.append(f"  claimed   {percent(row.claimed):>7}, published {percent(row.published)}\n\n", style="dim")
+        text.append(f"  claimed   {percent(row.claimed):>7}, published {percent(row.published)}", style="dim")
+        text.append(f", earlier {percent(row.earlier)}\n\n" if row.earlier is not None else "\n\n", style="dim")
     return text
 
 

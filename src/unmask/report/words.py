@@ -10,6 +10,8 @@ from unmask.report.table import Row
 from unmask.statistics import Accuracy, Gap
 
 __all__ = [
+    "any_earlier",
+    "category",
     "count",
     "duration",
     "examples",
@@ -88,6 +90,19 @@ def examples(rows: Sequence[Row]) -> str:
     """How many examples the figures rest on: ``200 examples a case``."""
     sizes = sorted({row.clean.n for row in rows if row.clean}) or [0]
     return f"{sizes[0]}{f' to {sizes[-1]}' if len(sizes) > 1 else ''} examples a case"
+
+
+def any_earlier(rows: Sequence[Row]) -> bool:
+    """Whether there is a case that others have attacked before."""
+    return any(row.earlier is not None for row in rows)
+
+
+def category(row: Row) -> str:
+    """How often the answer stays in the true class's general category; empty where classes have none."""
+    if not row.general:
+        return ""
+    shares = ", ".join(f"{name} {percent(a.value)} {interval(a)}" for name, a in row.general.items())
+    return f"Right in the general category, though perhaps not in the class: {shares}."
 
 
 def headline(rows: Sequence[Row]) -> str:

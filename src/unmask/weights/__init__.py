@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -9,7 +10,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "save_weights", "shipped"]
+
+
+def shipped(name: str) -> Path:
+    """Where the weights of that name lie in the package, if they come with it."""
+    return Path(str(files("unmask") / "weights")) / f"{name}.safetensors"
 
 
 def save_weights(model: nn.Module, path: Path, without: str = "") -> None:

@@ -1,0 +1,137 @@
+"""Feature distillation, tried fairly: BPDA, EOT and reparameterization, at every level of access."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from unmask.attacks.descent import Descent
+from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.penalties import Penalty
+from unmask.attacks.settings import pgd
+from unmask.attacks.square import Square
+from unmask.attacks.updates import Adam
+from unmask.cases.case import Attacker, Case
+from unmask.cases.code_space import Codes
+from unmask.cases.recipes import StudentTraining
+from unmask.cases.shared import CIFAR10, IMAGENET, IMAGENET_L2, apgd_ce, cifar10_recipe, light_net, own_gradient
+from unmask.defenses.distortion import RandomDistortion
+from unmask.defenses.feature_distillation import FeatureDistillation
+from unmask.defenses.preprocessed import Preprocessed
+from unmask.gradients.autograd import autograd
+from unmask.gradients.bpda import View, bpda, bypass
+from unmask.gradients.eot import EOT, signal_to_noise
+from unmask.losses import beyond, margin
+from unmask.nets import mobilenet_v2, residual_net
+from unmask.randomness import normal
+from unmask.types import Output
+
+__all__ = ["CASES"]
+
+_PENALTY = Penalty(10.0)
+
+
+class _Jittered(nn.Module):
+    """A model of images with noise, half a step of the quantiser in size."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Output | Tensor:
+        answer: Output | Tensor = self.model(x + 12.5 / 255 * normal(x.shape, like=x))
+        return answer
+
+
+def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
+    """Attacks at every access; ``quantiser`` is the path of the rounding, ``random`` whether the defense draws."""
+    view = bpda(quantiser)
+    loss = beyond(margin, 1.0) if random else margin
+    draws = EOT(16, until=signal_to_noise(1.0))
+    codes = Codes(FeatureDistillation().table)
+    search = Descent(
+        150, loss, Adam(0.1), draws if random else autograd, codes, 2, random_start=False, penalty=_PENALTY
+    )
+    jittered: View = view if random else lambda model: _Jittered(view(model))
+    return {
+        "plain": own_gradient(40),
+        "bpda": Attacker(
+            "BPDA: the rounding is the identity on the way back; PGD on the margin, first with large steps",
+            lambda _: Ensemble((pgd(20, loss, size=0.25), pgd(150, loss))),
+            view=view,
+        ),
+        "eot": Attacker(
+            f"BPDA, EOT over {'draws' if random else 'noise on the image'}, up to 16 a step: PGD on the margin",
+            lambda _: pgd(80, loss, draws, size=0.1),
+            view=jittered,
+        ),
+        "reparameterization": Attacker(
+            "a search over the codes that the quantiser gives, in which only changes that it lets through are paid for",
+            lambda _: search,
+            view=view,
+        ),
+        "transfer": Attacker(
+            "APGD on cross entropy, on the bare classifier",
+            lambda _: apgd_ce(),
+            view=bypass("transform"),
+            access="grey box",
+        ),
+        "square": Attacker("Square, 2000 queries", lambda _: Square(2000), access="scores"),
+    }
+
+
+_DISTILLED = Case(
+    name="feature-distillation-imagenet",
+    defense="feature distillation",
+    kind="shattered",
+    data="imagenet-sample",
+    threat=IMAGENET,
+    citation="Liu et al., CVPR 2019",
+    build=lambda: Preprocessed(FeatureDistillation(), mobilenet_v2()),
+    attackers=_attackers("transform.quantise"),
+    train=None,
+    pretrained="mobilenet_v2",
+    few=16,
+    note="steps of 25 for the lowest 4x4 frequencies, 30 for all others",
+)
+
+_DISTORTED = replace(
+    _DISTILLED,
+    name="fd-rdg-imagenet",
+    defense="feature distillation and random distortion over grids",
+    kind="shattered, stochastic",
+    citation="Zeng et al., 2020",
+    build=lambda: Preprocessed(nn.Sequential(FeatureDistillation(), RandomDistortion()), mobilenet_v2()),
+    attackers=_attackers("transform.0.quantise", random=True),
+    draws=5,
+)
+
+_PHOTOGRAPHS = replace(
+    _DISTILLED,
+    name="feature-distillation-cifar10",
+    data="cifar10",
+    threat=CIFAR10,
+    build=lambda: Preprocessed(FeatureDistillation(), residual_net()),
+    base="plain-cifar10",
+    pretrained=None,
+    few=64,
+)
+
+CASES = (
+    _DISTILLED,
+    replace(_DISTILLED, name="feature-distillation-l2-imagenet", threat=IMAGENET_L2),
+    _PHOTOGRAPHS,
+    replace(
+        _PHOTOGRAPHS,
+        name="distilled-student-cifar10",
+        defense="a student of feature-distilled images",
+        citation="after Liu et al., CVPR 2019, and Hinton et al., 2015",
+        build=lambda: Preprocessed(FeatureDistillation(), light_net()),
+        base=None,
+        train=StudentTraining("cifar10", "plain-cifar10", residual_net, cifar10_recipe(10)),
+        note="1.1 million parameters, taught by the network of plain-cifar10 on images behind the quantiser",
+    ),
+    _DISTORTED,
+    replace(_DISTORTED, name="fd-rdg-l2-imagenet", threat=IMAGENET_L2),
+)

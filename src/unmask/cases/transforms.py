@@ -1,0 +1,153 @@
+"""Input transformations: shattered or stochastic gradients, broken by BPDA with the identity and by EOT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from torch import Tensor, nn
+
+from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.settings import pgd
+from unmask.cases.case import Attacker, Case
+from unmask.cases.shared import IMAGENET_L2, IMAGENET_RELATIVE, own_gradient
+from unmask.data import load
+from unmask.defenses.averaged import Averaged
+from unmask.defenses.bit_depth import ReduceBitDepth
+from unmask.defenses.crop import CropEnsemble
+from unmask.defenses.jpeg import JPEG
+from unmask.defenses.preprocessed import Preprocessed
+from unmask.defenses.quilting import Quilt, build_patches
+from unmask.defenses.total_variation import MinimiseTotalVariation
+from unmask.gradients.bpda import View, bpda
+from unmask.gradients.eot import EOT
+from unmask.losses import beyond, margin
+from unmask.nets import mobilenet_v2
+
+__all__ = ["CASES"]
+
+_PATCHES = 50_000
+_SURE = beyond(margin, 1.0)  # a random defense is right again in some draws about what is just over the boundary
+
+
+@cache
+def _patches() -> Tensor:
+    """Of images that no case is evaluated on."""
+    return build_patches(load("imagenet-sample").batch(500, 1000)[0], _PATCHES)
+
+
+class _Ensemble(Averaged):
+    """One classifier behind each of the transformations."""
+
+    def __init__(self, classifier: nn.Module) -> None:
+        transforms = (ReduceBitDepth(), JPEG(), MinimiseTotalVariation(), Quilt(_patches()))
+        members = [Preprocessed(transform, classifier) for transform in transforms]
+        super().__init__([*members, CropEnsemble(classifier)])
+        self.classifier = classifier
+
+
+def _each(*parts: str) -> View:
+    def view(model: nn.Module) -> nn.Module:
+        for part in parts:
+            model = bpda(part)(model)
+        return model
+
+    return view
+
+
+_BPDA = "BPDA: the transformation is the identity on the way back; PGD on the margin"
+
+
+def _attackers(parts: tuple[str, ...], *, random: bool) -> dict[str, Attacker]:
+    loss = _SURE if random else margin
+    steps = Attacker(_BPDA, lambda _: Ensemble((pgd(20, loss, size=0.25), pgd(100, loss))), view=_each(*parts))
+    averaged = Attacker(f"{_BPDA}, EOT over 4 draws", lambda _: pgd(60, loss, EOT(4), size=0.1), view=_each(*parts))
+    return {"plain": own_gradient(40), "bpda": steps, **({"eot": averaged} if random else {})}
+
+
+_ONE = ("transform",)
+
+
+def _cases(
+    name: str,
+    defense: str,
+    kind: str,
+    build: Callable[[], nn.Module],
+    attackers: dict[str, Attacker],
+    note: str,
+) -> Iterator[Case]:
+    for middle, threat, published in (("", IMAGENET_L2, 0.0), ("-relative", IMAGENET_RELATIVE, None)):
+        yield Case(
+            name=f"{name}{middle}-imagenet",
+            defense=defense,
+            kind=kind,
+            data="imagenet-sample",
+            threat=threat,
+            citation="Guo et al., ICLR 2018",
+            build=build,
+            attackers=attackers,
+            train=None,
+            pretrained="mobilenet_v2",
+            draws=5 if "eot" in attackers else 1,
+            published=published,
+            earlier=published,
+            few=16,
+            note=f"{note}; the classifier was trained without",
+        )
+
+
+CASES = (
+    *_cases(
+        "bitdepth",
+        "bit depth reduction",
+        "shattered",
+        lambda: Preprocessed(ReduceBitDepth(), mobilenet_v2()),
+        _attackers(_ONE, random=False),
+        "3 bits",
+    ),
+    *_cases(
+        "jpeg",
+        "JPEG compression",
+        "shattered",
+        lambda: Preprocessed(JPEG(), mobilenet_v2()),
+        _attackers(_ONE, random=False),
+        "quality 75",
+    ),
+    *_cases(
+        "tvm",
+        "total variation minimisation",
+        "shattered, stochastic",
+        lambda: Preprocessed(MinimiseTotalVariation(), mobilenet_v2()),
+        _attackers(_ONE, random=True),
+        "half of the pixels dropped",
+    ),
+    *_cases(
+        "quilting",
+        "image quilting",
+        "shattered, stochastic",
+        lambda: Preprocessed(Quilt(_patches()), mobilenet_v2()),
+        _attackers(_ONE, random=True),
+        f"{_PATCHES} patches, one of the 10 nearest",
+    ),
+    *_cases(
+        "crop",
+        "crop ensemble",
+        "stochastic",
+        lambda: CropEnsemble(mobilenet_v2()),
+        {
+            "plain": own_gradient(40),
+            "eot": Attacker(
+                "EOT over 4 draws of 30 crops: PGD on the margin", lambda _: pgd(60, _SURE, EOT(4), size=0.1)
+            ),
+        },
+        "30 crops of 90x90",
+    ),
+    *_cases(
+        "transforms",
+        "all five transformations, averaged",
+        "shattered, stochastic",
+        lambda: _Ensemble(mobilenet_v2()),
+        _attackers(tuple(f"members.{number}.transform" for number in range(4)), random=True),
+        "the mean of the probabilities over bit depth, JPEG, total variation, quilting and crops",
+    ),
+)
