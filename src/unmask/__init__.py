@@ -28,6 +28,7 @@ _HOMES = {
     "Problem": "unmask.attacks.problem",
     "RandomSearch": "unmask.attacks.random_search",
     "SPSA": "unmask.gradients.spsa",
+    "HopSkipJump": "unmask.attacks.hop_skip_jump",
     "Square": "unmask.attacks.square",
     "Tanh": "unmask.gradients.spaces",
     "Through": "unmask.attacks.through",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.descent import Descent
 from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.penalties import Penalty
 from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
@@ -78,6 +79,7 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
             access="grey box",
         ),
         "square": Attacker("Square, 2000 queries", lambda _: Square(2000), access="scores"),
+        "hop-skip-jump": Attacker("HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000), access="labels"),
     }
 
 

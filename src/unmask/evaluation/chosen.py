@@ -10,6 +10,7 @@ from torch import nn
 
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import cw, fgsm, mifgsm, pgd
@@ -45,6 +46,9 @@ ATTACKS: dict[str, Setting] = {
     "apgd-targeted": Setting("Auto-PGD on DLR, nine targets", lambda s, r, e: APGD(s, targeted_dlr, e, r, targets=9)),
     "square": Setting(
         "Square, scores only (Andriushchenko et al., 2020); steps are queries", lambda s, _, __: Square(s), False
+    ),
+    "hop-skip-jump": Setting(
+        "HopSkipJump, labels only (Chen et al., 2020); steps are queries", lambda s, _, __: HopSkipJump(s), False
     ),
     "random": Setting("random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), False),
     "ensemble": Setting(

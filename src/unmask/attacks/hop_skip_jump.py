@@ -1,0 +1,175 @@
+"""HopSkipJump: a walk along the decision boundary, from predicted labels alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unmask.attacks.problem import Ledger, Problem
+from unmask.losses import margin
+from unmask.randomness import Stream, drawing, normal, uniform
+from unmask.types import as_output
+from unmask.watching import counted
+
+__all__ = ["HopSkipJump"]
+
+_HALVINGS = 10  # of the way to the boundary: to a thousandth of it
+_JUMPS = 8  # halvings of a step that leads back into the true class
+_PROBE = 0.05  # size of the probes, as a share of the distance
+
+
+@dataclass(frozen=True)
+class HopSkipJump:
+    """HopSkipJump (Chen, Jordan & Wainwright, S&P 2020) for Linf and L2: only labels, and refusals, are looked at.
+
+    From a random image of another class go straight towards the image up to the boundary; estimate its
+    normal there from the labels of random probes; jump along it, go to the boundary again, and so on. The
+    distance shrinks; an example whose distance is within the ball is shown to the judge.
+
+    The probes are a twentieth of the distance in size, where the paper's shrink with the dimension, so that
+    they can be told apart behind a defense that rounds.
+
+    Args:
+        queries: labels per example, at most.
+        probes: of the first estimate; the k-th has ``probes * sqrt(k)``.
+        tries: random images in search of another class.
+
+    Raises ValueError for balls other than Linf and L2, and for settings below 1.
+
+    >>> from unmask.randomness import stream
+    >>> from unmask.threats import Linf
+    >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
+    >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
+    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> view(HopSkipJump(queries=500)(problem)).argmax(1)
+    tensor([1])
+    """
+
+    queries: int = 2000
+    probes: int = 100
+    tries: int = 100
+
+    def __post_init__(self) -> None:
+        if min(self.queries, self.probes, self.tries) < 1:
+            raise ValueError(f"HopSkipJump needs settings of 1 at least, not {self}")
+
+    @torch.no_grad()
+    def __call__(self, problem: Problem) -> Tensor:
+        problem, threat = problem.black_box(), problem.threat
+        if threat.norm not in ("linf", "l2"):
+            raise ValueError(f"HopSkipJump knows no {threat.norm} ball: use linf or l2, or another attack")
+        ledger = Ledger(problem, margin)
+        at, spent = self._start(problem)
+        spent += _HALVINGS
+        rows = (spent <= self.queries).nonzero().squeeze(1)
+        at = _boundary(problem, rows, at[rows], problem.keys.select(rows).fold("first boundary"))
+        for hop in counted(range(self.queries), "hop"):
+            rows, at = _shown(problem, ledger, rows, at)
+            count = int(self.probes * math.sqrt(hop + 1))
+            left = spent[rows] + count + _JUMPS + _HALVINGS <= self.queries
+            rows, at = rows[left], at[left]
+            if not len(rows):
+                break
+            keys = problem.keys.select(rows).fold(hop)
+            normals = _normals(problem, rows, at, count, keys.fold("probe"))
+            at = _jump(problem, rows, at, normals, hop, keys.fold("jump"))
+            at = _boundary(problem, rows, at, keys.fold("boundary"))
+            spent[rows] += count + _JUMPS + _HALVINGS
+        return ledger.best
+
+    def _start(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """An image of another class for each example (B, C, H, W), and the queries that it took; many for none."""
+        at, rows = problem.x.clone(), torch.arange(len(problem.x), device=problem.x.device)
+        spent = torch.zeros_like(problem.y)
+        for one in range(min(self.tries, self.queries)):
+            if not len(rows):
+                break
+            keys = problem.keys.select(rows).fold("start").fold(one)
+            with drawing(keys):
+                image = uniform(problem.x[rows].shape, like=at)
+            other = _other(problem, rows, image, keys.fold("label"))
+            at[rows[other]] = image[other]
+            spent[rows] += 1
+            rows = rows[~other]
+        spent[rows] = self.queries + 1
+        return at, spent
+
+
+def _other(problem: Problem, rows: Tensor, x: Tensor, keys: Stream) -> Tensor:
+    """Whether (M,) images are of another class than the examples ``rows``, and not refused."""
+    with drawing(keys):
+        answer = as_output(problem.view(x))
+    other: Tensor = answer.logits.argmax(1) != problem.y[rows]
+    return other if answer.reject is None else other & (answer.reject <= 0)
+
+
+def _shown(problem: Problem, ledger: Ledger, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Show the judge what has come into the ball; who stays in the search, and where."""
+    x = problem.x[rows]
+    near = problem.threat.project(at, x)
+    away = (near - at).flatten(1).norm(dim=1)
+    keep = ledger.offer(rows, near, torch.where(away == 0, 1.0, -away))
+    return (rows, at) if keep is None else (rows[keep], at[keep])
+
+
+def _boundary(problem: Problem, rows: Tensor, at: Tensor, keys: Stream) -> Tensor:
+    """From ``at`` straight towards the image, as far as the class stays another one."""
+    x = problem.x[rows]
+    high, low = at.new_ones(len(at)), at.new_zeros(len(at))
+    for halving in range(_HALVINGS):
+        middle = (high + low) / 2
+        other = _other(problem, rows, _between(problem, x, at, middle), keys.fold(halving))
+        high, low = torch.where(other, middle, high), torch.where(other, low, middle)
+    return _between(problem, x, at, high)
+
+
+def _between(problem: Problem, x: Tensor, at: Tensor, share: Tensor) -> Tensor:
+    """The nearest point to ``at`` whose distance from ``x`` is a share of its own."""
+    share = share.view(-1, 1, 1, 1)
+    if problem.threat.norm == "l2":
+        return torch.lerp(x, at, share)
+    most = share * _distance(problem, x, at)
+    return x + (at - x).clamp(-most, most)
+
+
+def _distance(problem: Problem, x: Tensor, at: Tensor) -> Tensor:
+    order = 2 if problem.threat.norm == "l2" else torch.inf
+    distance: Tensor = (at - x).flatten(1).norm(p=order, dim=1)
+    return distance.view(-1, 1, 1, 1)
+
+
+def _normals(problem: Problem, rows: Tensor, at: Tensor, count: int, keys: Stream) -> Tensor:
+    """Estimates (M, C, H, W) of the boundary's normals, towards the other class."""
+    size = _PROBE * (at - problem.x[rows]).square().flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
+    agreed, total = torch.zeros_like(at), torch.zeros_like(at)
+    mean = at.new_zeros(len(at), 1, 1, 1)
+    for probe in range(count):
+        with drawing(keys.fold(probe)):
+            aside = normal(at.shape, like=at) if problem.threat.norm == "l2" else 2 * uniform(at.shape, like=at) - 1
+        moved = (at + size * aside).clamp(0, 1)
+        sign = 2.0 * _other(problem, rows, moved, keys.fold(probe).fold("label")).view(-1, 1, 1, 1) - 1
+        agreed += sign * (moved - at)
+        total += moved - at
+        mean += sign / count
+    return torch.where(mean.abs() < 1 - 0.5 / count, agreed - mean * total, agreed)
+
+
+def _jump(problem: Problem, rows: Tensor, at: Tensor, normals: Tensor, hop: int, keys: Stream) -> Tensor:
+    """Along the normals by distance / sqrt(hop + 1), half as far until the class is another one."""
+    if problem.threat.norm == "l2":
+        direction = normals / normals.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    else:
+        direction = normals.sign()
+    length = _distance(problem, problem.x[rows], at) / math.sqrt(hop + 1)
+    result, waiting = at.clone(), torch.arange(len(at), device=at.device)
+    for halving in range(_JUMPS):
+        further = (at[waiting] + length[waiting] / 2**halving * direction[waiting]).clamp(0, 1)
+        other = _other(problem, rows[waiting], further, keys.select(waiting).fold(halving))
+        result[waiting[other]] = further[other]
+        waiting = waiting[~other]
+        if not len(waiting):
+            break
+    return result
