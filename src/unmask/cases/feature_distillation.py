@@ -58,8 +58,8 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
     return {
         "plain": own_gradient(40),
         "bpda": Attacker(
-            "BPDA: the rounding is the identity on the way back; PGD on the margin, first with large steps",
-            lambda _: Ensemble((pgd(20, loss, size=0.25), pgd(150, loss))),
+            "BPDA: the rounding is the identity on the way back; PGD on the margin, APGD on cross entropy",
+            lambda _: Ensemble((pgd(20, loss, size=0.25), apgd_ce(), pgd(100, loss, size=0.1))),
             view=view,
         ),
         "eot": Attacker(
