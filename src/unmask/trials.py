@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
+from unmask.attacks.trail import Trail
 from unmask.gradients.bpda import View
 from unmask.judging import BadAnswer, Judge, Verdict
 from unmask.randomness import stream
@@ -27,6 +28,7 @@ class Trial:
     verdict: Verdict  # on draws of the defense's randomness that nothing was chosen by
     selection: Verdict  # on draws by which attacks may be compared
     passes: Passes = field(default_factory=Passes)  # of the attack; the judge counts its own
+    trail: Trail | None = None  # of the examples that were followed, by their numbers in the batch
 
     @property
     def accuracy(self) -> Accuracy:
@@ -45,6 +47,7 @@ def trial(
     low_precision: bool = False,
     index: Sequence[int] | Tensor | None = None,
     seed: int = 0,
+    follow: int = 0,
 ) -> Trial:
     """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
 
@@ -58,6 +61,7 @@ def trial(
         low_precision: take gradients in bfloat16 where the hardware multiplies it; verdicts stay float32.
         index: the examples' positions in their data set, which key their randomness.
         seed: of all randomness.
+        follow: of how many of the first examples under attack to keep the way. It changes no result.
 
     Raises :class:`unmask.judging.BadAnswer` for logits that are not finite or do not fit the labels.
 
@@ -82,6 +86,8 @@ def trial(
         viewed = folded(model) if view is None else view(twin)  # a view may change or read any part
         return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
 
+    rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
+    trail = Trail(rows[:follow].tolist()) if follow else None
     problem = Problem(
         view=seen(view),
         x=x,
@@ -91,12 +97,13 @@ def trial(
         broken=broken,
         scores=steady(_answering(model), passes=passes, foreign=judge.foreign),
         views=seen,
+        note=None if trail is None else trail.note,
     )
-    rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
     x_adv = x.clone()
     if len(rows):
         x_adv[rows] = attack(problem.subset(rows))
-    return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), passes)
+    spent = replace(passes)  # the views of the trail would count on
+    return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail)
 
 
 def _answering(victim: Victim) -> Victim:

@@ -33,7 +33,7 @@ class Ensemble:
     attacks: tuple[Attack, ...]
 
     def __call__(self, problem: Problem) -> Tensor:
-        ledger = Ledger(problem, margin)
+        ledger = Ledger(replace(problem, note=None), margin)  # its attacks note their own candidates
         for number, attack in enumerate(self.attacks):
             rows = ledger.rows()
             if not len(rows):

@@ -34,6 +34,7 @@ class Problem:
     broken: Callable[[Tensor, Tensor, int], Tensor]
     scores: Victim | None = None  # the defense itself, in full precision, for attacks that need no gradient
     views: Callable[[View], Victim] | None = None  # further views of the defense, for :class:`Through`
+    note: Callable[[Tensor, Tensor, Victim], None] | None = None  # told of candidates: see :class:`Trail`
 
     def goal(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
         """The objective, on images, of some of the examples; ``labels`` replaces ``y`` for targeted losses."""
@@ -54,12 +55,14 @@ class Problem:
 
     def subset(self, rows: Tensor) -> Problem:
         """The same question about some of the examples only, numbered anew from 0."""
+        note = self.note
         return replace(
             self,
             x=self.x[rows],
             y=self.y[rows],
             keys=self.keys.select(rows),
             broken=lambda some, x_adv, when: self.broken(rows[some], x_adv, when),
+            note=note and (lambda some, x_adv, view: note(rows[some], x_adv, view)),
         )
 
 
@@ -106,6 +109,8 @@ class Ledger:
 
         ``x_adv`` must lie in the ball. Values that are not a number count as worst.
         """
+        if self.problem.note is not None:
+            self.problem.note(rows, x_adv, self.problem.view)
         values = values.float()
         better = (values > self.value[rows]).nonzero().squeeze(1)  # NaN is not
         if len(better) == len(rows):

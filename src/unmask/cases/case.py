@@ -46,12 +46,12 @@ class Lens:
     Args:
         part: path of the part whose output the classifier sees.
         measured: what ``measure`` gives, as the axis of a plot names it.
-        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense.
+        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense, if it can tell.
     """
 
     part: str
-    measured: str
-    measure: Callable[[nn.Module, Tensor], Tensor]
+    measured: str = ""
+    measure: Callable[[nn.Module, Tensor], Tensor] | None = None
 
 
 class Recipe(Protocol):

@@ -13,7 +13,7 @@ from unmask.attacks.penalties import Penalty
 from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
 from unmask.attacks.updates import Adam
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import Attacker, Case, Lens
 from unmask.cases.code_space import Codes
 from unmask.cases.recipes import StudentTraining
 from unmask.cases.shared import CIFAR10, IMAGENET, IMAGENET_L2, apgd_ce, cifar10_recipe, light_net, own_gradient
@@ -95,6 +95,7 @@ _DISTILLED = Case(
     train=None,
     pretrained="mobilenet_v2",
     few=16,
+    lens=Lens("transform"),
     note="steps of 25 for the lowest 4x4 frequencies, 30 for all others",
 )
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.settings import pgd
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import Attacker, Case, Lens
 from unmask.cases.shared import IMAGENET_L2, IMAGENET_RELATIVE, own_gradient
 from unmask.data import load
 from unmask.defenses.averaged import Averaged
@@ -66,6 +66,7 @@ def _attackers(parts: tuple[str, ...], *, random: bool) -> dict[str, Attacker]:
 
 
 _ONE = ("transform",)
+_LENS = Lens("transform")
 
 
 def _cases(
@@ -75,6 +76,7 @@ def _cases(
     build: Callable[[], nn.Module],
     attackers: dict[str, Attacker],
     note: str,
+    lens: Lens | None = None,
 ) -> Iterator[Case]:
     for middle, threat, published in (("", IMAGENET_L2, 0.0), ("-relative", IMAGENET_RELATIVE, None)):
         yield Case(
@@ -92,6 +94,7 @@ def _cases(
             published=published,
             earlier=published,
             few=16,
+            lens=lens,
             note=f"{note}; the classifier was trained without",
         )
 
@@ -104,6 +107,7 @@ CASES = (
         lambda: Preprocessed(ReduceBitDepth(), mobilenet_v2()),
         _attackers(_ONE, random=False),
         "3 bits",
+        _LENS,
     ),
     *_cases(
         "jpeg",
@@ -112,6 +116,7 @@ CASES = (
         lambda: Preprocessed(JPEG(), mobilenet_v2()),
         _attackers(_ONE, random=False),
         "quality 75",
+        _LENS,
     ),
     *_cases(
         "tvm",
@@ -120,6 +125,7 @@ CASES = (
         lambda: Preprocessed(MinimiseTotalVariation(), mobilenet_v2()),
         _attackers(_ONE, random=True),
         "half of the pixels dropped",
+        _LENS,
     ),
     *_cases(
         "quilting",
@@ -128,6 +134,7 @@ CASES = (
         lambda: Preprocessed(Quilt(_patches()), mobilenet_v2()),
         _attackers(_ONE, random=True),
         f"{_PATCHES} patches, one of the 10 nearest",
+        _LENS,
     ),
     *_cases(
         "crop",

@@ -12,6 +12,7 @@ from torch import Tensor
 from unmask.cases import Attacker
 from unmask.data import Dataset
 from unmask.evaluation.chosen import BUILT_IN, chosen
+from unmask.evaluation.followed import followed
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge, Verdict
 from unmask.randomness import drawing, stream
@@ -27,6 +28,9 @@ PICTURES = 8
 
 MEASURED = 32
 """Images of a job that are measured through its target's lens."""
+
+FOLLOWED = 3
+"""Images of an attack's first job of which the way is kept."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,16 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
     started = time.monotonic()
     judge, search = _judge(job, target), _search(job, target)
     examples: list[Example] = []
-    candidates = []
+    candidates, ways = [], list[dict[str, Tensor]]()
     passes = Passes()
     for index, x, y in _batches(job, data, batch, device):
-        found = search(judge, index, x, y)
+        found = search(judge, index, x, y, FOLLOWED - len(ways) if _shown(job) and job.start == 0 else 0)
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
+        if found.trail is not None:
+            ways += followed(target, found.trail, index, x, y, found.x_adv, job.seed)
     record = Record(
         job=job,
         examples=tuple(examples),
@@ -72,6 +78,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
         "label": data.labels[job.start : job.stop],
         "clean": data.batch(job.start, min(job.start + PICTURES, job.stop))[0],
         **_looked(job, target, x_adv.to(device)),
+        **({name: torch.cat([way[name] for way in ways]) for name in ways[0]} if ways else {}),
     }
     return Outcome(record, tensors)
 
@@ -89,25 +96,32 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
 @torch.no_grad()
 def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
     """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
-    if target.lens is None or job.role not in ("clean", "plain", "adaptive"):
+    if target.lens is None or not (_shown(job) or job.role == "clean"):
         return {}
     with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
         seen = target.model.get_submodule(target.lens.part)(x[:PICTURES])
+    if target.lens.measure is None:
+        return {"seen": seen.cpu()}
     with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
         measured = target.lens.measure(target.model, x[:MEASURED])
     return {"seen": seen.cpu(), "measured": measured.float().cpu()}
 
 
-Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
-"""A judge, positions (B,), images (B, C, H, W), labels (B,) -> what came of them."""
+def _shown(job: Job) -> bool:
+    """Whether a report shows images of it."""
+    return job.role in ("plain", "adaptive")
+
+
+Search = Callable[[Judge, Tensor, Tensor, Tensor, int], Trial]
+"""A judge, positions (B,), images (B, C, H, W), labels (B,), how many to follow -> what came of them."""
 
 
 def _search(job: Job, target: Target) -> Search:
     if job.role == "clean":
-        return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
+        return lambda judge, index, x, y, _: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
-    return lambda judge, index, x, y: trial(
+    return lambda judge, index, x, y, follow: trial(
         judge,
         target.model,
         attack,
@@ -117,6 +131,7 @@ def _search(job: Job, target: Target) -> Search:
         low_precision=attacker.low_precision,
         index=index,
         seed=job.seed,
+        follow=follow,
     )
 
 

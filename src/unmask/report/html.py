@@ -12,10 +12,13 @@ from unmask.report import words
 from unmask.report.audit import Examination
 from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.curves import curve
+from unmask.report.film import Film, film
 from unmask.report.histograms import histogram
+from unmask.report.losses import losses
 from unmask.report.pictures import strip
-from unmask.report.read import RunFolder
+from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
+from unmask.report.ways import ways
 
 __all__ = ["html"]
 
@@ -31,7 +34,20 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
     )
     pages.filters.update({name: getattr(words, name) for name in words.__all__})
     cards = [
-        (row, Markup(curve(row)), Markup(histogram(run, case)), strip(run, case), Examination.of(case, row))
+        (
+            row,
+            Markup(curve(row)),
+            Markup(histogram(run, case)),
+            strip(run, case),
+            Examination.of(case, row),
+            *_way(run, case),
+        )
         for row, case in zip(rows, run.cases, strict=True)
     ]
     return pages.get_template("page.html").render(asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN)
+
+
+def _way(run: RunFolder, case: Case) -> tuple[Markup, Film | None]:
+    """The loss along plain and adaptive attacks, and the film of one example."""
+    plain, adaptive = ways(run, case, "plain"), ways(run, case, "adaptive")
+    return Markup(losses(case.case, [*plain, *adaptive])), film(case, adaptive or plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from unmask.records import Record
 from unmask.report.read import Found, RunFolder
 
 __all__ = ["Array", "Kept"]
@@ -28,17 +30,23 @@ class Kept:
 
         Raises ValueError where the file is broken.
         """
-        file = found.record.file
-        if file is None or not (self._run.path / file).exists():
+        tensors = self.all(found.record)
+        if name not in tensors:
             return None
-        if file not in self._files:
-            self._files[file] = self._load(file)
-        tensors = self._files[file]
         place = int(np.flatnonzero(tensors["index"] == found.example.index)[0])
-        if name not in tensors or place >= len(tensors[name]):
+        if place >= len(tensors[name]):
             return None
         kept: Array = tensors[name][place]
         return kept
+
+    def all(self, record: Record) -> Mapping[str, Array]:
+        """All that a job kept, by name; nothing where its file is gone. Raises ValueError where it is broken."""
+        file = record.file
+        if file is None or not (self._run.path / file).exists():
+            return {}
+        if file not in self._files:
+            self._files[file] = self._load(file)
+        return self._files[file]
 
     def _load(self, file: str) -> dict[str, Array]:
         path = self._run.path / file

@@ -6,22 +6,19 @@ from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from unmask.report.kept import Kept
+from unmask.report.kept import Array, Kept
 from unmask.report.read import Case, RunFolder, by_attack
 from unmask.report.table import worst
 
-__all__ = ["Picture", "Strip", "strip"]
+__all__ = ["Picture", "Strip", "address", "pixels", "strip"]
 
 GAIN = 10  # of differences
-SIDE = 224  # pixels, to which larger images are reduced
-
-Array = NDArray[Any]
+SIDE = 160  # pixels, to which larger images are reduced
+LOSSLESS = 16_000  # bytes, beyond which a picture is compressed with loss
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,9 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
         side = max(image.shape[1:])
         pictures.append(
             Picture(
-                images={name: _png(shown) for name, shown in images.items() if shown is not None},
-                label=_class(case, found.example.label),
-                predicted=_class(case, found.example.predicted),
+                images={name: _reduced(shown) for name, shown in images.items() if shown is not None},
+                label=case.name_of(found.example.label),
+                predicted=case.name_of(found.example.predicted),
                 index=found.example.index,
             )
         )
@@ -79,15 +76,23 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
     return Strip(tuple(pictures), pixelated=side < SIDE / 2) if pictures else None
 
 
-def _png(image: Array) -> str:
-    """(C, H, W) in [0, 1], grey unless C is 3, as a ``data:`` address."""
-    pixels = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0)
-    picture = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
-    out = BytesIO()
+def pixels(image: Array) -> Image.Image:
+    """(C, H, W) in [0, 1], grey unless C is 3."""
+    values = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0)
+    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
+
+
+def address(picture: Image.Image) -> str:
+    """A picture as a ``data:`` address, in formats that any browser knows."""
+    out, kind = BytesIO(), "png"
     picture.save(out, "PNG", optimize=True)
-    return "data:image/png;base64," + b64encode(out.getvalue()).decode()
+    if out.tell() > LOSSLESS:
+        out, kind = BytesIO(), "webp"
+        picture.save(out, "WEBP", quality=75, method=6)
+    return f"data:image/{kind};base64," + b64encode(out.getvalue()).decode()
 
 
-def _class(case: Case, number: int) -> str:
-    return case.classes[number] if number < len(case.classes) else str(number)
+def _reduced(image: Array) -> str:
+    picture = pixels(image)
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    return address(picture)

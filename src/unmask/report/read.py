@@ -42,6 +42,10 @@ class Case:
         """Whether it is there to be compared with and hides nothing."""
         return self.kind.startswith("none")
 
+    def name_of(self, number: int) -> str:
+        """A class as people call it."""
+        return self.classes[number] if number < len(self.classes) else str(number)
+
 
 class Found(NamedTuple):
     """The verdict on one example, with the record that it stands in."""

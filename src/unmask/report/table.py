@@ -11,7 +11,7 @@ from unmask.report.conclusion import Conclusion, conclusion
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.statistics import Accuracy, Gap, accuracy, gap
 
-__all__ = ["AttackRow", "Point", "Row", "table", "to_json", "worst"]
+__all__ = ["AttackRow", "Point", "Row", "strongest", "table", "to_json", "worst"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,16 @@ def worst(attacks: Iterable[Mapping[int, Found]]) -> dict[int, Found]:
     ones would be to select by them.
     """
     chosen: dict[int, Found] = {}
-    for verdicts in sorted(attacks, key=_screened):
+    for verdicts in strongest(attacks):
         for index, found in verdicts.items():
             if index not in chosen or found.example.screened < chosen[index].example.screened:
                 chosen[index] = found
     return dict(sorted(chosen.items()))
+
+
+def strongest(attacks: Iterable[Mapping[int, Found]]) -> list[Mapping[int, Found]]:
+    """Attacks by what they leave on the draws that attacks select by, the one that leaves least first."""
+    return sorted(attacks, key=_screened)
 
 
 def _row(run: RunFolder, case: Case) -> Row:

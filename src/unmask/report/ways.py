@@ -1,0 +1,69 @@
+"""The ways of attacks that a run kept: which candidates, and what the model answered to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from unmask.report.kept import Array, Kept
+from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.table import strongest
+
+__all__ = ["REFUSED", "Way", "ways"]
+
+REFUSED = -1
+"""Stands for a class where a detector refused the image."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """K frames of one attack on one example; the first is the image itself, the last what the attack handed in."""
+
+    attack: str
+    role: str
+    index: int
+    label: int
+    step: Array  # (K,) candidates so far
+    image: Array  # (K, C, H, W) in [0, 1]
+    seen: Array | None  # (K, C, H, W) what the classifier sees of it, where the defense makes an image
+    view: Array  # (K,) margin through the attack's view
+    true: Array  # (K,) margin on the model
+    predicted: Array  # (K,) class on the model, or REFUSED
+
+    @property
+    def falls(self) -> bool:
+        """Whether the attack is there at the last frame."""
+        return bool(self.wrong[-1])
+
+    @property
+    def wrong(self) -> Array:
+        """(K,) whether the model takes a frame for another class, and does not refuse it."""
+        wrong: Array = (self.predicted != self.label) & (self.predicted != REFUSED)
+        return wrong
+
+
+def ways(run: RunFolder, case: Case, role: str) -> list[Way]:
+    """The ways that the strongest attack of a role kept; none where nobody kept any.
+
+    Raises ValueError where a file of examples is broken.
+    """
+    kept = Kept(run)
+    for verdicts in strongest(by_attack(run.of(case, role)).values()):
+        records = {found.record.job.key: found.record for found in verdicts.values()}
+        labels = {index: found.example.label for index, found in verdicts.items()}
+        found = [
+            way for record in records.values() for way in _ways(dict(kept.all(record)), record.job.attack, role, labels)
+        ]
+        if found:
+            return found
+    return []
+
+
+def _ways(tensors: dict[str, Array], attack: str, role: str, labels: dict[int, int]) -> Iterator[Way]:
+    if "way_index" not in tensors:
+        return
+    frames = {name.removeprefix("way_"): tensor for name, tensor in tensors.items() if name.startswith("way_")}
+    of = frames.pop("index")
+    for index in dict.fromkeys(of.tolist()):
+        mine = {name: tensor[of == index] for name, tensor in frames.items()}
+        yield Way(attack, role, index, labels[index], **{"seen": None, **mine})
