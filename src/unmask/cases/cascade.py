@@ -100,7 +100,7 @@ CASES = (
                 lambda _: Ensemble((apgd_ce(restarts=2), APGD(100, targeted_dlr, targets=9))),
             ),
         },
-        train=CascadeTraining("cifar10", replace(cifar10_recipe(6), clean=_CLEAN, pull=1e-4)),
+        train=CascadeTraining("cifar10", replace(cifar10_recipe(4), clean=_CLEAN, pull=1e-4)),
         published=0.15,
         note="not obfuscated: it is little robust, and was reported as more",
     ),
