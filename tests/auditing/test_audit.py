@@ -12,6 +12,8 @@ import pytest
 from unmask.cli import main
 
 MODELS = """
+import torch
+
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 
@@ -26,6 +28,18 @@ hard = make("HardLabel", "plain-digits")
 detached_and_hot = make("DetachedAndHot", "plain-digits")
 triple = make("Triple", "plain-digits")
 hot_and_strong = make("Temperature", "madry-digits")
+
+class Crowded(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = find_case("plain-digits").load()
+
+    def forward(self, x):
+        return self.net(x - 0.5 * (x.mean(0) - 0.3))
+
+def crowded():
+    return Crowded().eval()
+
 weak = make("Itself", "plain-digits")
 strong = make("Itself", "madry-digits")
 """
@@ -83,6 +97,17 @@ def test_sound_models_raise_no_alarm(name: str, tmp_path: Path) -> None:
     assert report["obfuscated"] is False
     assert report["findings"] == []
     assert report["distrust"] == []
+
+
+def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = audited(tmp_path, "crowded")
+    (found,) = report["lint"]
+    assert (found["kind"], found["module"]) == ("batch", "")
+    assert found["evidence"]["change"] > 0
+    assert report["findings"] == []
+    assert any("others of its batch" in reason for reason in report["distrust"])
+    assert "an answer depends on the other examples" in capsys.readouterr().out
+    assert "let each example be answered by itself" in (tmp_path / "crowded" / "report.html").read_text()
 
 
 def test_the_files_of_an_audit(tmp_path: Path) -> None:

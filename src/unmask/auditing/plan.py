@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from unmask.auditing.attackers import BUDGETS, attackers
 from unmask.auditing.candidates import PLAIN, ways
@@ -14,6 +15,7 @@ from unmask.auditing.choose import Tried, try_out
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, through
 from unmask.diagnosis.findings import draws, findings
+from unmask.diagnosis.lint import lint
 from unmask.evaluation.plan import Plan, blocks, on, spec
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
@@ -46,6 +48,7 @@ def plan_audit(
     if budget not in BUDGETS:
         raise ValueError(f"no budget {budget!r}; budgets: {', '.join(BUDGETS)}")
     n = min(n, len(data))
+    checked = [*target.notes, *_lint(target.model, data, seed, device)]
     x, y, index = _right(target, data, n, seed, device)
     evidence = examine(
         target.model, x[:_PROBED], y[:_PROBED], _radius(threat, x), stream(seed, index[:_PROBED], "examine")
@@ -72,12 +75,18 @@ def plan_audit(
         "random": random,
         "note": "",
         "attacks": {attack: attacker.about for attack, attacker in chosen.items()},
-        "audit": _told(evidence, found, tried, budget),
+        "audit": {**_told(evidence, found, tried, budget), "lint": [asdict(finding) for finding in checked]},
         **on(data, n, spec(threat)),
     }
     return Plan(tuple(_jobs(name, data, spec(threat), n, seed, budget, list(chosen))), about), replace(
         target, attackers=chosen
     )
+
+
+def _lint(model: nn.Module, data: Dataset, seed: int, device: str) -> list[Finding]:
+    index = torch.arange(min(len(data), _PROBED))
+    x, y = (part.to(device) for part in data.floats(index))
+    return lint(model, x, y, stream(seed, index, "lint"))
 
 
 def _right(

@@ -14,7 +14,7 @@ from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.targets import DRAWS, PROBED, Target, check_model, is_random
+from unmask.evaluation.targets import ready
 from unmask.report import write
 from unmask.threats import Threat
 
@@ -37,7 +37,7 @@ def audit(
     As the command ``unmask audit``, which can besides be continued after an interruption.
 
     Args:
-        model: in evaluation mode, float32 images (B, C, H, W) in [0, 1] -> logits (B, K).
+        model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K).
         data: name of a data set, or test images of one.
         threat: such as ``Linf(8 / 255)``.
         n: test examples; the first n.
@@ -47,7 +47,8 @@ def audit(
         device: as torch names it.
 
     Returns what report.json holds: "accuracy" ("clean", "plain", "adaptive", each with "value", "low", "high", "n"),
-    "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "distrust", "script" ...
+    "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in how the model
+    was made ready, in the same form), "distrust", "script" ...
 
     Raises ValueError with one line for a model or data that do not fit, or an ``out`` that holds another run.
 
@@ -60,10 +61,7 @@ def audit(
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     local, name = Local(device=device), type(model).__name__
-    x = data.batch(0, PROBED)[0].to(device)
-    check_model(model.to(device), x, data.labels, strict=False)
-    random = is_random(model, x)
-    target = Target(model, draws=DRAWS if random else 1, foreign=random)
+    target = ready(model.to(device), data, device, strict=False)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed, "budget": budget}

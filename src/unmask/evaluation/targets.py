@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 
 from unmask.cases import Attacker, Lens, find_case
 from unmask.data import Dataset
+from unmask.diagnosis.steadiness import left_in_training
 from unmask.randomness import drawing, stream
+from unmask.records import Finding
 from unmask.types import as_output
 from unmask.victims import steady
 
-__all__ = ["Target", "check_model", "find_target", "is_random"]
+__all__ = ["Target", "check_model", "find_target", "is_random", "ready"]
 
 DRAWS = 16
 """Draws per verdict of a random model that is no case."""
@@ -38,6 +41,7 @@ class Target:
     draws: int = 1  # per verdict
     foreign: bool = False  # whether randomness is drawn by torch's own functions
     lens: Lens | None = None  # what a report shows of it
+    notes: tuple[Finding, ...] = ()  # what was done to make it ready
 
 
 def find_target(
@@ -57,12 +61,25 @@ def find_target(
         target = Target(_build(_factory(kind, rest), name))
     else:
         raise ValueError(f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory")
-    model = target.model.to(device)
-    x = data.batch(0, PROBED)[0].to(device)
-    check_model(model, x, data.labels, strict=strict)
-    if kind != "case" and is_random(model, x):
-        return Target(model, draws=DRAWS, foreign=True)
+    if kind != "case":
+        return ready(target.model.to(device), data, device, strict=strict)
+    check_model(target.model.to(device), data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
     return target
+
+
+def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True) -> Target:
+    """A model that is no case, tried on the first images of ``data``, and whether it is random.
+
+    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode.
+    Raises ValueError as :func:`check_model` does.
+    """
+    x, notes = data.batch(0, PROBED)[0].to(device), []
+    if model.training and not strict:
+        given, model = model, copy.deepcopy(model).eval()
+        notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
+    check_model(model, x, data.labels, strict=strict)
+    random = is_random(model, x)
+    return Target(model, draws=DRAWS if random else 1, foreign=random, notes=tuple(notes))
 
 
 def _factory(source: str, name: str) -> Callable[[], Any]:
@@ -118,9 +135,9 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
 def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
     """Ask a model about a few images; ValueError with one line where no accuracy could be trusted.
 
-    Looks for: images (B, C, H, W) out of [0, 1], training mode, a failing forward pass, logits of a wrong
-    shape, NaN or Inf, ``labels`` (N,) that the model has no class for, probabilities or log-probabilities
-    instead of logits (only if ``strict``: an audit finds its way around them).
+    Looks for: images (B, C, H, W) out of [0, 1], a failing forward pass, logits of a wrong shape, NaN or Inf,
+    ``labels`` (N,) that the model has no class for; and, only if ``strict`` (an audit finds its way around them),
+    for training mode, and probabilities or log-probabilities instead of logits.
 
     >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
     Traceback (most recent call last):
@@ -129,7 +146,7 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
     if not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1):
         raise ValueError(f"images lie in [{x.min():.3g}, {x.max():.3g}]: scale them to [0, 1], normalise in the model")
     training = [name or "all of it" for name, part in model.named_modules() if part.training]
-    if training:
+    if training and strict:
         raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
     try:
         with torch.no_grad():

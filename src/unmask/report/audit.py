@@ -33,9 +33,18 @@ def obfuscated(case: Case, row: Row) -> bool:
     return bool(confirmed(case, row))
 
 
-def distrust(row: Row) -> list[str]:
-    """Reasons not to trust the adaptive accuracy: controls that came out wrong."""
-    reasons = []
+_SPOILED = {
+    "batch": "an image's answer depends on the others of its batch: the figures hold for the batches of this audit",
+    "unrepeatable": "the model's answers cannot be repeated, so that what an attack has seen need not come again",
+    "range": "the model was made for images of another range than [0, 1]",
+}
+"""Mistakes in how a model was made ready after which no figure means what it says."""
+
+
+def distrust(case: Case, row: Row) -> list[str]:
+    """Reasons not to trust the adaptive accuracy: a model that was not made ready, controls that came out wrong."""
+    assert case.audit is not None
+    reasons = [_SPOILED[finding["kind"]] for finding in case.audit["lint"] if finding["kind"] in _SPOILED]
     controls, clean, adaptive = row.controls, row.clean, row.adaptive
     unbounded, still = controls.get("unbounded"), controls.get("eps 0")
     if unbounded and unbounded.low > 0.05:
@@ -67,6 +76,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
         "obfuscated": obfuscated(case, row),
         "findings": confirmed(case, row),
+        "lint": case.audit["lint"],
         "attacks": [
             {
                 "name": attack.name,
@@ -79,7 +89,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
             for attack in row.attacks
         ],
         "controls": {name: _figure(a) for name, a in row.controls.items()},
-        "distrust": distrust(row),
+        "distrust": distrust(case, row),
         "complete": row.complete,
         "examination": case.audit,
         "script": script(case),
@@ -131,10 +141,12 @@ class Findings:
         verdict = "Its gradients mislead." if found else "Nothing hides its gradients."
         yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
         for finding in found:
-            place = f"{finding['module']}: " if finding["module"] else ""
-            yield Text.assemble((f"  {finding['kind']:10} ", "red"), place, (finding["where"], "dim"))
+            yield _line(finding, "red")
             yield Text(f"             remedy: {finding['remedy']}", style="dim")
-        for reason in distrust(self.row):
+        for finding in self.case.audit["lint"] if self.case.audit else ():
+            yield _line(finding, "yellow")
+            yield Text(f"             remedy: {finding['remedy']}", style="dim")
+        for reason in distrust(self.case, self.row):
             yield Text(f"  Do not trust the adaptive figure: {reason}.", style="bold yellow")
 
 
@@ -143,6 +155,7 @@ class Examination:
     """What the page of an audit shows beside its figures."""
 
     findings: list[Mapping[str, Any]]
+    lint: list[Mapping[str, Any]]
     unconfirmed: list[Mapping[str, Any]]
     distrust: list[str]
     tried: list[Mapping[str, Any]]
@@ -156,7 +169,14 @@ class Examination:
             return None
         found = confirmed(case, row)
         rest = [finding for finding in case.audit["findings"] if finding not in found]
-        return cls(found, rest, distrust(row), case.audit["tried"], case.audit["parts"], script(case))
+        return cls(
+            found, case.audit["lint"], rest, distrust(case, row), case.audit["tried"], case.audit["parts"], script(case)
+        )
+
+
+def _line(finding: Mapping[str, Any], colour: str) -> Text:
+    place = f"{finding['module']}: " if finding["module"] else ""
+    return Text.assemble((f"  {finding['kind']:10} ", colour), place, (finding["where"], "dim"))
 
 
 def _gained(row: Row) -> bool:
