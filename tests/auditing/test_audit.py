@@ -114,8 +114,8 @@ def test_the_files_of_an_audit(tmp_path: Path) -> None:
     report = audited(tmp_path, "rounded")
     assert report["schema"] == "unmask.audit/1"
     assert report["threat"] == {"norm": "linf", "eps": 0.15, "unit": "raw"}
-    assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "black-box"}
-    assert set(report["controls"]) == {"noise", "eps 0", "unbounded"}
+    assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "transfer", "black-box"}
+    assert {"noise", "eps 0", "unbounded", "one step", "doubled steps", "doubled eps"} < set(report["controls"])
     page = (tmp_path / "rounded" / "report.html").read_text()
     assert "torch.round(x * LEVELS) / LEVELS" in page
     assert "unmask.straight_through(model)" in page

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.auditing.attackers import BUDGETS, attackers
+from unmask.auditing.attackers import BUDGETS, attackers, controls
 from unmask.auditing.candidates import PLAIN, ways
 from unmask.auditing.choose import Tried, try_out
+from unmask.auditing.stripped import sources
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, through
-from unmask.diagnosis.findings import draws, findings
+from unmask.diagnosis.findings import averaged, draws, findings
 from unmask.diagnosis.lint import lint
+from unmask.diagnosis.saturation import saturation
 from unmask.evaluation.plan import Plan, blocks, on, spec
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
@@ -64,7 +66,13 @@ def plan_audit(
         keys = stream(seed, index[:_PROBED], "through")
         evidence = through(evidence, view(lean(target.model)), x[:_PROBED], y[:_PROBED], keys)
         found += [finding for finding in findings(evidence) if finding not in found]
-    chosen = attackers(tried, classes, BUDGETS[budget], random=random)
+    best = next((one for one in tried if not one.failure), None)
+    if best is None:
+        raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
+    keys, limits = stream(seed, index, "sources"), BUDGETS[budget]
+    others = sources(target.model, evidence, x, _radius(threat, x), keys, limits.copy)
+    chosen = attackers(tried, others, classes, limits, random=random)
+    checks = controls(tried, classes, limits, random=random)
     about = {
         "case": name,
         "defense": "a model, examined and attacked by what was found",
@@ -75,11 +83,15 @@ def plan_audit(
         "random": random,
         "note": "",
         "attacks": {attack: attacker.about for attack, attacker in chosen.items()},
-        "audit": {**_told(evidence, found, tried, budget), "lint": [asdict(finding) for finding in checked]},
+        "audit": {
+            **_told(evidence, found, tried, budget),
+            "lint": [asdict(finding) for finding in checked],
+            "gradients": _gradients(target.model, tried, best, x, y, index, seed),
+        },
         **on(data, n, spec(threat)),
     }
     return Plan(tuple(_jobs(name, data, spec(threat), n, seed, budget, list(chosen))), about), replace(
-        target, attackers=chosen
+        target, attackers={**chosen, **checks}
     )
 
 
@@ -124,8 +136,38 @@ def _jobs(
         *(job for attack in attacks for job in jobs(attack, "plain" if attack == "plain" else "adaptive", threat, n)),
         *jobs("noise", "control", threat, few),
         *jobs("plain", "control", replace(threat, eps=0.0), few, control="eps 0"),
-        *jobs("adaptive", "control", ThreatSpec(threat.norm, 1.0, "rms"), few, control="unbounded"),
+        *jobs("plain one step", "control", threat, few),
+        *jobs("one step", "control", threat, few),
+        *jobs("doubled steps", "control", threat, few),
+        *jobs("plain", "control", replace(threat, eps=2 * threat.eps), few, control="plain doubled eps"),
+        *jobs("best view", "control", replace(threat, eps=2 * threat.eps), few, control="doubled eps"),
+        *jobs("plain", "control", ThreatSpec(threat.norm, 1.0, "rms"), few, control="plain unbounded"),
+        *jobs("best view", "control", ThreatSpec(threat.norm, 1.0, "rms"), few, control="unbounded"),
     ]
+
+
+def _gradients(
+    model: nn.Module,
+    tried: Sequence[Tried],
+    best: Tried,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    index: torch.Tensor,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
+    x, y, keys = x[:_PROBED], y[:_PROBED], stream(seed, index[:_PROBED], "available")
+    own = next((one for one in tried if one.way == PLAIN), best)
+    twin = lean(model)
+    view = twin if best.way.view is None else best.way.view(twin)
+    return {
+        "plain": {"silent": saturation(twin, x, y, keys).flat, "drowned": 1 - own.signal},
+        "adaptive": {
+            "silent": saturation(view, x, y, keys).silent,
+            "drowned": 1 - averaged(best.signal, draws(best.signal)),
+            "misled": best.misled,
+        },
+    }
 
 
 def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], budget: str) -> Mapping[str, Any]:

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from unmask.records import AUDIT_SCHEMA
 from unmask.report.conclusion import LEVEL, MARGIN
+from unmask.report.indicators import Indicator, indicators
 from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
-__all__ = ["Examination", "Findings", "audit_json", "confirmed", "distrust", "obfuscated", "script"]
+__all__ = ["Distrust", "Examination", "Findings", "audit_json", "confirmed", "distrust", "obfuscated", "script"]
 
 
 def confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
@@ -41,25 +42,14 @@ _SPOILED = {
 """Mistakes in how a model was made ready after which no figure means what it says."""
 
 
-def distrust(case: Case, row: Row) -> list[str]:
+def distrust(run: RunFolder, case: Case, row: Row) -> list[str]:
     """Reasons not to trust the adaptive accuracy: a model that was not made ready, controls that came out wrong."""
     assert case.audit is not None
-    reasons = [_SPOILED[finding["kind"]] for finding in case.audit["lint"] if finding["kind"] in _SPOILED]
-    controls, clean, adaptive = row.controls, row.clean, row.adaptive
-    unbounded, still = controls.get("unbounded"), controls.get("eps 0")
-    if unbounded and unbounded.low > 0.05:
-        reasons.append(
-            f"without a bound the attack still leaves {unbounded.value:.0%}: it fails where nothing can stand"
-        )
+    reasons = [_SPOILED[finding["kind"]] for finding in case.audit.get("lint", []) if finding["kind"] in _SPOILED]
+    still, clean = row.controls.get("eps 0"), row.clean
     if still and clean and not (still.low <= clean.value <= still.high) and abs(still.value - clean.value) > 0.1:
         reasons.append(f"at eps 0 the accuracy is {still.value:.0%}, clean it is {clean.value:.0%}")
-    left = {attack.name: attack.accuracy for attack in row.attacks}
-    if "black-box" in left and "adaptive" in left and left["black-box"].value < left["adaptive"].value - 0.02:
-        reasons.append("scores alone break more than gradients do: no view of this model is good enough yet")
-    noise = controls.get("noise")
-    if noise and adaptive and noise.high < adaptive.low:
-        reasons.append("random points of the ball break more than the attacks")
-    return reasons
+    return [*reasons, *(one.why for one in indicators(run, case) if one.failed and one.of == "adaptive")]
 
 
 def audit_json(run: RunFolder, row: Row) -> str:
@@ -76,7 +66,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
         "obfuscated": obfuscated(case, row),
         "findings": confirmed(case, row),
-        "lint": case.audit["lint"],
+        "lint": case.audit.get("lint", []),
         "attacks": [
             {
                 "name": attack.name,
@@ -89,7 +79,9 @@ def audit_json(run: RunFolder, row: Row) -> str:
             for attack in row.attacks
         ],
         "controls": {name: _figure(a) for name, a in row.controls.items()},
-        "distrust": distrust(case, row),
+        "trusted": not distrust(run, case, row),
+        "distrust": distrust(run, case, row),
+        "indicators": [asdict(one) for one in indicators(run, case)],
         "complete": row.complete,
         "examination": case.audit,
         "script": script(case),
@@ -129,25 +121,41 @@ _BALLS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 @dataclass(frozen=True)
+class Distrust:
+    """What stands above figures that failed their controls, to be printed by rich."""
+
+    run: RunFolder
+    row: Row
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Nothing where there is no reason for distrust."""
+        reasons = distrust(self.run, self.run.cases[0], self.row)
+        if reasons:
+            yield Text("Do not trust this number:", style="bold yellow")
+        for reason in reasons:
+            yield Text(f"  {reason}", style="yellow")
+
+
+@dataclass(frozen=True)
 class Findings:
     """An audit's findings and checks, to be printed by rich."""
 
-    case: Case
+    run: RunFolder
     row: Row
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """One line a finding, with its remedy beneath."""
-        found = confirmed(self.case, self.row)
+        case = self.run.cases[0]
+        assert case.audit is not None
+        found = confirmed(case, self.row)
         verdict = "Its gradients mislead." if found else "Nothing hides its gradients."
         yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
         for finding in found:
             yield _line(finding, "red")
             yield Text(f"             remedy: {finding['remedy']}", style="dim")
-        for finding in self.case.audit["lint"] if self.case.audit else ():
+        for finding in case.audit.get("lint", []):
             yield _line(finding, "yellow")
             yield Text(f"             remedy: {finding['remedy']}", style="dim")
-        for reason in distrust(self.case, self.row):
-            yield Text(f"  Do not trust the adaptive figure: {reason}.", style="bold yellow")
 
 
 @dataclass(frozen=True)
@@ -158,19 +166,27 @@ class Examination:
     lint: list[Mapping[str, Any]]
     unconfirmed: list[Mapping[str, Any]]
     distrust: list[str]
+    indicators: list[Indicator]
     tried: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
     script: str
 
     @classmethod
-    def of(cls, case: Case, row: Row) -> Examination | None:
+    def of(cls, run: RunFolder, case: Case, row: Row) -> Examination | None:
         """None where the case was not audited."""
         if case.audit is None:
             return None
         found = confirmed(case, row)
         rest = [finding for finding in case.audit["findings"] if finding not in found]
         return cls(
-            found, case.audit["lint"], rest, distrust(case, row), case.audit["tried"], case.audit["parts"], script(case)
+            findings=found,
+            lint=case.audit.get("lint", []),
+            unconfirmed=rest,
+            distrust=distrust(run, case, row),
+            indicators=indicators(run, case),
+            tried=case.audit["tried"],
+            parts=case.audit["parts"],
+            script=script(case),
         )
 
 

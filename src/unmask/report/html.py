@@ -31,7 +31,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
     )
     pages.filters.update({name: getattr(words, name) for name in words.__all__})
     cards = [
-        (row, Markup(curve(row)), Markup(histogram(run, case)), strip(run, case), Examination.of(case, row))
+        (row, Markup(curve(row)), Markup(histogram(run, case)), strip(run, case), Examination.of(run, case, row))
         for row, case in zip(rows, run.cases, strict=True)
     ]
     return pages.get_template("page.html").render(asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN)
