@@ -40,6 +40,9 @@ class Crowded(torch.nn.Module):
 def crowded():
     return Crowded().eval()
 
+unsure = make("RefusesHard", "plain-digits")
+refusing = make("RefusingClass", "plain-digits")
+steep = make("SteepSteps", "plain-digits")
 weak = make("Itself", "plain-digits")
 strong = make("Itself", "madry-digits")
 """
@@ -97,6 +100,26 @@ def test_sound_models_raise_no_alarm(name: str, tmp_path: Path) -> None:
     assert report["obfuscated"] is False
     assert report["findings"] == []
     assert report["distrust"] == []
+
+
+@pytest.mark.parametrize("name", ["unsure", "refusing"])
+def test_a_detector_is_evaded_together_with_its_classifier(name: str, tmp_path: Path) -> None:
+    """The network is sure of its mistakes, so that nothing is left of either kind."""
+    report = audited(tmp_path, name)
+    assert report["accuracy"]["clean"]["value"] > 0.9
+    assert report["accuracy"]["adaptive"]["value"] <= 0.1
+    assert [found["kind"] for found in report["lint"]] == (["refusals"] if name == "refusing" else [])
+    assert report["refused"]["clean"] is not None
+    assert unmask("verify", str(tmp_path / name)) == 0
+
+
+def test_a_class_that_is_said_to_be_none_is_a_wrong_answer(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    command = ["audit", f"{tmp_path}/models.py:refusing", "--data", "digits", "--eps", "0.15", "--n", "16"]
+    assert unmask(*command, "--budget", "quick", "--refuse-class", "-1", "--out", str(tmp_path / "none")) == 0
+    report = json.loads((tmp_path / "none" / "report.json").read_text())
+    assert (report["lint"], report["refused"]["adaptive"]) == ([], 0.0)
+    assert unmask(*command, "--refuse-class", "11", "--out", str(tmp_path / "wrong")) == 2
 
 
 def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -106,7 +106,8 @@ def test_what_is_not_known_is_not_asked() -> None:
     assert [one.name for one in judge("plain", Evidence(stand(3)))] == ["silent success"]
 
 
-def test_an_untrustworthy_figure_is_headed_by_why_in_every_form(builder: Builder, tmp_path: Path) -> None:
+def failing(builder: Builder, left: int) -> Path:
+    """An audit whose gradients find nothing, while scores leave a few."""
     told = {
         "findings": [],
         "lint": [],
@@ -119,17 +120,28 @@ def test_an_untrustworthy_figure_is_headed_by_why_in_every_form(builder: Builder
     builder.record("seen", "clean", [1] * N, role="clean")
     builder.record("seen", "plain", [1] * N, role="plain")
     builder.record("seen", "adaptive", [1] * N)
-    builder.record("seen", "black-box", [0] * N)
+    builder.record("seen", "black-box", [0] * (N - left) + [1] * left)
     builder.record("seen", "best view", [1] * N, role="control", control="unbounded")
     builder.record("seen", "plain", [1] * N, role="control", control="plain unbounded")
-    page = write(builder.write()).read_text()
+    return builder.write()
+
+
+def test_nothing_is_to_be_doubted_of_what_is_not_left(builder: Builder, tmp_path: Path) -> None:
+    write(failing(builder, left=0))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["trusted"], report["distrust"]) == (True, [])
+    assert [one["name"] for one in report["indicators"] if one["failed"]]
+
+
+def test_an_untrustworthy_figure_is_headed_by_why_in_every_form(builder: Builder, tmp_path: Path) -> None:
+    page = write(failing(builder, left=4)).read_text()
     report = json.loads((tmp_path / "report.json").read_text())
     signs = {(one["name"], one["of"]) for one in report["indicators"] if one["failed"]}
     names = {"black-box beats gradients", "unconstrained failure", "unavailable gradients"}
     assert signs == {(name, of) for name in names for of in ("plain", "adaptive")}
     assert report["trusted"] is False
     assert len(report["distrust"]) == 3
-    assert "Do not trust this number:</strong> black-box attacks break 100% more than gradients do" in page
+    assert "Do not trust this number:</strong> black-box attacks break 80% more than gradients do" in page
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(summary(tmp_path))
     assert console.export_text().lstrip().startswith("Do not trust this number:")

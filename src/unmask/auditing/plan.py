@@ -24,7 +24,7 @@ from unmask.judging import Judge
 from unmask.randomness import drawing, stream
 from unmask.records import Finding, Job, ThreatSpec
 from unmask.threats import Threat
-from unmask.types import as_output
+from unmask.types import Output
 from unmask.victims import lean, steady
 
 __all__ = ["plan_audit"]
@@ -108,13 +108,17 @@ def _right(
     index = torch.arange(min(n, _LOOKED))
     x, y = (part.to(device) for part in data.floats(index))
     with torch.no_grad(), drawing(stream(seed, index, "right")):
-        answers = [
-            as_output(steady(target.model, foreign=target.foreign)(part)).logits.argmax(1) for part in x.split(64)
-        ]
+        answers = [_accepted(steady(target.model, foreign=target.foreign)(part)) for part in x.split(64)]
     right = (torch.cat(answers) == y).nonzero().squeeze(1)[: 2 * _TRIED]
     if not len(right):
         raise ValueError(f"the model gets none of the first {len(x)} images right: check that the data set is its own")
     return x[right], y[right], index[right.cpu()]
+
+
+def _accepted(answer: Output) -> torch.Tensor:
+    """The class of each image (B,); -1 where it is refused."""
+    classes = answer.logits.argmax(1)
+    return classes if answer.reject is None else classes.masked_fill(answer.reject > 0, -1)
 
 
 def _radius(threat: Threat, x: torch.Tensor) -> float:

@@ -31,13 +31,14 @@ def audit(
     seed: int = 0,
     out: Path | None = None,
     device: str = "cpu",
+    refuse_class: int | None = None,
 ) -> dict[str, Any]:
     """Examine ``model``, attack it by what is found, and tell what accuracy is left.
 
     As the command ``unmask audit``, which can besides be continued after an interruption.
 
     Args:
-        model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K).
+        model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals.
         data: name of a data set, or test images of one.
         threat: such as ``Linf(8 / 255)``.
         n: test examples; the first n.
@@ -45,6 +46,8 @@ def audit(
         seed: of all randomness.
         out: folder of the run, with report.html; None keeps nothing.
         device: as torch names it.
+        refuse_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
+            more than the data have is one.
 
     Returns what report.json holds: "accuracy" ("clean", "plain", "adaptive", each with "value", "low", "high", "n"),
     "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in how the model
@@ -61,10 +64,11 @@ def audit(
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     local, name = Local(device=device), type(model).__name__
-    target = ready(model.to(device), data, device, strict=False)
+    target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed, "budget": budget}
+    asked["refuse"] = refuse_class
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.auditing.candidates import Way
+from unmask.auditing.candidates import Way, whole
 from unmask.diagnosis.examine import Evidence
 from unmask.gradients.bpda import bypass
 from unmask.gradients.copied import fit_copy
@@ -45,18 +45,7 @@ def _stripped(model: nn.Module, evidence: Evidence, x: Tensor) -> Iterator[Way]:
     if outer:
         yield way
     if paths and paths != outer:
-        answer = evidence.parts[-1].event.made[0].value.shape
-        whole = [
-            one.event.part
-            for one in evidence.parts
-            if one.event.module
-            and one.event.part
-            and one.event.given
-            and one.event.given[0].value.shape == x[: len(one.event.given[0].value)].shape
-            and [held.value.shape for held in one.event.made] == [answer]
-        ]
-        if whole:
-            path = min(whole, key=len)
+        for path in whole(evidence, x):
             yield Way((f'only("{path}")',), only(path))
 
 

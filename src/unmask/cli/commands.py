@@ -140,6 +140,9 @@ def audit(
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
+    refuse_class: Annotated[
+        int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
+    ] = None,
     fail_under: FailUnder = None,
 ) -> None:
     """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
@@ -151,12 +154,12 @@ def audit(
     from unmask.threats import parse
 
     threat = parse(norm, eps, unit)
-    local = Local(batch_size, device, weights, strict=False)
+    local = Local(batch_size, device, weights, strict=False, refuse=refuse_class)
     images = local.dataset(data, n)
     plan, armed = plan_audit(target, local.target(target, images), images, threat, n, seed, budget, device)
     local.use(target, armed, images)
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}}
+    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}, "refuse": refuse_class}
     _run([plan], out, asked, {"suite": None}, local, fail_under)
 
 
@@ -214,9 +217,10 @@ def verify(run: Run, batch_size: Batch = 128, device: Device = "cpu", weights: W
     from unmask.evaluation.store import read_run
     from unmask.evaluation.verify import verify
 
-    used = read_run(run)["asked"].get("weights")
+    asked = read_run(run)["asked"]
+    used = weights or (Path(asked["weights"]) if asked.get("weights") else None)
     checks = []
-    for check in verify(run, Local(batch_size, device, weights or (Path(used) if used else None), strict=False)):
+    for check in verify(run, Local(batch_size, device, used, strict=False, refuse=asked.get("refuse"))):
         checks.append(check)
         if check.problem:
             say(f"FAILED {check.record}: {check.problem}")

@@ -16,7 +16,7 @@ from unmask.types import Output
 
 __all__ = ["lint"]
 
-_BETTER = 0.1
+_BETTER = 0.3
 """Accuracy that images of another range must gain for the model to have been made for that range."""
 
 

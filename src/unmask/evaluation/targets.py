@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.adapters import refusing
 from unmask.cases import Attacker, Lens, find_case
 from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
@@ -45,13 +46,20 @@ class Target:
 
 
 def find_target(
-    name: str, data: Dataset, *, device: str = "cpu", weights: Path | None = None, strict: bool = True
+    name: str,
+    data: Dataset,
+    *,
+    device: str = "cpu",
+    weights: Path | None = None,
+    strict: bool = True,
+    refuse: int | None = None,
 ) -> Target:
     """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``, on ``device``.
 
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images
-    (B, C, H, W) in [0, 1] to logits. The model is tried on a few images of ``data``; ``weights`` is the
-    folder of a case's weights. Raises ValueError with one line for whatever does not fit.
+    (B, C, H, W) in [0, 1] to logits. The model is tried on a few images of ``data``; ``weights`` is the folder
+    of a case's weights; ``strict`` and ``refuse`` are as of :func:`ready`. Raises ValueError with one line for
+    whatever does not fit.
     """
     kind, _, rest = name.rpartition(":")
     if kind == "case":
@@ -62,24 +70,53 @@ def find_target(
     else:
         raise ValueError(f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory")
     if kind != "case":
-        return ready(target.model.to(device), data, device, strict=strict)
+        return ready(target.model.to(device), data, device, strict=strict, refuse=refuse)
     check_model(target.model.to(device), data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
     return target
 
 
-def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True) -> Target:
+def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True, refuse: int | None = None) -> Target:
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
 
-    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode.
-    Raises ValueError as :func:`check_model` does.
+    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
+    answer that is one class more than the data have is taken for a refusal.
+
+    Args:
+        refuse: the class that stands for a refusal; -1 for none, None to find out.
+
+    Raises ValueError as :func:`check_model` does, and for a ``refuse`` that there is not.
     """
     x, notes = data.batch(0, PROBED)[0].to(device), []
     if model.training and not strict:
         given, model = model, copy.deepcopy(model).eval()
         notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
     check_model(model, x, data.labels, strict=strict)
+    with torch.no_grad():
+        count = as_output(model(x)).logits.shape[1]
+    if refuse is None and not strict and count == len(data.classes) + 1:
+        refuse = count - 1
+    if refuse is not None and refuse >= 0:
+        if refuse >= count or int(data.labels.max()) >= count - 1:
+            raise ValueError(
+                f"class {refuse} cannot be a refusal: the model has {count} classes, the data use them all"
+            )
+        model = refusing(model, refuse)
+        notes.append(_refusals(model, refuse, x))
     random = is_random(model, x)
     return Target(model, draws=DRAWS if random else 1, foreign=random, notes=tuple(notes))
+
+
+def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
+    with torch.no_grad():
+        reject = as_output(model(x)).reject
+    assert reject is not None
+    return Finding(
+        kind="refusals",
+        module="",
+        where=f"class {refuse}, which is no label, is counted as a refusal",
+        evidence={"clean images refused": float((reject > 0).double().mean())},
+        remedy="--refuse-class -1, if it is not",
+    )
 
 
 def _factory(source: str, name: str) -> Callable[[], Any]:

@@ -46,9 +46,13 @@ def distrust(run: RunFolder, case: Case, row: Row) -> list[str]:
     """Reasons not to trust the adaptive accuracy: a model that was not made ready, controls that came out wrong."""
     assert case.audit is not None
     reasons = [_SPOILED[finding["kind"]] for finding in case.audit.get("lint", []) if finding["kind"] in _SPOILED]
-    still, clean = row.controls.get("eps 0"), row.clean
-    if still and clean and not (still.low <= clean.value <= still.high) and abs(still.value - clean.value) > 0.1:
-        reasons.append(f"at eps 0 the accuracy is {still.value:.0%}, clean it is {clean.value:.0%}")
+    still, clean = row.controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, "clean") for e in r.examples]
+    if still and clean:
+        value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
+        if not (still.low <= value <= still.high) and abs(still.value - value) > 0.1:
+            reasons.append(f"at eps 0 the accuracy is {still.value:.0%}, clean it is {value:.0%}")
+    if row.adaptive is None or row.adaptive.value <= MARGIN:
+        return reasons  # hardly anything is left that could be too much
     return [*reasons, *(one.why for one in indicators(run, case) if one.failed and one.of == "adaptive")]
 
 
@@ -64,6 +68,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "seed": run.asked.get("seed"),
         "threat": asdict(case.threat),
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
+        "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
         "obfuscated": obfuscated(case, row),
         "findings": confirmed(case, row),
         "lint": case.audit.get("lint", []),
@@ -188,6 +193,12 @@ class Examination:
             parts=case.audit["parts"],
             script=script(case),
         )
+
+
+def _refused(run: RunFolder, case: Case, role: str) -> float | None:
+    """Share of the examples that a detector refuses."""
+    examples = [example for record in run.of(case, role) for example in record.examples]
+    return sum(example.refused for example in examples) / len(examples) if examples else None
 
 
 def _line(finding: Mapping[str, Any], colour: str) -> Text:
