@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,17 @@ def test_the_files_of_an_audit(tmp_path: Path) -> None:
     assert unmask("verify", str(tmp_path / "rounded")) == 0
 
 
+def test_a_budget_in_seconds(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    command = ["audit", f"{tmp_path}/models.py:strong", "--data", "digits", "--eps", "0.15", "--n", "8"]
+    started = time.monotonic()
+    assert unmask(*command, "--budget", "0.2s", "--out", str(tmp_path / "timed")) == 0
+    assert time.monotonic() - started < 60
+    report = json.loads((tmp_path / "timed" / "report.json").read_text())
+    assert report["examination"]["budget"] == "0.2s"
+    assert unmask("verify", str(tmp_path / "timed")) == 0
+
+
 def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = audited(tmp_path, "rounded")
     capsys.readouterr()
@@ -159,7 +171,11 @@ def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--budget", "endless"], "no budget 'endless'; budgets: quick, standard, thorough"),
+        (
+            ["--budget", "endless"],
+            "no budget 'endless'; budgets: quick, standard, thorough, or seconds for each example",
+        ),
+        (["--budget", "0s"], "no budget '0s'"),
         (["--eps", "-1"], "eps"),
         (["--norm", "l7"], "l7"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,13 +13,14 @@ from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import fgsm, pgd
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
+from unmask.attacks.until import Until
 from unmask.auditing.candidates import Way
 from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
 from unmask.losses import beyond, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["BUDGETS", "Budget", "attackers", "controls"]
+__all__ = ["BUDGETS", "Budget", "attackers", "black_box", "budget_of", "controls", "transfer"]
 
 _SURE = 0.25
 """The judge is asked about a random model once its margin is this large, in standard deviations of its logits."""
@@ -34,6 +36,7 @@ class Budget:
     queries: int
     views: int  # that are used, the best first
     copy: int  # steps of each round of fitting a copy
+    seconds: float | None = None  # that an example's adaptive attack may take, however many steps that is
 
 
 BUDGETS = {
@@ -43,8 +46,23 @@ BUDGETS = {
 }
 
 
+def budget_of(name: str) -> Budget:
+    """One of :data:`BUDGETS`, or seconds for each example, such as "2s" or "0.5s".
+
+    Raises ValueError for anything else.
+
+    >>> budget_of("quick").steps, budget_of("2s").seconds
+    (30, 2.0)
+    """
+    if name in BUDGETS:
+        return BUDGETS[name]
+    if (found := re.fullmatch(r"(\d+(\.\d*)?|\.\d+)s", name)) and float(found[1]) > 0:
+        return replace(BUDGETS["standard"], seconds=float(found[1]))
+    raise ValueError(f"no budget {name!r}; budgets: {', '.join(BUDGETS)}, or seconds for each example, such as 2s")
+
+
 def attackers(
-    tried: Sequence[Tried], sources: Sequence[Way], classes: int, budget: Budget, *, random: bool
+    tried: Sequence[Tried], sources: Sequence[Way], classes: int, budget: Budget, *, norm: str, random: bool
 ) -> dict[str, Attacker]:
     """By name: "plain", "adaptive" (an ensemble over views), "transfer", "black-box".
 
@@ -52,6 +70,7 @@ def attackers(
         tried: views, best first.
         sources: what is searched for examples that transfer.
         classes: of the model.
+        norm: of the ball.
         random: whether verdicts need several draws.
     """
     names = ", ".join(one.way.name for one in _useful(tried, budget))
@@ -64,15 +83,11 @@ def attackers(
         ),
         "adaptive": Attacker(
             f"PGD on the margin and APGD on DLR, through: {names}",
-            lambda _: adaptive(tried, classes, budget, random=random),
+            lambda _: _timed(tried, classes, budget, random=random),
             low_precision=False,
         ),
         "transfer": transfer(sources, budget),
-        "black-box": Attacker(
-            f"Square with {budget.queries} queries, then random points of the ball: scores only",
-            lambda _: Ensemble((Square(budget.queries), RandomSearch(100))),
-            low_precision=False,
-        ),
+        "black-box": black_box(budget, norm),
     }
 
 
@@ -104,6 +119,33 @@ def adaptive(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bo
     """Searches through the best views, on several losses."""
     useful = enumerate(_useful(tried, budget))
     return Ensemble(tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, random)))
+
+
+def _timed(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> Attack:
+    """The adaptive attack; with a budget of seconds again and again, every other time with twice the steps."""
+    if budget.seconds is None:
+        return adaptive(tried, classes, budget, random=random)
+    first = BUDGETS["quick"]
+
+    def turn(number: int) -> Attack:
+        effort = replace(
+            budget, steps=first.steps * 2 ** (number // 2), restarts=1, targets=budget.targets * (number > 0)
+        )
+        return adaptive(tried, classes, effort, random=random)
+
+    return Until(budget.seconds, turn)
+
+
+def black_box(budget: Budget, norm: str) -> Attacker:
+    """Searches that see scores alone."""
+    square = (Square(budget.queries),) if norm in ("linf", "l2") else ()
+    told = f"Square with {budget.queries} queries, then r" if square else "r"
+    return Attacker(
+        f"{told}andom points of the ball: scores only",
+        lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
+        access="scores",
+        low_precision=False,
+    )
 
 
 def transfer(sources: Sequence[Way], budget: Budget) -> Attacker:

@@ -16,13 +16,14 @@ from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
 from unmask.evaluation.targets import ready
 from unmask.report import write
+from unmask.scores import Call, ScoresOnly
 from unmask.threats import Threat
 
 __all__ = ["audit"]
 
 
 def audit(
-    model: nn.Module,
+    model: nn.Module | Call,
     data: str | Dataset,
     threat: Threat,
     *,
@@ -38,11 +39,13 @@ def audit(
     As the command ``unmask audit``, which can besides be continued after an interruption.
 
     Args:
-        model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals.
+        model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals;
+            or any other function, of arrays, as of :class:`unmask.ScoresOnly`, which is attacked by its answers alone.
         data: name of a data set, or test images of one.
         threat: such as ``Linf(8 / 255)``.
         n: test examples; the first n.
-        budget: "quick", "standard" or "thorough".
+        budget: "quick", "standard", "thorough", or seconds for each example, such as "2s", whose results depend
+            on the machine.
         seed: of all randomness.
         out: folder of the run, with report.html; None keeps nothing.
         device: as torch names it.
@@ -63,7 +66,8 @@ def audit(
     """
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
-    local, name = Local(device=device), type(model).__name__
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
+    local, model = Local(device=device), model if isinstance(model, nn.Module) else ScoresOnly(model)
     target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)

@@ -128,12 +128,16 @@ def attack(
 
 @app.command()
 def audit(
-    target: Annotated[str, typer.Argument(help="case:NAME, path/to/file.py:factory or package.module:factory.")],
+    target: Annotated[
+        str, typer.Argument(help="case:NAME, path/to/file.py:factory, package.module:factory or http://...")
+    ],
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
     unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
-    budget: Annotated[str, typer.Option("--budget", help="quick, standard or thorough.")] = "standard",
+    budget: Annotated[
+        str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
+    ] = "standard",
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,

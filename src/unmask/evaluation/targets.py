@@ -21,6 +21,7 @@ from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
 from unmask.randomness import drawing, stream
 from unmask.records import Finding
+from unmask.scores import ScoresOnly, remote
 from unmask.types import as_output
 from unmask.victims import steady
 
@@ -56,11 +57,14 @@ def find_target(
 ) -> Target:
     """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``, on ``device``.
 
-    A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images
-    (B, C, H, W) in [0, 1] to logits. The model is tried on a few images of ``data``; ``weights`` is the folder
-    of a case's weights; ``strict`` and ``refuse`` are as of :func:`ready`. Raises ValueError with one line for
-    whatever does not fit.
+    A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
+    [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.scores.ScoresOnly`. ``http://...`` is as
+    of :func:`unmask.scores.remote`. The model is tried on a few images of ``data``; ``weights`` is the folder of a
+    case's weights; ``strict`` and ``refuse`` are as of :func:`ready`. Raises ValueError with one line for whatever
+    does not fit.
     """
+    if name.startswith(("http://", "https://")):
+        return ready(remote(name), data, device, strict=strict, refuse=refuse)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
@@ -68,7 +72,9 @@ def find_target(
     elif kind and rest:
         target = Target(_build(_factory(kind, rest), name))
     else:
-        raise ValueError(f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory")
+        raise ValueError(
+            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, http://..."
+        )
     if kind != "case":
         return ready(target.model.to(device), data, device, strict=strict, refuse=refuse)
     check_model(target.model.to(device), data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
@@ -164,6 +170,8 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
         model = factory()
     except (Exception, SystemExit) as error:
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
+        return ScoresOnly(model)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model

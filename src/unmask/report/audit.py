@@ -69,7 +69,8 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "threat": asdict(case.threat),
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
         "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
-        "obfuscated": obfuscated(case, row),
+        "obfuscated": None if case.audit.get("unexamined") else obfuscated(case, row),
+        "unexamined": case.audit.get("unexamined", ""),
         "findings": confirmed(case, row),
         "lint": case.audit.get("lint", []),
         "attacks": [
@@ -99,6 +100,8 @@ def audit_json(run: RunFolder, row: Row) -> str:
 def script(case: Case) -> str:
     """Python code that repeats the core of the adaptive attack with the library's own parts."""
     assert case.audit is not None
+    if not case.audit["tried"]:
+        return _script_by_scores(case)
     best = next(one for one in case.audit["tried"] if not one["failure"])
     draws, threat = case.audit["draws"], case.threat
     averaged = f", unmask.EOT({draws})" if draws > 1 else ""
@@ -116,8 +119,27 @@ def script(case: Case) -> str:
             *(f"    model = unmask.{step}(model)" for step in best["code"]),
             "    return model",
             "",
+            "module = unmask.attackable(model, view{})  # for AutoAttack, Foolbox, ART".format(
+                f", samples={draws}" if draws > 1 else ""
+            ),
             f"attack = unmask.pgd(100, unmask.margin{averaged}, size=0.1, restarts=2)",
             "print(unmask.trial(judge, model, attack, x, y, view=view).accuracy)",
+        ]
+    )
+
+
+def _script_by_scores(case: Case) -> str:
+    ball = f'unmask.{_BALLS[case.threat.norm]}({case.threat.eps:.6g}, "{case.threat.unit}")'
+    return "\n".join(
+        [
+            "import unmask",
+            "from unmask.data import load",
+            "",
+            f"model = unmask.ScoresOnly(...)  # {case.case}; or unmask.remote(url)",
+            f'x, y = load("{case.data}", n=200).batch()',
+            f"judge = unmask.Judge(model, {ball})",
+            "",
+            "print(unmask.trial(judge, model, unmask.Square(1000), x, y).accuracy)",
         ]
     )
 
@@ -154,7 +176,10 @@ class Findings:
         assert case.audit is not None
         found = confirmed(case, self.row)
         verdict = "Its gradients mislead." if found else "Nothing hides its gradients."
-        yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
+        if unseen := case.audit.get("unexamined"):
+            yield Text(f"\nNot examined: {unseen}.", style="bold yellow")
+        else:
+            yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
         for finding in found:
             yield _line(finding, "red")
             yield Text(f"             remedy: {finding['remedy']}", style="dim")
@@ -175,6 +200,7 @@ class Examination:
     tried: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
     script: str
+    unexamined: str
 
     @classmethod
     def of(cls, run: RunFolder, case: Case, row: Row) -> Examination | None:
@@ -192,6 +218,7 @@ class Examination:
             tried=case.audit["tried"],
             parts=case.audit["parts"],
             script=script(case),
+            unexamined=case.audit.get("unexamined", ""),
         )
 
 

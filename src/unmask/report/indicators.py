@@ -64,6 +64,8 @@ def indicators(run: RunFolder, case: Case) -> list[Indicator]:
     attacks = {name: _examples(found) for name, found in by_attack(run.of(case, "plain", "adaptive")).items()}
     controls = {name: _examples(found) for name, found in by_attack(run.of(case, "control")).items()}
     found: list[Indicator] = []
+    if case.audit.get("unexamined"):  # scores alone; the attack in question is that by scores
+        attacks = {"adaptive": attacks["black-box"]} if "black-box" in attacks else {}
     for of, before in (("plain", "plain "), ("adaptive", "")):
         if of in attacks:
             gradients: Mapping[str, Any] = case.audit.get("gradients", {}).get(of, {})
