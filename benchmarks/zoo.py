@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from unmask.types import Output
+
 __all__ = ["ZOO", "Entry"]
 
 
@@ -280,6 +282,53 @@ class PixelDrop(Around):
 
     def forward(self, x: Tensor) -> Any:
         return self.net(self.drop(x))
+
+
+# Detectors: to refuse an image is as good as to know its class.
+
+
+class Unsure(Around):
+    """Refuses what the network is not sure of."""
+
+    def margin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.net(x)
+        first, second = logits.softmax(1).topk(2, dim=1).values.T
+        return logits, 0.8 - (first - second)
+
+
+@entry()
+class RefusesSmoothly(Unsure):
+    def forward(self, x: Tensor) -> Any:
+        return Output(*self.margin(x))
+
+
+@entry("shattered")
+class RefusesHard(Unsure):
+    def forward(self, x: Tensor) -> Any:
+        logits, margin = self.margin(x)
+        return Output(logits, (margin > 0).float() - 0.5)
+
+
+@entry()
+class RefusingClass(Unsure):
+    """The last class is that of images which are none."""
+
+    def forward(self, x: Tensor) -> Any:
+        logits, margin = self.margin(x)
+        return torch.cat((logits, logits.amax(1, keepdim=True) + 10 * margin[:, None]), 1)
+
+
+@entry("shattered", at=("squeeze",))
+class SqueezingDetector(Around):
+    """Feature squeezing: refuses what is answered otherwise at few levels."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.squeeze = Quantize(3)
+
+    def forward(self, x: Tensor) -> Any:
+        logits, squeezed = self.net(x), self.net(self.squeeze(x))
+        return Output(logits, (logits.softmax(1) - squeezed.softmax(1)).abs().sum(1) - 1.2)
 
 
 # Stacked.

@@ -1,14 +1,17 @@
-"""A door for other libraries: a module whose forward is the true defense and whose backward is useful."""
+"""Doors: a module for other libraries, whose backward is useful; and models whose way to refuse is a class."""
 
 from __future__ import annotations
+
+import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import View, substitute
-from unmask.types import as_output
+from unmask.types import Output, as_output
 
-__all__ = ["attackable"]
+__all__ = ["attackable", "refusing"]
 
 
 class _Attackable(nn.Module):
@@ -46,3 +49,29 @@ def attackable(model: nn.Module, view: View | None = None, samples: int = 1) -> 
     if samples < 1:
         raise ValueError(f"attackable needs samples >= 1, not {samples}")
     return _Attackable(model if view is None else view(model), samples).eval()
+
+
+def refusing(model: nn.Module, place: int) -> nn.Module:
+    """A copy of a model of K + 1 classes, of which ``place`` stands for "I refuse"; it gives an :class:`Output` of K.
+
+    The margin of the refusal is that of its logit before the others. Paths of parts stay what they are.
+
+    >>> model = refusing(nn.Flatten(), 2)
+    >>> answer = model(torch.tensor([[[[0.1, 0.5, 0.3]]], [[[0.1, 0.5, 0.8]]]]))
+    >>> answer.logits.argmax(1).tolist(), (answer.reject > 0).tolist()
+    ([1, 1], [False, True])
+    """
+    twin = copy.deepcopy(model)
+    twin.register_forward_hook(_Refusal(place))
+    return twin
+
+
+class _Refusal:
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Output | Tensor) -> Output:
+        logits, reject = as_output(answer)
+        classes = torch.cat((logits[:, : self.place], logits[:, self.place + 1 :]), 1)
+        margin = logits[:, self.place] - classes.amax(1)
+        return Output(classes, margin if reject is None else torch.maximum(margin, reject))

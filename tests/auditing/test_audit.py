@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from unmask.cli import main
 
 MODELS = """
+import torch
+
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 
@@ -26,6 +29,21 @@ hard = make("HardLabel", "plain-digits")
 detached_and_hot = make("DetachedAndHot", "plain-digits")
 triple = make("Triple", "plain-digits")
 hot_and_strong = make("Temperature", "madry-digits")
+
+class Crowded(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = find_case("plain-digits").load()
+
+    def forward(self, x):
+        return self.net(x - 0.5 * (x.mean(0) - 0.3))
+
+def crowded():
+    return Crowded().eval()
+
+unsure = make("RefusesHard", "plain-digits")
+refusing = make("RefusingClass", "plain-digits")
+steep = make("SteepSteps", "plain-digits")
 weak = make("Itself", "plain-digits")
 strong = make("Itself", "madry-digits")
 """
@@ -85,18 +103,60 @@ def test_sound_models_raise_no_alarm(name: str, tmp_path: Path) -> None:
     assert report["distrust"] == []
 
 
+@pytest.mark.parametrize("name", ["unsure", "refusing"])
+def test_a_detector_is_evaded_together_with_its_classifier(name: str, tmp_path: Path) -> None:
+    """The network is sure of its mistakes, so that nothing is left of either kind."""
+    report = audited(tmp_path, name)
+    assert report["accuracy"]["clean"]["value"] > 0.9
+    assert report["accuracy"]["adaptive"]["value"] <= 0.1
+    assert [found["kind"] for found in report["lint"]] == (["refusals"] if name == "refusing" else [])
+    assert report["refused"]["clean"] is not None
+    assert unmask("verify", str(tmp_path / name)) == 0
+
+
+def test_a_class_that_is_said_to_be_none_is_a_wrong_answer(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    command = ["audit", f"{tmp_path}/models.py:refusing", "--data", "digits", "--eps", "0.15", "--n", "16"]
+    assert unmask(*command, "--budget", "quick", "--refuse-class", "-1", "--out", str(tmp_path / "none")) == 0
+    report = json.loads((tmp_path / "none" / "report.json").read_text())
+    assert (report["lint"], report["refused"]["adaptive"]) == ([], 0.0)
+    assert unmask(*command, "--refuse-class", "11", "--out", str(tmp_path / "wrong")) == 2
+
+
+def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = audited(tmp_path, "crowded")
+    (found,) = report["lint"]
+    assert (found["kind"], found["module"]) == ("batch", "")
+    assert found["evidence"]["change"] > 0
+    assert report["findings"] == []
+    assert any("others of its batch" in reason for reason in report["distrust"])
+    assert "an answer depends on the other examples" in capsys.readouterr().out
+    assert "let each example be answered by itself" in (tmp_path / "crowded" / "report.html").read_text()
+
+
 def test_the_files_of_an_audit(tmp_path: Path) -> None:
     report = audited(tmp_path, "rounded")
     assert report["schema"] == "unmask.audit/1"
     assert report["threat"] == {"norm": "linf", "eps": 0.15, "unit": "raw"}
-    assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "black-box"}
-    assert set(report["controls"]) == {"noise", "eps 0", "unbounded"}
+    assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "transfer", "black-box"}
+    assert {"noise", "eps 0", "unbounded", "one step", "doubled steps", "doubled eps"} < set(report["controls"])
     page = (tmp_path / "rounded" / "report.html").read_text()
     assert "torch.round(x * LEVELS) / LEVELS" in page
     assert "unmask.straight_through(model)" in page
     again = audited(tmp_path, "rounded")
     assert again == report, "the same command goes on with the same records"
     assert unmask("verify", str(tmp_path / "rounded")) == 0
+
+
+def test_a_budget_in_seconds(tmp_path: Path) -> None:
+    (tmp_path / "models.py").write_text(MODELS)
+    command = ["audit", f"{tmp_path}/models.py:strong", "--data", "digits", "--eps", "0.15", "--n", "8"]
+    started = time.monotonic()
+    assert unmask(*command, "--budget", "0.2s", "--out", str(tmp_path / "timed")) == 0
+    assert time.monotonic() - started < 60
+    report = json.loads((tmp_path / "timed" / "report.json").read_text())
+    assert report["examination"]["budget"] == "0.2s"
+    assert unmask("verify", str(tmp_path / "timed")) == 0
 
 
 def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +171,11 @@ def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--budget", "endless"], "no budget 'endless'; budgets: quick, standard, thorough"),
+        (
+            ["--budget", "endless"],
+            "no budget 'endless'; budgets: quick, standard, thorough, or seconds for each example",
+        ),
+        (["--budget", "0s"], "no budget '0s'"),
         (["--eps", "-1"], "eps"),
         (["--norm", "l7"], "l7"),
     ],

@@ -11,15 +11,21 @@ from unmask.cases import find_case
 from unmask.data import load
 from unmask.diagnosis.examine import Evidence, examine
 from unmask.diagnosis.findings import findings
+from unmask.evaluation.targets import ready
 from unmask.randomness import stream
+from unmask.types import as_output
 
 NETS = {name: find_case(name).load() for name in ("plain-digits", "madry-digits")}
-IMAGES, LABELS = load("digits", n=128).batch()
+DATA = load("digits", n=128)
+IMAGES, LABELS = DATA.batch()
 
 
 def examined(model: nn.Module) -> Evidence:
+    model = ready(model.eval(), DATA, "cpu", strict=False).model
     with torch.no_grad():
-        right = (model.eval()(IMAGES).argmax(1) == LABELS).nonzero().squeeze(1)[:16]
+        logits, reject = as_output(model(IMAGES))
+    taken = torch.ones_like(LABELS, dtype=torch.bool) if reject is None else reject <= 0
+    right = ((logits.argmax(1) == LABELS) & taken).nonzero().squeeze(1)[:16]
     return examine(model, IMAGES[right], LABELS[right], 0.15, stream(0, right, "examine"))
 
 

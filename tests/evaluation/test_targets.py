@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data import load
-from unmask.evaluation.targets import check_model, find_target, is_random
+from unmask.evaluation.targets import check_model, find_target, is_random, ready
 from unmask.types import Output
 
 X = torch.linspace(0, 1, 4 * 64).reshape(4, 1, 8, 8)
@@ -71,6 +71,13 @@ def test_training_mode_is_named() -> None:
     model.get_submodule("1.0").train()
     with pytest.raises(ValueError, match=r"training mode \(1\.0\): call model\.eval\(\)"):
         check_model(model, X, LABELS)
+
+
+def test_an_audit_takes_a_copy_in_evaluation_mode_and_says_so() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(64, 10)).train()
+    target = ready(model, load("digits", n=16), "cpu", strict=False)
+    assert (target.draws, target.model.training, model.training) == (1, False, True)
+    assert [note.kind for note in target.notes] == ["training mode"]
 
 
 def test_is_random() -> None:

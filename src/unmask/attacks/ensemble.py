@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from unmask.attacks.problem import Attack, Ledger, Problem
 from unmask.losses import margin
 from unmask.randomness import drawing
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "worst"]
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,25 @@ class Ensemble:
     attacks: tuple[Attack, ...]
 
     def __call__(self, problem: Problem) -> Tensor:
-        ledger = Ledger(replace(problem, note=None), margin)  # its attacks note their own candidates
-        for number, attack in enumerate(self.attacks):
-            rows = ledger.rows()
-            if not len(rows):
-                break
-            part, fallen = _watch(problem.subset(rows), number, len(self.attacks))
-            x_adv = attack(part)
-            ledger.close(rows[fallen], x_adv[fallen])
-            left = ~fallen
-            if left.any():
-                with torch.no_grad(), drawing(part.keys.select(left).fold("screen")):
-                    values = problem.goal(margin, rows[left])(x_adv[left])
-                ledger.offer(rows[left], x_adv[left], values)
-        return ledger.best
+        return worst(problem, self.attacks, len(self.attacks))
+
+
+def worst(problem: Problem, attacks: Iterable[Attack], count: int) -> Tensor:
+    """What :class:`Ensemble` does, with attacks that are asked for one by one, ``count`` at most."""
+    ledger = Ledger(replace(problem, note=None), margin)  # its attacks note their own candidates
+    for number, attack in enumerate(attacks):
+        rows = ledger.rows()
+        if not len(rows):
+            break
+        part, fallen = _watch(problem.subset(rows), number, count)
+        x_adv = attack(part)
+        ledger.close(rows[fallen], x_adv[fallen])
+        left = ~fallen
+        if left.any():
+            with torch.no_grad(), drawing(part.keys.select(left).fold("screen")):
+                values = problem.goal(margin, rows[left])(x_adv[left])
+            ledger.offer(rows[left], x_adv[left], values)
+    return ledger.best
 
 
 def _watch(problem: Problem, number: int, count: int) -> tuple[Problem, Tensor]:

@@ -1,23 +1,26 @@
-"""The attacks of an audit: the plain one, those through the views that proved useful, and those by scores alone."""
+"""The attacks of an audit: plain, through the views that proved useful, from other models, by scores alone."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.settings import pgd
+from unmask.attacks.settings import fgsm, pgd
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
+from unmask.attacks.until import Until
+from unmask.auditing.candidates import Way
 from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
 from unmask.losses import beyond, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["BUDGETS", "Budget", "attackers"]
+__all__ = ["BUDGETS", "Budget", "attackers", "black_box", "budget_of", "controls", "transfer"]
 
 _SURE = 0.25
 """The judge is asked about a random model once its margin is this large, in standard deviations of its logits."""
@@ -32,26 +35,45 @@ class Budget:
     targets: int
     queries: int
     views: int  # that are used, the best first
+    copy: int  # steps of each round of fitting a copy
+    seconds: float | None = None  # that an example's adaptive attack may take, however many steps that is
 
 
 BUDGETS = {
-    "quick": Budget(steps=30, restarts=1, targets=0, queries=200, views=1),
-    "standard": Budget(steps=100, restarts=2, targets=4, queries=1000, views=2),
-    "thorough": Budget(steps=200, restarts=4, targets=9, queries=5000, views=3),
+    "quick": Budget(steps=30, restarts=1, targets=0, queries=200, views=1, copy=40),
+    "standard": Budget(steps=100, restarts=2, targets=4, queries=1000, views=2, copy=80),
+    "thorough": Budget(steps=200, restarts=4, targets=9, queries=5000, views=3, copy=160),
 }
 
 
-def attackers(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> dict[str, Attacker]:
-    """By name: "plain", "adaptive" (an ensemble over views), "black-box".
+def budget_of(name: str) -> Budget:
+    """One of :data:`BUDGETS`, or seconds for each example, such as "2s" or "0.5s".
+
+    Raises ValueError for anything else.
+
+    >>> budget_of("quick").steps, budget_of("2s").seconds
+    (30, 2.0)
+    """
+    if name in BUDGETS:
+        return BUDGETS[name]
+    if (found := re.fullmatch(r"(\d+(\.\d*)?|\.\d+)s", name)) and float(found[1]) > 0:
+        return replace(BUDGETS["standard"], seconds=float(found[1]))
+    raise ValueError(f"no budget {name!r}; budgets: {', '.join(BUDGETS)}, or seconds for each example, such as 2s")
+
+
+def attackers(
+    tried: Sequence[Tried], sources: Sequence[Way], classes: int, budget: Budget, *, norm: str, random: bool
+) -> dict[str, Attacker]:
+    """By name: "plain", "adaptive" (an ensemble over views), "transfer", "black-box".
 
     Args:
         tried: views, best first.
+        sources: what is searched for examples that transfer.
         classes: of the model.
+        norm: of the ball.
         random: whether verdicts need several draws.
     """
-    useful = [one for one in tried if not one.failure][: budget.views]
-    members = [attack for place, one in enumerate(useful) for attack in _through(one, place, classes, budget, random)]
-    names = ", ".join(one.way.name for one in useful)
+    names = ", ".join(one.way.name for one in _useful(tried, budget))
     return {
         "plain": Attacker(
             "APGD on cross entropy, through the model's own gradient",
@@ -61,15 +83,84 @@ def attackers(tried: Sequence[Tried], classes: int, budget: Budget, *, random: b
         ),
         "adaptive": Attacker(
             f"PGD on the margin and APGD on DLR, through: {names}",
-            lambda _: Ensemble(tuple(members)),
+            lambda _: _timed(tried, classes, budget, random=random),
             low_precision=False,
         ),
-        "black-box": Attacker(
-            f"Square with {budget.queries} queries, then random points of the ball: scores only",
-            lambda _: Ensemble((Square(budget.queries), RandomSearch(100))),
+        "transfer": transfer(sources, budget),
+        "black-box": black_box(budget, norm),
+    }
+
+
+def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> dict[str, Attacker]:
+    """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
+    best = _useful(tried, budget)[0]
+    single: Attack = fgsm(margin, estimator(best.signal))
+    if best.way.view is not None:
+        single = Through(best.way.view, single)
+    once = replace(budget, targets=0, views=1)
+    twice = replace(once, steps=2 * budget.steps)
+    return {
+        "plain one step": Attacker("one step of the plain attack", lambda _: fgsm(), low_precision=False),
+        "one step": Attacker("one step of the adaptive attack", lambda _: single, low_precision=False),
+        "best view": Attacker(
+            "the adaptive attack through the best view alone",
+            lambda _: adaptive(tried, classes, once, random=random),
+            low_precision=False,
+        ),
+        "doubled steps": Attacker(
+            "the adaptive attack with twice the steps, through the best view",
+            lambda _: adaptive(tried, classes, twice, random=random),
             low_precision=False,
         ),
     }
+
+
+def adaptive(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> Ensemble:
+    """Searches through the best views, on several losses."""
+    useful = enumerate(_useful(tried, budget))
+    return Ensemble(tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, random)))
+
+
+def _timed(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> Attack:
+    """The adaptive attack; with a budget of seconds again and again, every other time with twice the steps."""
+    if budget.seconds is None:
+        return adaptive(tried, classes, budget, random=random)
+    first = BUDGETS["quick"]
+
+    def turn(number: int) -> Attack:
+        effort = replace(
+            budget, steps=first.steps * 2 ** (number // 2), restarts=1, targets=budget.targets * (number > 0)
+        )
+        return adaptive(tried, classes, effort, random=random)
+
+    return Until(budget.seconds, turn)
+
+
+def black_box(budget: Budget, norm: str) -> Attacker:
+    """Searches that see scores alone."""
+    square = (Square(budget.queries),) if norm in ("linf", "l2") else ()
+    told = f"Square with {budget.queries} queries, then r" if square else "r"
+    return Attacker(
+        f"{told}andom points of the ball: scores only",
+        lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
+        access="scores",
+        low_precision=False,
+    )
+
+
+def transfer(sources: Sequence[Way], budget: Budget) -> Attacker:
+    """Searches of other models, whose examples the judge shows to this one."""
+    names = ", ".join(way.name for way in sources)
+    search = pgd(budget.steps, margin, size=0.1)
+    return Attacker(
+        f"PGD on the margin of other models: {names}",
+        lambda _: Ensemble(tuple(Through(way.view, search) for way in sources if way.view is not None)),
+        low_precision=False,
+    )
+
+
+def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
+    return [one for one in tried if not one.failure][: budget.views]
 
 
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:

@@ -15,7 +15,7 @@ from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
 from unmask.gradients.straight_through import straight_through
 
-__all__ = ["PLAIN", "Way", "ways"]
+__all__ = ["PLAIN", "Way", "ways", "whole"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
         if parts is not PLAIN:
             around += [parts, parts.then(inline)]
             around += list(_fitted(model, outer, x))
-        for path in _cut_off(evidence):
+        for path in dict.fromkeys((*_cut_off(evidence), *whole(evidence, x))):
             joined = Way((f'graft("{path}")',), graft(path))
             around += [joined, joined.then(inline)]
     reads = [Way((f'read_out("{path}")',), read_out(path)) for path in _logits(evidence, classes)]
@@ -93,6 +93,18 @@ def _cut_off(evidence: Evidence) -> list[str]:
             if first.edge is None and first.token in one.changed and first.value.is_floating_point():
                 return [_outermost(evidence, event)]
     return []
+
+
+def whole(evidence: Evidence, x: Tensor) -> list[str]:
+    """The largest part that takes images (B, C, H, W) and gives what the model does, where there is one."""
+    answer = [held.value.shape for held in evidence.parts[-1].event.made[:1]]
+    events = [one.event for one in evidence.parts if one.event.module and one.event.part and one.event.given]
+    paths = [
+        event.part
+        for event in events
+        if event.given[0].value.shape[1:] == x.shape[1:] and [held.value.shape for held in event.made] == answer
+    ]
+    return [min(paths, key=len)] if paths else []
 
 
 def _outermost(evidence: Evidence, inner: Event) -> str:

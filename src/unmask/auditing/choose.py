@@ -18,7 +18,7 @@ from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.randomness import drawing, stream
 from unmask.trials import trial
-from unmask.types import Estimator, as_output
+from unmask.types import Estimator, Output, as_output
 from unmask.victims import lean
 
 __all__ = ["Tried", "estimator", "try_out"]
@@ -35,6 +35,7 @@ class Tried:
     loss: float  # mean true margin, over ``spread``
     signal: float  # see ``Noise``
     spread: float  # standard deviation of the model's logits
+    misled: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
     failure: str = ""  # why it could not be tried
 
 
@@ -47,7 +48,8 @@ def try_out(
         try:
             found.append(_try(model, judge, way, x, y, index, seed, random))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            found.append(Tried(way, 1.0, -torch.inf, 0.0, 1.0, f"{type(error).__name__}: {error}".splitlines()[0]))
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            found.append(Tried(way, 1.0, -torch.inf, 0.0, 1.0, failure=why))
     order = {one.way.name: i for i, one in enumerate(found)}
     return sorted(found, key=lambda one: (one.left, -one.loss, order[one.way.name]))
 
@@ -64,9 +66,16 @@ def _try(
     result = trial(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
     with torch.no_grad(), drawing(keys, foreign=judge.foreign):
         logits = as_output(model(result.x_adv)).logits.float()
+        fooled = ~_stands(as_output((model if way.view is None else way.view(model))(result.x_adv)), y)
     spread = float(logits.std().clamp_min(1e-12))
     value = float(margin(as_output(logits), y).mean()) / spread
-    return Tried(way, float(result.verdict.robust.mean()), value, signal, spread)
+    misled = tuple((fooled & (result.verdict.robust > 0.5)).double().tolist())
+    return Tried(way, float(result.verdict.robust.mean()), value, signal, spread, misled=misled)
+
+
+def _stands(answer: Output, y: Tensor) -> Tensor:
+    right = answer.logits.argmax(1) == y
+    return right if answer.reject is None else right | (answer.reject > 0)
 
 
 def estimator(signal: float, most: int = 32) -> Estimator:

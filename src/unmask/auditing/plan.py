@@ -7,21 +7,27 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from unmask.auditing.attackers import BUDGETS, attackers
+from unmask.auditing.attackers import attackers, budget_of, controls
+from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, ways
 from unmask.auditing.choose import Tried, try_out
+from unmask.auditing.images import linted, radius, right
+from unmask.auditing.jobs import Control, planned
+from unmask.auditing.stripped import sources
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, through
-from unmask.diagnosis.findings import draws, findings
-from unmask.evaluation.plan import Plan, blocks, on, spec
+from unmask.diagnosis.findings import averaged, draws, findings
+from unmask.diagnosis.saturation import saturation
+from unmask.evaluation.plan import Plan, spec
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
-from unmask.randomness import drawing, stream
-from unmask.records import Finding, Job, ThreatSpec
+from unmask.randomness import stream
+from unmask.records import Finding, ThreatSpec
+from unmask.scores import ScoresOnly
 from unmask.threats import Threat
-from unmask.types import as_output
-from unmask.victims import lean, steady
+from unmask.victims import lean
 
 __all__ = ["plan_audit"]
 
@@ -30,9 +36,6 @@ _PROBED = 16
 
 _TRIED = 32
 """Images on which views are tried."""
-
-_LOOKED = 256
-"""Images among which those are looked for."""
 
 
 def plan_audit(
@@ -43,12 +46,12 @@ def plan_audit(
     The target that comes back has these attacks. Everything is keyed by ``seed``, so that the same call plans the
     same jobs. Raises ValueError for a budget that there is not, and for a model that gets no image right.
     """
-    if budget not in BUDGETS:
-        raise ValueError(f"no budget {budget!r}; budgets: {', '.join(BUDGETS)}")
-    n = min(n, len(data))
-    x, y, index = _right(target, data, n, seed, device)
+    limits, n = budget_of(budget), min(n, len(data))
+    if isinstance(target.model, ScoresOnly):
+        return by_scores(name, target, data, threat, n, seed, budget, device)
+    x, y, index = right(target, data, n, seed, device)
     evidence = examine(
-        target.model, x[:_PROBED], y[:_PROBED], _radius(threat, x), stream(seed, index[:_PROBED], "examine")
+        target.model, x[:_PROBED], y[:_PROBED], radius(threat, x), stream(seed, index[:_PROBED], "examine")
     )
     classes = evidence.parts[-1].event.made[0].value.shape[1]
     candidates = ways(target.model, evidence, x, classes)
@@ -61,62 +64,57 @@ def plan_audit(
         keys = stream(seed, index[:_PROBED], "through")
         evidence = through(evidence, view(lean(target.model)), x[:_PROBED], y[:_PROBED], keys)
         found += [finding for finding in findings(evidence) if finding not in found]
-    chosen = attackers(tried, classes, BUDGETS[budget], random=random)
-    about = {
-        "case": name,
-        "defense": "a model, examined and attacked by what was found",
-        "kind": "audited",
-        "claimed": None,
-        "published": None,
-        "citation": "",
-        "random": random,
-        "note": "",
-        "attacks": {attack: attacker.about for attack, attacker in chosen.items()},
-        "audit": _told(evidence, found, tried, budget),
-        **on(data, n, spec(threat)),
+    best = next((one for one in tried if not one.failure), None)
+    if best is None:
+        raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
+    keys = stream(seed, index, "sources")
+    others = sources(target.model, evidence, x, radius(threat, x), keys, limits.copy)
+    chosen = attackers(tried, others, classes, limits, norm=threat.norm, random=random)
+    checks = controls(tried, classes, limits, random=random)
+    told = {
+        **_told(evidence, found, tried, budget),
+        "lint": linted(target, data, seed, device),
+        "gradients": _gradients(target.model, tried, best, x, y, index, seed),
     }
-    return Plan(tuple(_jobs(name, data, spec(threat), n, seed, budget, list(chosen))), about), replace(
-        target, attackers=chosen
-    )
-
-
-def _right(
-    target: Target, data: Dataset, n: int, seed: int, device: str
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The first images of the test set that the model gets right, their classes, their positions."""
-    index = torch.arange(min(n, _LOOKED))
-    x, y = (part.to(device) for part in data.floats(index))
-    with torch.no_grad(), drawing(stream(seed, index, "right")):
-        answers = [
-            as_output(steady(target.model, foreign=target.foreign)(part)).logits.argmax(1) for part in x.split(64)
-        ]
-    right = (torch.cat(answers) == y).nonzero().squeeze(1)[: 2 * _TRIED]
-    if not len(right):
-        raise ValueError(f"the model gets none of the first {len(x)} images right: check that the data set is its own")
-    return x[right], y[right], index[right.cpu()]
-
-
-def _radius(threat: Threat, x: torch.Tensor) -> float:
-    """Of the ball, as the root mean square of an element."""
-    radius = float(threat.radius(x).mean())
-    return radius if threat.norm == "linf" else radius / x[0].numel() ** (0.5 if threat.norm == "l2" else 1.0)
-
-
-def _jobs(
-    name: str, data: Dataset, threat: ThreatSpec, n: int, seed: int, budget: str, attacks: Sequence[str]
-) -> list[Job]:
-    def jobs(attack: str, role: str, at: ThreatSpec, count: int, **options: object) -> list[Job]:
-        options = {"budget": budget, **options}
-        return [Job(name, data.name, attack, at, seed, start, stop, role, options) for start, stop in blocks(count)]
-
-    few = min(n, 32)
-    return [
-        *jobs("clean", "clean", threat, n),
-        *(job for attack in attacks for job in jobs(attack, "plain" if attack == "plain" else "adaptive", threat, n)),
-        *jobs("noise", "control", threat, few),
-        *jobs("plain", "control", replace(threat, eps=0.0), few, control="eps 0"),
-        *jobs("adaptive", "control", ThreatSpec(threat.norm, 1.0, "rms"), few, control="unbounded"),
+    ball = spec(threat)
+    doubled, unbounded = replace(ball, eps=2 * ball.eps), ThreatSpec(ball.norm, 1.0, "rms")
+    checked = [
+        Control("noise", ball),
+        Control("plain", replace(ball, eps=0.0), "eps 0"),
+        Control("plain one step", ball),
+        Control("one step", ball),
+        Control("doubled steps", ball),
+        Control("plain", doubled, "plain doubled eps"),
+        Control("best view", doubled, "doubled eps"),
+        Control("plain", unbounded, "plain unbounded"),
+        Control("best view", unbounded, "unbounded"),
     ]
+    plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
+    return plan, replace(target, attackers={**chosen, **checks})
+
+
+def _gradients(
+    model: nn.Module,
+    tried: Sequence[Tried],
+    best: Tried,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    index: torch.Tensor,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
+    x, y, keys = x[:_PROBED], y[:_PROBED], stream(seed, index[:_PROBED], "available")
+    own = next((one for one in tried if one.way == PLAIN), best)
+    twin = lean(model)
+    view = twin if best.way.view is None else best.way.view(twin)
+    return {
+        "plain": {"silent": saturation(twin, x, y, keys).flat, "drowned": 1 - own.signal},
+        "adaptive": {
+            "silent": saturation(view, x, y, keys).silent,
+            "drowned": 1 - averaged(best.signal, draws(best.signal)),
+            "misled": best.misled,
+        },
+    }
 
 
 def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], budget: str) -> Mapping[str, Any]:

@@ -14,15 +14,16 @@ from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.targets import DRAWS, PROBED, Target, check_model, is_random
+from unmask.evaluation.targets import ready
 from unmask.report import write
+from unmask.scores import Call, ScoresOnly
 from unmask.threats import Threat
 
 __all__ = ["audit"]
 
 
 def audit(
-    model: nn.Module,
+    model: nn.Module | Call,
     data: str | Dataset,
     threat: Threat,
     *,
@@ -31,23 +32,29 @@ def audit(
     seed: int = 0,
     out: Path | None = None,
     device: str = "cpu",
+    refuse_class: int | None = None,
 ) -> dict[str, Any]:
     """Examine ``model``, attack it by what is found, and tell what accuracy is left.
 
     As the command ``unmask audit``, which can besides be continued after an interruption.
 
     Args:
-        model: in evaluation mode, float32 images (B, C, H, W) in [0, 1] -> logits (B, K).
+        model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals;
+            or any other function, of arrays, as of :class:`unmask.ScoresOnly`, which is attacked by its answers alone.
         data: name of a data set, or test images of one.
         threat: such as ``Linf(8 / 255)``.
         n: test examples; the first n.
-        budget: "quick", "standard" or "thorough".
+        budget: "quick", "standard", "thorough", or seconds for each example, such as "2s", whose results depend
+            on the machine.
         seed: of all randomness.
         out: folder of the run, with report.html; None keeps nothing.
         device: as torch names it.
+        refuse_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
+            more than the data have is one.
 
     Returns what report.json holds: "accuracy" ("clean", "plain", "adaptive", each with "value", "low", "high", "n"),
-    "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "distrust", "script" ...
+    "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in how the model
+    was made ready, in the same form), "distrust", "script" ...
 
     Raises ValueError with one line for a model or data that do not fit, or an ``out`` that holds another run.
 
@@ -59,14 +66,13 @@ def audit(
     """
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
-    local, name = Local(device=device), type(model).__name__
-    x = data.batch(0, PROBED)[0].to(device)
-    check_model(model.to(device), x, data.labels, strict=False)
-    random = is_random(model, x)
-    target = Target(model, draws=DRAWS if random else 1, foreign=random)
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
+    local, model = Local(device=device), model if isinstance(model, nn.Module) else ScoresOnly(model)
+    target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed, "budget": budget}
+    asked["refuse"] = refuse_class
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"

@@ -128,18 +128,25 @@ def attack(
 
 @app.command()
 def audit(
-    target: Annotated[str, typer.Argument(help="case:NAME, path/to/file.py:factory or package.module:factory.")],
+    target: Annotated[
+        str, typer.Argument(help="case:NAME, path/to/file.py:factory, package.module:factory or http://...")
+    ],
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
     unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
-    budget: Annotated[str, typer.Option("--budget", help="quick, standard or thorough.")] = "standard",
+    budget: Annotated[
+        str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
+    ] = "standard",
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
+    refuse_class: Annotated[
+        int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
+    ] = None,
     fail_under: FailUnder = None,
 ) -> None:
     """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
@@ -151,12 +158,12 @@ def audit(
     from unmask.threats import parse
 
     threat = parse(norm, eps, unit)
-    local = Local(batch_size, device, weights, strict=False)
+    local = Local(batch_size, device, weights, strict=False, refuse=refuse_class)
     images = local.dataset(data, n)
     plan, armed = plan_audit(target, local.target(target, images), images, threat, n, seed, budget, device)
     local.use(target, armed, images)
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}}
+    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}, "refuse": refuse_class}
     _run([plan], out, asked, {"suite": None}, local, fail_under)
 
 
@@ -214,9 +221,10 @@ def verify(run: Run, batch_size: Batch = 128, device: Device = "cpu", weights: W
     from unmask.evaluation.store import read_run
     from unmask.evaluation.verify import verify
 
-    used = read_run(run)["asked"].get("weights")
+    asked = read_run(run)["asked"]
+    used = weights or (Path(asked["weights"]) if asked.get("weights") else None)
     checks = []
-    for check in verify(run, Local(batch_size, device, weights or (Path(used) if used else None))):
+    for check in verify(run, Local(batch_size, device, used, strict=False, refuse=asked.get("refuse"))):
         checks.append(check)
         if check.problem:
             say(f"FAILED {check.record}: {check.problem}")

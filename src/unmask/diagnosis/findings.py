@@ -9,7 +9,7 @@ from unmask.diagnosis.faults import Fault
 from unmask.diagnosis.trace import Event
 from unmask.records import Finding
 
-__all__ = ["draws", "findings"]
+__all__ = ["averaged", "draws", "findings"]
 
 _SIGNAL = 0.4
 """A draw whose gradient has less in common with the others hides the way."""
@@ -87,6 +87,15 @@ def _stochastic(evidence: Evidence) -> Iterator[Finding]:
 def draws(signal: float) -> int:
     """Draws after which the gradient's noise is as large as its signal, from 1 to 32."""
     return max(1, min(32, round((1 - signal) / max(signal, 1e-3))))
+
+
+def averaged(signal: float, count: int) -> float:
+    """Share of the energy of a mean of ``count`` draws that is signal, where it is ``signal`` of one draw's.
+
+    >>> averaged(0.2, 4), averaged(1.0, 1)
+    (0.5, 1.0)
+    """
+    return count * signal / (1 + (count - 1) * signal)
 
 
 def _where(event: Event) -> str:

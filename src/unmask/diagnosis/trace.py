@@ -32,7 +32,7 @@ _OUTSIDE = tuple(
         str,
         (
             Path(torch.__file__).parent,
-            *(_UNMASK / name for name in ("diagnosis", "gradients", "randomness", "victims.py")),
+            *(_UNMASK / name for name in ("diagnosis", "gradients", "randomness", "victims.py", "adapters.py")),
         ),
     )
 )

@@ -91,7 +91,7 @@ def _changes(before: Sequence[Held], after: Sequence[Held]) -> Iterator[tuple[He
     for held, moved in zip(before, after, strict=False):
         if held.value.shape == moved.value.shape and not held.value.is_complex():
             change = (moved.value.double() - held.value.double()).nan_to_num(0.0, 0.0, 0.0)
-            if change.abs().max() > _UNDERFLOW:
+            if change.numel() and change.abs().max() > _UNDERFLOW:
                 yield held, change
 
 

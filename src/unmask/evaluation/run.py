@@ -37,12 +37,14 @@ class Local:
         device: as torch names it; ValueError where there is no such device.
         weights: folder of the cases' weights; None for those that ship.
         strict: refuse models that answer probabilities.
+        refuse: the class by which a model refuses an image; -1 for none, None to find out.
     """
 
     batch: int = 128
     device: str = "cpu"
     weights: Path | None = None
     strict: bool = True
+    refuse: int | None = None
     _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
     _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
 
@@ -84,7 +86,9 @@ class Local:
     def target(self, name: str, data: Dataset) -> Target:
         """The target of that name, tried on the first examples of ``data``."""
         if name not in self._targets:
-            self._targets[name] = find_target(name, data, device=self.device, weights=self.weights, strict=self.strict)
+            self._targets[name] = find_target(
+                name, data, device=self.device, weights=self.weights, strict=self.strict, refuse=self.refuse
+            )
         return self._targets[name]
 
     def use(self, name: str, target: Target, data: Dataset) -> None:

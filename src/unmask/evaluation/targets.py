@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -14,13 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.adapters import refusing
 from unmask.cases import Attacker, Lens, find_case
 from unmask.data import Dataset
+from unmask.diagnosis.steadiness import left_in_training
 from unmask.randomness import drawing, stream
+from unmask.records import Finding
+from unmask.scores import ScoresOnly, remote
 from unmask.types import as_output
 from unmask.victims import steady
 
-__all__ = ["Target", "check_model", "find_target", "is_random"]
+__all__ = ["Target", "check_model", "find_target", "is_random", "ready"]
 
 DRAWS = 16
 """Draws per verdict of a random model that is no case."""
@@ -38,17 +43,28 @@ class Target:
     draws: int = 1  # per verdict
     foreign: bool = False  # whether randomness is drawn by torch's own functions
     lens: Lens | None = None  # what a report shows of it
+    notes: tuple[Finding, ...] = ()  # what was done to make it ready
 
 
 def find_target(
-    name: str, data: Dataset, *, device: str = "cpu", weights: Path | None = None, strict: bool = True
+    name: str,
+    data: Dataset,
+    *,
+    device: str = "cpu",
+    weights: Path | None = None,
+    strict: bool = True,
+    refuse: int | None = None,
 ) -> Target:
     """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``, on ``device``.
 
-    A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images
-    (B, C, H, W) in [0, 1] to logits. The model is tried on a few images of ``data``; ``weights`` is the
-    folder of a case's weights. Raises ValueError with one line for whatever does not fit.
+    A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
+    [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.scores.ScoresOnly`. ``http://...`` is as
+    of :func:`unmask.scores.remote`. The model is tried on a few images of ``data``; ``weights`` is the folder of a
+    case's weights; ``strict`` and ``refuse`` are as of :func:`ready`. Raises ValueError with one line for whatever
+    does not fit.
     """
+    if name.startswith(("http://", "https://")):
+        return ready(remote(name), data, device, strict=strict, refuse=refuse)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
@@ -56,13 +72,57 @@ def find_target(
     elif kind and rest:
         target = Target(_build(_factory(kind, rest), name))
     else:
-        raise ValueError(f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory")
-    model = target.model.to(device)
-    x = data.batch(0, PROBED)[0].to(device)
-    check_model(model, x, data.labels, strict=strict)
-    if kind != "case" and is_random(model, x):
-        return Target(model, draws=DRAWS, foreign=True)
+        raise ValueError(
+            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, http://..."
+        )
+    if kind != "case":
+        return ready(target.model.to(device), data, device, strict=strict, refuse=refuse)
+    check_model(target.model.to(device), data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
     return target
+
+
+def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True, refuse: int | None = None) -> Target:
+    """A model that is no case, tried on the first images of ``data``, and whether it is random.
+
+    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
+    answer that is one class more than the data have is taken for a refusal.
+
+    Args:
+        refuse: the class that stands for a refusal; -1 for none, None to find out.
+
+    Raises ValueError as :func:`check_model` does, and for a ``refuse`` that there is not.
+    """
+    x, notes = data.batch(0, PROBED)[0].to(device), []
+    if model.training and not strict:
+        given, model = model, copy.deepcopy(model).eval()
+        notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
+    check_model(model, x, data.labels, strict=strict)
+    with torch.no_grad():
+        count = as_output(model(x)).logits.shape[1]
+    if refuse is None and not strict and count == len(data.classes) + 1:
+        refuse = count - 1
+    if refuse is not None and refuse >= 0:
+        if refuse >= count or int(data.labels.max()) >= count - 1:
+            raise ValueError(
+                f"class {refuse} cannot be a refusal: the model has {count} classes, the data use them all"
+            )
+        model = refusing(model, refuse)
+        notes.append(_refusals(model, refuse, x))
+    random = is_random(model, x)
+    return Target(model, draws=DRAWS if random else 1, foreign=random, notes=tuple(notes))
+
+
+def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
+    with torch.no_grad():
+        reject = as_output(model(x)).reject
+    assert reject is not None
+    return Finding(
+        kind="refusals",
+        module="",
+        where=f"class {refuse}, which is no label, is counted as a refusal",
+        evidence={"clean images refused": float((reject > 0).double().mean())},
+        remedy="--refuse-class -1, if it is not",
+    )
 
 
 def _factory(source: str, name: str) -> Callable[[], Any]:
@@ -110,6 +170,8 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
         model = factory()
     except (Exception, SystemExit) as error:
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
+        return ScoresOnly(model)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model
@@ -118,9 +180,9 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
 def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
     """Ask a model about a few images; ValueError with one line where no accuracy could be trusted.
 
-    Looks for: images (B, C, H, W) out of [0, 1], training mode, a failing forward pass, logits of a wrong
-    shape, NaN or Inf, ``labels`` (N,) that the model has no class for, probabilities or log-probabilities
-    instead of logits (only if ``strict``: an audit finds its way around them).
+    Looks for: images (B, C, H, W) out of [0, 1], a failing forward pass, logits of a wrong shape, NaN or Inf,
+    ``labels`` (N,) that the model has no class for; and, only if ``strict`` (an audit finds its way around them),
+    for training mode, and probabilities or log-probabilities instead of logits.
 
     >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
     Traceback (most recent call last):
@@ -129,7 +191,7 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
     if not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1):
         raise ValueError(f"images lie in [{x.min():.3g}, {x.max():.3g}]: scale them to [0, 1], normalise in the model")
     training = [name or "all of it" for name, part in model.named_modules() if part.training]
-    if training:
+    if training and strict:
         raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
     try:
         with torch.no_grad():

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unmask.gradients.bpda import View, find_part, fit_size, identity, substitute
 from unmask.types import Output
 
-__all__ = ["graft", "read_out"]
+__all__ = ["graft", "only", "read_out"]
 
 
 class _Grafted(nn.Module):
@@ -92,6 +92,17 @@ def read_out(part: str) -> View:
     tensor([[0.2000, 0.7000]])
     """
     return lambda model: _ReadOut(model, part)
+
+
+def only(part: str) -> View:
+    """A model that is one part of the given one, handed the images as they are: the defense without what comes before.
+
+    Raises ValueError, once the view is applied, for a path that the model does not have.
+
+    >>> only("1")(nn.Sequential(nn.Sigmoid(), nn.Flatten()))(torch.full((1, 1, 1, 2), 0.4))
+    tensor([[0.4000, 0.4000]])
+    """
+    return lambda model: find_part(model, part)
 
 
 @contextmanager

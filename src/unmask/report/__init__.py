@@ -50,7 +50,7 @@ def summary(run: Path) -> RenderableType:
     """
     from rich.console import Group
 
-    from unmask.report.audit import Findings
+    from unmask.report.audit import Distrust, Findings
     from unmask.report.read import RunFolder
     from unmask.report.table import table
     from unmask.report.terminal import Summary
@@ -58,7 +58,7 @@ def summary(run: Path) -> RenderableType:
     folder = RunFolder.read(run)
     rows = table(folder)
     if folder.cases and folder.cases[0].audit:
-        return Group(Summary(rows), Findings(folder.cases[0], rows[0]))
+        return Group(Distrust(folder, rows[0]), Summary(rows), Findings(folder, rows[0]))
     return Summary(rows)
 
 

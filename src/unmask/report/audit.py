@@ -12,11 +12,12 @@ from rich.text import Text
 
 from unmask.records import AUDIT_SCHEMA
 from unmask.report.conclusion import LEVEL, MARGIN
+from unmask.report.indicators import Indicator, indicators
 from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
-__all__ = ["Examination", "Findings", "audit_json", "confirmed", "distrust", "obfuscated", "script"]
+__all__ = ["Distrust", "Examination", "Findings", "audit_json", "confirmed", "distrust", "obfuscated", "script"]
 
 
 def confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
@@ -33,24 +34,26 @@ def obfuscated(case: Case, row: Row) -> bool:
     return bool(confirmed(case, row))
 
 
-def distrust(row: Row) -> list[str]:
-    """Reasons not to trust the adaptive accuracy: controls that came out wrong."""
-    reasons = []
-    controls, clean, adaptive = row.controls, row.clean, row.adaptive
-    unbounded, still = controls.get("unbounded"), controls.get("eps 0")
-    if unbounded and unbounded.low > 0.05:
-        reasons.append(
-            f"without a bound the attack still leaves {unbounded.value:.0%}: it fails where nothing can stand"
-        )
-    if still and clean and not (still.low <= clean.value <= still.high) and abs(still.value - clean.value) > 0.1:
-        reasons.append(f"at eps 0 the accuracy is {still.value:.0%}, clean it is {clean.value:.0%}")
-    left = {attack.name: attack.accuracy for attack in row.attacks}
-    if "black-box" in left and "adaptive" in left and left["black-box"].value < left["adaptive"].value - 0.02:
-        reasons.append("scores alone break more than gradients do: no view of this model is good enough yet")
-    noise = controls.get("noise")
-    if noise and adaptive and noise.high < adaptive.low:
-        reasons.append("random points of the ball break more than the attacks")
-    return reasons
+_SPOILED = {
+    "batch": "an image's answer depends on the others of its batch: the figures hold for the batches of this audit",
+    "unrepeatable": "the model's answers cannot be repeated, so that what an attack has seen need not come again",
+    "range": "the model was made for images of another range than [0, 1]",
+}
+"""Mistakes in how a model was made ready after which no figure means what it says."""
+
+
+def distrust(run: RunFolder, case: Case, row: Row) -> list[str]:
+    """Reasons not to trust the adaptive accuracy: a model that was not made ready, controls that came out wrong."""
+    assert case.audit is not None
+    reasons = [_SPOILED[finding["kind"]] for finding in case.audit.get("lint", []) if finding["kind"] in _SPOILED]
+    still, clean = row.controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, "clean") for e in r.examples]
+    if still and clean:
+        value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
+        if not (still.low <= value <= still.high) and abs(still.value - value) > 0.1:
+            reasons.append(f"at eps 0 the accuracy is {still.value:.0%}, clean it is {value:.0%}")
+    if row.adaptive is None or row.adaptive.value <= MARGIN:
+        return reasons  # hardly anything is left that could be too much
+    return [*reasons, *(one.why for one in indicators(run, case) if one.failed and one.of == "adaptive")]
 
 
 def audit_json(run: RunFolder, row: Row) -> str:
@@ -65,8 +68,11 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "seed": run.asked.get("seed"),
         "threat": asdict(case.threat),
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
-        "obfuscated": obfuscated(case, row),
+        "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
+        "obfuscated": None if case.audit.get("unexamined") else obfuscated(case, row),
+        "unexamined": case.audit.get("unexamined", ""),
         "findings": confirmed(case, row),
+        "lint": case.audit.get("lint", []),
         "attacks": [
             {
                 "name": attack.name,
@@ -79,7 +85,9 @@ def audit_json(run: RunFolder, row: Row) -> str:
             for attack in row.attacks
         ],
         "controls": {name: _figure(a) for name, a in row.controls.items()},
-        "distrust": distrust(row),
+        "trusted": not distrust(run, case, row),
+        "distrust": distrust(run, case, row),
+        "indicators": [asdict(one) for one in indicators(run, case)],
         "complete": row.complete,
         "examination": case.audit,
         "script": script(case),
@@ -92,6 +100,8 @@ def audit_json(run: RunFolder, row: Row) -> str:
 def script(case: Case) -> str:
     """Python code that repeats the core of the adaptive attack with the library's own parts."""
     assert case.audit is not None
+    if not case.audit["tried"]:
+        return _script_by_scores(case)
     best = next(one for one in case.audit["tried"] if not one["failure"])
     draws, threat = case.audit["draws"], case.threat
     averaged = f", unmask.EOT({draws})" if draws > 1 else ""
@@ -109,8 +119,27 @@ def script(case: Case) -> str:
             *(f"    model = unmask.{step}(model)" for step in best["code"]),
             "    return model",
             "",
+            "module = unmask.attackable(model, view{})  # for AutoAttack, Foolbox, ART".format(
+                f", samples={draws}" if draws > 1 else ""
+            ),
             f"attack = unmask.pgd(100, unmask.margin{averaged}, size=0.1, restarts=2)",
             "print(unmask.trial(judge, model, attack, x, y, view=view).accuracy)",
+        ]
+    )
+
+
+def _script_by_scores(case: Case) -> str:
+    ball = f'unmask.{_BALLS[case.threat.norm]}({case.threat.eps:.6g}, "{case.threat.unit}")'
+    return "\n".join(
+        [
+            "import unmask",
+            "from unmask.data import load",
+            "",
+            f"model = unmask.ScoresOnly(...)  # {case.case}; or unmask.remote(url)",
+            f'x, y = load("{case.data}", n=200).batch()',
+            f"judge = unmask.Judge(model, {ball})",
+            "",
+            "print(unmask.trial(judge, model, unmask.Square(1000), x, y).accuracy)",
         ]
     )
 
@@ -119,23 +148,44 @@ _BALLS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 
 
 @dataclass(frozen=True)
+class Distrust:
+    """What stands above figures that failed their controls, to be printed by rich."""
+
+    run: RunFolder
+    row: Row
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Nothing where there is no reason for distrust."""
+        reasons = distrust(self.run, self.run.cases[0], self.row)
+        if reasons:
+            yield Text("Do not trust this number:", style="bold yellow")
+        for reason in reasons:
+            yield Text(f"  {reason}", style="yellow")
+
+
+@dataclass(frozen=True)
 class Findings:
     """An audit's findings and checks, to be printed by rich."""
 
-    case: Case
+    run: RunFolder
     row: Row
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """One line a finding, with its remedy beneath."""
-        found = confirmed(self.case, self.row)
+        case = self.run.cases[0]
+        assert case.audit is not None
+        found = confirmed(case, self.row)
         verdict = "Its gradients mislead." if found else "Nothing hides its gradients."
-        yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
+        if unseen := case.audit.get("unexamined"):
+            yield Text(f"\nNot examined: {unseen}.", style="bold yellow")
+        else:
+            yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
         for finding in found:
-            place = f"{finding['module']}: " if finding["module"] else ""
-            yield Text.assemble((f"  {finding['kind']:10} ", "red"), place, (finding["where"], "dim"))
+            yield _line(finding, "red")
             yield Text(f"             remedy: {finding['remedy']}", style="dim")
-        for reason in distrust(self.row):
-            yield Text(f"  Do not trust the adaptive figure: {reason}.", style="bold yellow")
+        for finding in case.audit.get("lint", []):
+            yield _line(finding, "yellow")
+            yield Text(f"             remedy: {finding['remedy']}", style="dim")
 
 
 @dataclass(frozen=True)
@@ -143,20 +193,44 @@ class Examination:
     """What the page of an audit shows beside its figures."""
 
     findings: list[Mapping[str, Any]]
+    lint: list[Mapping[str, Any]]
     unconfirmed: list[Mapping[str, Any]]
     distrust: list[str]
+    indicators: list[Indicator]
     tried: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
     script: str
+    unexamined: str
 
     @classmethod
-    def of(cls, case: Case, row: Row) -> Examination | None:
+    def of(cls, run: RunFolder, case: Case, row: Row) -> Examination | None:
         """None where the case was not audited."""
         if case.audit is None:
             return None
         found = confirmed(case, row)
         rest = [finding for finding in case.audit["findings"] if finding not in found]
-        return cls(found, rest, distrust(row), case.audit["tried"], case.audit["parts"], script(case))
+        return cls(
+            findings=found,
+            lint=case.audit.get("lint", []),
+            unconfirmed=rest,
+            distrust=distrust(run, case, row),
+            indicators=indicators(run, case),
+            tried=case.audit["tried"],
+            parts=case.audit["parts"],
+            script=script(case),
+            unexamined=case.audit.get("unexamined", ""),
+        )
+
+
+def _refused(run: RunFolder, case: Case, role: str) -> float | None:
+    """Share of the examples that a detector refuses."""
+    examples = [example for record in run.of(case, role) for example in record.examples]
+    return sum(example.refused for example in examples) / len(examples) if examples else None
+
+
+def _line(finding: Mapping[str, Any], colour: str) -> Text:
+    place = f"{finding['module']}: " if finding["module"] else ""
+    return Text.assemble((f"  {finding['kind']:10} ", colour), place, (finding["where"], "dim"))
 
 
 def _gained(row: Row) -> bool:

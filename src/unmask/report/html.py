@@ -39,7 +39,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
             Markup(curve(row)),
             Markup(histogram(run, case)),
             strip(run, case),
-            Examination.of(case, row),
+            Examination.of(run, case, row),
             *_way(run, case),
         )
         for row, case in zip(rows, run.cases, strict=True)

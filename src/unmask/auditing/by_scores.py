@@ -1,0 +1,80 @@
+"""An audit of a model that answers scores alone, or labels alone: what can be done without a look inside."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.hop_skip_jump import HopSkipJump
+from unmask.attacks.settings import pgd
+from unmask.auditing.attackers import Budget, black_box, budget_of, transfer
+from unmask.auditing.images import linted, radius, right
+from unmask.auditing.jobs import Control, planned
+from unmask.auditing.stripped import sources
+from unmask.cases import Attacker
+from unmask.data import Dataset
+from unmask.evaluation.plan import Plan, spec
+from unmask.evaluation.targets import Target
+from unmask.gradients.spsa import SPSA, gaussian
+from unmask.losses import margin
+from unmask.randomness import stream
+from unmask.records import ThreatSpec
+from unmask.threats import Threat
+
+__all__ = ["by_scores"]
+
+_UNSEEN = (
+    "the model answers {} only: its parts, its gradients and where it draws randomness could not be examined, "
+    "and whether it hides gradients is not known; what is left is left by attacks that see answers alone, "
+    "and an attacker who has the model may leave less"
+)
+
+
+def by_scores(
+    name: str, target: Target, data: Dataset, threat: Threat, n: int, seed: int, budget: str, device: str
+) -> tuple[Plan, Target]:
+    """The plan, as of :func:`unmask.auditing.plan.plan_audit`, for a model of :class:`unmask.scores.ScoresOnly`."""
+    x, _, index = right(target, data, n, seed, device)
+    limits, ball, found = budget_of(budget), spec(threat), linted(target, data, seed, device)
+    labels = any(finding["kind"] == "labels" for finding in found)
+    copies = sources(target.model, None, x, radius(threat, x), stream(seed, index, "sources"), limits.copy)
+    chosen = {
+        "transfer": transfer(copies, limits),
+        "black-box": black_box(limits, threat.norm),
+        **(_by_labels(limits, threat.norm) if labels else _by_differences(limits, radius(threat, x))),
+    }
+    doubled = black_box(replace(limits, queries=2 * limits.queries), threat.norm)
+    told = {
+        "budget": budget,
+        "findings": [],
+        "tried": [],
+        "parts": [],
+        "lint": found,
+        "unexamined": _UNSEEN.format("labels" if labels else "scores"),
+    }
+    unbounded = ThreatSpec(ball.norm, 1.0, "rms")
+    checked = [
+        Control("noise", ball),
+        Control("black-box", replace(ball, eps=0.0), "eps 0"),
+        Control("doubled queries", ball, "doubled steps"),
+        Control("black-box", replace(ball, eps=2 * ball.eps), "doubled eps"),
+        Control("black-box", unbounded, "unbounded"),
+    ]
+    plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=target.draws > 1)
+    return plan, replace(target, attackers={**chosen, "doubled queries": doubled})
+
+
+def _by_differences(limits: Budget, size: float) -> dict[str, Attacker]:
+    """Half the queries in steps of sixteen pairs, wide enough to see over the levels of a model that rounds."""
+    steps = max(5, limits.queries // 64)
+    search = pgd(steps, margin, SPSA(16, max(0.01, size / 4), gaussian), size=0.2)
+    about = f"gradients from differences of scores (NES), {steps} steps of 16 pairs"
+    return {"differences": Attacker(about, lambda _: search, access="scores", low_precision=False)}
+
+
+def _by_labels(limits: Budget, norm: str) -> dict[str, Attacker]:
+    if norm not in ("linf", "l2"):
+        return {}
+    search = Ensemble((HopSkipJump(2 * limits.queries),))
+    about = f"HopSkipJump with {2 * limits.queries} queries: labels only"
+    return {"labels": Attacker(about, lambda _: search, access="labels", low_precision=False)}

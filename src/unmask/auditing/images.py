@@ -1,0 +1,60 @@
+"""The images that an audit looks at before it attacks, and what it sees at first sight."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.data import Dataset
+from unmask.diagnosis.lint import lint
+from unmask.evaluation.targets import Target
+from unmask.randomness import drawing, stream
+from unmask.threats import Threat
+from unmask.types import Output
+from unmask.victims import steady
+
+__all__ = ["LOOKED", "linted", "radius", "right"]
+
+LOOKED = 256
+"""Images that are looked at."""
+
+_LINTED = 16
+"""Images that a model is checked on, by itself and in batches."""
+
+
+def linted(target: Target, data: Dataset, seed: int, device: str) -> list[dict[str, Any]]:
+    """What was done to make the model ready, and what else is wrong with it, as plain data."""
+    index = torch.arange(min(len(data), _LINTED))
+    x, y = (part.to(device) for part in data.floats(index))
+    found = [*target.notes, *lint(target.model, x, y, stream(seed, index, "lint"))]
+    return [asdict(finding) for finding in found]
+
+
+def right(target: Target, data: Dataset, n: int, seed: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the first images those (B, C, H, W) that the model gets right, their classes (B,), their positions (B,).
+
+    Raises ValueError where there are none.
+    """
+    index = torch.arange(min(n, LOOKED))
+    x, y = (part.to(device) for part in data.floats(index))
+    with torch.no_grad(), drawing(stream(seed, index, "right")):
+        answers = [_accepted(steady(target.model, foreign=target.foreign)(part)) for part in x.split(64)]
+    rows = (torch.cat(answers) == y).nonzero().squeeze(1)
+    if not len(rows):
+        raise ValueError(f"the model gets none of the first {len(x)} images right: check that the data set is its own")
+    return x[rows], y[rows], index[rows.cpu()]
+
+
+def _accepted(answer: Output) -> Tensor:
+    """The class of each image (B,); -1 where it is refused."""
+    classes = answer.logits.argmax(1)
+    return classes if answer.reject is None else classes.masked_fill(answer.reject > 0, -1)
+
+
+def radius(threat: Threat, x: Tensor) -> float:
+    """Of the ball, as the root mean square of an element."""
+    size = float(threat.radius(x).mean())
+    return size if threat.norm == "linf" else size / x[0].numel() ** (0.5 if threat.norm == "l2" else 1.0)

@@ -1,0 +1,71 @@
+"""An audit's attacks and controls as jobs, and what a report has to know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from unmask.cases import Attacker
+from unmask.data import Dataset
+from unmask.evaluation.plan import Plan, blocks, on
+from unmask.records import Job, ThreatSpec
+
+__all__ = ["Control", "planned"]
+
+_FEW = 32
+"""Examples of a control."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """An attack that is made to see whether others can be trusted; reports call it ``name``."""
+
+    attack: str
+    threat: ThreatSpec
+    name: str = ""
+
+
+def planned(
+    name: str,
+    data: Dataset,
+    ball: ThreatSpec,
+    n: int,
+    seed: int,
+    budget: str,
+    attackers: Mapping[str, Attacker],
+    controls: Sequence[Control],
+    told: Mapping[str, Any],
+    *,
+    random: bool,
+) -> Plan:
+    """Clean verdicts, each of ``attackers`` on ``n`` examples, then the controls on a few.
+
+    ``told`` is what the examination found, as plain data.
+    """
+
+    def jobs(attack: str, role: str, at: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
+        options = {"budget": budget, **options}
+        for start, stop in blocks(count):
+            yield Job(name, data.name, attack, at, seed, start, stop, role, options)
+
+    made = [*jobs("clean", "clean", ball, n)]
+    for attack, attacker in attackers.items():
+        made += jobs(attack, "plain" if attacker.plain else "adaptive", ball, n)
+    for control in controls:
+        options = {"control": control.name} if control.name else {}
+        made += jobs(control.attack, "control", control.threat, min(n, _FEW), **options)
+    about = {
+        "case": name,
+        "defense": "a model, examined and attacked by what was found",
+        "kind": "audited",
+        "claimed": None,
+        "published": None,
+        "citation": "",
+        "random": random,
+        "note": "",
+        "attacks": {attack: attacker.about for attack, attacker in attackers.items()},
+        "audit": told,
+        **on(data, n, ball),
+    }
+    return Plan(tuple(made), about)

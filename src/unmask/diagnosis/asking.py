@@ -1,0 +1,59 @@
+"""How a model is asked before any attack: keyed, watched part by part, and left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from unmask.randomness import Stream, drawing
+from unmask.types import Output, as_output
+
+__all__ = ["Spots", "ask", "kept", "share", "watched"]
+
+Spots = dict[str, tuple[Tensor, Tensor]]
+"""Path of a part -> what its first call was given, and what came out; the innermost first."""
+
+
+def ask(model: nn.Module, x: Tensor, keys: Stream) -> Output:
+    """The answers to images (B, C, H, W), torch's own randomness keyed too."""
+    with drawing(keys, foreign=True):
+        return as_output(model(x))
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[Spots]:
+    """What each part is given and gives while the model runs, in the order in which they end."""
+    spots: Spots = {}
+    paths = {part: path for path, part in model.named_modules()}
+
+    def see(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        made = output.logits if isinstance(output, Output) else output
+        if args and isinstance(args[0], Tensor) and isinstance(made, Tensor):
+            spots.setdefault(paths[part], (args[0].detach().clone(), made.detach().clone()))
+
+    handles = [part.register_forward_hook(see) for part in paths]
+    try:
+        yield spots
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def kept(model: nn.Module) -> Iterator[None]:
+    """Buffers, such as running means, come out as they went in."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            if name in before:
+                buffer.copy_(before[name])
+
+
+def share(which: Tensor) -> float:
+    """Of true values."""
+    return round(float(which.double().mean()), 3)

@@ -1,0 +1,161 @@
+"""What is wrong with a model before any attack: what it takes, what it answers, what else its answers hang on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.asking import Spots, ask, kept, share, watched
+from unmask.diagnosis.steadiness import steadiness
+from unmask.randomness import Stream, drawing, uniform
+from unmask.records import Finding
+from unmask.statistics import gap
+from unmask.types import Output
+
+__all__ = ["lint"]
+
+_BETTER = 0.3
+"""Accuracy that images of another range must gain for the model to have been made for that range."""
+
+
+def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> list[Finding]:
+    """Mistakes in how a model is made ready, from its answers to images (B, C, H, W) of classes (B,); sixteen will do.
+
+    Kinds: "dtype", "probabilities", "labels" (or votes: no scores), "range" (made for images of another range),
+    "not finite" (somewhere in [0, 1]), "training mode" (of some parts), "random", "unrepeatable" (random, and not
+    by torch), "batch" (an answer that depends on the batch's other examples, or on its place among them).
+    Each has its place, its effect, and a remedy.
+
+    Log-probabilities are no mistake: every loss is the same of them as of logits.
+
+    >>> from unmask.randomness import stream
+    >>> class Centred(nn.Module):
+    ...     def forward(self, x): return (x - x.mean(0)).flatten(1)
+    >>> found, = lint(Centred().eval(), torch.rand(16, 1, 2, 2), torch.zeros(16).long(), stream(0, range(16), "lint"))
+    >>> found.kind, found.remedy
+    ('batch', 'let each example be answered by itself')
+    """
+    with torch.no_grad(), kept(model):
+        answers = ask(model, x, keys)
+        return [
+            *_dtype(model, answers),
+            *_probabilities(answers),
+            *_range(model, x, y, keys),
+            *_not_finite(model, x, keys),
+            *steadiness(model, x, keys),
+        ]
+
+
+def _dtype(model: nn.Module, answers: Output) -> Iterator[Finding]:
+    logits = answers.logits
+    if logits.dtype != torch.float32:
+        first, second = logits.double().topk(2, dim=1).values.T
+        yield Finding(
+            kind="dtype",
+            module="",
+            where="the model's answer",
+            evidence={"dtype": _name(logits.dtype), "ties": share(first == second)},
+            remedy="answer float32",
+        )
+    for path, weight in model.named_parameters():
+        if weight.is_floating_point() and weight.dtype != torch.float32:
+            yield Finding(
+                kind="dtype",
+                module=path.rpartition(".")[0],
+                where=f"weights {path}",
+                evidence={"dtype": _name(weight.dtype)},
+                remedy="keep the weights in float32: model.float()",
+            )
+            return
+
+
+def _probabilities(answers: Output) -> Iterator[Finding]:
+    logits = answers.logits.double()
+    if _labels(logits):
+        kinds = "a label alone" if len(logits.unique()) == 2 else "counts of votes"
+        yield Finding("labels", "", f"the model's answer: {kinds}", {"values": len(logits.unique())}, _ANSWER_LOGITS)
+    elif logits.min() >= 0 and logits.max() <= 1 and (logits.sum(1) - 1).abs().max() < 1e-4:
+        saturated = share(1 - logits.amax(1) < torch.finfo(torch.float32).eps)
+        yield Finding(
+            "probabilities", "", "the model's answer", {"exactly 1": saturated}, "return the logits before the softmax"
+        )
+
+
+_ANSWER_LOGITS = "return the logits, or their mean, instead of what was chosen by them"
+
+
+def _labels(logits: Tensor) -> bool:
+    """Whether each row is one value for the class and another for the rest, or whole numbers of the same sum."""
+    values = logits.unique()
+    one_hot = len(values) == 2 and bool(((logits == values[-1]).sum(1) == 1).all())
+    votes = bool((logits == logits.round()).all() and (logits >= 0).all() and (logits.sum(1) == logits[0].sum()).all())
+    return one_hot or (votes and bool(logits.any()))
+
+
+_RANGES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "[0, 255]": ("255 * x", lambda x: 255 * x),
+    "[-1, 1]": ("2 * x - 1", lambda x: 2 * x - 1),
+    "mean 0 and deviation 1": ("(x - mean) / deviation", lambda x: (x - x.mean()) / x.std()),
+}
+
+
+def _range(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[Finding]:
+    def right(seen: Tensor) -> list[float]:
+        return (ask(model, seen, keys).logits.argmax(1) == y).double().tolist()
+
+    own, found = right(x), {}
+    for name, (_, change) in _RANGES.items():
+        other = right(change(x))
+        better = gap(other, own)
+        if better.value >= _BETTER and better.p < 0.05:
+            found[name] = sum(other) / len(other)
+    if found:
+        best = max(found, key=lambda name: found[name])
+        yield Finding(
+            kind="range",
+            module="",
+            where=f"the model's input: made for images of {best}, given those of [0, 1]",
+            evidence={"accuracy": round(sum(own) / len(own), 3), f"of {best}": round(found[best], 3)},
+            remedy=f"in the model, first of all: x = {_RANGES[best][0]}",
+        )
+
+
+def _not_finite(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
+    with drawing(keys.fold("probe")):
+        noise = uniform(x.shape, x)
+    probes = {
+        "black images": torch.zeros_like(x),
+        "white images": torch.ones_like(x),
+        "grey images": torch.full_like(x, 0.5),
+        "noise": noise,
+        "images of two values": (noise < 0.5).to(x),
+    }
+    bad = {}
+    for name, probe in probes.items():
+        with watched(model) as spots:
+            finite = ask(model, probe, keys).logits.isfinite().all(1)
+        if not finite.all():
+            bad[name] = (share(~finite), _first(spots, lambda given, made: _sound(given) and not _sound(made)))
+    if bad:
+        part = next(iter(bad.values()))[1]
+        yield Finding(
+            kind="not finite",
+            module=part,
+            where=f"NaN or Inf for {', '.join(bad)}",
+            evidence={name: share for name, (share, _) in bad.items()},
+            remedy="answer finite logits for all of [0, 1]: keep divisions, roots and logarithms from 0",
+        )
+
+
+def _first(spots: Spots, guilty: Callable[[Tensor, Tensor], bool]) -> str:
+    return next((path for path, (given, made) in spots.items() if guilty(given, made)), "")
+
+
+def _sound(t: Tensor) -> bool:
+    return bool(t.isfinite().all())
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,134 @@
+"""Whether a model gives an image the same answer whenever it is asked: alone or among others, once or twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.asking import Spots, ask, kept, share, watched
+from unmask.randomness import Stream
+from unmask.records import Finding
+from unmask.types import Output
+
+__all__ = ["left_in_training", "steadiness"]
+
+_DIFFERS = 1e-3
+"""A change of a logit, as a share of the logits' spread, that no rounding explains."""
+
+_ROWS = 0.25
+"""Share of the images whose answers must differ: a rounding inside the model may flip by itself for a few."""
+
+
+def steadiness(model: nn.Module, x: Tensor, keys: Stream) -> list[Finding]:
+    """Of kinds "training mode" (of some parts), "random", "unrepeatable" (random, and not by torch), "batch"."""
+    answers, again = ask(model, x, keys), ask(model, x, keys)
+    if not torch.equal(answers.logits, again.logits):
+        return [*_training(model), *_unrepeatable(answers, again)]
+    return [*_training(model), *_random(model, x, keys, answers), *_batch(model, x, keys)]
+
+
+def left_in_training(model: nn.Module, evaluated: nn.Module, x: Tensor, keys: Stream) -> Finding:
+    """That ``model`` was left in training mode, and what that does beside ``evaluated``, its copy that was not."""
+    with torch.no_grad(), kept(model):
+        one, other = (ask(which, x, keys).logits.argmax(1) for which in (model, evaluated))
+    return Finding(
+        kind="training mode",
+        module="",
+        where="the whole model; it is audited in evaluation mode",
+        evidence={"other answers": share(one != other)},
+        remedy="call model.eval()",
+    )
+
+
+def _training(model: nn.Module) -> Iterator[Finding]:
+    parts = [path for path, part in model.named_modules() if part.training]
+    if parts:
+        yield Finding(
+            kind="training mode",
+            module=parts[0],
+            where="left as it is, since the model itself is in evaluation mode",
+            evidence={"parts": len(parts)},
+            remedy="call model.eval(), unless it is meant",
+        )
+
+
+def _unrepeatable(one: Output, other: Output) -> list[Finding]:
+    return [
+        Finding(
+            kind="unrepeatable",
+            module="",
+            where="the model's answer: it differs though all of torch's randomness is the same",
+            evidence={"other answers": share(one.logits.argmax(1) != other.logits.argmax(1))},
+            remedy="draw by torch, and keep nothing from call to call, so that results can be repeated",
+        )
+    ]
+
+
+def _random(model: nn.Module, x: Tensor, keys: Stream, answers: Output, draws: int = 4) -> Iterator[Finding]:
+    others = [ask(model, x, keys.fold(draw)) for draw in range(draws)]
+    if all(torch.equal(answers.logits, other.logits) for other in others):
+        return
+    flips = torch.stack([other.logits.argmax(1) != answers.logits.argmax(1) for other in others])
+    yield Finding(
+        kind="random",
+        module="",
+        where="the model's answer: it differs from draw to draw",
+        evidence={"other answers": share(flips), "change": _round(max(_moved(answers, o).max() for o in others))},
+        remedy="nothing, if it is meant: verdicts are shares of fresh draws",
+    )
+
+
+def _batch(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
+    """Each image among the others, among copies of itself, and at another place: the same number of rows each time."""
+    rows = torch.arange(len(x), device=x.device)
+    with watched(model) as among:
+        whole = ask(model, x, keys)
+    turned = rows.roll(1)
+    permuted = ask(model, x[turned], keys.select(turned))
+    shifts = _moved(whole, permuted, turned)
+    flips = whole.logits.argmax(1)[turned] != permuted.logits.argmax(1)
+    place = ""
+    for row in rows.tolist():
+        copies = torch.full_like(rows, row)
+        with watched(model) as alone:
+            single = ask(model, x[copies], keys.select(copies))
+        shift = _moved(whole, single, copies)[:1]
+        shifts, flips = torch.cat((shifts, shift)), torch.cat((flips, _other(whole, single, row)))
+        place = place or (_parting(among, alone, row) if shift > _DIFFERS else "")
+    if float((shifts > _DIFFERS).double().mean()) >= _ROWS:
+        yield Finding(
+            kind="batch",
+            module=place,
+            where="an answer depends on the other examples of the batch",
+            evidence={"other answers": share(flips), "change": _round(shifts.max())},
+            remedy="let each example be answered by itself",
+        )
+
+
+def _other(whole: Output, single: Output, row: int) -> Tensor:
+    return (whole.logits[row].argmax() != single.logits[0].argmax()).view(1)
+
+
+def _parting(among: Spots, alone: Spots, row: int) -> str:
+    """The first part that is given the same of an image in both batches, and answers differently."""
+
+    def part(path: str, which: int) -> float:
+        one, other = among[path][which], alone[path][which]
+        if one.shape != other.shape or len(one) <= row or not one.is_floating_point():
+            return 0.0
+        return float((one[row] - other[row]).abs().max() / one.std().clamp_min(1e-12))
+
+    paths = [path for path in among if path in alone]
+    return next((path for path in paths if part(path, 0) <= _DIFFERS < part(path, 1)), "")
+
+
+def _moved(one: Output, other: Output, rows: Tensor | None = None) -> Tensor:
+    """The largest change (B,) of a logit, as a share of their spread, from ``one``'s ``rows`` to ``other``."""
+    a, b = one.logits.double(), other.logits.double()
+    return ((a if rows is None else a[rows]) - b).abs().amax(1) / a.std().clamp_min(1e-12)
+
+
+def _round(value: Tensor) -> float:
+    return float(f"{float(value):.3g}")
