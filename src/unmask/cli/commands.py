@@ -34,6 +34,10 @@ FailUnder = Annotated[
     float | None,
     typer.Option("--fail-under", min=0, max=1, help="Exit with 1 if less accuracy than this share is left of a case."),
 ]
+StopWhen = Annotated[
+    str | None,
+    typer.Option("--stop-when", help='Take examples in blocks only until, say, "upper<0.05"; also lower>, width<.'),
+]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 
 
@@ -59,6 +63,7 @@ def reproduce(
     weights: Weights = None,
     sweep: Annotated[bool, typer.Option(help="Also measure curves over eps, and the controls.")] = True,
     fail_under: FailUnder = None,
+    stop_when: StopWhen = None,
 ) -> None:
     """Attack published defenses and show what is left of them.
 
@@ -75,7 +80,7 @@ def reproduce(
     local = Local(batch_size, device, weights)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    _run(plans, out, asked, {"suite": suite}, local, fail_under)
+    _run(plans, out, asked, {"suite": suite}, local, fail_under, stop_when)
 
 
 @app.command()
@@ -99,6 +104,7 @@ def attack(
     device: Device = "cpu",
     weights: Weights = None,
     fail_under: FailUnder = None,
+    stop_when: StopWhen = None,
 ) -> None:
     """Attack any model with the techniques that you choose.
 
@@ -123,7 +129,7 @@ def attack(
     plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": options}
-    _run([plan], out, asked, {"suite": None}, local, fail_under)
+    _run([plan], out, asked, {"suite": None}, local, fail_under, stop_when)
 
 
 @app.command()
@@ -141,6 +147,7 @@ def audit(
     device: Device = "cpu",
     weights: Weights = None,
     fail_under: FailUnder = None,
+    stop_when: StopWhen = None,
 ) -> None:
     """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
 
@@ -157,7 +164,7 @@ def audit(
     local.use(target, armed, images)
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": {"budget": budget}}
-    _run([plan], out, asked, {"suite": None}, local, fail_under)
+    _run([plan], out, asked, {"suite": None}, local, fail_under, stop_when)
 
 
 @app.command()
@@ -204,29 +211,6 @@ def report(run: Run) -> None:
     say(f"Report: {path.resolve()}")
 
 
-@app.command()
-def verify(run: Run, batch_size: Batch = 128, device: Device = "cpu", weights: Weights = None) -> None:
-    """Judge every stored adversarial example of a run again, on the original model; exit with 1 if one differs.
-
-    Example: [bold]unmask verify runs/demo[/bold]
-    """
-    from unmask.evaluation.run import Local
-    from unmask.evaluation.store import read_run
-    from unmask.evaluation.verify import verify
-
-    used = read_run(run)["asked"].get("weights")
-    checks = []
-    for check in verify(run, Local(batch_size, device, weights or (Path(used) if used else None))):
-        checks.append(check)
-        if check.problem:
-            say(f"FAILED {check.record}: {check.problem}")
-    failed = sum(check.problem is not None for check in checks)
-    examples = sum(check.examples for check in checks)
-    say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
-    if failed:
-        raise typer.Exit(1)
-
-
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, datasets or models.")] = "cases") -> None:
     """List what there is.
@@ -248,6 +232,7 @@ def _run(
     about: dict[str, Any],
     local: Local,
     fail_under: float | None,
+    stop_when: str | None,
 ) -> None:
     """Do what is left to do, render, and hold the accuracy against what was asked for."""
     from unmask.cli.progress import progress
@@ -257,12 +242,15 @@ def _run(
     from unmask.report import summary, write
     from unmask.report.read import RunFolder
     from unmask.report.table import table
+    from unmask.statistics import StopRule
 
+    rule = None if stop_when is None else StopRule.parse(stop_when)
+    asked |= {"stop_when": str(rule)} if rule else {}
     asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
     about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
     jobs = [job for plan in plans for job in plan.jobs]
     with Store.open(out, asked, {**about, **environment()}) as store, progress(jobs) as show:
-        run(jobs, store, local, show)
+        run(jobs, store, local, show, rule)
     path = write(out)
     console.print(summary(out))
     say(f"Report: {path.resolve()}")

@@ -81,6 +81,8 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "controls": {name: _figure(a) for name, a in row.controls.items()},
         "distrust": distrust(row),
         "complete": row.complete,
+        "intervals": row.intervals,
+        "stop_when": row.stop_when,
         "examination": case.audit,
         "script": script(case),
         "seconds": row.seconds,

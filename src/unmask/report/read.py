@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from unmask.records import RUN_SCHEMA, Example, Record, ThreatSpec
+from unmask.statistics import StopRule
 
 __all__ = ["Case", "Found", "RunFolder", "by_attack"]
 
@@ -69,6 +70,13 @@ class RunFolder:
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}/run.json is broken ({error!r}): start the run again in a new folder") from error
         return cls(path, asked, cases, _records(path / "records.jsonl"))
+
+    @property
+    def rule(self) -> StopRule | None:
+        """What the run was told to stop at; its intervals then have to hold whenever it did."""
+        asked = self.asked.get("asked")
+        text = asked.get("stop_when") if isinstance(asked, dict) else None
+        return None if text is None else StopRule.parse(str(text))
 
     def of(self, case: Case, *roles: str) -> list[Record]:
         """Records of a case in these roles, or in any; in an order that no executor changes."""

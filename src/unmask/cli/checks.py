@@ -1,0 +1,92 @@
+"""The commands that look at finished runs: check them, compare them, do them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unmask.cli.commands import Batch, Device, Run, Weights, app
+from unmask.cli.console import say
+
+if TYPE_CHECKING:
+    from unmask.report.compare import Pair
+
+__all__ = ["app", "compare", "size", "verify"]
+
+
+@app.command()
+def verify(
+    run: Run,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another run of the same cases, to be compared with.")
+    ] = None,
+    batch_size: Batch = 128,
+    device: Device = "cpu",
+    weights: Weights = None,
+) -> None:
+    """Judge every stored adversarial example of a run again, on the original model; exit with 1 if one differs.
+
+    Example: [bold]unmask verify runs/demo[/bold]
+    """
+    from unmask.evaluation.run import Local
+    from unmask.evaluation.store import read_run
+    from unmask.evaluation.verify import verify
+    from unmask.report.compare import against as held_against
+
+    used = read_run(run)["asked"].get("weights")
+    checks = []
+    for check in verify(run, Local(batch_size, device, weights or (Path(used) if used else None))):
+        checks.append(check)
+        if check.problem:
+            say(f"FAILED {check.record}: {check.problem}")
+    failed = sum(check.problem is not None for check in checks)
+    examples = sum(check.examples for check in checks)
+    say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    if against:
+        _show(held_against(run, against))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Folder of a run; may be the same.", show_default=False)],
+    case: Annotated[str | None, typer.Option("--case", help="Case of the first run, where it has several.")] = None,
+    with_: Annotated[str | None, typer.Option("--with", help="Case of the second run; default --case.")] = None,
+) -> None:
+    """Compare two defenses on the same images: exact McNemar test, interval of the difference.
+
+    Example: [bold]unmask compare runs/a runs/b[/bold]
+    """
+    from unmask.report.compare import compare
+
+    _show(compare(first, second, (case, with_ or case)))
+
+
+@app.command()
+def size(
+    accuracy: Annotated[float, typer.Option("--accuracy", help="Share expected to be left.")],
+    width: Annotated[float, typer.Option("--width", help="Of the 95 % interval, as a share.")],
+) -> None:
+    """Tell how many examples an interval of a wished width takes.
+
+    Example: [bold]unmask size --accuracy 0.05 --width 0.02[/bold]
+    """
+    from unmask.statistics import size
+
+    say(f"--n {size(accuracy, width)}")
+    say(f"with --stop-when: about {size(accuracy, width, anytime=True)}")
+
+
+def _show(pairs: Iterable[Pair]) -> None:
+    for pair in pairs:
+        d = pair.difference
+        say(
+            f"{pair.what}: {100 * pair.first.value:.1f} % and {100 * pair.second.value:.1f} %, difference "
+            f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] points, p = {d.p:.2g}; "
+            f"{pair.changed} of {d.n} examples differ"
+        )
