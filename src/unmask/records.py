@@ -18,12 +18,22 @@ __all__ = [
     "Job",
     "Record",
     "ThreatSpec",
+    "digest",
 ]
 
 AUDIT_SCHEMA = "unmask.audit/1"
 RECORD_SCHEMA = "unmask.record/1"
 RUN_SCHEMA = "unmask.run/1"
 TABLE_SCHEMA = "unmask.table/1"
+
+
+def digest(data: Any) -> str:
+    """Sixteen hexadecimal digits that stand for plain data.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+    True
+    """
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,7 @@ class Job:
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that stand for everything the job asks."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return digest(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -101,21 +111,25 @@ class Record:
     schema: str = RECORD_SCHEMA
 
     def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps({"key": self.job.key, **asdict(self)}, sort_keys=True)
+        """One line of JSON, which holds a digest of the rest of it."""
+        raw = {"key": self.job.key, **asdict(self)}
+        return json.dumps({**raw, "check": digest(raw)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        """The record of a line of JSON; ValueError where the line is torn or of another version."""
+        """The record of a line of JSON; ValueError where the line is torn, changed or of another version."""
         try:
             raw = json.loads(line)
             if raw["schema"] != RECORD_SCHEMA:
                 raise ValueError(f"record of version {raw['schema']!r}, this program reads {RECORD_SCHEMA!r}")
+            check = raw.pop("check", None)  # older records have none
+            if check is not None and check != digest(raw):
+                raise ValueError(f"record {raw['key']} was changed: it does not fit its own digest")
             key = raw.pop("key")
             raw["job"] = Job(**{**raw["job"], "threat": ThreatSpec(**raw["job"]["threat"])})
             raw["examples"] = tuple(Example(**example) for example in raw["examples"])
             record = cls(**raw)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a record: {error}") from error
         if record.job.key != key:
             raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")

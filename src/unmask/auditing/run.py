@@ -70,7 +70,8 @@ def audit(
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"
-        with Store.open(folder, asked, {**about, **environment()}) as store:
+        settled = local.fingerprints({name: (data.name, plan.about["n"])})
+        with Store.open(folder, asked, {**about, **environment()}, settled) as store:
             run(plan.jobs, store, local, lambda record, known: None)
         write(folder)
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -14,7 +14,7 @@ from unmask.cli.console import say
 if TYPE_CHECKING:
     from unmask.report.compare import Pair
 
-__all__ = ["app", "compare", "size", "verify"]
+__all__ = ["app", "compare", "repeat", "size", "verify"]
 
 
 @app.command()
@@ -27,7 +27,9 @@ def verify(
     device: Device = "cpu",
     weights: Weights = None,
 ) -> None:
-    """Judge every stored adversarial example of a run again, on the original model; exit with 1 if one differs.
+    """Judge every stored adversarial example of a run again, on the original model, and compute every figure again.
+
+    Exit with 1 if a verdict or figure differs, or anything that the run rests on was changed.
 
     Example: [bold]unmask verify runs/demo[/bold]
     """
@@ -44,10 +46,61 @@ def verify(
             say(f"FAILED {check.record}: {check.problem}")
     failed = sum(check.problem is not None for check in checks)
     examples = sum(check.examples for check in checks)
-    say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    records = sum(check.examples > 0 for check in checks)
+    say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
     if against:
         _show(held_against(run, against))
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def repeat(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", help="New folder; the same command again continues it.")],
+    batch_size: Batch = 128,
+    device: Device = "cpu",
+    weights: Weights = None,
+) -> None:
+    """Do a run again from what it recorded of itself, and compare; exit with 1 if a verdict differs.
+
+    Example: [bold]unmask repeat runs/demo --out runs/again[/bold]
+    """
+    from unmask.cli import commands
+    from unmask.evaluation.store import read_run
+    from unmask.report.compare import against, same
+
+    before = read_run(run)
+    asked = before["asked"]
+    if out.resolve() == run.resolve():
+        raise ValueError(f"{out} is the run itself: give --out a new folder")
+    try:
+        used = weights or (Path(asked["weights"]) if asked["weights"] else None)
+        shared = {
+            "n": asked["n"],
+            "seed": asked["seed"],
+            "out": out,
+            "batch_size": batch_size,
+            "device": device,
+            "weights": used,
+            "stop_when": asked.get("stop_when"),
+        }
+        if asked["command"] == "reproduce":
+            commands.reproduce(case=asked["cases"], sweep=asked["sweep"], **shared)
+        else:
+            command = {"attack": commands.attack, "audit": commands.audit}[asked["command"]]
+            command(asked["target"], asked["data"], **asked["threat"], **asked["options"], **shared)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{run} does not tell how to do it again ({error!r}): an earlier version wrote it") from error
+    now = read_run(out)
+    for name in ("versions", "hardware", "revision"):
+        if before.get(name) != now.get(name):
+            say(f"other {name}: {before.get(name)}, now {now.get(name)}")
+    alike, total = same(run, out)
+    say(f"{alike} of {total} records are the same to the bit.")
+    pairs = [pair for pair in against(run, out) if pair.changed]
+    _show(pairs)
+    if pairs or not total:
         raise typer.Exit(1)
 
 

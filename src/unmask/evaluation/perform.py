@@ -50,8 +50,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
     examples: list[Example] = []
     candidates = []
     passes = Passes()
-    for index, x, y in _batches(job, data, batch, device):
-        found = search(judge, index, x, y)
+    for index, y, found in _each(job, data, batch, device, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
@@ -80,9 +79,13 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
     """The verdicts of a job on candidates that were stored, as :func:`perform` would give them."""
     judge = _judge(job, target)
     examples: list[Example] = []
-    for index, x, y in _batches(job, data, batch, device):
-        stored = x_adv[index - job.start].to(device)
-        examples += _examples(job, index, y, *verdicts(judge, stored, x, y, index, job.seed))
+
+    def stored(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> Trial:
+        candidates = x_adv[index - job.start].to(device)
+        return Trial(candidates, *verdicts(judge, candidates, x, y, index, job.seed))
+
+    for index, y, found in _each(job, data, batch, device, judge, stored):
+        examples += _examples(job, index, y, found.verdict, found.selection)
     return tuple(examples)
 
 
@@ -135,11 +138,34 @@ def _judge(job: Job, target: Target) -> Judge:
     return Judge(target.model, threat, target.draws, target.foreign)
 
 
-def _batches(job: Job, data: Dataset, batch: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Positions (on the CPU), images and labels of a job, ``batch`` at a time."""
-    for index in torch.arange(job.start, job.stop).split(batch):
-        x, y = data.floats(index)
-        yield index, x.to(device), y.to(device)
+def _each(
+    job: Job, data: Dataset, batch: int, device: str, judge: Judge, search: Search
+) -> Iterator[tuple[Tensor, Tensor, Trial]]:
+    """Positions (on the CPU), labels and what came of them, ``batch`` at a time; half as many where memory ends."""
+    start = job.start
+    while start < job.stop:
+        index = torch.arange(start, min(start + batch, job.stop))
+        x, y = (part.to(device) for part in data.floats(index))
+        spent = judge.passes.forwards
+        try:
+            found = search(judge, index, x, y)
+        except (RuntimeError, MemoryError) as error:
+            if len(index) == 1 or not _out_of_memory(error):
+                raise
+            batch = len(index) // 2
+        else:
+            yield index, y, found
+            start += len(index)
+            continue
+        judge.passes.forwards = spent  # what was begun in vain is done again
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no room; the CPU's allocator has no error of its own."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:

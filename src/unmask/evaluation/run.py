@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from unmask.data import DataError, Dataset, load
+from unmask.evaluation.fingerprint import fingerprint
 from unmask.evaluation.perform import Outcome, perform
 from unmask.evaluation.store import Store, pack
 from unmask.evaluation.targets import Target, find_target
@@ -91,6 +92,14 @@ class Local:
         if name not in self._targets:
             self._targets[name] = find_target(name, data, device=self.device, weights=self.weights, strict=self.strict)
         return self._targets[name]
+
+    def fingerprints(self, names: Mapping[str, tuple[str, int]]) -> dict[str, dict[str, Any]]:
+        """Of each target, by the name and number of its examples."""
+        found = {}
+        for name, (images, n) in names.items():
+            data = self.dataset(images, n)
+            found[name] = fingerprint(name, self.target(name, data).model, data, n)
+        return found
 
     def use(self, name: str, target: Target, data: Dataset) -> None:
         """Let jobs on ``name`` find ``target``, and those on that data set ``data``."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["summary", "write"]
+__all__ = ["summary", "texts", "write"]
 
 # Each function imports what it needs, so that the command line starts without waiting for figures and templates.
 
@@ -25,6 +25,17 @@ def write(run: Path) -> Path:
     Traceback (most recent call last):
     ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
+    _replace(run, texts(run))
+    return run / "report.html"
+
+
+def texts(run: Path) -> dict[str, str]:
+    """The names and contents of these files; ValueError as above.
+
+    >>> texts(Path("/nowhere"))
+    Traceback (most recent call last):
+    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    """
     from unmask.report.audit import audit_json
     from unmask.report.html import html
     from unmask.report.markdown import markdown
@@ -34,9 +45,7 @@ def write(run: Path) -> Path:
     folder = RunFolder.read(run)
     rows = table(folder)
     data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
-    texts = {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
-    _replace(run, texts)
-    return run / "report.html"
+    return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
 
 
 def summary(run: Path) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from unmask.records import ThreatSpec
@@ -11,7 +11,7 @@ from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.report.table import remaining, worst
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 
-__all__ = ["Pair", "against", "compare"]
+__all__ = ["Pair", "against", "compare", "same"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,19 @@ def against(first: Path, second: Path) -> list[Pair]:
     if not both:
         raise ValueError(f"{first} and {second} have no attack on the same case in common: compare them by name")
     return [_pair(_title(what), one[what], two[what], any(run.rule for run in runs)) for what in both]
+
+
+def same(first: Path, second: Path) -> tuple[int, int]:
+    """How many jobs of either run have the same record in both, but for how long they took; and how many there are.
+
+    The digest of the adversarial examples is part of a record.
+    """
+    one, two = (
+        {record.job.key: replace(record, seconds=0.0) for record in RunFolder.read(path).records}
+        for path in (first, second)
+    )
+    keys = one.keys() | two.keys()
+    return sum(one.get(key) == two.get(key) for key in keys), len(keys)
 
 
 Attack = tuple[str, str, str, ThreatSpec]
