@@ -15,6 +15,7 @@ from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, through
 from unmask.diagnosis.findings import draws, findings
 from unmask.evaluation.plan import Plan, blocks, on, spec
+from unmask.evaluation.run import Local
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
 from unmask.randomness import drawing, stream
@@ -23,7 +24,7 @@ from unmask.threats import Threat
 from unmask.types import as_output
 from unmask.victims import lean, steady
 
-__all__ = ["plan_audit"]
+__all__ = ["arm", "plan_audit"]
 
 _PROBED = 16
 """Images on which a model is taken apart."""
@@ -78,6 +79,16 @@ def plan_audit(
     return Plan(tuple(_jobs(name, data, spec(threat), n, seed, budget, list(chosen))), about), replace(
         target, attackers=chosen
     )
+
+
+def arm(
+    local: Local, name: str, images: str, threat: Threat, n: int, seed: int, budget: str, device: str = "cpu"
+) -> Plan:
+    """Plan an audit, and let the jobs that ``local`` does on ``name`` find the attacks that it came to."""
+    data = local.dataset(images, n)
+    plan, armed = plan_audit(name, local.target(name, data), data, threat, n, seed, budget, device)
+    local.use(name, armed, data)
+    return plan
 
 
 def _right(

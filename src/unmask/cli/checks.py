@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,7 +76,7 @@ def repeat(
         raise ValueError(f"{out} is the run itself: give --out a new folder")
     try:
         used = weights or (Path(asked["weights"]) if asked["weights"] else None)
-        shared = {
+        shared: dict[str, Any] = {
             "n": asked["n"],
             "seed": asked["seed"],
             "out": out,
@@ -88,7 +88,8 @@ def repeat(
         if asked["command"] == "reproduce":
             commands.reproduce(case=asked["cases"], sweep=asked["sweep"], **shared)
         else:
-            command = {"attack": commands.attack, "audit": commands.audit}[asked["command"]]
+            known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
+            command = known[asked["command"]]
             command(asked["target"], asked["data"], **asked["threat"], **asked["options"], **shared)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{run} does not tell how to do it again ({error!r}): an earlier version wrote it") from error
