@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Job",
     "Record",
     "ThreatSpec",
+    "check_types",
     "digest",
 ]
 
@@ -34,6 +37,35 @@ def digest(data: Any) -> str:
     True
     """
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_types(data: Any) -> None:
+    """Hold the fields of a dataclass against its annotations, as far as these are plain; ValueError names one.
+
+    >>> check_types(ThreatSpec("linf", "large"))
+    Traceback (most recent call last):
+    ValueError: not a ThreatSpec: eps is 'large'
+    """
+    for one in fields(data):
+        value, kinds = getattr(data, one.name), _KINDS.get(str(one.type))
+        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise ValueError(f"not a {type(data).__name__}: {one.name} is {value!r:.40}")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str | None": (str, NoneType),
+    "int | None": (int, NoneType),
+    "float | None": (int, float, NoneType),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, str]": (dict,),
+    "Mapping[str, Any] | None": (dict, NoneType),
+}
+_MOST = 1 << 40
+_FILE = re.compile(r"examples/[\w-]+\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -129,8 +161,16 @@ class Record:
             raw["job"] = Job(**{**raw["job"], "threat": ThreatSpec(**raw["job"]["threat"])})
             raw["examples"] = tuple(Example(**example) for example in raw["examples"])
             record = cls(**raw)
+            for part in (record, record.job, record.job.threat, *record.examples):
+                check_types(part)
         except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a record: {error}") from error
         if record.job.key != key:
             raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")
+        if not 0 <= record.job.start < record.job.stop < _MOST:
+            raise ValueError(f"not a record: of examples {record.job.start} to {record.job.stop}")
+        if not all(0 <= e.robust <= 1 and 0 <= e.screened <= 1 and 0 <= e.index < _MOST for e in record.examples):
+            raise ValueError("not a record: a share out of [0, 1], or an example without a place")
+        if record.file is not None and not _FILE.fullmatch(record.file):
+            raise ValueError(f"not a record: {record.file!r} is no file of the run's examples")
         return record

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 
@@ -106,6 +107,8 @@ def _problem(folder: Path, record: Record, local: Local) -> str | None:
     count = job.stop - job.start
     if x_adv.shape != (count, *data.images.shape[1:]):
         return f"its examples have shape {tuple(x_adv.shape)}, not that of {count} images of {job.data}"
+    if x_adv.dtype != torch.float32:
+        return f"its examples are {x_adv.dtype}, not torch.float32"
     if len(record.examples) != count or record.draws != target.draws:
         return f"it tells of {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,9 +44,10 @@ def texts(run: Path) -> dict[str, str]:
     from unmask.report.table import table, to_json
 
     folder = RunFolder.read(run)
-    rows = table(folder)
-    data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
-    return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
+    with _one_line(run):
+        rows = table(folder)
+        data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
+        return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
 
 
 def summary(run: Path) -> RenderableType:
@@ -65,10 +67,25 @@ def summary(run: Path) -> RenderableType:
     from unmask.report.terminal import Summary
 
     folder = RunFolder.read(run)
-    rows = table(folder)
+    with _one_line(run):
+        rows = table(folder)
     if folder.cases and folder.cases[0].audit:
         return Group(Summary(rows), Findings(folder.cases[0], rows[0]))
     return Summary(rows)
+
+
+@contextmanager
+def _one_line(run: Path) -> Iterator[None]:
+    """Files of strangers may hold anything that is well-formed and still belongs to no run."""
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
+        what = " ".join(str(error).split())
+        raise ValueError(
+            f"{run} cannot be shown: its files hold what no run writes ({type(error).__name__}: {what:.80})"
+        ) from error
 
 
 def _replace(folder: Path, texts: Mapping[str, str]) -> None:
