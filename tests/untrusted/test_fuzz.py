@@ -89,7 +89,7 @@ def record(attack: str, role: str, robust: float) -> Record:
     return Record(job, examples, 1, 10, 5, 3, 0.5)
 
 
-CASE = {
+CASE: dict[str, Any] = {
     "case": "one",
     "defense": "some",
     "data": "digits",
@@ -103,7 +103,14 @@ CASE = {
     "attacks": {"plain": "", "bpda": ""},
     "n": 2,
 }
-RUN = {"schema": RUN_SCHEMA, "asked": {"n": 2}, "command": "reproduce", "suite": None, "n": 2, "seed": 0}
+RUN: dict[str, Any] = {
+    "schema": RUN_SCHEMA,
+    "asked": {"n": 2},
+    "command": "reproduce",
+    "suite": None,
+    "n": 2,
+    "seed": 0,
+}
 RUN |= {"started": "", "versions": {}, "hardware": {}, "revision": None, "cases": [CASE], "fingerprints": {}}
 RECORDS = [record("clean", "clean", 1.0), record("plain", "plain", 1.0), record("bpda", "adaptive", 0.0)]
 
