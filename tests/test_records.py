@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from unmask.records import Example, Job, Record, ThreatSpec
+from unmask.records import Example, Job, Record, ThreatSpec, digest
 
 JOB = Job("case:a", "digits", "bpda", ThreatSpec("linf", 0.1 + 0.2), 3, 0, 2, "adaptive", {"steps": 10, "path": None})
 EXAMPLES = (
@@ -18,7 +18,9 @@ RECORD = Record(JOB, EXAMPLES, 20, 400, 200, 40, 1.25, "examples/x.safetensors",
 
 
 def changed(**fields: object) -> str:
-    return json.dumps({**json.loads(RECORD.to_json()), **fields})
+    raw = {**json.loads(RECORD.to_json()), **fields}
+    raw["check"] = digest({name: value for name, value in raw.items() if name != "check"})
+    return json.dumps(raw)
 
 
 def test_json_and_back() -> None:

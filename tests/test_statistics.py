@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from scipy import stats
 
-from unmask.statistics import Gap, accuracy, gap
+from unmask.statistics import Accuracy, Gap, StopRule, accuracy, difference, gap, size
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 200), (200, 200), (1, 50), (37, 100), (985, 1000)])
@@ -60,3 +61,95 @@ def test_refuses_what_it_cannot_compare() -> None:
         gap([1, 0], [1])
     with pytest.raises(ValueError, match="0 and 0 examples cannot be paired"):
         gap([], [])
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 128), (7, 300), (299, 300), (0.25, 1), (5.5, 90)])
+def test_confidence_sequence_ends_where_the_mixture_is_twenty_times_as_likely(k: float, n: int) -> None:
+    shares = [k / n] * n
+    found = accuracy(shares, anytime=True)
+    drawn = stats.betabinom(n, 0.5, 0.5) if k == int(k) else None
+    for end in (found.low, found.high):
+        if 0 < end < 1 and drawn is not None:
+            assert drawn.pmf(k) / stats.binom(n, end).pmf(k) == pytest.approx(20, rel=1e-5)
+    plain = accuracy(shares)
+    assert found.low <= plain.low <= k / n <= plain.high <= found.high
+
+
+def run_until(right: np.ndarray, mean: float, anytime: bool) -> bool:
+    """Whether somebody who looks after every sixteenth example ever sees an interval that misses the mean."""
+    found = (accuracy(right[:n].tolist(), anytime=anytime) for n in range(16, len(right) + 1, 16))
+    return any(not one.low <= mean <= one.high for one in found)
+
+
+@pytest.mark.parametrize("mean", [0.02, 0.3])
+def test_a_confidence_sequence_holds_at_all_times_and_clopper_pearson_does_not(mean: float) -> None:
+    generator = np.random.default_rng(0)
+    paths = (generator.random((300, 800)) < mean).astype(float)
+    assert np.mean([run_until(path, mean, True) for path in paths]) <= 0.05
+    assert np.mean([run_until(path, mean, False) for path in paths]) > 0.08
+
+
+def test_a_confidence_sequence_holds_for_shares() -> None:
+    paths = np.random.default_rng(1).binomial(4, 0.4, (200, 400)) / 4
+    assert np.mean([run_until(path, 0.4, True) for path in paths]) <= 0.05
+
+
+def test_a_p_value_at_any_time_is_seldom_small_without_a_difference() -> None:
+    signs = np.random.default_rng(2).integers(0, 2, (400, 300))
+    small = [
+        any(gap(row[:n].tolist(), (1 - row[:n]).tolist(), anytime=True).p < 0.05 for n in range(5, 300, 5))
+        for row in signs
+    ]
+    assert np.mean(small) <= 0.05
+    assert gap([1] * 20, [0] * 20, anytime=True).p < 1e-4
+
+
+def test_difference_is_mcnemars_test_and_its_interval_follows_the_sign() -> None:
+    first = [1] * 60 + [0] * 40 + [1] * 900
+    second = [0] * 60 + [1] * 40 + [1] * 900
+    found = difference(first, second)
+    assert found.p == pytest.approx(stats.binomtest(60, 100).pvalue)
+    assert found.value == pytest.approx(0.02)
+    assert found.low < 0 < found.high
+    turned = difference(second, first)
+    assert (turned.low, turned.high, turned.p) == pytest.approx((-found.high, -found.low, found.p))
+    assert difference([1, 0], [1, 0]).p == 1.0
+    assert difference([1] * 30, [0] * 30).low > 0.6
+
+
+@pytest.mark.parametrize("anytime", [False, True])
+@pytest.mark.parametrize("chances", [(0.02, 0.02), (0.3, 0.1), (0.0, 0.05)])
+def test_interval_of_a_difference_covers(chances: tuple[float, float], anytime: bool) -> None:
+    generator = np.random.default_rng(3)
+    up, down = chances
+    held = 0
+    for _ in range(400):
+        fate = generator.random(150)
+        first, second = (fate < up).astype(float), ((fate >= up) & (fate < up + down)).astype(float)
+        if anytime:  # the run is stopped at a moment that somebody likes
+            stop = max(range(10, 151, 10), key=lambda n: first[:n].mean() - second[:n].mean())
+            first, second = first[:stop], second[:stop]
+        found = difference(first.tolist(), second.tolist(), anytime=anytime)
+        held += found.low <= up - down <= found.high
+        assert anytime or found.p < 0.05 or found.low <= 0 <= found.high
+    assert held >= 0.95 * 400
+
+
+@pytest.mark.parametrize(("value", "width"), [(0.05, 0.02), (0.0, 0.01), (0.5, 0.1), (1.0, 0.3)])
+@pytest.mark.parametrize("anytime", [False, True])
+def test_size_is_the_smallest_that_suffices(value: float, width: float, anytime: bool) -> None:
+    n = size(value, width, anytime=anytime)
+    for count, enough in ((n, True), (n - 1, False)):
+        found = accuracy([value] * count, anytime=anytime)
+        assert (found.high - found.low <= width) == enough
+    with pytest.raises(ValueError, match="give shares"):
+        size(value, 0.0)
+
+
+def test_stop_rules() -> None:
+    found = Accuracy(0.1, 0.05, 0.2, 100)
+    for text, met in [("upper<0.3", True), ("upper<.2", False), ("lower > 0.04", True), ("width<0.1501", True)]:
+        assert StopRule.parse(text).met(found) == met
+    for text in ("upper>0.1", "upper", "width<2", "upper<0", "value<0.1", "upper<1.1.1", ""):
+        with pytest.raises(ValueError, match="Give upper<SHARE"):
+            StopRule.parse(text)

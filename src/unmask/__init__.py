@@ -41,6 +41,7 @@ _HOMES = {
     "bpda": "unmask.gradients.bpda",
     "bpda_function": "unmask.gradients.functions",
     "bypass": "unmask.gradients.bpda",
+    "compare": "unmask.report.compare",
     "cross_entropy": "unmask.losses",
     "cw": "unmask.attacks.settings",
     "dlr": "unmask.losses",

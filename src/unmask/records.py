@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from types import NoneType
 from typing import Any
 
 __all__ = [
@@ -18,12 +20,52 @@ __all__ = [
     "Job",
     "Record",
     "ThreatSpec",
+    "check_types",
+    "digest",
 ]
 
 AUDIT_SCHEMA = "unmask.audit/1"
 RECORD_SCHEMA = "unmask.record/1"
 RUN_SCHEMA = "unmask.run/1"
 TABLE_SCHEMA = "unmask.table/1"
+
+
+def digest(data: Any) -> str:
+    """Sixteen hexadecimal digits that stand for plain data.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+    True
+    """
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_types(data: Any) -> None:
+    """Hold the fields of a dataclass against its annotations, as far as these are plain; ValueError names one.
+
+    >>> check_types(ThreatSpec("linf", "large"))
+    Traceback (most recent call last):
+    ValueError: not a ThreatSpec: eps is 'large'
+    """
+    for one in fields(data):
+        value, kinds = getattr(data, one.name), _KINDS.get(str(one.type))
+        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+            raise ValueError(f"not a {type(data).__name__}: {one.name} is {value!r:.40}")
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str | None": (str, NoneType),
+    "int | None": (int, NoneType),
+    "float | None": (int, float, NoneType),
+    "Mapping[str, Any]": (dict,),
+    "Mapping[str, str]": (dict,),
+    "Mapping[str, Any] | None": (dict, NoneType),
+}
+_MOST = 1 << 40
+_FILE = re.compile(r"examples/[\w-]+\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -67,7 +109,7 @@ class Job:
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits that stand for everything the job asks."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        return digest(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -101,22 +143,34 @@ class Record:
     schema: str = RECORD_SCHEMA
 
     def to_json(self) -> str:
-        """One line of JSON."""
-        return json.dumps({"key": self.job.key, **asdict(self)}, sort_keys=True)
+        """One line of JSON, which holds a digest of the rest of it."""
+        raw = {"key": self.job.key, **asdict(self)}
+        return json.dumps({**raw, "check": digest(raw)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        """The record of a line of JSON; ValueError where the line is torn or of another version."""
+        """The record of a line of JSON; ValueError where the line is torn, changed or of another version."""
         try:
             raw = json.loads(line)
             if raw["schema"] != RECORD_SCHEMA:
                 raise ValueError(f"record of version {raw['schema']!r}, this program reads {RECORD_SCHEMA!r}")
+            check = raw.pop("check", None)  # older records have none
+            if check is not None and check != digest(raw):
+                raise ValueError(f"record {raw['key']} was changed: it does not fit its own digest")
             key = raw.pop("key")
             raw["job"] = Job(**{**raw["job"], "threat": ThreatSpec(**raw["job"]["threat"])})
             raw["examples"] = tuple(Example(**example) for example in raw["examples"])
             record = cls(**raw)
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            for part in (record, record.job, record.job.threat, *record.examples):
+                check_types(part)
+        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a record: {error}") from error
         if record.job.key != key:
             raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")
+        if not 0 <= record.job.start < record.job.stop < _MOST:
+            raise ValueError(f"not a record: of examples {record.job.start} to {record.job.stop}")
+        if not all(0 <= e.robust <= 1 and 0 <= e.screened <= 1 and 0 <= e.index < _MOST for e in record.examples):
+            raise ValueError("not a record: a share out of [0, 1], or an example without a place")
+        if record.file is not None and not _FILE.fullmatch(record.file):
+            raise ValueError(f"not a record: {record.file!r} is no file of the run's examples")
         return record

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from unmask.evaluation.run import Local
 from unmask.evaluation.verify import verify
+from unmask.records import digest
 
 
 @pytest.fixture
@@ -32,13 +33,16 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
     record = json.loads(last)
     key = record["key"]
     edit(record)
+    del record["check"]
+    record["check"] = digest(record)  # as somebody would who means it
     path.write_text("".join(line + "\n" for line in [*before, json.dumps(record, sort_keys=True)]))
     return str(key)
 
 
 def test_a_good_run(folder: Path) -> None:
     checks = list(verify(folder, Local()))
-    assert [(check.examples, check.problem) for check in checks] == [(6, None), (6, None)]
+    assert [(check.examples, check.problem) for check in checks if check.examples] == [(6, None), (6, None)]
+    assert not any(check.problem for check in checks)
 
 
 EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {

@@ -21,6 +21,7 @@ from unmask.diagnosis.examine import Evidence, examine, through
 from unmask.diagnosis.findings import averaged, draws, findings
 from unmask.diagnosis.saturation import saturation
 from unmask.evaluation.plan import Plan, spec
+from unmask.evaluation.run import Local
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
 from unmask.randomness import stream
@@ -29,7 +30,7 @@ from unmask.scores import ScoresOnly
 from unmask.threats import Threat
 from unmask.victims import lean
 
-__all__ = ["plan_audit"]
+__all__ = ["arm", "plan_audit"]
 
 _PROBED = 16
 """Images on which a model is taken apart."""
@@ -91,6 +92,16 @@ def plan_audit(
     ]
     plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
     return plan, replace(target, attackers={**chosen, **checks})
+
+
+def arm(
+    local: Local, name: str, images: str, threat: Threat, n: int, seed: int, budget: str, device: str = "cpu"
+) -> Plan:
+    """Plan an audit, and let the jobs that ``local`` does on ``name`` find the attacks that it came to."""
+    data = local.dataset(images, n)
+    plan, armed = plan_audit(name, local.target(name, data), data, threat, n, seed, budget, device)
+    local.use(name, armed, data)
+    return plan
 
 
 def _gradients(

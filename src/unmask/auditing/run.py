@@ -71,12 +71,13 @@ def audit(
     target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)
-    asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed, "budget": budget}
-    asked["refuse"] = refuse_class
+    asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed}
+    asked["options"] = {"budget": budget, "refuse_class": refuse_class}
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"
-        with Store.open(folder, asked, {**about, **environment()}) as store:
+        settled = local.fingerprints({name: (data.name, plan.about["n"])})
+        with Store.open(folder, asked, {**about, **environment()}, settled) as store:
             run(plan.jobs, store, local, lambda record, known: None)
         write(folder)
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))

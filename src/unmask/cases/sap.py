@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.settings import pgd
 from unmask.cases.case import Attacker, Case
@@ -13,7 +14,7 @@ from unmask.cases.shared import CIFAR10, own_gradient
 from unmask.defenses.sap import SAP, KeepEach
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT
-from unmask.losses import beyond, margin
+from unmask.losses import beyond, margin, targeted_dlr
 from unmask.nets import residual_net
 from unmask.threats import Linf, Threat
 
@@ -29,8 +30,15 @@ _ATTACKERS = {
         lambda _: pgd(_STEPS, _LOSS, EOT(_DRAWS), size=0.25),
     ),
     "bpda": Attacker(
-        f"BPDA, each pruning the identity in the backward pass, EOT over {_DRAWS} draws: PGD on the margin",
-        lambda _: Ensemble((pgd(_STEPS, _LOSS, EOT(_DRAWS), size=0.25), pgd(100, _LOSS, EOT(_DRAWS), restarts=2))),
+        f"BPDA, each pruning the identity in the backward pass, EOT over {_DRAWS} draws: PGD on the margin, "
+        "APGD on DLR with 3 targets",
+        lambda _: Ensemble(
+            (
+                pgd(_STEPS, _LOSS, EOT(_DRAWS), size=0.25),
+                pgd(100, _LOSS, EOT(_DRAWS)),
+                APGD(40, targeted_dlr, EOT(_DRAWS), targets=3),
+            )
+        ),
         view=bpda("prune"),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from unmask.cli.console import out as console
 from unmask.cli.lists import TOPICS
 
 if TYPE_CHECKING:
+    from unmask.evaluation.cluster import Ray
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.run import Local
 
@@ -34,6 +36,14 @@ FailUnder = Annotated[
     float | None,
     typer.Option("--fail-under", min=0, max=1, help="Exit with 1 if less accuracy than this share is left of a case."),
 ]
+StopWhen = Annotated[
+    str | None,
+    typer.Option("--stop-when", help='Take examples in blocks only until, say, "upper<0.05"; also lower>, width<.'),
+]
+Engine = Annotated[str, typer.Option("--engine", help="local, or ray: many jobs at a time, on one machine or many.")]
+Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; without it one starts here.")]
+GpusPerJob = Annotated[float, typer.Option("--gpus-per-job", min=0, help="Share of a GPU for each worker of ray.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Of ray; default as many as there is room for.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 
 
@@ -59,6 +69,11 @@ def reproduce(
     weights: Weights = None,
     sweep: Annotated[bool, typer.Option(help="Also measure curves over eps, and the controls.")] = True,
     fail_under: FailUnder = None,
+    stop_when: StopWhen = None,
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = 0.0,
+    workers: Workers = None,
 ) -> None:
     """Attack published defenses and show what is left of them.
 
@@ -72,10 +87,11 @@ def reproduce(
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
     names = [*(SUITES[suite] if suite else ()), *(case or ())] or SUITES["digits"]
     cases = [find_case(name) for name in dict.fromkeys(names)]
+    cluster = _cluster(engine, address, gpus_per_job, workers)
     local = Local(batch_size, device, weights)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    _run(plans, out, asked, {"suite": suite}, local, fail_under)
+    _run(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster)
 
 
 @app.command()
@@ -99,6 +115,11 @@ def attack(
     device: Device = "cpu",
     weights: Weights = None,
     fail_under: FailUnder = None,
+    stop_when: StopWhen = None,
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = 0.0,
+    workers: Workers = None,
 ) -> None:
     """Attack any model with the techniques that you choose.
 
@@ -118,12 +139,13 @@ def attack(
         "bpda": bpda or [],
         "straight_through": straight_through,
     }
+    cluster = _cluster(engine, address, gpus_per_job, workers)
     local = Local(batch_size, device, weights)
     images = local.dataset(data, n)
     plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": options}
-    _run([plan], out, asked, {"suite": None}, local, fail_under)
+    _run([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
 
 
 @app.command()
@@ -148,23 +170,31 @@ def audit(
         int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
     ] = None,
     fail_under: FailUnder = None,
+    stop_when: StopWhen = None,
+    engine: Engine = "local",
+    address: Address = None,
+    gpus_per_job: GpusPerJob = 0.0,
+    workers: Workers = None,
 ) -> None:
     """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
-    from unmask.auditing.plan import plan_audit
+    from unmask.auditing.plan import arm
     from unmask.evaluation.run import Local
     from unmask.threats import parse
 
     threat = parse(norm, eps, unit)
+    cluster = _cluster(engine, address, gpus_per_job, workers)
+    device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     local = Local(batch_size, device, weights, strict=False, refuse=refuse_class)
-    images = local.dataset(data, n)
-    plan, armed = plan_audit(target, local.target(target, images), images, threat, n, seed, budget, device)
-    local.use(target, armed, images)
+    again = partial(arm, name=target, images=data, threat=threat, n=n, seed=seed, budget=budget, device=device)
+    plan = again(local)
+    if cluster:
+        cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}, "refuse": refuse_class}
-    _run([plan], out, asked, {"suite": None}, local, fail_under)
+    asked |= {"threat": plan.about["threat"], "options": {"budget": budget, "refuse_class": refuse_class}}
+    _run([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
 
 
 @app.command()
@@ -211,30 +241,6 @@ def report(run: Run) -> None:
     say(f"Report: {path.resolve()}")
 
 
-@app.command()
-def verify(run: Run, batch_size: Batch = 128, device: Device = "cpu", weights: Weights = None) -> None:
-    """Judge every stored adversarial example of a run again, on the original model; exit with 1 if one differs.
-
-    Example: [bold]unmask verify runs/demo[/bold]
-    """
-    from unmask.evaluation.run import Local
-    from unmask.evaluation.store import read_run
-    from unmask.evaluation.verify import verify
-
-    asked = read_run(run)["asked"]
-    used = weights or (Path(asked["weights"]) if asked.get("weights") else None)
-    checks = []
-    for check in verify(run, Local(batch_size, device, used, strict=False, refuse=asked.get("refuse"))):
-        checks.append(check)
-        if check.problem:
-            say(f"FAILED {check.record}: {check.problem}")
-    failed = sum(check.problem is not None for check in checks)
-    examples = sum(check.examples for check in checks)
-    say(f"{len(checks)} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
-    if failed:
-        raise typer.Exit(1)
-
-
 @app.command("list")
 def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, datasets or models.")] = "cases") -> None:
     """List what there is.
@@ -249,6 +255,19 @@ def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, da
         say(f"{name:{width}}  {about}")
 
 
+def _cluster(engine: str, address: str | None, gpus_per_job: float, workers: int | None) -> Ray | None:
+    """What ``--engine`` names; None for this process."""
+    if engine not in ("local", "ray"):
+        raise ValueError(f"no engine {engine!r}; engines: local, ray")
+    if engine == "local":
+        if address or gpus_per_job or workers:
+            raise ValueError("--address, --gpus-per-job and --workers are for --engine ray")
+        return None
+    from unmask.evaluation.cluster import Ray
+
+    return Ray(address=address, gpus_per_job=gpus_per_job, workers=workers)
+
+
 def _run(
     plans: Sequence[Plan],
     out: Path,
@@ -256,6 +275,8 @@ def _run(
     about: dict[str, Any],
     local: Local,
     fail_under: float | None,
+    stop_when: str | None,
+    cluster: Ray | None,
 ) -> None:
     """Do what is left to do, render, and hold the accuracy against what was asked for."""
     from unmask.cli.progress import progress
@@ -265,12 +286,23 @@ def _run(
     from unmask.report import summary, write
     from unmask.report.read import RunFolder
     from unmask.report.table import table
+    from unmask.statistics import StopRule
 
+    rule = None if stop_when is None else StopRule.parse(stop_when)
+    asked |= {"stop_when": str(rule)} if rule else {}
     asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
     about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
     jobs = [job for plan in plans for job in plan.jobs]
-    with Store.open(out, asked, {**about, **environment()}) as store, progress(jobs) as show:
-        run(jobs, store, local, show)
+    settled = local.fingerprints({job.target: (job.data, plan.about["n"]) for plan in plans for job in plan.jobs})
+    with Store.open(out, asked, {**about, **environment()}, settled) as store, progress(jobs) as show:
+        if cluster is None:
+            run(jobs, store, local, show, rule)
+        else:
+            cluster.batch, cluster.weights = local.batch, local.weights
+            cluster.strict, cluster.refuse = local.strict, local.refuse
+            cluster.device = "cuda" if cluster.gpus_per_job else local.device
+            with cluster:
+                run(jobs, store, cluster, show, rule)
     path = write(out)
     console.print(summary(out))
     say(f"Report: {path.resolve()}")

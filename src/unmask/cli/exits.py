@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 
 from unmask.allocator import keep_freed_memory
-from unmask.cli.commands import app
+from unmask.cli.checks import app
 from unmask.cli.console import fail
 
 __all__ = ["main"]

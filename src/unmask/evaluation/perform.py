@@ -54,8 +54,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
     examples: list[Example] = []
     candidates, ways = [], list[dict[str, Tensor]]()
     passes = Passes()
-    for index, x, y in _batches(job, data, batch, device):
-        found = search(judge, index, x, y, FOLLOWED - len(ways) if _shown(job) and job.start == 0 else 0)
+    for index, x, y, found in _each(job, data, batch, device, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
@@ -87,9 +86,13 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
     """The verdicts of a job on candidates that were stored, as :func:`perform` would give them."""
     judge = _judge(job, target)
     examples: list[Example] = []
-    for index, x, y in _batches(job, data, batch, device):
-        stored = x_adv[index - job.start].to(device)
-        examples += _examples(job, index, y, *verdicts(judge, stored, x, y, index, job.seed))
+
+    def stored(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> Trial:
+        candidates = x_adv[index - job.start].to(device)
+        return Trial(candidates, *verdicts(judge, candidates, x, y, index, job.seed))
+
+    for index, _, y, found in _each(job, data, batch, device, judge, stored):
+        examples += _examples(job, index, y, found.verdict, found.selection)
     return tuple(examples)
 
 
@@ -112,16 +115,16 @@ def _shown(job: Job) -> bool:
     return job.role in ("plain", "adaptive")
 
 
-Search = Callable[[Judge, Tensor, Tensor, Tensor, int], Trial]
-"""A judge, positions (B,), images (B, C, H, W), labels (B,), how many to follow -> what came of them."""
+Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
+"""A judge, positions (B,), images (B, C, H, W), labels (B,) -> what came of them."""
 
 
 def _search(job: Job, target: Target) -> Search:
     if job.role == "clean":
-        return lambda judge, index, x, y, _: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
+        return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
-    return lambda judge, index, x, y, follow: trial(
+    return lambda judge, index, x, y: trial(
         judge,
         target.model,
         attack,
@@ -131,7 +134,7 @@ def _search(job: Job, target: Target) -> Search:
         low_precision=attacker.low_precision,
         index=index,
         seed=job.seed,
-        follow=follow,
+        follow=max(0, FOLLOWED - int(index[0])) if _shown(job) else 0,
     )
 
 
@@ -150,11 +153,34 @@ def _judge(job: Job, target: Target) -> Judge:
     return Judge(target.model, threat, target.draws, target.foreign)
 
 
-def _batches(job: Job, data: Dataset, batch: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Positions (on the CPU), images and labels of a job, ``batch`` at a time."""
-    for index in torch.arange(job.start, job.stop).split(batch):
-        x, y = data.floats(index)
-        yield index, x.to(device), y.to(device)
+def _each(
+    job: Job, data: Dataset, batch: int, device: str, judge: Judge, search: Search
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Trial]]:
+    """Positions (on the CPU), images, labels, what came of them: ``batch`` at a time, half where memory ends."""
+    start = job.start
+    while start < job.stop:
+        index = torch.arange(start, min(start + batch, job.stop))
+        x, y = (part.to(device) for part in data.floats(index))
+        spent = judge.passes.forwards
+        try:
+            found = search(judge, index, x, y)
+        except (RuntimeError, MemoryError) as error:
+            if len(index) == 1 or not _out_of_memory(error):
+                raise
+            batch = len(index) // 2
+        else:
+            yield index, x, y, found
+            start += len(index)
+            continue
+        judge.passes.forwards = spent  # what was begun in vain is done again
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no room; the CPU's allocator has no error of its own."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from unmask.data import DataError, Dataset, load
+from unmask.evaluation.fingerprint import fingerprint
 from unmask.evaluation.perform import Outcome, perform
 from unmask.evaluation.store import Store, pack
 from unmask.evaluation.targets import Target, find_target
 from unmask.records import Job, Record
+from unmask.report.table import left
+from unmask.statistics import StopRule
 
 __all__ = ["Executor", "Local", "Progress", "run"]
+
+MAIN = ("clean", "plain", "adaptive")
+"""Roles of the jobs whose verdicts make the figures of a case."""
 
 Progress = Callable[[Record, bool], None]
 """Called with each record; True where it was in the store already."""
@@ -91,20 +97,54 @@ class Local:
             )
         return self._targets[name]
 
+    def fingerprints(self, names: Mapping[str, tuple[str, int]]) -> dict[str, dict[str, Any]]:
+        """Of each target, by the name and number of its examples."""
+        found = {}
+        for name, (images, n) in names.items():
+            data = self.dataset(images, n)
+            found[name] = fingerprint(name, self.target(name, data).model, data, n)
+        return found
+
     def use(self, name: str, target: Target, data: Dataset) -> None:
         """Let jobs on ``name`` find ``target``, and those on that data set ``data``."""
         self._targets[name] = target
         self._data[data.name] = data
 
 
-def run(jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress) -> None:
-    """Do what is not done yet. A kill loses at most the job in hand; the same call goes on."""
+def run(
+    jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress, rule: StopRule | None = None
+) -> None:
+    """Do what is not done yet. A kill loses at most the jobs in hand; the same call goes on.
+
+    With a ``rule`` all attacks of a target go through the first block of examples, then through the second, until
+    what they leave meets it; then come the controls and curves on the examples done.
+    """
     done = {record.job.key: record for record in store.records()}
     for job in jobs:
         if job.key in done:
             progress(done[job.key], True)
-    for outcome in executor.map([job for job in jobs if job.key not in done]):
-        progress(store.add(outcome.record, pack(outcome.tensors)), False)
+
+    def finish(some: Iterable[Job]) -> None:
+        for outcome in executor.map([job for job in some if job.key not in done]):
+            record = store.add(outcome.record, pack(outcome.tensors))
+            done[record.job.key] = record
+            progress(record, False)
+
+    if rule is None:
+        finish(jobs)
+        return
+    for target in dict.fromkeys(job.target for job in jobs):
+        mine = [job for job in jobs if job.target == target]
+        attacks = [job for job in mine if job.role in MAIN]
+        reached = 0
+        for start in sorted({job.start for job in attacks}):
+            block = [job for job in attacks if job.start == start]
+            finish(block)
+            reached = max(job.stop for job in block)
+            found = left([done[job.key] for job in attacks if job.stop <= reached])
+            if found and rule.met(found):
+                break
+        finish(job for job in mine if job.role not in MAIN and job.stop <= reached)
 
 
 def _first_line(error: BaseException) -> str:

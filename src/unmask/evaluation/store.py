@@ -15,7 +15,8 @@ from typing import Any
 from safetensors.torch import save
 from torch import Tensor
 
-from unmask.records import RUN_SCHEMA, Record
+from unmask.evaluation.fingerprint import changed
+from unmask.records import RUN_SCHEMA, Record, digest
 
 __all__ = ["Store", "pack", "read_lines", "read_run"]
 
@@ -28,11 +29,17 @@ class Store:
 
     @classmethod
     @contextmanager
-    def open(cls, folder: Path, asked: Mapping[str, Any], about: Mapping[str, Any]) -> Iterator[Store]:
+    def open(
+        cls,
+        folder: Path,
+        asked: Mapping[str, Any],
+        about: Mapping[str, Any],
+        fingerprints: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Iterator[Store]:
         """Begin the run that ``asked`` describes, or continue it; ``about`` is kept from the first time.
 
-        Raises ValueError where the folder cannot be one, holds a run of another question or a damaged
-        one, or is in use by another process.
+        Raises ValueError where the folder cannot be one, holds a run of another question, a damaged one or
+        one of targets with other ``fingerprints``, or is in use by another process.
         """
         try:
             (folder / "examples").mkdir(parents=True, exist_ok=True)
@@ -40,12 +47,14 @@ class Store:
             raise ValueError(f"{folder} is no folder: choose another --out") from error
         with _alone(folder):
             if (folder / "run.json").exists():
-                before = read_run(folder)["asked"]
+                run = read_run(folder)
+                before = run["asked"]
                 if before != (now := json.loads(json.dumps(asked))):
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
+                _refuse_changes(folder, run.get("fingerprints"), fingerprints)
             else:
-                run = {"schema": RUN_SCHEMA, "asked": asked, **about}
-                _write(folder / "run.json", json.dumps(run, indent=1).encode())
+                run = {"schema": RUN_SCHEMA, "asked": asked, **about, "fingerprints": fingerprints or {}}
+                _write(folder / "run.json", _signed(run))
             _drop_torn_line(folder / "records.jsonl")
             yield cls(folder)
 
@@ -81,22 +90,41 @@ def read_run(folder: Path) -> dict[str, Any]:
     """What run.json holds; ValueError where there is none or it is damaged."""
     path = folder / "run.json"
     try:
-        run = json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        run = json.loads(raw)
         if run["schema"] != RUN_SCHEMA:
             raise ValueError(f"version {run['schema']!r}, this program reads {RUN_SCHEMA!r}")
-        if not isinstance(run["asked"], dict):
+        if not isinstance(run["asked"], dict) or not isinstance(run.get("fingerprints", {}), dict):
             raise TypeError("nothing was asked")
+        check = run.pop("check", None)  # older runs have none
+        if check is not None and raw != _signed(run):
+            raise ValueError("it was changed: it does not fit its own digest")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): start the run again in a new folder") from error
-    return dict(run)
+    return {**run, "check": check}
 
 
 def read_lines(folder: Path) -> list[str]:
     """The lines of records.jsonl; one that a kill left without its end does not count."""
     path = folder / "records.jsonl"
     return [line.decode(errors="replace") for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
+
+
+def _signed(run: Mapping[str, Any]) -> bytes:
+    """The text of run.json, with a digest of the rest of it."""
+    plain = json.loads(json.dumps(run))
+    return json.dumps({**plain, "check": digest(plain)}, indent=1).encode()
+
+
+def _refuse_changes(folder: Path, before: Any, now: Mapping[str, Mapping[str, Any]] | None) -> None:
+    """Records of two models must not come to stand in one folder."""
+    for name, then in (before or {}).items():
+        if now and name in now and (what := changed(then, now[name])):
+            raise ValueError(
+                f"{folder} was begun before {what} changed ({name}): put that back, or choose another --out"
+            )
 
 
 def _drop_torn_line(path: Path) -> None:

@@ -1,57 +1,98 @@
-"""Checking a run again: every stored adversarial example, on the original model."""
+"""Checking a run again: its files byte by byte, its model, every stored adversarial example, every figure."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 
+from unmask.evaluation.fingerprint import changed, fingerprint
 from unmask.evaluation.perform import judged
 from unmask.evaluation.run import Local
-from unmask.evaluation.store import read_lines
+from unmask.evaluation.store import read_lines, read_run
 from unmask.judging import BadAnswer
 from unmask.records import Record
+from unmask.report import texts
 
 __all__ = ["Check", "verify"]
 
 
 @dataclass(frozen=True)
 class Check:
-    """What came of re-judging one record; ``problem`` is None where all agrees."""
+    """What came of one check; ``problem`` is None where all agrees."""
 
-    record: str  # what to call it
-    examples: int
+    record: str  # what to call what was looked at
+    examples: int  # that were judged again
     problem: str | None = None
 
 
 def verify(folder: Path, local: Local) -> Iterator[Check]:
-    """Re-judge each record of a run from its stored examples, with the randomness it was judged with.
+    """Hold every file of a run against what it must be, and re-judge each record from its stored examples.
 
-    A record fails where its line or its file is damaged, missing or changed, the images are not those of
-    its data set in shape, or any verdict, prediction or distance is not the one that was recorded. Raises
-    ValueError where there are no records, and where the model or the data of the run cannot be had.
+    What fails: a record whose line or file of examples is damaged, missing or changed, whose images do not have the
+    shape of its data set, or of which any verdict, prediction or distance (float64) is not the one that was
+    recorded; a last line that is torn; a run.json without its digest; a model or images that are no longer those of the
+    run; a report whose accuracies and intervals are not those that follow from the records, to the byte.
+    Raises ValueError where run.json is damaged, there are no records, and where the model or the data of the
+    run cannot be had.
     """
+    run = read_run(folder)
     lines = read_lines(folder)
     if not lines:
         raise ValueError(f"{folder} holds no records: there is nothing to verify")
+    yield Check("run.json", 0, None if run["check"] else "it has no digest: an earlier version wrote it")
+    yield from _rests_on(run, local)
+    whole = True
     for number, line in enumerate(lines, start=1):
         try:
             record = Record.from_json(line)
+            if record.to_json() != line:
+                raise ValueError("it has no digest, or was written anew")
         except ValueError as error:
+            whole = False
             yield Check(f"line {number} of records.jsonl", 0, str(error))
             continue
         job = record.job
         name = f"{job.key} ({job.target} {job.attack} {job.start}-{job.stop})"
         yield Check(name, len(record.examples), _problem(folder, record, local))
+    if not (folder / "records.jsonl").read_bytes().endswith(b"\n"):
+        yield Check("the end of records.jsonl", 0, "its last line is torn: give the command of the run again")
+    if whole:
+        yield from _reports(folder)
+
+
+def _rests_on(run: Mapping[str, Any], local: Local) -> Iterator[Check]:
+    for name, before in run.get("fingerprints", {}).items():
+        data = local.dataset(before["data"], before["n"])
+        now = fingerprint(name, local.target(name, data).model, data, before["n"])
+        what = changed(before, now)
+        yield Check(f"what {name} is", 0, f"{what} changed since the run began" if what else None)
+
+
+def _reports(folder: Path) -> Iterator[Check]:
+    """Those that are there say what the records say."""
+    names = [name for name in ("report.json", "report.md", "report.html") if (folder / name).exists()]
+    if not names:
+        return
+    try:
+        again = texts(folder)
+    except ValueError as error:
+        yield Check("the report", 0, str(error))
+        return
+    for name in names:
+        same = (folder / name).read_bytes() == again[name].encode()
+        yield Check(name, 0, None if same else "it is not what the records give: `unmask report` writes it anew")
 
 
 def _problem(folder: Path, record: Record, local: Local) -> str | None:
-    path = folder / (record.file or "no file")
-    if not path.is_file():
+    path = folder / f"examples/{record.job.key}.safetensors"
+    if record.file != f"examples/{path.name}" or not path.is_file():
         return "its examples are missing"
     raw = path.read_bytes()
     if hashlib.sha256(raw).hexdigest() != record.sha256:
@@ -66,6 +107,8 @@ def _problem(folder: Path, record: Record, local: Local) -> str | None:
     count = job.stop - job.start
     if x_adv.shape != (count, *data.images.shape[1:]):
         return f"its examples have shape {tuple(x_adv.shape)}, not that of {count} images of {job.data}"
+    if x_adv.dtype != torch.float32:
+        return f"its examples are {x_adv.dtype}, not torch.float32"
     if len(record.examples) != count or record.draws != target.draws:
         return f"it tells of {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
     try:

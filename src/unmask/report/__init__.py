@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["summary", "write"]
+__all__ = ["summary", "texts", "write"]
 
 # Each function imports what it needs, so that the command line starts without waiting for figures and templates.
 
@@ -25,6 +26,17 @@ def write(run: Path) -> Path:
     Traceback (most recent call last):
     ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
+    _replace(run, texts(run))
+    return run / "report.html"
+
+
+def texts(run: Path) -> dict[str, str]:
+    """The names and contents of these files; ValueError as above.
+
+    >>> texts(Path("/nowhere"))
+    Traceback (most recent call last):
+    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    """
     from unmask.report.audit import audit_json
     from unmask.report.html import html
     from unmask.report.markdown import markdown
@@ -32,11 +44,10 @@ def write(run: Path) -> Path:
     from unmask.report.table import table, to_json
 
     folder = RunFolder.read(run)
-    rows = table(folder)
-    data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
-    texts = {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
-    _replace(run, texts)
-    return run / "report.html"
+    with _one_line(run):
+        rows = table(folder)
+        data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
+        return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
 
 
 def summary(run: Path) -> RenderableType:
@@ -56,10 +67,25 @@ def summary(run: Path) -> RenderableType:
     from unmask.report.terminal import Summary
 
     folder = RunFolder.read(run)
-    rows = table(folder)
+    with _one_line(run):
+        rows = table(folder)
     if folder.cases and folder.cases[0].audit:
         return Group(Distrust(folder, rows[0]), Summary(rows), Findings(folder, rows[0]))
     return Summary(rows)
+
+
+@contextmanager
+def _one_line(run: Path) -> Iterator[None]:
+    """Files of strangers may hold anything that is well-formed and still belongs to no run."""
+    from jinja2 import UndefinedError
+
+    try:
+        yield
+    except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
+        what = " ".join(str(error).split())
+        raise ValueError(
+            f"{run} cannot be shown: its files hold what no run writes ({type(error).__name__}: {what:.80})"
+        ) from error
 
 
 def _replace(folder: Path, texts: Mapping[str, str]) -> None:

@@ -89,6 +89,8 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "distrust": distrust(run, case, row),
         "indicators": [asdict(one) for one in indicators(run, case)],
         "complete": row.complete,
+        "intervals": row.intervals,
+        "stop_when": row.stop_when,
         "examination": case.audit,
         "script": script(case),
         "seconds": row.seconds,

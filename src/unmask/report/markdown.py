@@ -21,7 +21,7 @@ from unmask.report.words import (
     sentence,
     threat,
 )
-from unmask.statistics import Accuracy
+from unmask.statistics import FIXED, Accuracy
 
 __all__ = ["markdown"]
 
@@ -50,7 +50,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         _escape(others(rows)),
         _table(columns, [_main(row, earlier) for row in rows]),
         *(block for row in rows for block in _case(row)),
-        f"{examples(rows)}, seed {run.asked['seed']}. In brackets: 95 % Clopper-Pearson intervals. "
+        f"{examples(rows)}, seed {run.asked['seed']}. In brackets: {_intervals(rows)}. "
         "Passes: images forward / backward in the attacks. "
         "Adaptive: the worst case for each example over all attacks, plain ones too.",
     ]
@@ -129,3 +129,8 @@ def _table(names: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 def _escape(text: str) -> str:
     """Names come from other people's files: nothing in them may act as markup or end a cell."""
     return re.sub(r"([\\`*_<>|#])", r"\\\1", " ".join(text.split()))
+
+
+def _intervals(rows: Sequence[Row]) -> str:
+    kind = rows[0].intervals if rows else FIXED
+    return f"{kind}; examples were taken until {rows[0].stop_when}" if rows and rows[0].stop_when else kind

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.records import RUN_SCHEMA, Example, Record, ThreatSpec
+from unmask.records import RUN_SCHEMA, Example, Record, ThreatSpec, check_types
+from unmask.statistics import StopRule
 
 __all__ = ["Case", "Found", "RunFolder", "by_attack"]
 
@@ -73,9 +74,16 @@ class RunFolder:
             cases = tuple(_case(raw) for raw in asked["cases"])
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(f"{path} holds no run: no run.json in it; give the folder that --out named") from error
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path}/run.json is broken ({error!r}): start the run again in a new folder") from error
         return cls(path, asked, cases, _records(path / "records.jsonl"))
+
+    @property
+    def rule(self) -> StopRule | None:
+        """What the run was told to stop at; its intervals then have to hold whenever it did."""
+        asked = self.asked.get("asked")
+        text = asked.get("stop_when") if isinstance(asked, dict) else None
+        return None if text is None else StopRule.parse(str(text))
 
     def of(self, case: Case, *roles: str) -> list[Record]:
         """Records of a case in these roles, or in any; in an order that no executor changes."""
@@ -104,7 +112,12 @@ def _name(target: str) -> str:
 
 def _case(raw: Mapping[str, Any]) -> Case:
     known = {name: raw[name] for name in Case.__dataclass_fields__ if name in raw}
-    return Case(**{**known, "threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])})
+    case = Case(**{**known, "threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])})
+    check_types(case)
+    check_types(case.threat)
+    if not all(isinstance(name, str) for name in (*case.classes, *case.attacks.values())):
+        raise TypeError("a name is no text")
+    return case
 
 
 def _records(path: Path) -> tuple[Record, ...]:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from unmask.records import TABLE_SCHEMA, Record, ThreatSpec
 from unmask.report.conclusion import Conclusion, conclusion
 from unmask.report.read import Case, Found, RunFolder, by_attack
-from unmask.statistics import Accuracy, Gap, accuracy, gap
+from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy, gap
 
-__all__ = ["AttackRow", "Point", "Row", "strongest", "table", "to_json", "worst"]
+__all__ = ["AttackRow", "Point", "Row", "left", "remaining", "strongest", "table", "to_json", "worst"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Row:
     random: bool
     citation: str
     general: Mapping[str, Accuracy]  # of "clean", "plain", "adaptive": share that keeps its general category
+    intervals: str  # of which kind
+    stop_when: str | None  # the rule by which the number of examples was chosen
 
 
 def table(run: RunFolder) -> list[Row]:
@@ -100,15 +102,33 @@ def strongest(attacks: Iterable[Mapping[int, Found]]) -> list[Mapping[int, Found
     return sorted(attacks, key=_screened)
 
 
+def remaining(plain: Mapping[str, dict[int, Found]], adaptive: Mapping[str, dict[int, Found]]) -> dict[int, Found]:
+    """The worst case over all attacks, on the examples that an adaptive attack has tried, if there is any."""
+    chosen = worst([*adaptive.values(), *plain.values()])
+    tried = set().union(*adaptive.values()) if adaptive else chosen.keys()
+    return {index: found for index, found in chosen.items() if index in tried}
+
+
+def left(records: Sequence[Record]) -> Accuracy | None:
+    """What the attacks of one case leave, by an interval that holds whenever it is asked for."""
+    plain, adaptive = (by_attack(r for r in records if r.job.role == role) for role in ("plain", "adaptive"))
+    return _accuracy(remaining(plain, adaptive), anytime=True)
+
+
 def _row(run: RunFolder, case: Case) -> Row:
+    rule = run.rule
+    anytime = rule is not None
     clean = by_attack(run.of(case, "clean"))
     plain, adaptive = by_attack(run.of(case, "plain")), by_attack(run.of(case, "adaptive"))
-    clean_accuracy = _accuracy(worst(clean.values()))
-    plain_accuracy = _accuracy(worst(plain.values()), _named(plain))
-    adaptive_accuracy = _adaptive(plain, adaptive)
-    paired = _gap(worst(plain.values()), worst(adaptive.values()))
+    clean_accuracy = _accuracy(worst(clean.values()), anytime=anytime)
+    plain_accuracy = _accuracy(worst(plain.values()), _named(plain), anytime=anytime)
+    adaptive_accuracy = _adaptive(plain, adaptive, anytime)
+    paired = _gap(worst(plain.values()), worst(adaptive.values()), anytime)
     done = [worst(clean.values()), *({**plain, **adaptive}.get(name, {}) for name in case.attacks)]
-    complete = min(map(len, done)) >= max(case.n or len(done[0]), 1)
+    enough = max(case.n or len(done[0]), 1)
+    if rule and (so_far := adaptive_accuracy or plain_accuracy) and rule.met(so_far):
+        enough = len(done[0])
+    complete = min(map(len, done)) >= enough
     result = Conclusion.UNFINISHED
     if complete and clean_accuracy:
         result = conclusion(clean_accuracy, plain_accuracy, adaptive_accuracy, paired)
@@ -120,7 +140,7 @@ def _row(run: RunFolder, case: Case) -> Row:
         clean=clean_accuracy,
         plain=plain_accuracy,
         adaptive=adaptive_accuracy,
-        attacks=tuple(_attacks(run, case)),
+        attacks=tuple(_attacks(run, case, anytime)),
         claimed=case.claimed,
         published=case.published,
         earlier=case.earlier,
@@ -128,12 +148,13 @@ def _row(run: RunFolder, case: Case) -> Row:
         kind=case.kind,
         note=case.note,
         data_note=case.data_note,
-        controls={name: _sure(found, name) for name, found in by_attack(run.of(case, "control")).items()},
+        controls={name: _sure(found, name, anytime) for name, found in by_attack(run.of(case, "control")).items()},
         curve=tuple(
             _curve(
                 run.of(case, "sweep"),
                 Point(0.0, clean_accuracy, clean_accuracy),
                 Point(case.threat.eps, plain_accuracy, adaptive_accuracy),
+                anytime=anytime,
             )
         ),
         complete=complete,
@@ -147,17 +168,19 @@ def _row(run: RunFolder, case: Case) -> Row:
             for name, attacks in (("clean", clean), ("plain", plain), ("adaptive", {**plain, **adaptive}))
             if (kept := _general(worst(attacks.values()), case)) is not None
         },
+        intervals=ANYTIME if anytime else FIXED,
+        stop_when=str(rule) if rule else None,
     )
 
 
-def _attacks(run: RunFolder, case: Case) -> Iterable[AttackRow]:
+def _attacks(run: RunFolder, case: Case, anytime: bool) -> Iterable[AttackRow]:
     for role in ("plain", "adaptive"):
         for name, found in by_attack(run.of(case, role)).items():
             records = [record for record in run.of(case, role) if record.job.attack == name]
             yield AttackRow(
                 name=name,
                 role=role,
-                accuracy=_sure(found, name),
+                accuracy=_sure(found, name, anytime),
                 one_shot=sum(f.example.one_shot for f in found.values()) / len(found),
                 always=sum(f.example.always for f in found.values()) / len(found),
                 forwards=sum(record.forwards for record in records),
@@ -179,7 +202,7 @@ def _general(found: Mapping[int, Found], case: Case) -> Accuracy | None:
     return accuracy([float(of[e.predicted] == of[e.label] or bool(e.refused)) for e in examples])
 
 
-def _curve(sweep: Sequence[Record], *known: Point) -> list[Point]:
+def _curve(sweep: Sequence[Record], *known: Point, anytime: bool) -> list[Point]:
     """Accuracies of the sweep with those at 0 and at the case's own eps; nothing without a sweep."""
     if not sweep:
         return []
@@ -189,23 +212,28 @@ def _curve(sweep: Sequence[Record], *known: Point) -> list[Point]:
         plain, adaptive = (
             by_attack(record for record in here if record.job.options["base"] == base) for base in ("plain", "adaptive")
         )
-        points[eps] = Point(eps, _accuracy(worst(plain.values()), _named(plain)), _adaptive(plain, adaptive))
+        points[eps] = Point(
+            eps,
+            _accuracy(worst(plain.values()), _named(plain), anytime=anytime),
+            _adaptive(plain, adaptive, anytime),
+        )
     return [points[eps] for eps in sorted(points)]
 
 
-def _adaptive(plain: Mapping[str, dict[int, Found]], adaptive: Mapping[str, dict[int, Found]]) -> Accuracy | None:
-    """Worst case over all attacks, on the examples that an adaptive attack has tried."""
-    tried = set().union(*adaptive.values())
-    chosen = worst([*adaptive.values(), *plain.values()])
-    names = _named({**adaptive, **plain})
-    return _accuracy({index: found for index, found in chosen.items() if index in tried}, names)
+def _adaptive(
+    plain: Mapping[str, dict[int, Found]], adaptive: Mapping[str, dict[int, Found]], anytime: bool
+) -> Accuracy | None:
+    """Worst case over all attacks; None where no adaptive one has been tried."""
+    found = remaining(plain, adaptive) if adaptive else {}
+    return _accuracy(found, _named({**adaptive, **plain}), anytime=anytime)
 
 
-def _gap(plain: Mapping[int, Found], adaptive: Mapping[int, Found]) -> Gap | None:
+def _gap(plain: Mapping[int, Found], adaptive: Mapping[int, Found], anytime: bool) -> Gap | None:
     both = sorted(plain.keys() & adaptive.keys())
     if not both:
         return None
-    return gap([plain[i].example.robust for i in both], [adaptive[i].example.robust for i in both])
+    before, after = ([found[i].example.robust for i in both] for found in (plain, adaptive))
+    return gap(before, after, anytime=anytime)
 
 
 def _named(attacks: Mapping[str, object]) -> str:
@@ -216,9 +244,9 @@ def _screened(verdicts: Mapping[int, Found]) -> float:
     return sum(found.example.screened for found in verdicts.values()) / len(verdicts)
 
 
-def _sure(found: Mapping[int, Found], attack: str | None) -> Accuracy:
-    return accuracy([found[index].example.robust for index in sorted(found)], attack)
+def _sure(found: Mapping[int, Found], attack: str | None, anytime: bool) -> Accuracy:
+    return accuracy([found[index].example.robust for index in sorted(found)], attack, anytime=anytime)
 
 
-def _accuracy(found: Mapping[int, Found], attack: str | None = None) -> Accuracy | None:
-    return _sure(found, attack) if found else None
+def _accuracy(found: Mapping[int, Found], attack: str | None = None, *, anytime: bool) -> Accuracy | None:
+    return _sure(found, attack, anytime) if found else None

@@ -1,0 +1,64 @@
+"""What a run rests on that is no part of its folder: the model's weights and code, and the images."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.data import Dataset
+
+__all__ = ["changed", "fingerprint"]
+
+
+def fingerprint(name: str, model: nn.Module, data: Dataset, n: int) -> dict[str, Any]:
+    """Digests of the weights, of the file of code that ``name`` names (None for none), and of the first ``n`` images.
+
+    Two models of one fingerprint may still differ: in code that their file imports, in what they keep outside of
+    parameters and buffers, and in the libraries that they run on, which run.json names.
+
+    >>> from unmask.data import load
+    >>> digits = load("digits", "test", n=2)
+    >>> one, two = (fingerprint("some", nn.Linear(2, 2), digits, 2) for _ in range(2))
+    >>> changed(one, two)
+    "the model's weights"
+    """
+    images = _digest({"images": data.images[:n], "labels": data.labels[:n]})
+    return {"weights": _digest(model.state_dict()), "code": _code(name), "images": images, "data": data.name, "n": n}
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What differs between two fingerprints, in words; empty for nothing."""
+    words = {"weights": "the model's weights", "code": "the model's code", "images": "the images"}
+    return " and ".join(word for name, word in words.items() if before.get(name) != now.get(name))
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, Tensor):  # a module may keep other state beside its weights
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def _code(name: str) -> str | None:
+    kind, _, factory = name.rpartition(":")
+    if kind in ("", "case") or not factory or "://" in name:
+        return None
+    if kind.endswith(".py"):
+        path: Path | None = Path(kind)
+    else:
+        spec = importlib.util.find_spec(kind)
+        path = Path(spec.origin) if spec and spec.origin else None
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path and path.is_file() else None

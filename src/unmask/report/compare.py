@@ -1,0 +1,144 @@
+"""Two runs on the same images, example by example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from unmask.records import ThreatSpec
+from unmask.report.read import Case, Found, RunFolder, by_attack
+from unmask.report.table import remaining, worst
+from unmask.statistics import Accuracy, Difference, accuracy, difference
+
+__all__ = ["Pair", "against", "compare", "same"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two accuracies on the same examples, and their difference, first minus second."""
+
+    what: str
+    first: Accuracy
+    second: Accuracy
+    difference: Difference
+    changed: int  # examples that stand in another share of the draws
+
+
+def compare(first: Path | str, second: Path | str, cases: tuple[str | None, str | None] = (None, None)) -> list[Pair]:
+    """Compare two defenses that were attacked on the same images: clean, plain and adaptive accuracy, as far as known.
+
+    Args:
+        first: folder of a run; may be that of ``second`` too.
+        second: folder of a run.
+        cases: name of a case in each, where a run has several.
+
+    The test is McNemar's exact one, the interval that of :func:`unmask.statistics.difference`; where a run was
+    stopped by a rule, both hold whenever it stopped.
+
+    Raises ValueError where a folder holds no run, a case is not settled, or the two are not about the same
+    images and threat.
+
+    >>> compare("/nowhere", "/nowhere")
+    Traceback (most recent call last):
+    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    """
+    runs = RunFolder.read(Path(first)), RunFolder.read(Path(second))
+    one, two = (_case(run, name) for run, name in zip(runs, cases, strict=True))
+    _same_question(one, two)
+    found = [_figures(run, case) for run, case in zip(runs, (one, two), strict=True)]
+    anytime = any(run.rule for run in runs)
+    return [
+        _pair(what, found[0][what], found[1][what], anytime) for what in found[0] if found[0][what] and found[1][what]
+    ]
+
+
+def against(first: Path, second: Path) -> list[Pair]:
+    """Hold a run against another one of the same cases, attack by attack, on the examples that both have.
+
+    Raises ValueError where a folder holds no run, or they have no attack in common.
+    """
+    runs = RunFolder.read(first), RunFolder.read(second)
+    one, two = (_attacks(run) for run in runs)
+    both = [what for what in one if what in two]
+    if not both:
+        raise ValueError(f"{first} and {second} have no attack on the same case in common: compare them by name")
+    return [_pair(_title(what), one[what], two[what], any(run.rule for run in runs)) for what in both]
+
+
+def same(first: Path, second: Path) -> tuple[int, int]:
+    """How many jobs of either run have the same record in both, but for how long they took; and how many there are.
+
+    The digest of the adversarial examples is part of a record.
+    """
+    one, two = (
+        {record.job.key: replace(record, seconds=0.0) for record in RunFolder.read(path).records}
+        for path in (first, second)
+    )
+    keys = one.keys() | two.keys()
+    return sum(one.get(key) == two.get(key) for key in keys), len(keys)
+
+
+Attack = tuple[str, str, str, ThreatSpec]
+"""Case, data, attack or control, threat."""
+
+
+def _attacks(run: RunFolder) -> dict[Attack, dict[int, Found]]:
+    found: dict[Attack, dict[int, Found]] = {}
+    for case in run.cases:
+        for threat in dict.fromkeys(record.job.threat for record in run.of(case)):
+            at = [record for record in run.of(case) if record.job.threat == threat]
+            for role in dict.fromkeys(record.job.role for record in at):
+                named = by_attack(record for record in at if record.job.role == role)
+                for name, verdicts in named.items():
+                    found.setdefault((case.case, case.data, name, threat), verdicts)
+    return found
+
+
+def _title(attack: Attack) -> str:
+    case, data, name, threat = attack
+    return f"{case} on {data}, {name} at {threat.eps:g} {threat.unit}"
+
+
+def _figures(run: RunFolder, case: Case) -> dict[str, dict[int, Found]]:
+    clean, plain, adaptive = (by_attack(run.of(case, role)) for role in ("clean", "plain", "adaptive"))
+    return {
+        "clean": worst(clean.values()),
+        "plain": worst(plain.values()),
+        "adaptive": remaining(plain, adaptive) if adaptive else {},
+    }
+
+
+def _case(run: RunFolder, name: str | None) -> Case:
+    fitting = [case for case in run.cases if name is None or case.case == name]
+    if len(fitting) != 1:
+        names = ", ".join(case.case for case in run.cases)
+        raise ValueError(f"{run.path} has {len(fitting)} cases to compare: name one of {names}")
+    return fitting[0]
+
+
+def _same_question(one: Case, two: Case) -> None:
+    if (one.data, one.threat) != (two.data, two.threat):
+        asked = [f"{case.data} at {case.threat.norm} {case.threat.eps:g} {case.threat.unit}" for case in (one, two)]
+        raise ValueError(f"{one.case} was attacked on {asked[0]}, {two.case} on {asked[1]}: run both on the same")
+
+
+def _pair(what: str, one: Mapping[int, Found], two: Mapping[int, Found], anytime: bool) -> Pair:
+    both = sorted(one.keys() & two.keys())
+    if not both:
+        raise ValueError(f"{what}: the runs have no example in common")
+    other = [i for i in both if one[i].example.label != two[i].example.label]
+    if other:
+        raise ValueError(f"{what}: example {other[0]} has another label in the second run: the data differ")
+    first, second = (_shares(found, both) for found in (one, two))
+    return Pair(
+        what,
+        accuracy(first, anytime=anytime),
+        accuracy(second, anytime=anytime),
+        difference(first, second, anytime=anytime),
+        sum(a != b for a, b in zip(first, second, strict=True)),
+    )
+
+
+def _shares(found: Mapping[int, Found], index: Iterable[int]) -> list[float]:
+    return [found[i].example.robust for i in index]

@@ -1,0 +1,231 @@
+"""Kills, memory that ends, clocks that jump, models that change: what was computed stays, what is left is done once."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unmask.cli import main
+from unmask.evaluation import plan as planning
+from unmask.evaluation.run import Local
+from unmask.evaluation.targets import find_target
+
+KILLS = int(os.environ.get("UNMASK_KILLS", "6"))  # 50 take minutes
+N = max(20, 2 * KILLS)
+COMMAND = ["reproduce", "--case", "thermometer-digits", "--no-sweep", "--n", str(N), "--out"]
+
+
+def command(arguments: list[str]) -> None:
+    """The command line in a process of its own, which was forked so that it need not import anything again."""
+    sys.argv = ["unmask", *arguments]
+    torch.set_num_threads(1)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    main()
+
+
+def start(*arguments: str) -> Any:
+    process = multiprocessing.get_context("fork").Process(target=command, args=([*arguments],))
+    process.start()
+    return process
+
+
+def finish(*arguments: str) -> int:
+    process = start(*arguments)
+    process.join()
+    return int(process.exitcode)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
+def test_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any) -> None:
+    monkeypatch.setattr(planning, "BLOCK", 2)  # many jobs, so that many moments are different
+    began = time.monotonic()
+    assert finish(*COMMAND, str(tmp_path / "whole")) == 0
+    took = time.monotonic() - began
+    whole = results(tmp_path / "whole")
+    assert len(whole) >= N
+    draw, out = random.Random(0), tmp_path / "killed"
+    lines, kills, within = b"", 0, 0
+    while kills < KILLS:
+        process = start(*COMMAND, str(out))
+        time.sleep(draw.uniform(0, 2 * took / KILLS))
+        process.kill()
+        process.join()
+        if process.exitcode == 0:
+            break
+        kills += 1
+        now = (out / "records.jsonl").read_bytes() if (out / "records.jsonl").exists() else b""
+        assert now.startswith(lines[: lines.rfind(b"\n") + 1])  # what was finished is still there
+        within += len(now) > len(lines)
+        lines = now
+    assert kills == KILLS
+    assert within > KILLS // 4  # the kills came while it worked
+    assert finish(*COMMAND, str(out)) == 0
+    assert results(out) == whole  # which also finds jobs that were done twice
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
+def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "BLOCK", 10)
+    first = start(*COMMAND, str(tmp_path / "run"))
+    while first.is_alive() and not (tmp_path / "run" / "records.jsonl").exists():
+        time.sleep(0.01)
+    os.kill(first.pid, signal.SIGSTOP)  # holds the folder for as long as it takes
+    try:
+        assert finish(*COMMAND, str(tmp_path / "run")) == 2
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    first.join()
+    assert first.exitcode == 0
+
+
+# Asks for more memory than any machine has where more than LIMIT images come at once; the allocator itself refuses.
+GREEDY = """
+import torch
+from torch import nn
+from unmask.data import load
+
+LIMIT = {limit}
+
+
+class Greedy(nn.Module):
+    def __init__(self):
+        super().__init__()
+        x, y = load("digits", "train").batch()
+        mean = torch.stack([x[y == k].mean(0).flatten() for k in range(10)])
+        self.read = nn.Linear(64, 10)
+        self.read.weight.data, self.read.bias.data = 2 * mean, -(mean ** 2).sum(1)
+
+    def forward(self, x):
+        if len(x) > LIMIT and x.requires_grad:
+            torch.empty(1 << 55, dtype=torch.uint8, device=x.device)
+        return self.read(x.flatten(1))
+
+
+def build():
+    return Greedy().eval()
+"""
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_out_of_memory_halves_the_batch_and_nothing_else(
+    tmp_path: Path, plan: Callable[..., Any], done: Callable[..., Any], results: Any, device: str
+) -> None:
+    path = tmp_path / "greedy.py"
+    found = []
+    for limit in (10**6, 20):  # 64 images do not fit, nor do 32; 16 do
+        path.write_text(GREEDY.format(limit=limit))
+        found.append(results(done(plan(f"{path}:build", 64), Local(batch=64, device=device))))
+    assert found[0] == found[1]
+    robust = [e["robust"] for r in found[0].values() if r["job"]["role"] != "clean" for e in r["examples"]]
+    assert 0 < sum(robust) < 64
+
+
+def test_an_image_that_does_not_fit_ends_the_run_in_one_line(
+    tmp_path: Path, plan: Callable[..., Any], done: Any
+) -> None:
+    path = tmp_path / "greedy.py"
+    path.write_text(GREEDY.format(limit=0))
+    with pytest.raises(ValueError, match=r"greedy\.py:build under apgd fails with .*allocate memory") as caught:
+        done(plan(f"{path}:build", 20), Local())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_under_the_records(tmp_path: Path, plan: Any, done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full when a line is written; the half of it that fits is no record."""
+    from unmask.evaluation.run import run
+    from unmask.evaluation.store import Store, read_lines
+
+    asked, real = plan("linear", 9), os.fsync
+
+    def carry_on() -> None:
+        with Store.open(tmp_path / "run", {}, {}) as store:
+            run(asked.jobs, store, Local(), lambda record, stored: None)
+
+    def full(handle: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{handle}")
+        if name.endswith("records.jsonl"):
+            os.truncate(name, os.path.getsize(name) // 2)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        carry_on()
+    assert read_lines(tmp_path / "run") == []
+    monkeypatch.setattr(os, "fsync", real)
+    carry_on()
+    assert len(read_lines(tmp_path / "run")) == len(asked.jobs)
+
+
+def attack(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    arguments = ["attack", f"{path}:build", "--data", "digits", "--eps", "0.1", "--steps", "2", "--n", "5"]
+    monkeypatch.setattr(sys, "argv", ["unmask", *arguments, "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert isinstance(end.value.code, int)
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda text: text + "\n# a word more\n", "the model's code changed"),
+        (lambda text: text.replace("2 * mean", "3 * mean"), "the model's weights and the model's code changed"),
+    ],
+)
+def test_a_model_that_changed_is_refused_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, edit: Callable[[str], str], reason: str
+) -> None:
+    path, out = tmp_path / "model.py", tmp_path / "run"
+    text = GREEDY.format(limit=1000)
+    path.write_text(text)
+    assert attack(path, out, monkeypatch) == 0
+    before = (out / "records.jsonl").read_bytes()
+    path.write_text(edit(text))
+    capsys.readouterr()
+    assert attack(path, out, monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert f"was begun before {reason}" in said
+    assert said.count("\n") == 1
+    assert (out / "records.jsonl").read_bytes() == before
+    path.write_text(text)
+    assert attack(path, out, monkeypatch) == 0
+
+
+def test_clocks_that_jump(plan: Any, done: Any, results: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = plan("linear", 9)
+    still = done(asked)
+    draw = random.Random(0)
+    monkeypatch.setattr(time, "time", lambda: draw.uniform(-1e9, 1e10))
+    jumping = done(asked)
+    assert results(jumping) == results(still)
+    from unmask.evaluation.store import Store
+
+    with Store.open(jumping, {"weights": None}, {}) as store:
+        assert all(0 <= record.seconds < 60 for record in store.records())
+
+
+def test_the_same_factory_is_the_same_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(GREEDY.format(limit=1000))
+    local = Local()
+    data = local.dataset("digits", 5)
+    name = f"{path}:build"
+    first, second = (Local() for _ in range(2))
+    for one in (first, second):
+        one.use(name, find_target(name, data), data)
+    assert first.fingerprints({name: ("digits", 5)}) == second.fingerprints({name: ("digits", 5)})

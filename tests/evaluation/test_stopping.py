@@ -1,0 +1,74 @@
+"""A run that may stop early stops at the first block that meets its rule, wherever it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unmask.cli import main
+from unmask.evaluation.run import Local, run
+from unmask.evaluation.store import Store
+from unmask.statistics import StopRule, accuracy
+
+
+def stopped(folder: Path, plan: Any, rule: str, progress: Any = lambda record, stored: None) -> None:
+    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.about]}) as store:
+        run(plan.jobs, store, Local(), progress, StopRule.parse(rule))
+
+
+def ranges(results: dict[str, dict[str, Any]]) -> set[tuple[str, int]]:
+    return {(record["job"]["attack"], record["job"]["stop"]) for record in results.values()}
+
+
+def test_it_stops_where_the_interval_is_as_asked_for(tmp_path: Path, plan: Any, results: Any) -> None:
+    asked = plan("linear", 350)
+    assert {job.stop for job in asked.jobs} == {128, 256, 350}
+    stopped(tmp_path / "whole", asked, "width<0.001")
+    robust = [
+        e["robust"]
+        for r in sorted(results(tmp_path / "whole").values(), key=lambda r: int(r["job"]["start"]))
+        if r["job"]["role"] != "clean"
+        for e in r["examples"]
+    ]
+    assert len(robust) == 350
+    highs = [accuracy(robust[:n], anytime=True).high for n in (128, 256)]
+    assert highs[1] < highs[0]
+    stopped(tmp_path / "stopped", asked, f"upper<{sum(highs) / 2:.6f}")
+    assert ranges(results(tmp_path / "stopped")) == {(a, n) for a in ("clean", "apgd") for n in (128, 256)}
+    first = results(tmp_path / "whole")
+    assert all(first[key] == record for key, record in results(tmp_path / "stopped").items())
+
+
+def test_interrupted_it_stops_at_the_same_place(tmp_path: Path, plan: Any, results: Any) -> None:
+    asked, rule = plan("linear", 350), "upper<0.999"
+    stopped(tmp_path / "whole", asked, rule)
+
+    def interrupt(record: Any, stored: bool) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped(tmp_path / "halves", asked, rule, interrupt)
+    assert len(results(tmp_path / "halves")) == 1
+    stopped(tmp_path / "halves", asked, rule)
+    assert results(tmp_path / "halves") == results(tmp_path / "whole")
+    assert ranges(results(tmp_path / "whole")) == {("clean", 128), ("apgd", 128)}
+
+
+def test_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    command = ["reproduce", "--case", "plain-digits", "--n", "300", "--no-sweep", "--stop-when", "upper<0.5"]
+    monkeypatch.setattr(sys, "argv", ["unmask", *command, "--out", str(out)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    (row,) = json.loads((out / "report.json").read_text())["rows"]
+    assert row["stop_when"] == "upper<0.5"
+    assert "confidence sequence" in row["intervals"]
+    assert row["complete"]
+    assert row["plain"]["n"] == 128
+    assert "until upper" in (out / "report.md").read_text()
+    assert "confidence sequence" in (out / "report.html").read_text()
