@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 import time
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
+from unmask.auditing.candidates import call
 from unmask.cli import main
+from unmask.records import ThreatSpec
+from unmask.report.audit import script
+from unmask.report.read import Case
 
 MODELS = """
 import torch
@@ -166,6 +171,17 @@ def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytes
     (tmp_path / "models.py").write_text(MODELS)
     exec(f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import models\n{code}", {})
     assert "value=0.0" in capsys.readouterr().out
+
+
+def test_names_from_files_are_no_code() -> None:
+    evil = 'x"); import os; ("\n\\'
+    (quoted,) = [node for node in ast.walk(ast.parse(call("bpda", evil))) if isinstance(node, ast.Constant)]
+    assert quoted.value == evil
+    threat, tried = ThreatSpec("linf", 0.1, "raw"), {"failure": "", "code": [call("bypass", evil)]}
+    audit = {"tried": [tried], "draws": 1}
+    case = Case("a\nimport os", "", evil, "", threat, None, None, "", False, (), {}, audit=audit)
+    imports = [node for node in ast.walk(ast.parse(script(case))) if isinstance(node, ast.Import)]
+    assert [name.name for node in imports for name in node.names] == ["unmask"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
 from unmask.gradients.straight_through import straight_through
 
-__all__ = ["PLAIN", "Way", "ways", "whole"]
+__all__ = ["PLAIN", "Way", "call", "ways", "whole"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Way:
     @property
     def reads(self) -> bool:
         """Whether it ends before the model does."""
-        return any(call.startswith("read_out") for call in self.code)
+        return any(step.startswith("read_out") for step in self.code)
 
     def then(self, other: Way) -> Way:
         """This view, and the other one of what it gives."""
@@ -44,6 +45,15 @@ class Way:
 
 
 PLAIN = Way()
+
+
+def call(view: str, name: str) -> str:
+    """As Python writes it, whatever the name.
+
+    >>> call("bpda", "encode")
+    'bpda("encode")'
+    """
+    return f"{view}({json.dumps(name)})"
 
 
 def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[Way]:
@@ -57,18 +67,18 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
         outer = [path for path in paths if not any(path.startswith(other + ".") for other in paths)]
         inline = Way(("straight_through",), straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
-            inline = Way((f'bpda_function("{name}")',), bpda_function(name)).then(inline)
+            inline = Way((call("bpda_function", name),), bpda_function(name)).then(inline)
         around.append(inline)
         parts = PLAIN
         for path in outer:
-            parts = parts.then(Way((f'bpda("{path}")',), bpda(path)))
+            parts = parts.then(Way((call("bpda", path),), bpda(path)))
         if parts is not PLAIN:
             around += [parts, parts.then(inline)]
             around += list(_fitted(model, outer, x))
         for path in dict.fromkeys((*_cut_off(evidence), *whole(evidence, x))):
-            joined = Way((f'graft("{path}")',), graft(path))
+            joined = Way((call("graft", path),), graft(path))
             around += [joined, joined.then(inline)]
-    reads = [Way((f'read_out("{path}")',), read_out(path)) for path in _logits(evidence, classes)]
+    reads = [Way((call("read_out", path),), read_out(path)) for path in _logits(evidence, classes)]
     return [*around, *(way.then(read) for read in reads for way in around)]
 
 
@@ -79,7 +89,8 @@ def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[Way]:
             surrogate = fit_surrogate(model, path, x)
         except (ValueError, RuntimeError, AttributeError, IndexError):
             return  # a part whose input or output is no tensor of images or features
-        code = f'bpda("{path}", unmask.fit_surrogate(model, "{path}", x))'
+        quoted = json.dumps(path)
+        code = f"bpda({quoted}, unmask.fit_surrogate(model, {quoted}, x))"
         way = way.then(Way((code,), bpda(path, surrogate)))
     yield way
 

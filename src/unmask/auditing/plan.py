@@ -11,7 +11,7 @@ from torch import nn
 
 from unmask.auditing.attackers import attackers, budget_of, controls
 from unmask.auditing.by_scores import by_scores
-from unmask.auditing.candidates import PLAIN, ways
+from unmask.auditing.candidates import PLAIN, Way, ways
 from unmask.auditing.choose import Tried, try_out
 from unmask.auditing.images import linted, radius, right
 from unmask.auditing.jobs import Control, planned
@@ -38,6 +38,9 @@ _PROBED = 16
 _TRIED = 32
 """Images on which views are tried."""
 
+_TIE = 0.02
+"""Views are about as good if what is left, and the loss that they reach, differ by less."""
+
 
 def plan_audit(
     name: str, target: Target, data: Dataset, threat: Threat, n: int, seed: int, budget: str, device: str = "cpu"
@@ -59,9 +62,8 @@ def plan_audit(
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
     tried = try_out(target.model, judge, candidates, x[:_TRIED], y[:_TRIED], index[:_TRIED], seed, random)
-    whole = next((one.way for one in tried if not one.way.reads), PLAIN)  # what is made of the logits is looked at too
     found = findings(evidence)
-    if (view := whole.view) is not None:
+    if (view := _mildest(tried, candidates).view) is not None:
         keys = stream(seed, index[:_PROBED], "through")
         evidence = through(evidence, view(lean(target.model)), x[:_PROBED], y[:_PROBED], keys)
         found += [finding for finding in findings(evidence) if finding not in found]
@@ -92,6 +94,16 @@ def plan_audit(
     ]
     plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
     return plan, replace(target, attackers={**chosen, **checks})
+
+
+def _mildest(tried: list[Tried], candidates: list[Way]) -> Way:
+    """The view that changes least of those about as good as the best: what it lets through can be looked at.
+
+    What is made of the logits is looked at too, so that none that ends before the model does is meant.
+    """
+    whole = [one for one in tried if not one.way.reads]
+    near = [one.way for one in whole if one.left <= whole[0].left + _TIE and one.loss >= whole[0].loss - _TIE]
+    return min(near, key=candidates.index, default=PLAIN)
 
 
 def arm(

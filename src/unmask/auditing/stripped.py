@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.auditing.candidates import Way, whole
+from unmask.auditing.candidates import Way, call, whole
 from unmask.diagnosis.examine import Evidence
 from unmask.gradients.bpda import bypass
 from unmask.gradients.copied import fit_copy
@@ -41,7 +41,7 @@ def _stripped(model: nn.Module, evidence: Evidence, x: Tensor) -> Iterator[Way]:
     outer = [path for path in paths if path and not any(path.startswith(other + ".") for other in paths if other)]
     way = Way()
     for path in outer:
-        way = way.then(Way((f'bypass("{path}")',), bypass(path)))
+        way = way.then(Way((call("bypass", path),), bypass(path)))
     if outer:
         yield way
     if paths and paths != outer:

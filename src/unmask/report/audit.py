@@ -112,8 +112,8 @@ def script(case: Case) -> str:
             "import unmask",
             "from unmask.data import load",
             "",
-            f"model = ...  # {case.case}, in evaluation mode",
-            f'x, y = load("{case.data}", n=200).batch()',
+            f"model = ...  # {_bare(case.case)}, in evaluation mode",
+            f"x, y = load({json.dumps(case.data)}, n=200).batch()",
             f'threat = unmask.{_BALLS[threat.norm]}({threat.eps:.6g}, "{threat.unit}")',
             f"judge = unmask.Judge(model, threat{', draws=16, foreign=True' if case.random else ''})",
             "",
@@ -137,13 +137,18 @@ def _script_by_scores(case: Case) -> str:
             "import unmask",
             "from unmask.data import load",
             "",
-            f"model = unmask.ScoresOnly(...)  # {case.case}; or unmask.remote(url)",
-            f'x, y = load("{case.data}", n=200).batch()',
+            f"model = unmask.ScoresOnly(...)  # {_bare(case.case)}; or unmask.remote(url)",
+            f"x, y = load({json.dumps(case.data)}, n=200).batch()",
             f"judge = unmask.Judge(model, {ball})",
             "",
             "print(unmask.trial(judge, model, unmask.Square(1000), x, y).accuracy)",
         ]
     )
+
+
+def _bare(name: str) -> str:
+    """Without what would end a comment."""
+    return " ".join(name.split())
 
 
 _BALLS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
