@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unmask.cli.commands import Batch, Device, Run, Weights, app
+from unmask.cli.commands import app
 from unmask.cli.console import say
+from unmask.cli.options import Batch, Device, Run, Weights
 
 if TYPE_CHECKING:
     from unmask.report.compare import Pair
