@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 
-
 def _size(given: str) -> float:
     """A number, or a fraction of two.
 
