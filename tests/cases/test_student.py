@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,11 +33,11 @@ class Flipped(nn.Module):
 
 
 @pytest.fixture
-def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Module]:
+def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """Its weights ship, its data are few, and their labels say nothing."""
     torch.manual_seed(1)
     model = net().eval()
-    model[1].weight.data *= 8  # type: ignore[index,union-attr,operator]
+    model[1].weight.data *= 8  # type: ignore[index]
     path = tmp_path / "teacher.safetensors"
     save_weights(model, path)
 
@@ -49,7 +48,7 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[nn.Modu
     few = Few(floats=lambda index: (IMAGES[index], torch.zeros(len(index), dtype=torch.long)))
     monkeypatch.setattr(recipes, "load", lambda name, split: {("few", "train"): few}[name, split])
     monkeypatch.setattr(recipes, "shipped", lambda name: {"teacher": path}[name])
-    yield model
+    return model
 
 
 def train(folder: Path, epochs: int = 60) -> tuple[Preprocessed, list[dict[str, Any]]]:
