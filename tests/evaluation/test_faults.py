@@ -134,7 +134,7 @@ def test_out_of_memory_halves_the_batch_and_nothing_else(
     assert 0 < sum(robust) < 64
 
 
-# Has so much room for itself and no more, and needs 8 MiB for each image: by torch, or by numpy, which says it otherwise.
+# Has so much room for itself and no more, and needs 8 MiB for each image: by torch, or by numpy, whose error differs.
 LIMITED = """
 import resource
 from pathlib import Path
