@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from unmask.attacks.apgd import APGD
 from unmask.attacks.descent import Descent
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.hop_skip_jump import HopSkipJump
@@ -77,8 +78,8 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
     return {
         "plain": own_gradient(40),
         "bpda": Attacker(
-            "BPDA: the rounding is the identity on the way back; PGD on the margin, APGD on cross entropy",
-            lambda _: Ensemble((pgd(20, loss, size=0.25), apgd_ce(), pgd(100, loss, size=0.1))),
+            "BPDA: the rounding is the identity on the way back; PGD in large steps and APGD, on the margin",
+            lambda _: Ensemble((pgd(20, loss, size=0.25), APGD(100, loss=loss), pgd(200, loss, size=0.25))),
             view=view,
         ),
         "eot": Attacker(
