@@ -178,3 +178,21 @@ class TestWeights:
         with pytest.raises(ValueError, match="holds weights of another model") as caught:
             self.case.load(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.dial])
+def test_a_dial_changes_a_copy_and_leaves_the_case_alone(name: str) -> None:
+    case = find_case(name)
+    dial = case.dial
+    assert dial is not None
+    assert dial.own in dial.values
+    assert not case.attackers[dial.attack].plain
+    model = case.build().eval()
+    part = model.get_submodule("transform")
+    x = images(case)
+    before = part(x)
+    assert torch.allclose(dial.turn(model, dial.own).get_submodule("transform")(x), before, atol=1e-5)
+    lost = [float((dial.turn(model, v).get_submodule("transform")(x) - x).square().mean()) for v in dial.values]
+    assert lost == sorted(lost)
+    assert lost[0] < 0.2 * lost[-1]
+    assert torch.equal(part(x), before)

@@ -232,3 +232,21 @@ def test_a_wrong_answer_may_keep_the_general_category(builder: Any) -> None:
 
 def test_without_groups_there_are_no_general_categories(run: Path) -> None:
     assert all(row["general"] == {} and row["attacks"][0]["general"] is None for row in rows_of(run))
+
+
+def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
+    builder.case("a", dial={"varied": "step", "own": 30.0})
+    for value, clean, adaptive in ((60.0, [1, 0], [0, 0]), (30.0, [1, 1], [1, 0])):
+        builder.record("a", "clean", clean, role="dial", base="clean", dial=value)
+        builder.record("a", "bpda", adaptive, role="dial", base="adaptive", dial=value)
+    row = rows_of(builder.write())[0]
+    assert (row["varied"], row["own"]) == ("step", 30.0)
+    assert row["settings"] == [
+        {"value": 30.0, "clean": figure(2, 2, "clean"), "plain": None, "adaptive": figure(1, 2, "bpda")},
+        {"value": 60.0, "clean": figure(1, 2, "clean"), "plain": None, "adaptive": figure(0, 2, "bpda")},
+    ]
+    assert (row["clean"], row["adaptive"]) == (None, None)
+
+
+def test_without_a_dial_there_are_no_strengths(run: Path) -> None:
+    assert all((row["varied"], row["own"], row["settings"]) == ("", None, []) for row in rows_of(run))
