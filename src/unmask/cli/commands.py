@@ -27,6 +27,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
+        show_default=False,
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time; results do not depend on it.")]
@@ -96,7 +103,7 @@ def reproduce(
 
 @app.command()
 def attack(
-    target: Annotated[str, typer.Argument(help="case:NAME, path/to/file.py:factory or package.module:factory.")],
+    target: Target,
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
@@ -150,9 +157,7 @@ def attack(
 
 @app.command()
 def audit(
-    target: Annotated[
-        str, typer.Argument(help="case:NAME, path/to/file.py:factory, package.module:factory or http://...")
-    ],
+    target: Target,
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",

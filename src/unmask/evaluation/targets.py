@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +20,7 @@ from unmask.adapters import refusing
 from unmask.cases import Attacker, Lens, find_case
 from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
+from unmask.evaluation.libraries import BUILDERS, FILES
 from unmask.randomness import drawing, stream
 from unmask.records import Finding
 from unmask.scores import ScoresOnly, remote
@@ -55,8 +57,10 @@ def find_target(
     strict: bool = True,
     refuse: int | None = None,
 ) -> Target:
-    """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``, on ``device``.
+    """The model behind a name, on ``device``.
 
+    ``case:NAME``; ``path/to/file.py:factory`` or ``package.module:factory``; ``torchvision:NAME``, ``timm:NAME`` and
+    ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
     [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.scores.ScoresOnly`. ``http://...`` is as
     of :func:`unmask.scores.remote`. The model is tried on a few images of ``data``; ``weights`` is the folder of a
@@ -65,6 +69,9 @@ def find_target(
     """
     if name.startswith(("http://", "https://")):
         return ready(remote(name), data, device, strict=strict, refuse=refuse)
+    built = _of_a_library(name)
+    if built is not None:
+        return ready(_build(built, name).to(device), data, device, strict=strict, refuse=refuse)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
@@ -73,7 +80,8 @@ def find_target(
         target = Target(_build(_factory(kind, rest), name))
     else:
         raise ValueError(
-            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, http://..."
+            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, "
+            "torchvision:NAME, timm:NAME, hub:ORG/NAME, FILE.onnx, FILE.pt2, http://..."
         )
     if kind != "case":
         return ready(target.model.to(device), data, device, strict=strict, refuse=refuse)
@@ -125,6 +133,13 @@ def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
     )
 
 
+def _of_a_library(name: str) -> Callable[[], nn.Module] | None:
+    kind, _, rest = name.partition(":")
+    if not rest and Path(name).suffix in FILES:
+        kind, rest = FILES[Path(name).suffix], name
+    return partial(BUILDERS[kind], rest) if rest and kind in BUILDERS else None
+
+
 def _factory(source: str, name: str) -> Callable[[], Any]:
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     factory = getattr(module, name, None)
@@ -169,6 +184,8 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
+        if isinstance(error, ValueError) and _of_a_library(name) is not None:
+            raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
         return ScoresOnly(model)
