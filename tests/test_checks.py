@@ -40,6 +40,23 @@ def test_a_run_repeats_itself_and_holds_against_the_original(
     assert [line.split(":")[0] for line in out.splitlines()] == ["clean", "plain"]
 
 
+def test_a_class_that_an_attack_took_for_a_wrong_answer_is_one_when_judged_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    path, out = tmp_path / "model.py", str(tmp_path / "run")
+    path.write_text("""
+from benchmarks.zoo import ZOO
+from unmask.cases import find_case
+
+def build():
+    return ZOO["RefusingClass"].build(find_case("plain-digits").load()).eval()
+""")
+    attack = ["attack", f"{path}:build", "--data", "digits", "--n", "8", "--steps", "3", "--eps", "0.05"]
+    assert call(monkeypatch, capsys, *attack, "--out", out)[0] == 0
+    code, said, _ = call(monkeypatch, capsys, "verify", out)
+    assert (code, said) == (0, "2 records, 16 adversarial examples judged again: none failed.\n")
+
+
 def test_size(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     code, out, _ = call(monkeypatch, capsys, "size", "--accuracy", "0.05", "--width", "0.02")
     assert (code, out.splitlines()[0]) == (0, "--n 1927")

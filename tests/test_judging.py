@@ -11,11 +11,13 @@ from unmask.attacks.problem import Problem
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import latent, pgd
 from unmask.gradients.bpda import bypass
+from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
 from unmask.judging import BadAnswer, Judge
-from unmask.losses import margin
+from unmask.losses import beyond, margin
 from unmask.randomness import Stream, stream, uniform
 from unmask.threats import L1, L2, Linf, Threat
+from unmask.trials import trial
 from unmask.types import Output
 
 
@@ -259,3 +261,14 @@ def test_a_search_on_the_manifold_breaks_what_hides_behind_a_projection() -> Non
     assert plain == 1.0
     assert attacked(defense, bypass("purify")(defense), x, y, L2(0.4), search) == 0.0
     assert attacked(defense, bypass("purify")(defense), x, y, L2(0.29), search) == 1.0  # out of reach for anyone
+
+
+def test_what_a_random_defense_gets_wrong_in_most_draws_is_attacked_too() -> None:
+    class Wavering(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 10 * bright(x) + uniform((len(x), 1), like=x) * torch.tensor([1.0, -1.0])
+
+    model, x, y = Wavering(), grey(0.57).repeat(64, 1, 1, 1), torch.zeros(64, dtype=torch.long)
+    judge = Judge(model, Linf(0.2), draws=5)
+    assert 0.1 < float(judge.verdict(x, x, y, keys(64)).robust.mean()) < 0.5
+    assert trial(judge, model, pgd(10, beyond(margin, 2.0), EOT(2)), x, y).accuracy.value == 0

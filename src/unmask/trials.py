@@ -51,7 +51,8 @@ def trial(
 ) -> Trial:
     """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
 
-    Examples that the judge finds broken without an attack are left as they are.
+    Examples that a deterministic defense gets wrong without an attack are left as they are. A random one, wrong in the
+    draws that were asked for, may be right in others: the attack starts all the same.
 
     Args:
         judge: of the defense that ``model`` is.
@@ -86,7 +87,9 @@ def trial(
         viewed = folded(model) if view is None else view(twin)  # a view may change or read any part
         return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
 
-    rows = (~broken(torch.arange(len(x), device=x.device), x, 0)).nonzero().squeeze(1)
+    rows = torch.arange(len(x), device=x.device)
+    if judge.draws == 1:
+        rows = rows[~broken(rows, x, 0)]
     trail = Trail(rows[:follow].tolist()) if follow else None
     problem = Problem(
         view=seen(view),

@@ -20,7 +20,7 @@ from unmask.cases import Attacker
 from unmask.losses import beyond, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["BUDGETS", "Budget", "attackers", "black_box", "budget_of", "controls", "transfer"]
+__all__ = ["BUDGETS", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
 
 _SURE = 0.25
 """The judge is asked about a random model once its margin is this large, in standard deviations of its logits."""
@@ -59,6 +59,15 @@ def budget_of(name: str) -> Budget:
     if (found := re.fullmatch(r"(\d+(\.\d*)?|\.\d+)s", name)) and float(found[1]) > 0:
         return replace(BUDGETS["standard"], seconds=float(found[1]))
     raise ValueError(f"no budget {name!r}; budgets: {', '.join(BUDGETS)}, or seconds for each example, such as 2s")
+
+
+def timed(budget: str) -> tuple[str, ...]:
+    """The attacks of which that budget makes the result depend on the machine.
+
+    >>> timed("quick"), timed("2s")
+    ((), ('adaptive',))
+    """
+    return ("adaptive",) if budget_of(budget).seconds else ()
 
 
 def attackers(

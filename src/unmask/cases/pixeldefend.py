@@ -59,7 +59,7 @@ CASES = (
                 view=fitted("purify", _training_images, noise=0.02, fresh=False, steps=500),
             ),
         },
-        train=DensityTraining("cifar10", DensityRecipe(epochs=6)),
+        train=DensityTraining("cifar10", DensityRecipe(epochs=2)),
         base="plain-cifar10",
         claimed=0.70,
         published=0.09,

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from unmask.cli.console import fail, say
 from unmask.cli.console import out as console
+from unmask.cli.console import say
 from unmask.cli.lists import TOPICS
-
-if TYPE_CHECKING:
-    from unmask.evaluation.cluster import Ray
-    from unmask.evaluation.plan import Plan
-    from unmask.evaluation.run import Local
+from unmask.cli.options import (
+    Address,
+    Batch,
+    Device,
+    Engine,
+    FailUnder,
+    GpusPerJob,
+    Out,
+    Run,
+    Seed,
+    StopWhen,
+    Target,
+    Weights,
+    Workers,
+)
+from unmask.cli.running import carry_out, cluster_of
 
 __all__ = ["app"]
 
@@ -27,31 +37,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-Target = Annotated[
-    str,
-    typer.Argument(
-        help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
-        show_default=False,
-    ),
-]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
-Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time; results do not depend on it.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Folder of weights to use instead of those that ship.")]
-FailUnder = Annotated[
-    float | None,
-    typer.Option("--fail-under", min=0, max=1, help="Exit with 1 if less accuracy than this share is left of a case."),
-]
-StopWhen = Annotated[
-    str | None,
-    typer.Option("--stop-when", help='Take examples in blocks only until, say, "upper<0.05"; also lower>, width<.'),
-]
-Engine = Annotated[str, typer.Option("--engine", help="local, or ray: many jobs at a time, on one machine or many.")]
-Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; without it one starts here.")]
-GpusPerJob = Annotated[float, typer.Option("--gpus-per-job", min=0, help="Share of a GPU for each worker of ray.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Of ray; default as many as there is room for.")]
-Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 
 
 @app.callback()
@@ -94,11 +79,11 @@ def reproduce(
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
     names = [*(SUITES[suite] if suite else ()), *(case or ())] or SUITES["digits"]
     cases = [find_case(name) for name in dict.fromkeys(names)]
-    cluster = _cluster(engine, address, gpus_per_job, workers)
+    cluster = cluster_of(engine, address, gpus_per_job, workers)
     local = Local(batch_size, device, weights)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    _run(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster)
+    carry_out(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster)
 
 
 @app.command()
@@ -146,13 +131,13 @@ def attack(
         "bpda": bpda or [],
         "straight_through": straight_through,
     }
-    cluster = _cluster(engine, address, gpus_per_job, workers)
+    cluster = cluster_of(engine, address, gpus_per_job, workers)
     local = Local(batch_size, device, weights)
     images = local.dataset(data, n)
     plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": options}
-    _run([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
+    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
 
 
 @app.command()
@@ -190,7 +175,7 @@ def audit(
     from unmask.threats import parse
 
     threat = parse(norm, eps, unit)
-    cluster = _cluster(engine, address, gpus_per_job, workers)
+    cluster = cluster_of(engine, address, gpus_per_job, workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     local = Local(batch_size, device, weights, strict=False, refuse=refuse_class)
     again = partial(arm, name=target, images=data, threat=threat, n=n, seed=seed, budget=budget, device=device)
@@ -199,7 +184,7 @@ def audit(
         cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": {"budget": budget, "refuse_class": refuse_class}}
-    _run([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
+    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
 
 
 @app.command()
@@ -258,61 +243,3 @@ def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, da
     width = max(map(len, entries))
     for name, about in entries.items():
         say(f"{name:{width}}  {about}")
-
-
-def _cluster(engine: str, address: str | None, gpus_per_job: float, workers: int | None) -> Ray | None:
-    """What ``--engine`` names; None for this process."""
-    if engine not in ("local", "ray"):
-        raise ValueError(f"no engine {engine!r}; engines: local, ray")
-    if engine == "local":
-        if address or gpus_per_job or workers:
-            raise ValueError("--address, --gpus-per-job and --workers are for --engine ray")
-        return None
-    from unmask.evaluation.cluster import Ray
-
-    return Ray(address=address, gpus_per_job=gpus_per_job, workers=workers)
-
-
-def _run(
-    plans: Sequence[Plan],
-    out: Path,
-    asked: dict[str, Any],
-    about: dict[str, Any],
-    local: Local,
-    fail_under: float | None,
-    stop_when: str | None,
-    cluster: Ray | None,
-) -> None:
-    """Do what is left to do, render, and hold the accuracy against what was asked for."""
-    from unmask.cli.progress import progress
-    from unmask.evaluation.environment import environment
-    from unmask.evaluation.run import run
-    from unmask.evaluation.store import Store
-    from unmask.report import summary, write
-    from unmask.report.read import RunFolder
-    from unmask.report.table import table
-    from unmask.statistics import StopRule
-
-    rule = None if stop_when is None else StopRule.parse(stop_when)
-    asked |= {"stop_when": str(rule)} if rule else {}
-    asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
-    about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
-    jobs = [job for plan in plans for job in plan.jobs]
-    settled = local.fingerprints({job.target: (job.data, plan.about["n"]) for plan in plans for job in plan.jobs})
-    with Store.open(out, asked, {**about, **environment()}, settled) as store, progress(jobs) as show:
-        if cluster is None:
-            run(jobs, store, local, show, rule)
-        else:
-            cluster.batch, cluster.weights = local.batch, local.weights
-            cluster.strict, cluster.refuse = local.strict, local.refuse
-            cluster.device = "cuda" if cluster.gpus_per_job else local.device
-            with cluster:
-                run(jobs, store, cluster, show, rule)
-    path = write(out)
-    console.print(summary(out))
-    say(f"Report: {path.resolve()}")
-    if fail_under is not None:
-        left = {row.case: row.adaptive or row.plain for row in table(RunFolder.read(out))}
-        under = [f"{name} {a.value:.4g}" for name, a in left.items() if a and a.value < fail_under]
-        if under:
-            raise typer.Exit(fail(f"accuracy left under {fail_under:g}: {', '.join(under)}", 1))

@@ -48,7 +48,7 @@ class Projection(nn.Module):
         kept: int = 10,
     ) -> None:
         super().__init__()
-        self.generator = generator
+        self.generator: nn.Module = generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.latent, self.restarts, self.steps = latent, restarts, steps
         self.rate, self.momentum, self.scale = rate, momentum, scale
         self.rows, self.kept = rows, kept

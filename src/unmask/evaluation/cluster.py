@@ -106,26 +106,36 @@ class Ray:
                     load[id(worker)] += 1
                     under_way[worker.do.remote(job)] = job, worker
             (done, *_), _ = self._ray.wait([*under_way], num_returns=1)
-            job, worker = under_way.pop(done)
+            worker = under_way[done][1]
             try:
                 outcome: Outcome = self._ray.get(done)
             except self._ray.exceptions.RayTaskError as error:
                 cause = error.cause
                 what = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
                 raise ValueError(" ".join(what.split())) from error
-            except self._ray.exceptions.RayActorError as error:
-                deaths[job.key] += 1
-                if deaths[job.key] == TRIES:
+            except self._lost() as error:
+                mine = [one for one, (_, other) in under_way.items() if other is worker]
+                lost = [under_way.pop(one)[0] for one in mine]
+                waiting.extendleft(reversed(lost))
+                first = lost[0]  # the one in hand; what waited behind it had no part in this
+                deaths[first.key] += 1
+                if deaths[first.key] == TRIES:
                     raise ValueError(
-                        f"{job.target} under {job.attack} has killed {TRIES} workers: give them more memory, "
+                        f"{first.target} under {first.attack} has killed {TRIES} workers: give them more memory, "
                         "or a smaller --batch-size"
                     ) from error
-                waiting.appendleft(job)
-                if worker in self.pool:
-                    self._ray.kill(worker)
-                    self.pool[self.pool.index(worker)] = self._hire()
+                self._ray.kill(worker)
+                self.pool[self.pool.index(worker)] = self._hire()
                 continue
+            except self._ray.exceptions.RayError as error:
+                raise ValueError(f"the cluster fails: {' '.join(str(error).split())}") from error
+            del under_way[done]
             yield outcome
+
+    def _lost(self) -> tuple[type[Exception], ...]:
+        """What is raised where a worker, its machine, or the result on it is gone."""
+        names = ("RayActorError", "WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError")
+        return tuple(getattr(self._ray.exceptions, name) for name in names)
 
     def _connect(self, most: int) -> None:
         """Find the cluster, or start one, and fill the pool."""

@@ -23,6 +23,7 @@ class Pair:
     second: Accuracy
     difference: Difference
     changed: int  # examples that stand in another share of the draws
+    attack: str = ""  # where one attack was held against itself
 
 
 def compare(first: Path | str, second: Path | str, cases: tuple[str | None, str | None] = (None, None)) -> list[Pair]:
@@ -63,7 +64,8 @@ def against(first: Path, second: Path) -> list[Pair]:
     both = [what for what in one if what in two]
     if not both:
         raise ValueError(f"{first} and {second} have no attack on the same case in common: compare them by name")
-    return [_pair(_title(what), one[what], two[what], any(run.rule for run in runs)) for what in both]
+    anytime = any(run.rule for run in runs)
+    return [replace(_pair(_title(what), one[what], two[what], anytime), attack=what[2]) for what in both]
 
 
 def same(first: Path, second: Path) -> tuple[int, int]:

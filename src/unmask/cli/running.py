@@ -1,0 +1,79 @@
+"""What the commands that attack have in common: where jobs run, and what comes after them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from unmask.cli.console import fail, say
+from unmask.cli.console import out as console
+
+if TYPE_CHECKING:
+    from unmask.evaluation.cluster import Ray
+    from unmask.evaluation.plan import Plan
+    from unmask.evaluation.run import Local
+
+__all__ = ["carry_out", "cluster_of"]
+
+# Each function imports what it needs, so that help does not wait for torch.
+
+
+def cluster_of(engine: str, address: str | None, gpus_per_job: float, workers: int | None) -> Ray | None:
+    """What ``--engine`` names; None for this process."""
+    if engine not in ("local", "ray"):
+        raise ValueError(f"no engine {engine!r}; engines: local, ray")
+    if engine == "local":
+        if address or gpus_per_job or workers:
+            raise ValueError("--address, --gpus-per-job and --workers are for --engine ray")
+        return None
+    from unmask.evaluation.cluster import Ray
+
+    return Ray(address=address, gpus_per_job=gpus_per_job, workers=workers)
+
+
+def carry_out(
+    plans: Sequence[Plan],
+    out: Path,
+    asked: dict[str, Any],
+    about: dict[str, Any],
+    local: Local,
+    fail_under: float | None,
+    stop_when: str | None,
+    cluster: Ray | None,
+) -> None:
+    """Do what is left to do, render, and hold the accuracy against what was asked for."""
+    from unmask.cli.progress import progress
+    from unmask.evaluation.environment import environment
+    from unmask.evaluation.run import run
+    from unmask.evaluation.store import Store
+    from unmask.report import summary, write
+    from unmask.report.read import RunFolder
+    from unmask.report.table import table
+    from unmask.statistics import StopRule
+
+    rule = None if stop_when is None else StopRule.parse(stop_when)
+    asked |= {"stop_when": str(rule)} if rule else {}
+    asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
+    about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
+    jobs = [job for plan in plans for job in plan.jobs]
+    settled = local.fingerprints({job.target: (job.data, plan.about["n"]) for plan in plans for job in plan.jobs})
+    with Store.open(out, asked, {**about, **environment()}, settled) as store, progress(jobs) as show:
+        if cluster is None:
+            run(jobs, store, local, show, rule)
+        else:
+            cluster.batch, cluster.weights = local.batch, local.weights
+            cluster.strict, cluster.refuse = local.strict, local.refuse
+            cluster.device = "cuda" if cluster.gpus_per_job else local.device
+            with cluster:
+                run(jobs, store, cluster, show, rule)
+    path = write(out)
+    console.print(summary(out))
+    say(f"Report: {path.resolve()}")
+    if fail_under is not None:
+        left = {row.case: row.adaptive or row.plain for row in table(RunFolder.read(out))}
+        under = [f"{name} {a.value:.4g}" for name, a in left.items() if a and a.value < fail_under]
+        if under:
+            raise typer.Exit(fail(f"accuracy left under {fail_under:g}: {', '.join(under)}", 1))

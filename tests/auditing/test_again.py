@@ -1,0 +1,81 @@
+"""What was audited can be judged again and done again, here or on a cluster, refusals and all."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unmask.attacks import until
+from unmask.auditing.attackers import BUDGETS
+from unmask.cli import main
+
+MODELS = """
+from benchmarks.zoo import ZOO
+from unmask.cases import find_case
+
+refusing = lambda: ZOO["RefusingClass"].build(find_case("plain-digits").load()).eval()
+strong = lambda: find_case("madry-digits").load()
+"""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> str:
+    path = tmp_path / "models.py"
+    path.write_text(MODELS)
+    return str(path)
+
+
+def unmask(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["unmask", *arguments])
+        with pytest.raises(SystemExit) as done:
+            main()
+    assert isinstance(done.value.code, int)
+    return done.value.code
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")  # ray's own affairs
+@pytest.mark.parametrize("refuse", [["--refuse-class", "-1"], []])
+def test_an_audit_on_a_cluster_is_that_of_this_process(
+    cluster: None, tmp_path: Path, models: str, refuse: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the last class is a refusal changes every verdict on a broken example, and no record says it."""
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    audit = ["audit", f"{models}:refusing", "--data", "digits", "--eps", "0.15", "--n", "6", "--budget", "quick"]
+    assert unmask(*audit, *refuse, "--out", here) == 0
+    assert unmask("verify", here) == 0
+    capsys.readouterr()
+    assert unmask("repeat", here, "--out", there, "--engine", "ray", "--workers", "1") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "14 of 14 records are the same to the bit."
+    assert unmask("verify", there, "--against", here) == 0
+
+
+def test_an_audit_by_the_clock_may_leave_something_else(
+    tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, again = str(tmp_path / "run"), str(tmp_path / "again")
+    audit = ["audit", f"{models}:strong", "--data", "digits", "--eps", "0.15", "--n", "8", "--budget", "0.2s"]
+    with pytest.MonkeyPatch.context() as slow:  # a machine that gets no further than one step
+        slow.setattr(until, "_MOST", 1)
+        slow.setitem(BUDGETS, "quick", replace(BUDGETS["quick"], steps=1))
+        assert unmask(*audit, "--out", run) == 0
+    assert unmask("verify", run) == 0
+    capsys.readouterr()
+    assert unmask("repeat", run, "--out", again) == 0
+    *_, records, pair, why = capsys.readouterr().out.splitlines()
+    assert records == "13 of 14 records are the same to the bit."
+    assert ", adaptive at 0.15 raw: " in pair
+    assert why == "adaptive: its budget was in seconds, so what it leaves depends on the machine."
