@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, cast
 
+import torch
 from torch import Tensor
 
 __all__ = ["Estimator", "Loss", "Objective", "Output", "Victim", "as_output"]
@@ -18,7 +19,7 @@ class Output(NamedTuple):
 
 
 Victim = Callable[[Tensor], Output | Tensor]
-"""(B, C, H, W) in [0, 1] -> ``Output``; a plain (B, K) tensor of logits is accepted everywhere."""
+"""(B, C, H, W) in [0, 1] -> ``Output``; whatever :func:`as_output` understands is accepted everywhere."""
 
 Loss = Callable[[Output, Tensor], Tensor]
 """(output, labels (B,)) -> (B,); higher is closer to success (a wrong class AND no rejection)."""
@@ -40,11 +41,30 @@ class Estimator(Protocol):
         ...
 
 
-def as_output(answer: Output | Tensor) -> Output:
-    """Give a plain (B, K) tensor of logits the form of an :class:`Output`.
+def as_output(answer: Any) -> Output:
+    """Give what a model answers the form of an :class:`Output`.
+
+    A tensor of logits (B, K) is one; so is whatever has ``logits``, and perhaps ``reject``, by attribute or by key;
+    so is a tuple of logits and, if that has one number an image, a margin of refusal. True refuses, False does not.
 
     >>> import torch
     >>> as_output(torch.zeros(2, 10)).reject is None
     True
+    >>> as_output({"logits": torch.zeros(2, 10), "reject": torch.tensor([True, False])}).reject
+    tensor([ 1., -1.])
     """
-    return answer if isinstance(answer, Output) else Output(answer)
+    if isinstance(answer, Tensor):
+        return Output(answer)
+    reject = None
+    if isinstance(answer, Mapping):
+        logits, reject = answer.get("logits"), answer.get("reject")
+    elif hasattr(answer, "logits"):
+        logits, reject = answer.logits, getattr(answer, "reject", None)
+    elif isinstance(answer, tuple | list) and answer:
+        logits, second = answer[0], answer[1] if len(answer) > 1 else None
+        reject = second if isinstance(second, Tensor) and second.ndim == 1 else None
+    else:
+        logits = answer
+    if isinstance(reject, Tensor):
+        reject = torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
+    return Output(cast(Tensor, logits), reject)

@@ -70,7 +70,8 @@ def _add_backward(passes: Passes, size: int) -> None:
 
 def lean(model: nn.Module) -> nn.Module:
     """A copy of ``model`` that is only good for input gradients: frozen, channels-last weights."""
-    twin = copy.deepcopy(model)
+    with torch.no_grad():  # a copy of what torch.jit compiled is a computation
+        twin = copy.deepcopy(model)
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
     return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -40,7 +40,8 @@ BAD: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "log-probabilities": (lambda x: x[:, :10].log_softmax(1), "returns log-probabilities: return the logits before"),
     "one number": (lambda x: x.sum(1), r"answers \(4,\) to 4 images: return logits of shape"),
     "no batch": (lambda x: x[:3, :10], r"answers \(3, 10\) to 4 images"),
-    "a tuple": (lambda x: (x, x), "answers tuple to 4 images"),
+    "a set": (lambda x: {1, 2}, "answers no logits to 4 images: .* that has them as `logits`"),
+    "no name for it": (lambda x: {"scores": x}, "answers no logits to 4 images"),
     "few classes": (lambda x: x[:, :5], "labels go from 0 to 9, but the model has 5 classes: check that the data"),
     "an error": (fail, r"fails on images of shape \(4, 1, 8, 8\): mat1 and mat2 cannot be multiplied; check"),
 }
@@ -57,7 +58,8 @@ def test_answers_that_cannot_be_judged(name: str) -> None:
 def test_logits_pass() -> None:
     check_model(Answer(lambda x: x[:, :10]), X, LABELS)
     check_model(Answer(lambda x: -x[:, :10]), X, LABELS)
-    check_model(Answer(lambda x: Output(x[:, :10], x[:, 0])), X, LABELS)
+    for pair in (Output, lambda a, b: (a, b), lambda a, b: {"logits": a, "reject": b > 0}):
+        check_model(Answer(lambda x, pair=pair: pair(x[:, :10], x[:, 0])), X, LABELS)  # type: ignore[misc]
 
 
 def test_images_out_of_the_box() -> None:
@@ -142,3 +144,12 @@ def test_draws(models: Path) -> None:
     assert (fixed.draws, fixed.foreign) == (1, False)
     assert (noisy.draws, noisy.foreign) == (16, True)
     assert (case.draws, case.foreign) == (16, False)  # draws by unmask's own functions
+
+
+def test_what_is_compiled_is_examined_as_it_was_written_or_not_at_all() -> None:
+    flat = nn.Flatten().eval()
+    data = load("digits", n=8)
+    assert ready(torch.compile(flat), data, "cpu", strict=False).model is flat  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"what torch\.jit compiled cannot be examined: give the module"):
+        ready(torch.jit.script(flat), data, "cpu", strict=False)
+    assert ready(torch.jit.script(flat), data, "cpu").draws == 1

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
 from unmask.gradients.straight_through import straight_through
+from unmask.types import as_output
 
 THRESHOLDS = torch.linspace(0.1, 0.9, 9)
 TABLE = torch.linspace(0, 1, 256) ** 2
@@ -462,3 +463,16 @@ def test_pgd_breaks_what_it_cannot_break_through_plain_gradients(name: str, digi
     assert clean > 0.8
     assert plain == clean
     assert adaptive < 0.2
+
+
+def test_a_mask_of_refused_images_becomes_a_margin_with_a_gradient() -> None:
+    class Refuses(nn.Module):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": x, "reject": x.mean(1) > 0.5}
+
+    x = torch.tensor([[0.2, 0.4], [0.6, 0.9]], requires_grad=True)
+    answer = as_output(straight_through(Refuses())(x))
+    assert answer.reject is not None
+    assert answer.reject.tolist() == [-1, 1]
+    (slope,) = torch.autograd.grad(answer.reject.sum(), x)
+    assert (slope > 0).all()

@@ -67,7 +67,7 @@ _LENS = Lens("purify", "mean squared error of the projection", _error)
 _LIGHTER = _reprojected(restarts=2, steps=40)
 
 _ATTACKERS = {
-    "plain": Attacker("PGD through the unrolled inner descent", lambda _: pgd(20), plain=True, low_precision=False),
+    "plain": Attacker("PGD through the unrolled inner descent", lambda _: pgd(10), plain=True, low_precision=False),
     "bpda": Attacker(
         "BPDA: the projection is the identity on the way back, and shorter; PGD on the margin",
         lambda _: pgd(60, margin, restarts=2),

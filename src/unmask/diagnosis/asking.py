@@ -30,7 +30,7 @@ def watched(model: nn.Module) -> Iterator[Spots]:
     paths = {part: path for path, part in model.named_modules()}
 
     def see(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        made = output.logits if isinstance(output, Output) else output
+        made = as_output(output).logits
         if args and isinstance(args[0], Tensor) and isinstance(made, Tensor):
             spots.setdefault(paths[part], (args[0].detach().clone(), made.detach().clone()))
 

@@ -101,6 +101,12 @@ def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True, 
     Raises ValueError as :func:`check_model` does, and for a ``refuse`` that there is not.
     """
     x, notes = data.batch(0, PROBED)[0].to(device), []
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given, whose operations can be seen
+    if isinstance(model, torch.jit.ScriptModule) and not strict:
+        raise ValueError(
+            "what torch.jit compiled cannot be examined: give the module that it was made of, "
+            "or a function, which is attacked by its answers alone"
+        )
     if model.training and not strict:
         given, model = model, copy.deepcopy(model).eval()
         notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
@@ -219,8 +225,11 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
             f"the model fails on images of shape {tuple(x.shape)}: {first}; check that the data set is the model's"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model answers {shape} to {len(x)} images: return logits of shape (batch, classes)")
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else "no logits"
+        raise ValueError(
+            f"the model answers {shape} to {len(x)} images: return logits of shape (batch, classes), "
+            "or a mapping or object that has them as `logits`"
+        )
     if not logits.isfinite().all():
         kind = "NaN" if logits.isnan().any() else "Inf"
         raise ValueError(f"the model gives {kind} logits on clean images: return finite logits before any softmax")

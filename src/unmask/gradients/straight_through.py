@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from unmask.gradients._shadow_mode import Surrogates
 from unmask.gradients._shadow_writes import Saved
+from unmask.types import as_output
 
 __all__ = ["straight_through"]
 
@@ -34,7 +35,9 @@ class _StraightThrough(nn.Module):
         mode = Surrogates(self.model, saved)
         try:
             with saved_tensors_hooks(saved.pack, saved.unpack), mode:
-                return self.model(mode.world.gate(x.detach().clone(), x))
+                answer = self.model(mode.world.gate(x.detach().clone(), x))
+                refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
+                return answer if refusal.reject is None else refusal
         finally:
             mode.world.close()
             _release_buffers(self.model)
@@ -79,7 +82,7 @@ def straight_through(model: nn.Module) -> nn.Module:
         model: any module; its parameters, modules and hooks are left as they are.
 
     Returns:
-        A module on (B, ...) inputs that gives what ``model`` gives.
+        A module on (B, ...) inputs that gives what ``model`` gives; an :class:`unmask.Output` where that refuses.
 
     >>> import torch
     >>> class Quantize(nn.Module):
