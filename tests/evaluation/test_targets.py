@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,6 +87,8 @@ def test_is_random() -> None:
     assert not is_random(Answer(lambda x: x), X)
     assert is_random(Answer(lambda x: x + 1e-3 * torch.randn_like(x)), X)
     assert is_random(Answer(lambda x: x[:, torch.randperm(64)]), X)
+    for bit in range(8):
+        assert is_random(Answer(lambda x, bit=bit: x * (random.getrandbits(8) >> bit & 1)), X)  # type: ignore[misc]
 
 
 BROKEN = {

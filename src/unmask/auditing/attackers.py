@@ -103,7 +103,7 @@ def attackers(
 def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> dict[str, Attacker]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = _useful(tried, budget)[0]
-    single: Attack = fgsm(margin, estimator(best.signal))
+    single: Attack = fgsm(margin, estimator(best.signal, best.apart))
     if best.way.view is not None:
         single = Through(best.way.view, single)
     once = replace(budget, targets=0, views=1)
@@ -173,7 +173,7 @@ def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 
 
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:
-    how: Estimator = estimator(one.signal)
+    how: Estimator = estimator(one.signal, one.apart)
     loss = beyond(margin, _SURE * one.spread) if random else margin
     attacks: list[Attack] = [pgd(budget.steps, loss, how, size=0.1, restarts=budget.restarts)]
     if place == 0:

@@ -19,8 +19,9 @@ from torch.utils.hooks import RemovableHandle
 
 from unmask.gradients.functions import functions_called
 from unmask.randomness import Stream, drawing
+from unmask.types import as_output
 
-__all__ = ["Event", "Held", "Token", "trace"]
+__all__ = ["Event", "Held", "Token", "trace", "within"]
 
 Token = tuple[int, int]
 """What a tensor is known by in a trace."""
@@ -134,6 +135,9 @@ class _Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 _, given, place = self._running.pop()
                 made = self.hold([output])
+                if not self.paths[module]:  # of what the model itself answers, logits first
+                    logits = as_output(output).logits
+                    made = tuple(sorted(made, key=lambda held: held.token != (id(logits), logits._version)))
                 name = type(module).__name__
                 self.events.append(Event(name, self.paths[module], *place, True, given, made))
 
@@ -154,6 +158,15 @@ def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event
     ):
         model(x)
     return recorder.events
+
+
+def within(part: str, of: str) -> bool:
+    """Whether a path is that of a part or of something inside it.
+
+    >>> within("net.0", "net"), within("network", "net"), within("net", "")
+    (True, False, True)
+    """
+    return part == of or part.startswith(of + ".") or of == ""
 
 
 @contextmanager
