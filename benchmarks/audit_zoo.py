@@ -1,6 +1,6 @@
 """The audit on models of known truth: what it finds, and the accuracy that it leaves beside that of the bare network.
 
-    python benchmarks/audit_zoo.py [--net plain-mnist] [--n 100] [--budget quick] [--autoattack] [NAME ...]
+    python -m benchmarks.audit_zoo [--net plain-mnist] [--n 100] [--budget quick] [--autoattack] [NAME ...]
 
 A model is *right* where its findings have the kinds and places that the zoo knows of. The bare network's accuracy, by
 the same audit, is the truth where a defense protects from nothing. ``--autoattack`` runs torchattacks' AutoAttack,

@@ -32,9 +32,8 @@ class Tried:
 
     way: Way
     left: float  # share that stands, on draws that nothing was chosen by
-    loss: float  # mean true margin, over ``spread``
+    loss: float  # mean true margin, over the standard deviation of the model's logits
     signal: float  # see ``Noise``
-    spread: float  # standard deviation of the model's logits
     apart: bool = False  # whether each draw needs a pass of its own
     misled: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
     failure: str = ""  # why it could not be tried
@@ -51,7 +50,7 @@ def try_out(
             found.append(_try(model, judge, way, x, y, index, seed, random, apart))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.append(Tried(way, 1.0, -torch.inf, 0.0, 1.0, failure=why))
+            found.append(Tried(way, 1.0, -torch.inf, 0.0, failure=why))
     order = {one.way.name: i for i, one in enumerate(found)}
     return sorted(found, key=lambda one: (one.left, -one.loss, order[one.way.name]))
 
@@ -80,7 +79,7 @@ def _try(
     spread = float(logits.std().clamp_min(1e-12))
     value = float(margin(as_output(logits), y).mean()) / spread
     misled = tuple((fooled & (result.verdict.robust > 0.5)).double().tolist())
-    return Tried(way, float(result.verdict.robust.mean()), value, signal, spread, apart, misled)
+    return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled)
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:
