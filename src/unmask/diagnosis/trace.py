@@ -50,8 +50,17 @@ class Held:
     @classmethod
     def of(cls, tensor: Tensor) -> Held:
         """A copy: whatever is written into ``tensor`` later does not count."""
-        edge = get_gradient_edge(tensor) if tensor.requires_grad else None
-        return cls(tensor.detach().clone(), edge, (id(tensor), tensor._version))
+        with torch.inference_mode(False):
+            return cls(tensor.detach().clone(), _edge(tensor), _token(tensor))
+
+
+def _edge(tensor: Tensor) -> GradientEdge | None:
+    with torch.inference_mode(False):
+        return get_gradient_edge(tensor) if tensor.requires_grad else None
+
+
+def _token(tensor: Tensor) -> Token:
+    return id(tensor), 0 if tensor.is_inference() else tensor._version  # inference tensors have no version
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class _Recorder(TorchFunctionMode):
                 made = self.hold([output])
                 if not self.paths[module]:  # of what the model itself answers, logits first
                     logits = as_output(output).logits
-                    made = tuple(sorted(made, key=lambda held: held.token != (id(logits), logits._version)))
+                    made = tuple(sorted(made, key=lambda held: held.token != _token(logits)))
                 name = type(module).__name__
                 self.events.append(Event(name, self.paths[module], *place, True, given, made))
 
@@ -200,7 +209,7 @@ def _gate(tensor: Tensor) -> Tensor:
 
 
 def _through(held: Held, gate: Tensor) -> Held:
-    return replace(held, edge=get_gradient_edge(gate)) if gate.requires_grad else held
+    return replace(held, edge=_edge(gate)) if gate.requires_grad else held
 
 
 def _keeps(func: Any, kwargs: Any) -> bool:
