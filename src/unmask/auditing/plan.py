@@ -54,9 +54,8 @@ def plan_audit(
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
-    evidence = examine(
-        target.model, x[:_PROBED], y[:_PROBED], radius(threat, x), stream(seed, index[:_PROBED], "examine")
-    )
+    keys = stream(seed, index[:_PROBED], "examine")
+    evidence = examine(target.model, x[:_PROBED], y[:_PROBED], radius(threat, x), keys, target.draws)
     classes = evidence.parts[-1].event.made[0].value.shape[1]
     candidates = ways(target.model, evidence, x, classes)
     judge = Judge(target.model, threat, target.draws, target.foreign)
@@ -157,6 +156,7 @@ def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], 
         ],
         "signal": evidence.noise.signal,
         "draws": draws(tried[0].signal),
+        "apart": tried[0].apart,
         "parts": _map(evidence),
     }
 
