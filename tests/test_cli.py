@@ -194,6 +194,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (attack("means", "--eps", "-1"), "eps must be a finite number >= 0, got -1"),
     (attack("means", "--eps", "nan"), "eps must be a finite number >= 0, got nan"),
     (attack("means", "--eps", "much"), "Invalid value for '--eps'"),
+    (attack("means", "--eps", "8/0"), "'8/0' is no number and no fraction: 0.3 or 8/255, say"),
     (attack("means", "--bpda", "nope"), "the model has no part 'nope'; its parts: read"),
     (attack("means", "--bpda", "read=magic"), "no surrogate 'magic' for part 'read'"),
     (attack("means", "--device", "cuda:99"), "device 'cuda:99' is not usable"),

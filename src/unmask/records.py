@@ -103,7 +103,7 @@ class Job:
     seed: int
     start: int
     stop: int
-    role: str = "adaptive"  # "clean", "plain", "adaptive", "sweep" or "control"
+    role: str = "adaptive"  # "clean", "plain", "adaptive", "sweep", "dial" or "control"
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -134,6 +134,49 @@ def test_out_of_memory_halves_the_batch_and_nothing_else(
     assert 0 < sum(robust) < 64
 
 
+# Has so much room for itself and no more, and needs 8 MiB for each image: by torch, or by numpy, whose error differs.
+LIMITED = """
+import resource
+from pathlib import Path
+
+import numpy as np
+
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+EACH = {{"torch": lambda n: torch.empty(n << 23, dtype=torch.uint8), "numpy": lambda n: np.empty(n << 23, np.uint8)}}
+
+
+class Limited(Greedy):
+    def forward(self, x):
+        if x.requires_grad:
+            try:
+                EACH[{by!r}](len(x))
+            except (RuntimeError, MemoryError):
+                Path({ended!r}).touch()
+                raise
+        return super().forward(x)
+
+
+def build():
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + {room}, resource.RLIM_INFINITY))
+    return Limited().eval()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
+@pytest.mark.parametrize("by", ["torch", "numpy"])
+def test_a_process_that_may_take_no_more_memory(tmp_path: Path, results: Any, by: str) -> None:
+    path, ended = tmp_path / "model.py", tmp_path / "ended"
+    asked = [f"{path}:build", "--data", "digits", "--eps", "0.1", "--steps", "4", "--n", "128"]
+    found = []
+    for room in (1 << 34, 3 << 28):  # 128 images take 1 GiB
+        path.write_text(GREEDY.format(limit=1000) + LIMITED.format(by=by, ended=str(ended), room=room))
+        assert ended.exists() is False
+        assert finish("attack", *asked, "--out", str(tmp_path / str(room))) == 0
+        found.append(results(tmp_path / str(room)))
+    assert ended.exists()
+    assert found[0] == found[1]
+
+
 def test_an_image_that_does_not_fit_ends_the_run_in_one_line(
     tmp_path: Path, plan: Callable[..., Any], done: Any
 ) -> None:

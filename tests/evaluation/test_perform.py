@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.cases import Lens
+from unmask.attacks.settings import pgd
+from unmask.cases import Attacker, Dial, Lens
 from unmask.data import load
 from unmask.evaluation.perform import judged, perform
 from unmask.evaluation.targets import Target
@@ -88,6 +89,29 @@ def test_what_the_lens_shows_of_the_first_examples() -> None:
         assert torch.equal(tensors["seen"], tensors["x_adv"][:8] / 2)
         assert torch.equal(tensors["measured"], tensors["x_adv"][:32].flatten(1).mean(1))
     assert "seen" not in perform(job(role="sweep"), target, DATA).tensors
+
+
+def test_the_strength_that_a_job_asks_for_is_attacked_and_judged() -> None:
+    """Behind a dial of 0 the model says 0 to everything; the target itself stays as it is."""
+
+    def turn(model: nn.Module, value: float) -> nn.Module:
+        return Halves(lambda x, logits: value * logits + (1 - value) * (torch.arange(10) == 0))
+
+    target = Target(Halves(), {"pgd": Attacker("", lambda _: pgd(3))}, dial=Dial("share", 1.0, (0.0, 1.0), turn, "pgd"))
+    plain = Job("halves", "digits", "pgd", ThreatSpec("linf", 0.05), 0, 0, 40)
+    for attack, base, like in (("clean", "clean", job("clean", "clean")), ("pgd", "adaptive", plain)):
+        whole, none = (
+            perform(replace(like, attack=attack, role="dial", options={"base": base, "dial": value}), target, DATA)
+            for value in (1.0, 0.0)
+        )
+        assert [e.robust for e in none.record.examples] == (DATA.labels[:40] == 0).double().tolist()
+        assert whole.record.examples == perform(like, target, DATA).record.examples
+        assert judged(none.record.job, target, DATA, none.tensors["x_adv"], 40, "cpu") == none.record.examples
+
+
+def test_a_strength_is_asked_only_of_what_has_one() -> None:
+    with pytest.raises(ValueError, match="nothing of halves is varied"):
+        perform(job(dial=1.0), Target(Halves()), DATA)
 
 
 def test_what_is_stored() -> None:

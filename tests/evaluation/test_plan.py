@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from unmask.cases import CASES, find_case
+from unmask.cases import CASES, Dial, find_case
 from unmask.data import load
 from unmask.evaluation.plan import plan_attack, plan_case
 from unmask.evaluation.targets import Target
@@ -49,6 +49,27 @@ def test_order_and_ranges() -> None:
     ]
     assert {job.seed for job in plan.jobs} == {5}
     assert [job.stop - job.start for job in plan.jobs[:3]] == [128, 128, 44]
+
+
+def test_the_curves_are_those_of_an_attack_that_has_the_whole_model() -> None:
+    case = find_case("feature-distillation-cifar10")
+    assert list(case.attackers)[-1] == "hop-skip-jump"
+    plan = plan_case(replace(case, dial=None), DIGITS, 10, 0)
+    few = {job.attack for job in plan.jobs if job.role in ("sweep", "control")}
+    assert few == {"noise", "plain", "reparameterization"}
+
+
+def test_clean_plain_and_adaptive_accuracy_at_each_strength() -> None:
+    dial = Dial("steps", 2.0, (1.0, 2.0), lambda model, value: model, "bpda")
+    case = replace(find_case("thermometer-digits"), dial=dial)
+    plan = plan_case(case, DIGITS, 300, 0)
+    assert [(j.attack, j.options, j.stop) for j in plan.jobs if j.role == "dial"] == [
+        (attack, {"base": base, "dial": value}, 64)
+        for value in (1.0, 2.0)
+        for base, attack in (("clean", "clean"), ("plain", "plain"), ("adaptive", "bpda"))
+    ]
+    assert plan.about["dial"] == {"varied": "steps", "own": 2.0}
+    assert not any(job.role == "dial" for job in plan_case(case, DIGITS, 300, 0, sweep=False).jobs)
 
 
 def test_without_sweep_only_the_table_is_left() -> None:

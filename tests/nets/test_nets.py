@@ -73,3 +73,10 @@ def test_critics_score_each_image_alone(critic: nn.Module, shape: tuple[int, ...
     (gradient,) = torch.autograd.grad(scores[1].sum(), x)
     assert gradient[[0, 2]].abs().max() == 0
     assert (gradient[1] != 0).all()
+
+
+def test_the_last_transposed_convolution_is_computed_corner_by_corner() -> None:
+    last = conv_generator(5, 4)[-2]
+    x = torch.rand(3, 4, 14, 14)
+    assert isinstance(last, nn.ConvTranspose2d)
+    torch.testing.assert_close(last(x), nn.ConvTranspose2d.forward(last, x))

@@ -223,3 +223,42 @@ def test_import_is_light() -> None:
     code = f"import sys, unmask.report; sys.exit(' '.join(set({heavy}) & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_form_tells_earlier_figures_access_and_general_categories_where_there_are_any(builder: Any) -> None:
+    access = {"plain": "white box", "square": "scores"}
+    builder.case("known", ("plain", "square"), earlier=0.123, access=access, groups=[0, 1, 1])
+    builder.record("known", "clean", [1, 1, 1, 1], role="clean")
+    builder.record("known", "plain", [1, 1, 1, 0], role="plain")
+    builder.record("known", "square", [0, 0, 0, 0])
+    path = write(builder.write())
+    html, markdown = Page(path).text, path.with_suffix(".md").read_text()
+    for text in (html, markdown, printed(path.parent, 200), printed(path.parent, 60)):
+        assert "earlier" in text.lower()
+        assert "12.3 %" in text
+    kept = "Right in the general category, though perhaps not in the class: clean 100.0 %"
+    for text in (html, markdown):
+        assert kept in " ".join(text.split())
+        assert "scores" in text
+        assert "eneral category" in text
+
+
+def test_no_form_has_empty_columns_for_what_is_not_known(run: Path) -> None:
+    path = write(run)
+    for text in (Page(path).text, path.with_suffix(".md").read_text(), printed(run, 200)):
+        assert not re.search(r"earlier|access|general category", text, re.IGNORECASE)
+
+
+def test_what_strength_costs_is_told_where_it_was_varied(builder: Any) -> None:
+    builder.case("a", dial={"varied": "step in levels", "own": 30.0})
+    for value in (30.0, 60.0):
+        builder.record("a", "clean", [1, 1, 0], role="dial", base="clean", dial=value)
+        builder.record("a", "plain", [1, 0, 0], role="dial", base="plain", dial=value)
+        builder.record("a", "bpda", [0, 0, 0], role="dial", base="adaptive", dial=value)
+    path = write(builder.write())
+    page = Page(path)
+    assert page.tags.count("svg") == 2  # the brand, and the plot
+    assert "accuracy against the step in levels, n = 3" in " ".join(page.text.split())
+    lines = [line.split(" | ") for line in path.with_suffix(".md").read_text().splitlines() if line.startswith("| ")]
+    shares = [[cell.split(" %")[0].strip("| ") for cell in line] for line in lines if line[0] in ("| 30", "| 60")]
+    assert shares == [["30", "66.7", "33.3", "0.0"], ["60", "66.7", "33.3", "0.0"]]

@@ -195,3 +195,58 @@ def test_equals_go_to_the_attack_that_did_best_where_attacks_select(builder: Any
     builder.record("a", "bpda", [0.5, 0.5, 0], screened=[0, 0, 0.25])
     row = rows_of(builder.write())[0]
     assert row["adaptive"]["value"] == pytest.approx(0.25 / 3)
+
+
+def test_earlier_figures_stand_beside_the_published_ones(builder: Any) -> None:
+    builder.case("a", earlier=0.05)
+    builder.case("b")
+    assert [row["earlier"] for row in rows_of(builder.write())] == [0.05, None]
+
+
+def test_access_is_told_where_attacks_of_a_case_differ_in_it(builder: Any) -> None:
+    attacks = ("plain", "square")
+    builder.case("mixed", attacks, access={"plain": "white box", "square": "scores"})
+    builder.case("alike", attacks, access={"plain": "white box", "square": "white box"})
+    for name in ("mixed", "alike"):
+        builder.record(name, "plain", [1, 1], role="plain")
+        builder.record(name, "square", [1, 0])
+    mixed, alike = rows_of(builder.write())
+    assert [a["access"] for a in mixed["attacks"]] == ["white box", "scores"]
+    assert [a["access"] for a in alike["attacks"]] == ["", ""]
+
+
+def test_a_wrong_answer_may_keep_the_general_category(builder: Any) -> None:
+    """What falls is taken for class 2 instead of 1: another dog in one case, a car in the other."""
+    for name, groups in (("near", [0, 1, 1]), ("far", [0, 1, 0])):
+        builder.case(name, ("plain", "bpda"), groups=groups)
+        builder.record(name, "clean", [1, 1, 1, 0], role="clean")
+        builder.record(name, "plain", [1, 1, 0, 0], role="plain")
+        builder.record(name, "bpda", [0, 1, 0, 0])
+    near, far = rows_of(builder.write())
+    for kind, right in (("clean", 3), ("plain", 2), ("adaptive", 1)):
+        assert near[kind]["value"] == right / 4
+        assert near["general"][kind] == figure(4, 4, None)
+        assert far["general"][kind] == figure(right, 4, None)
+    assert [a["general"] for a in far["attacks"]] == [figure(2, 4, None), figure(1, 4, None)]
+
+
+def test_without_groups_there_are_no_general_categories(run: Path) -> None:
+    assert all(row["general"] == {} and row["attacks"][0]["general"] is None for row in rows_of(run))
+
+
+def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
+    builder.case("a", dial={"varied": "step", "own": 30.0})
+    for value, clean, adaptive in ((60.0, [1, 0], [0, 0]), (30.0, [1, 1], [1, 0])):
+        builder.record("a", "clean", clean, role="dial", base="clean", dial=value)
+        builder.record("a", "bpda", adaptive, role="dial", base="adaptive", dial=value)
+    row = rows_of(builder.write())[0]
+    assert (row["varied"], row["own"]) == ("step", 30.0)
+    assert row["settings"] == [
+        {"value": 30.0, "clean": figure(2, 2, "clean"), "plain": None, "adaptive": figure(1, 2, "bpda")},
+        {"value": 60.0, "clean": figure(1, 2, "clean"), "plain": None, "adaptive": figure(0, 2, "bpda")},
+    ]
+    assert (row["clean"], row["adaptive"]) == (None, None)
+
+
+def test_without_a_dial_there_are_no_strengths(run: Path) -> None:
+    assert all((row["varied"], row["own"], row["settings"]) == ("", None, []) for row in rows_of(run))

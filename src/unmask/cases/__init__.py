@@ -13,9 +13,9 @@ from unmask.cases import (
     thermometer,
     transforms,
 )
-from unmask.cases.case import Attacker, Case, Lens
+from unmask.cases.case import Attacker, Case, Dial, Lens
 
-__all__ = ["CASES", "SUITES", "Attacker", "Case", "Lens", "find_case"]
+__all__ = ["CASES", "SUITES", "Attacker", "Case", "Dial", "Lens", "find_case"]
 
 _MODULES = (
     plain,

@@ -15,7 +15,7 @@ from unmask.gradients.bpda import View
 from unmask.threats import Threat
 from unmask.weights import load_weights, shipped
 
-__all__ = ["Attacker", "Case", "Lens", "Recipe"]
+__all__ = ["Attacker", "Case", "Dial", "Lens", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,25 @@ class Lens:
     measure: Callable[[nn.Module, Tensor], Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class Dial:
+    """A strength of a defense that a report varies: what it costs on clean images, and what it gives under attack.
+
+    Args:
+        varied: the strength, as the axis of a plot names it.
+        own: what the case has.
+        values: that are tried, ``own`` among them.
+        turn: (the defense, a value) -> a defense of that strength; the given one stays as it is.
+        attack: name of the adaptive attack on it.
+    """
+
+    varied: str
+    own: float
+    values: tuple[float, ...]
+    turn: Callable[[nn.Module, float], nn.Module]
+    attack: str
+
+
 class Recipe(Protocol):
     """Trains a model in place, in a folder, yielding a log line now and then; continues where it stopped."""
 
@@ -83,6 +102,7 @@ class Case:
         most: examples at most, where the defense is too slow for more.
         few: examples of the curves over eps and of the controls.
         lens: what a report shows of what the defense does to images.
+        dial: what a report varies of the defense.
         note: one line that a reader of the figures has to know.
     """
 
@@ -104,6 +124,7 @@ class Case:
     most: int | None = None
     few: int = 64
     lens: Lens | None = None
+    dial: Dial | None = None
     note: str = ""
 
     def prepare(self, folder: Path | None = None) -> nn.Module:

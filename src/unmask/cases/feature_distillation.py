@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from unmask.attacks.penalties import Penalty
 from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
 from unmask.attacks.updates import Adam
-from unmask.cases.case import Attacker, Case, Lens
+from unmask.cases.case import Attacker, Case, Dial, Lens
 from unmask.cases.code_space import Codes
 from unmask.cases.recipes import StudentTraining
 from unmask.cases.shared import CIFAR10, IMAGENET, IMAGENET_L2, apgd_ce, cifar10_recipe, light_net, own_gradient
@@ -43,6 +44,24 @@ class _Jittered(nn.Module):
     def forward(self, x: Tensor) -> Output | Tensor:
         answer: Output | Tensor = self.model(x + 12.5 / 255 * normal(x.shape, like=x))
         return answer
+
+
+def _of_step(model: nn.Module, step: float) -> nn.Module:
+    """A copy whose quantiser has that step for the upper frequencies, and all others in proportion."""
+    copied = copy.deepcopy(model)
+    for part in copied.modules():
+        if isinstance(part, FeatureDistillation):
+            part.table *= step / part.table.max()
+    return copied
+
+
+_DIAL = Dial(
+    "step of the quantiser for the upper frequencies, in levels",
+    30.0,
+    (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0),
+    _of_step,
+    "bpda",
+)
 
 
 def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
@@ -96,6 +115,7 @@ _DISTILLED = Case(
     pretrained="mobilenet_v2",
     few=16,
     lens=Lens("transform"),
+    dial=_DIAL,
     note="steps of 25 for the lowest 4x4 frequencies, 30 for all others",
 )
 
@@ -108,6 +128,7 @@ _DISTORTED = replace(
     build=lambda: Preprocessed(nn.Sequential(FeatureDistillation(), RandomDistortion()), mobilenet_v2()),
     attackers=_attackers("transform.0.quantise", random=True),
     draws=5,
+    dial=None,
 )
 
 _PHOTOGRAPHS = replace(
@@ -132,6 +153,7 @@ CASES = (
         citation="after Liu et al., CVPR 2019, and Hinton et al., 2015",
         build=lambda: Preprocessed(FeatureDistillation(), light_net()),
         base=None,
+        dial=None,  # it was taught behind one step
         train=StudentTraining("cifar10", "plain-cifar10", residual_net, cifar10_recipe(10)),
         note="1.1 million parameters, taught by the network of plain-cifar10 on images behind the quantiser",
     ),

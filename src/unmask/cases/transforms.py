@@ -27,13 +27,14 @@ from unmask.nets import mobilenet_v2
 __all__ = ["CASES"]
 
 _PATCHES = 50_000
+_EVALUATED = 500  # images at most; patches are cut from those that follow
 _SURE = beyond(margin, 1.0)  # a random defense is right again in some draws about what is just over the boundary
 
 
 @cache
 def _patches() -> Tensor:
     """Of images that no case is evaluated on."""
-    return build_patches(load("imagenet-sample").batch(500, 1000)[0], _PATCHES)
+    return build_patches(load("imagenet-sample").batch(_EVALUATED, 1000)[0], _PATCHES)
 
 
 class _Ensemble(Averaged):
@@ -93,6 +94,7 @@ def _cases(
             draws=5 if "eot" in attackers else 1,
             published=published,
             earlier=published,
+            most=_EVALUATED,
             few=16,
             lens=lens,
             note=f"{note}; the classifier was trained without",

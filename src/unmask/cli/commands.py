@@ -16,6 +16,7 @@ from unmask.cli.options import (
     Batch,
     Device,
     Engine,
+    Eps,
     FailUnder,
     GpusPerJob,
     Out,
@@ -90,7 +91,7 @@ def reproduce(
 def attack(
     target: Target,
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
-    eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
+    eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
     unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
     attack: Annotated[str, typer.Option("--attack", help="See `unmask list attacks`.")] = "apgd",
@@ -144,7 +145,7 @@ def attack(
 def audit(
     target: Target,
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
-    eps: Annotated[float, typer.Option("--eps", help="Size of the ball.")],
+    eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
     unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
     budget: Annotated[

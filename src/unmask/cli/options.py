@@ -12,6 +12,7 @@ __all__ = [
     "Batch",
     "Device",
     "Engine",
+    "Eps",
     "FailUnder",
     "GpusPerJob",
     "Out",
@@ -29,6 +30,24 @@ Target = Annotated[
         help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
         show_default=False,
     ),
+]
+
+
+def _size(given: str) -> float:
+    """A number, or a fraction of two.
+
+    >>> _size("0.3"), _size("8/255") == 8 / 255
+    (0.3, True)
+    """
+    whole, slash, part = given.partition("/")
+    try:
+        return float(whole) / float(part) if slash else float(whole)
+    except (ValueError, ZeroDivisionError):
+        raise typer.BadParameter(f"{given!r} is no number and no fraction: 0.3 or 8/255, say") from None
+
+
+Eps = Annotated[
+    float, typer.Option("--eps", parser=_size, metavar="SIZE", help="Size of the ball, such as 0.3 or 8/255.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]

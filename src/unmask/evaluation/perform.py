@@ -50,6 +50,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
     Raises ValueError for an attack that there is not, and for answers that cannot be judged.
     """
     started = time.monotonic()
+    target = _dialled(job, target)
     judge, search = _judge(job, target), _search(job, target)
     examples: list[Example] = []
     candidates, ways = [], list[dict[str, Tensor]]()
@@ -84,7 +85,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
 
 def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, device: str) -> tuple[Example, ...]:
     """The verdicts of a job on candidates that were stored, as :func:`perform` would give them."""
-    judge = _judge(job, target)
+    judge = _judge(job, _dialled(job, target))
     examples: list[Example] = []
 
     def stored(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> Trial:
@@ -94,6 +95,20 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
     for index, _, y, found in _each(job, data, batch, device, judge, stored):
         examples += _examples(job, index, y, found.verdict, found.selection)
     return tuple(examples)
+
+
+def _dialled(job: Job, target: Target) -> Target:
+    """The target, of the strength that the job asks for."""
+    if "dial" not in job.options:
+        return target
+    if target.dial is None:
+        raise ValueError(f"nothing of {job.target} is varied, but a job asks for {job.options['dial']!r}")
+    return replace(target, model=target.dial.turn(target.model, float(job.options["dial"])))
+
+
+def _clean(job: Job) -> bool:
+    """Whether images are judged as they are."""
+    return job.role == "clean" or job.options.get("base") == "clean"
 
 
 @torch.no_grad()
@@ -120,7 +135,7 @@ Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
 
 
 def _search(job: Job, target: Target) -> Search:
-    if job.role == "clean":
+    if _clean(job):
         return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
@@ -184,7 +199,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
-    if job.role == "clean":
+    if _clean(job):
         scored, selection = _unrefused(scored), _unrefused(selection)
     return [_example(scored, selection, row, int(index[row]), int(y[row])) for row in range(len(y))]
 

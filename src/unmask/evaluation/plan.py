@@ -34,8 +34,8 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     """A case on the first ``n`` test examples (fewer where there are fewer, or it is too slow for more).
 
     First the clean accuracy, then the plain and the adaptive attacks, then the controls (random noise
-    in the ball; the plain attack at eps 0; the last adaptive attack without a bound) and the curves, both
-    on fewer examples.
+    in the ball; the plain attack at eps 0; the last adaptive attack without a bound), the curves, and what
+    the case varies of its defense, all on fewer examples. The adaptive attack of these has the whole model.
     """
     n = min(n, len(data), case.most or n)
     ball = spec(case.threat)
@@ -50,7 +50,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     if sweep:
         few = min(n, case.few)
         plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
-        adaptive = list(case.attackers)[-1]
+        adaptive = [name for name, attacker in case.attackers.items() if attacker.access == "white box"][-1]
         planned += jobs("noise", "control", ball, few)
         planned += jobs(plain, "control", ThreatSpec(ball.norm, 0.0, ball.unit), few, control="eps 0")
         planned += jobs(adaptive, "control", ThreatSpec(ball.norm, 1.0, "rms"), few, control="unbounded")
@@ -58,6 +58,10 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
             threat = ThreatSpec(ball.norm, ball.eps * share, ball.unit)
             planned += jobs(plain, "sweep", threat, few, base="plain")
             planned += jobs(adaptive, "sweep", threat, few, base="adaptive")
+        if case.dial:
+            for value in case.dial.values:
+                for base, name in (("clean", "clean"), ("plain", plain), ("adaptive", case.dial.attack)):
+                    planned += jobs(name, "dial", ball, few, base=base, dial=value)
     about = {
         "case": case.name,
         "defense": case.defense,
@@ -68,6 +72,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
         "citation": case.citation,
         "random": case.draws > 1,
         "measured": case.lens.measured if case.lens else "",
+        "dial": {"varied": case.dial.varied, "own": case.dial.own} if case.dial else None,
         "note": case.note,
         "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
         "access": {name: attacker.access for name, attacker in case.attackers.items()},

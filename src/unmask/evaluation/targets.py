@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.adapters import refusing
-from unmask.cases import Attacker, Lens, find_case
+from unmask.cases import Attacker, Dial, Lens, find_case
 from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
 from unmask.evaluation.libraries import BUILDERS, FILES
@@ -45,6 +45,7 @@ class Target:
     draws: int = 1  # per verdict
     foreign: bool = False  # whether randomness is drawn by torch's own functions
     lens: Lens | None = None  # what a report shows of it
+    dial: Dial | None = None  # what a report varies of it
     notes: tuple[Finding, ...] = ()  # what was done to make it ready
 
 
@@ -75,7 +76,7 @@ def find_target(
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
-        target = Target(case.load(weights), case.attackers, case.draws, lens=case.lens)
+        target = Target(case.load(weights), case.attackers, case.draws, lens=case.lens, dial=case.dial)
     elif kind and rest:
         target = Target(_build(_factory(kind, rest), name))
     else:

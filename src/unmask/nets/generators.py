@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 __all__ = ["conv_critic", "conv_generator", "mlp_critic", "mlp_generator"]
 
@@ -43,9 +44,19 @@ def conv_generator(latent: int, width: int = 64) -> nn.Sequential:
         nn.ReLU(),
         nn.ConvTranspose2d(2 * width, width, 5, stride=2, padding=2, output_padding=1),
         nn.ReLU(),
-        nn.ConvTranspose2d(width, 1, 5, stride=2, padding=2, output_padding=1),
+        _Doubling(width, 1, 5, stride=2, padding=2, output_padding=1),
         nn.Sigmoid(),
     )
+
+
+class _Doubling(nn.ConvTranspose2d):
+    """That transposed convolution, 5x5 of stride 2, as a 3x3 convolution a corner: quicker where channels are few."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        corners = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
+        kernels = corners.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        bias = None if self.bias is None else self.bias.repeat_interleave(4)
+        return F.pixel_shuffle(F.conv2d(x, kernels, bias, padding=1), 2)
 
 
 def mlp_critic(channels: int, size: int, hidden: int = 128) -> nn.Sequential:

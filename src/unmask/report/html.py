@@ -11,7 +11,7 @@ from markupsafe import Markup
 from unmask.report import words
 from unmask.report.audit import Examination
 from unmask.report.conclusion import LEVEL, MARGIN
-from unmask.report.curves import curve
+from unmask.report.curves import curve, trade
 from unmask.report.film import Film, film
 from unmask.report.histograms import histogram
 from unmask.report.losses import losses
@@ -37,6 +37,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
         (
             row,
             Markup(curve(row)),
+            Markup(trade(row)),
             Markup(histogram(run, case)),
             strip(run, case),
             Examination.of(run, case, row),

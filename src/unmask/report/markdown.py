@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from unmask.report.read import RunFolder
-from unmask.report.table import AttackRow, Row
+from unmask.report.table import AttackRow, Row, Setting
 from unmask.report.words import (
     any_earlier,
     category,
@@ -97,6 +97,7 @@ def _case(row: Row) -> list[str]:
         _escape(category(row)),
         _table(names, [_attack(a, row.random, access, general) for a in row.attacks]) if row.attacks else "",
         _escape(f"Controls: {controls}.") if controls else "",
+        _table([row.varied, "clean", "plain", "adaptive"], map(_setting, row.settings)) if row.settings else "",
     ]
 
 
@@ -111,6 +112,10 @@ def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str
         count(a.backwards),
         duration(a.seconds),
     ]
+
+
+def _setting(setting: Setting) -> list[str]:
+    return [f"{setting.value:g}", *map(_cell, (setting.clean, setting.plain, setting.adaptive))]
 
 
 def _data(row: Row) -> str:

@@ -33,6 +33,7 @@ class Case:
     access: Mapping[str, str] = field(default_factory=dict)  # name -> what the attacker has
     groups: Sequence[int] | None = None  # the general category of each class, where classes have one
     measured: str = ""  # what the examples were measured by, beside the verdicts
+    dial: Mapping[str, Any] | None = None  # what of the defense is varied: its name "varied", the case's "own" value
     note: str = ""  # on the figures
     data_note: str = ""
     n: int | None = None  # examples asked for; None is as many as have a clean verdict, which comes first

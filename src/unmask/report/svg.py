@@ -22,8 +22,11 @@ COLOURS = {
 QUIET, PLAIN, ADAPTIVE, LINE, CLEAN = COLOURS
 
 
-def plot(name: str, draw: Callable[[Axes], None]) -> str:
-    """What ``draw`` draws, in the style of the page: an ``<svg>`` element, the same for the same name and numbers."""
+def plot(name: str, draw: Callable[[Axes], None], columns: int = 2) -> str:
+    """What ``draw`` draws, in the style of the page: an ``<svg>`` element, the same for the same name and numbers.
+
+    ``columns`` are those of the legend.
+    """
     with matplotlib.rc_context():
         matplotlib.rc("svg", fonttype="none", hashsalt=name)
         matplotlib.rc("font", size=9, family="sans-serif")
@@ -35,7 +38,7 @@ def plot(name: str, draw: Callable[[Axes], None]) -> str:
         axes.set_axisbelow(True)
         for side, spine in axes.spines.items():
             spine.set(visible=side == "bottom", color=LINE)
-        axes.legend(frameon=False, labelcolor=QUIET, ncols=2, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
+        axes.legend(frameon=False, labelcolor=QUIET, ncols=columns, loc="lower left", bbox_to_anchor=(-0.02, 1.0))
         return _inline(figure)
 
 

@@ -11,7 +11,7 @@ from unmask.report.conclusion import Conclusion, conclusion
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy, gap
 
-__all__ = ["AttackRow", "Point", "Row", "left", "remaining", "strongest", "table", "to_json", "worst"]
+__all__ = ["AttackRow", "Point", "Row", "Setting", "left", "remaining", "strongest", "table", "to_json", "worst"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,16 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """Accuracies at one strength of the defense, on fewer examples and under one adaptive attack."""
+
+    value: float
+    clean: Accuracy | None
+    plain: Accuracy | None
+    adaptive: Accuracy | None
+
+
+@dataclass(frozen=True)
 class Row:
     """One case: accuracies are None where nothing is known yet."""
 
@@ -62,6 +72,9 @@ class Row:
     data_note: str
     controls: Mapping[str, Accuracy]
     curve: tuple[Point, ...]
+    varied: str  # of the defense, in the settings
+    own: float | None  # the setting of the case itself
+    settings: tuple[Setting, ...]
     complete: bool  # the clean verdicts and those of every attack of run.json are all there
     conclusion: Conclusion
     gap: Gap | None  # from the plain attacks to the adaptive ones alone, on the examples of both
@@ -157,6 +170,9 @@ def _row(run: RunFolder, case: Case) -> Row:
                 anytime=anytime,
             )
         ),
+        varied=str(case.dial["varied"]) if case.dial else "",
+        own=float(case.dial["own"]) if case.dial else None,
+        settings=tuple(_settings(run.of(case, "dial"), anytime=anytime)),
         complete=complete,
         conclusion=result,
         gap=paired,
@@ -218,6 +234,19 @@ def _curve(sweep: Sequence[Record], *known: Point, anytime: bool) -> list[Point]
             _adaptive(plain, adaptive, anytime),
         )
     return [points[eps] for eps in sorted(points)]
+
+
+def _settings(records: Sequence[Record], *, anytime: bool) -> Iterable[Setting]:
+    for value in sorted({float(record.job.options["dial"]) for record in records}):
+        here = [record for record in records if record.job.options["dial"] == value]
+        found = {
+            base: by_attack(record for record in here if record.job.options["base"] == base)
+            for base in ("clean", "plain", "adaptive")
+        }
+        clean, plain, adaptive = (
+            _accuracy(worst(attacks.values()), _named(attacks), anytime=anytime) for attacks in found.values()
+        )
+        yield Setting(value, clean, plain, adaptive)
 
 
 def _adaptive(
