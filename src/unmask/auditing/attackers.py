@@ -20,7 +20,10 @@ from unmask.cases import Attacker
 from unmask.losses import dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["BUDGETS", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
+__all__ = ["BUDGETS", "NOISE", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
+
+NOISE = 0.25
+"""Of what attacks follow, for each part that is common to all draws."""
 
 _DRAWS = 16
 """Over which candidates for a random model are compared."""
@@ -103,7 +106,7 @@ def attackers(
 def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> dict[str, Attacker]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = _useful(tried, budget)[0]
-    single: Attack = fgsm(margin, estimator(best.signal, best.apart))
+    single: Attack = fgsm(margin, estimator(best.signal, best.apart, NOISE))
     if best.way.view is not None:
         single = Through(best.way.view, single)
     once = replace(budget, targets=0, views=1)
@@ -175,7 +178,7 @@ def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws."""
-    how: Estimator = estimator(one.signal, one.apart)
+    how: Estimator = estimator(one.signal, one.apart, NOISE)
     stop = not random
     attacks: list[Attack] = [pgd(budget.steps, margin, how, size=0.1, early_stop=stop)] * budget.restarts
     if place == 0:

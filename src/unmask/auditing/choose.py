@@ -87,9 +87,9 @@ def _stands(answer: Output, y: Tensor) -> Tensor:
     return right if answer.reject is None else right | (answer.reject > 0)
 
 
-def estimator(signal: float, apart: bool = False, most: int = 32) -> Estimator:
-    """As many draws as make the gradient's noise as large as its signal; ``apart``, each in a pass of its own."""
-    count = min(most, draws(signal))
+def estimator(signal: float, apart: bool = False, noise: float = 1.0, most: int = 32) -> Estimator:
+    """Of as many draws as leave ``noise`` times as much noise as signal; ``apart``, each in a pass of its own."""
+    count = min(most, draws(signal, noise))
     if count == 1:
         return autograd
     return EOT(count, batch=1) if apart else EOT(count)

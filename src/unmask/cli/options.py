@@ -24,6 +24,14 @@ __all__ = [
     "Workers",
 ]
 
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
+        show_default=False,
+    ),
+]
+
 
 def _size(given: str) -> float:
     """A number, or a fraction of two.
@@ -40,13 +48,6 @@ def _size(given: str) -> float:
 
 Eps = Annotated[
     float, typer.Option("--eps", parser=_size, metavar="SIZE", help="Size of the ball, such as 0.3 or 8/255.")
-]
-Target = Annotated[
-    str,
-    typer.Argument(
-        help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
-        show_default=False,
-    ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
