@@ -228,4 +228,5 @@ def _place() -> tuple[str, str]:
             break
         frame = frame.f_back
     file, line = frame.f_code.co_filename, frame.f_lineno
-    return f"{Path(file).name}:{line}", linecache.getline(file, line).strip()
+    name = "graph" if file.startswith("<eval_with_key>") else Path(file).name  # of torch.fx, another for each copy
+    return f"{name}:{line}", linecache.getline(file, line).strip()
