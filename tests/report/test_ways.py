@@ -72,6 +72,28 @@ def test_ways_are_those_of_the_strongest_attack(kept: Path) -> None:
     assert ways(run, run.cases[1], "plain") == []
 
 
+def test_attacks_by_less_than_the_whole_model_are_looked_at_only_where_there_are_no_others(builder: Any) -> None:
+    for name, access in (("mixed", "white box"), ("alone", "grey box")):
+        builder.case(name, ("bpda", "transfer"), access={"bpda": access, "transfer": "grey box"})
+        for attack, robust in (("bpda", 1), ("transfer", 0)):
+            keep(builder, builder.record(name, attack, [robust], images=True), dim(1, 2), np.ones((1, 2)))
+    run = RunFolder.read(builder.write())
+    assert [ways(run, case, "adaptive")[0].attack for case in run.cases] == ["bpda", "transfer"]
+
+
+def test_the_film_is_that_of_the_longest_way_of_any_adaptive_attack_that_falls(builder: Any) -> None:
+    builder.case("broken", ("quick", "slow"))
+    for attack, robust, frames in (("quick", [0, 0], 2), ("slow", [0, 1], 4)):
+        answers = np.array([[1] * (frames - 1) + [2], [1] * (frames - 1) + [2 - robust[1]]])
+        keep(builder, builder.record("broken", attack, robust, images=True), dim(2, frames), answers)
+    path = builder.write()
+    assert ways(RunFolder.read(path), RunFolder.read(path).cases[0], "adaptive")[0].attack == "quick"
+    write(path)
+    page = (path / "report.html").read_text()
+    assert page.count('<figure class="film') == 1
+    assert 'alt="example 0 under slow, image, 4 frames side by side"' in page
+
+
 def reel(shown: Film, name: str) -> Array:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(shown.reels[name].split(",")[1]))))
 

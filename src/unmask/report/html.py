@@ -18,7 +18,7 @@ from unmask.report.losses import losses
 from unmask.report.pictures import strip
 from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
-from unmask.report.ways import ways
+from unmask.report.ways import by_strength, ways
 
 __all__ = ["html"]
 
@@ -49,6 +49,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
 
 
 def _way(run: RunFolder, case: Case) -> tuple[Markup, Film | None]:
-    """The loss along plain and adaptive attacks, and the film of one example."""
+    """The loss along plain and adaptive attacks, and the film of the example that took an adaptive one longest."""
     plain, adaptive = ways(run, case, "plain"), ways(run, case, "adaptive")
-    return Markup(losses(case.case, [*plain, *adaptive])), film(case, adaptive or plain)
+    tried = [way for found in by_strength(run, case, "adaptive") for way in found]
+    return Markup(losses(case.case, [*plain, *adaptive])), film(case, tried or plain)

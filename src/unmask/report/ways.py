@@ -9,10 +9,13 @@ from unmask.report.kept import Array, Kept
 from unmask.report.read import Case, RunFolder, by_attack
 from unmask.report.table import strongest
 
-__all__ = ["REFUSED", "Way", "ways"]
+__all__ = ["REFUSED", "WHOLE", "Way", "by_strength", "ways"]
 
 REFUSED = -1
 """Stands for a class where a detector refused the image."""
+
+WHOLE = "white box"
+"""What an attacker has who has the whole model."""
 
 
 @dataclass(frozen=True)
@@ -45,18 +48,23 @@ class Way:
 def ways(run: RunFolder, case: Case, role: str) -> list[Way]:
     """The ways that the strongest attack of a role kept; none where nobody kept any.
 
-    Raises ValueError where a file of examples is broken.
+    Only attacks that have the whole model count, where there are any. Raises ValueError where a file of examples
+    is broken.
     """
+    return next((found for found in by_strength(run, case, role) if found), [])
+
+
+def by_strength(run: RunFolder, case: Case, role: str) -> Iterator[list[Way]]:
+    """The ways that each attack of a role kept, the strongest first; those that count are as of :func:`ways`."""
     kept = Kept(run)
-    for verdicts in strongest(by_attack(run.of(case, role)).values()):
+    attacks = by_attack(run.of(case, role))
+    whole = {name: found for name, found in attacks.items() if case.access.get(name, WHOLE) == WHOLE}
+    for verdicts in strongest((whole or attacks).values()):
         records = {found.record.job.key: found.record for found in verdicts.values()}
         labels = {index: found.example.label for index, found in verdicts.items()}
-        found = [
+        yield [
             way for record in records.values() for way in _ways(dict(kept.all(record)), record.job.attack, role, labels)
         ]
-        if found:
-            return found
-    return []
 
 
 def _ways(tensors: dict[str, Array], attack: str, role: str, labels: dict[int, int]) -> Iterator[Way]:
