@@ -1,6 +1,6 @@
 """The audit on models of known truth: what it finds, and the accuracy that it leaves beside that of the bare network.
 
-    python benchmarks/audit_zoo.py [--net plain-mnist] [--n 100] [--budget quick] [--autoattack] [NAME ...]
+    python -m benchmarks.audit_zoo [--net plain-mnist] [--n 100] [--budget quick] [--autoattack] [NAME ...]
 
 A model is *right* where its findings have the kinds and places that the zoo knows of. The bare network's accuracy, by
 the same audit, is the truth where a defense protects from nothing. ``--autoattack`` runs torchattacks' AutoAttack,
@@ -19,7 +19,7 @@ import unmask
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 from unmask.data import Dataset, load
-from unmask.evaluation.targets import is_random
+from unmask.evaluation.answers import is_random
 
 
 def autoattack(model: torch.nn.Module, case: Any, data: Dataset, n: int, random: bool) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -236,6 +237,15 @@ class Sign(Around):
     def forward(self, x: Tensor) -> Any:
         edges = (torch.arange(LEVELS, device=x.device) + 0.5) / LEVELS
         return self.net((torch.sign(x[..., None] - edges) / 2 + 0.5).mean(-1))
+
+
+@entry("shattered")
+class Switched(Around):
+    """One of two grids, by a coin of Python's own that is tossed for the whole batch."""
+
+    def forward(self, x: Tensor) -> Any:
+        levels = random.choice([LEVELS, LEVELS - 3])
+        return self.net(torch.round(x * levels) / levels)
 
 
 # Vanishing: the gradient is right and too small to be seen.

@@ -12,6 +12,8 @@ from unmask.attacks.problem import Problem
 from unmask.attacks.settings import fgsm
 from unmask.attacks.transfer import Transfer
 from unmask.losses import margin
+from unmask.randomness import normal, stream
+from unmask.threats import Linf
 from unmask.victims import steady
 
 
@@ -99,3 +101,19 @@ def test_every_question_to_the_judge_has_a_draw_of_its_own(
     Ensemble((asks, asks, Ensemble((asks, asks))))(problem)
     assert len(moments) == 4 * 3 + 3 + 2
     assert len(set(moments)) == len(moments)
+
+
+def test_of_a_random_model_the_better_candidate_is_kept_and_not_the_luckier() -> None:
+    """The first of two candidates leads by half a standard deviation of a single draw."""
+
+    def noisy(x: Tensor) -> Tensor:
+        lead = x.flatten(1).mean(1) + normal((len(x),), like=x) - 100.0
+        return torch.stack((torch.zeros_like(lead), lead), 1)
+
+    x, y = torch.zeros(256, 1, 1, 1), torch.zeros(256, dtype=torch.long)
+    keys = stream(0, range(256), "attack")
+    problem = Problem(noisy, x, y, Linf(1.0), keys, lambda rows, x_adv, when: torch.zeros_like(rows).bool())
+    better, worse = (lambda problem, level=level: torch.full_like(problem.x, level) for level in (0.5, 0.0))
+    kept = [float(Ensemble((better, worse), draws)(problem).mean()) for draws in (1, 64)]
+    assert kept[0] < 0.4  # chosen by one draw: right in 64 % of the cases
+    assert kept[1] > 0.48

@@ -46,6 +46,18 @@ class Crowded(torch.nn.Module):
 def crowded():
     return Crowded().eval()
 
+class Mapped(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.detector = ZOO["RefusesHard"].build(find_case("plain-digits").load())
+
+    def forward(self, x):
+        logits, reject = self.detector.margin(x)
+        return {"score": reject, "reject": reject > 0, "logits": logits}
+
+def mapped():
+    return Mapped().eval()
+
 unsure = make("RefusesHard", "plain-digits")
 refusing = make("RefusingClass", "plain-digits")
 steep = make("SteepSteps", "plain-digits")
@@ -108,7 +120,7 @@ def test_sound_models_raise_no_alarm(name: str, tmp_path: Path) -> None:
     assert report["distrust"] == []
 
 
-@pytest.mark.parametrize("name", ["unsure", "refusing"])
+@pytest.mark.parametrize("name", ["unsure", "refusing", "mapped"])
 def test_a_detector_is_evaded_together_with_its_classifier(name: str, tmp_path: Path) -> None:
     """The network is sure of its mistakes, so that nothing is left of either kind."""
     report = audited(tmp_path, name)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmask.cases import CASES, SUITES, Case, find_case
 from unmask.data import DataError, names
-from unmask.evaluation.targets import is_random
+from unmask.evaluation.answers import is_random
 from unmask.randomness import drawing, stream
 from unmask.types import as_output
 from unmask.weights import save_weights

@@ -171,3 +171,14 @@ def test_randomness_that_torch_draws_and_that_it_does_not() -> None:
 
 def test_a_rows_own_noise_is_no_dependence_on_the_batch() -> None:
     assert {finding.kind for finding in linted(ZOO["WeakNoise"].build(NET).eval())} == {"random"}
+
+
+def test_noise_of_numpy_is_no_dependence_on_the_batch_and_does_not_hide_one() -> None:
+    """It is not drawn for an image but for a place among the others."""
+
+    def noisy(x: Tensor) -> Tensor:
+        return x + 0.1 * torch.from_numpy(np.random.normal(size=x.shape)).float()
+
+    assert {finding.kind for finding in linted(lambda x: NET(noisy(x)))} == {"random"}
+    sign = torch.where(torch.arange(64) % 2 == 0, 1.0, -1.0)
+    assert {finding.kind for finding in linted(lambda x: NET(noisy(x)) * sign[: len(x), None])} == {"random", "batch"}

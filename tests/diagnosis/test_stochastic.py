@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.findings import draws
-from unmask.diagnosis.stochastic import noise, sources
+from unmask.diagnosis.stochastic import noise, shared, sources
 from unmask.randomness import stream, uniform
 
 X = torch.rand(32, 1, 10, 10, generator=torch.Generator().manual_seed(1))
@@ -50,3 +53,52 @@ def test_sources_are_where_torch_or_the_library_draws() -> None:
 
 def test_a_model_without_randomness_has_no_source() -> None:
     assert sources(nn.Flatten(), X, KEYS) == []
+
+
+class Switch(nn.Module):
+    """Asks one of its members, by a coin that is tossed for the whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members = nn.ModuleList([nn.Flatten(), nn.Sequential(nn.Tanh(), nn.Flatten())])
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.members[random.randrange(2)](x)
+        return answer
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_random_choice_among_parts_is_made_by_the_part_that_calls_them(seed: int) -> None:
+    (found,) = sources(nn.Sequential(Switch()), X, stream(seed, range(32), "test"), draws=16)
+    assert found.part == "0"
+    assert found.code == "answer: Tensor = self.members[random.randrange(2)](x)"
+
+
+def test_a_random_choice_without_parts_is_made_where_the_ways_part() -> None:
+    class Sometimes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if random.random() < 0.5:
+                x = x.flip(3)
+            return x.flatten(1)
+
+    for seed in range(8):
+        (found,) = sources(Sometimes(), X, stream(seed, range(32), "test"), draws=16)
+        assert (found.part, found.name) in {("", "flip"), ("", "flatten")}
+
+
+@pytest.mark.parametrize(
+    ("draw", "common"),
+    [
+        (lambda x: x + torch.randn_like(x), False),
+        (lambda x: x + random.random(), True),
+        (lambda x: x + torch.rand(()), True),
+        (lambda x: x + random.choice([0.0, 1.0]) + 0.1 * torch.randn_like(x), True),
+        (lambda x: x + 0.01 * random.random() + torch.randn_like(x), False),
+    ],
+)
+def test_draws_that_are_common_to_a_batch(draw: Callable[[Tensor], Tensor], common: bool) -> None:
+    class Drawn(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return draw(x).flatten(1)
+
+    assert shared(Drawn(), X, stream(0, range(16), "shared")) is common

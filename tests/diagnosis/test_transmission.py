@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.diagnosis.faults import faults
 from unmask.diagnosis.transmission import Transmission, transmissions
 from unmask.randomness import stream
 
@@ -73,3 +75,29 @@ def test_writes_in_place_do_not_reach_what_was_seen_before() -> None:
         return y
 
     assert list(found(doubled, "mul").explained.values()) == pytest.approx([1, 1], rel=1e-3)
+
+
+def test_a_generator_of_the_models_own_draws_the_same_in_all_passes() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.draw = np.random.default_rng(0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.from_numpy(self.draw.normal(size=x.shape)).float()
+
+    parts = transmissions(Noisy(), X, 0.1, (0.01, 0.2), stream(0, range(len(X)), "test"))
+    (add,) = [one for one in parts if one.event.name == "add"]
+    assert list(add.explained.values()) == pytest.approx([1, 1], rel=1e-3)
+    assert faults(parts) == []
+
+
+def test_what_runs_in_inference_mode_loses_the_gradient() -> None:
+    class Inferred(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.inference_mode():
+                y = 2 * x
+            return y.clone() + 1
+
+    (fault,) = faults(transmissions(Inferred(), X, 0.1, (0.01, 0.2), stream(0, range(len(X)), "test")))
+    assert (fault.event.name, fault.lost) == ("mul", True)

@@ -21,12 +21,13 @@ IMAGES, LABELS = DATA.batch()
 
 
 def examined(model: nn.Module) -> Evidence:
-    model = ready(model.eval(), DATA, "cpu", strict=False).model
+    target = ready(model.eval(), DATA, "cpu", strict=False)
+    model = target.model
     with torch.no_grad():
         logits, reject = as_output(model(IMAGES))
     taken = torch.ones_like(LABELS, dtype=torch.bool) if reject is None else reject <= 0
     right = ((logits.argmax(1) == LABELS) & taken).nonzero().squeeze(1)[:16]
-    return examine(model, IMAGES[right], LABELS[right], 0.15, stream(0, right, "examine"))
+    return examine(model, IMAGES[right], LABELS[right], 0.15, stream(0, right, "examine"), target.draws)
 
 
 @pytest.mark.parametrize("net", NETS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data import load
-from unmask.evaluation.targets import check_model, find_target, is_random, ready
+from unmask.evaluation.answers import check_model, is_random
+from unmask.evaluation.targets import find_target, ready
 from unmask.types import Output
 
 X = torch.linspace(0, 1, 4 * 64).reshape(4, 1, 8, 8)
@@ -86,6 +88,8 @@ def test_is_random() -> None:
     assert not is_random(Answer(lambda x: x), X)
     assert is_random(Answer(lambda x: x + 1e-3 * torch.randn_like(x)), X)
     assert is_random(Answer(lambda x: x[:, torch.randperm(64)]), X)
+    for bit in range(8):
+        assert is_random(Answer(lambda x, bit=bit: x * (random.getrandbits(8) >> bit & 1)), X)  # type: ignore[misc]
 
 
 BROKEN = {

@@ -39,6 +39,20 @@ def slope(model: nn.Module) -> Tensor:
     return gradient
 
 
+def test_a_graft_leaves_the_gradients_that_the_model_takes_itself() -> None:
+    class Tuned(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            z = x.detach().clone().requires_grad_()
+            with torch.enable_grad():
+                (own,) = torch.autograd.grad(self.net(z)[:, 0].sum(), z)
+            answer: Tensor = self.net((z + 0.1 * own).detach())
+            return answer
+
+    model = Tuned()
+    assert torch.equal(graft("net")(model)(X.clone().requires_grad_()), model(X))
+    assert torch.allclose(slope(graft("net")(model)).flatten(1), WEIGHT.expand(3, 16))
+
+
 def test_a_graft_joins_the_input_to_the_part_and_leaves_the_answer() -> None:
     class Rounded(ByNumpy):
         def forward(self, x: Tensor) -> Tensor:

@@ -26,18 +26,20 @@ class Ensemble:
 
     Args:
         attacks: cheapest first.
+        draws: over which that margin is averaged; of a random model's single draws the luckiest would win.
 
     >>> from unmask.attacks.settings import fgsm, pgd
     >>> worst = Ensemble((fgsm(), pgd(restarts=5)))
     """
 
     attacks: tuple[Attack, ...]
+    draws: int = 1
 
     def __call__(self, problem: Problem) -> Tensor:
-        return worst(problem, self.attacks, len(self.attacks))
+        return worst(problem, self.attacks, len(self.attacks), self.draws)
 
 
-def worst(problem: Problem, attacks: Iterable[Attack], count: int) -> Tensor:
+def worst(problem: Problem, attacks: Iterable[Attack], count: int, draws: int = 1) -> Tensor:
     """What :class:`Ensemble` does, with attacks that are asked for one by one, ``count`` at most."""
     ledger = Ledger(replace(problem, note=None), margin)  # its attacks note their own candidates
     for number, attack in enumerate(attacks):
@@ -49,10 +51,18 @@ def worst(problem: Problem, attacks: Iterable[Attack], count: int) -> Tensor:
         ledger.close(rows[fallen], x_adv[fallen])
         left = ~fallen
         if left.any():
-            with torch.no_grad(), drawing(part.keys.select(left).fold("screen")):
-                values = problem.goal(margin, rows[left])(x_adv[left])
-            ledger.offer(rows[left], x_adv[left], values)
+            ledger.offer(rows[left], x_adv[left], _margins(part, left, x_adv[left], draws))
     return ledger.best
+
+
+@torch.no_grad()
+def _margins(problem: Problem, which: Tensor, x_adv: Tensor, draws: int) -> Tensor:
+    keys = problem.keys.select(which).fold("screen")
+    goal, values = problem.goal(margin, which.nonzero().squeeze(1)), []
+    for draw in range(draws):
+        with drawing(keys if draws == 1 else keys.fold(draw)):
+            values.append(goal(x_adv))
+    return torch.stack(values).mean(0)
 
 
 def _watch(problem: Problem, number: int, count: int) -> tuple[Problem, Tensor]:

@@ -72,6 +72,8 @@ def latent(
     rate: float = 0.05,
     restarts: int = 3,
     weight: float = 10.0,
+    early_stop: bool = True,
 ) -> Descent:
     """Reparameterization (Athalye et al., ICML 2018): search the latent space of a generator."""
-    return Descent(steps, loss, Adam(rate), estimator, space, restarts, penalty=Penalty(weight, 0.1, outside))
+    penalty = Penalty(weight, 0.1, outside)
+    return Descent(steps, loss, Adam(rate), estimator, space, restarts, penalty=penalty, early_stop=early_stop)

@@ -27,6 +27,7 @@ class Until:
         seconds: for each example.
         turn: the attack of a turn, which has randomness of its own.
         clock: seconds that have passed.
+        draws: as of :class:`unmask.Ensemble`.
 
     >>> from unmask.attacks.settings import pgd
     >>> two_seconds = Until(2.0, lambda turn: pgd(steps=20 * 2**turn))
@@ -35,9 +36,10 @@ class Until:
     seconds: float
     turn: Callable[[int], Attack]
     clock: Callable[[], float] = time.monotonic
+    draws: int = 1
 
     def __call__(self, problem: Problem) -> Tensor:
-        return worst(problem, self._turns(self.clock() + self.seconds * len(problem.x)), _MOST)
+        return worst(problem, self._turns(self.clock() + self.seconds * len(problem.x)), _MOST, self.draws)
 
     def _turns(self, end: float) -> Iterator[Attack]:
         before = self.clock()

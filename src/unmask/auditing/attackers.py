@@ -17,13 +17,16 @@ from unmask.attacks.until import Until
 from unmask.auditing.candidates import Way
 from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
-from unmask.losses import beyond, dlr, margin, targeted_dlr
+from unmask.losses import dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["BUDGETS", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
+__all__ = ["BUDGETS", "NOISE", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
 
-_SURE = 0.25
-"""The judge is asked about a random model once its margin is this large, in standard deviations of its logits."""
+NOISE = 0.25
+"""Of what attacks follow, for each part that is common to all draws."""
+
+_DRAWS = 16
+"""Over which candidates for a random model are compared."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def attackers(
 def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> dict[str, Attacker]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = _useful(tried, budget)[0]
-    single: Attack = fgsm(margin, estimator(best.signal))
+    single: Attack = fgsm(margin, estimator(best.signal, best.apart, NOISE))
     if best.way.view is not None:
         single = Through(best.way.view, single)
     once = replace(budget, targets=0, views=1)
@@ -127,7 +130,8 @@ def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bo
 def adaptive(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> Ensemble:
     """Searches through the best views, on several losses."""
     useful = enumerate(_useful(tried, budget))
-    return Ensemble(tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, random)))
+    attacks = tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, random))
+    return Ensemble(attacks, _DRAWS if random else 1)
 
 
 def _timed(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool) -> Attack:
@@ -142,7 +146,7 @@ def _timed(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bool
         )
         return adaptive(tried, classes, effort, random=random)
 
-    return Until(budget.seconds, turn)
+    return Until(budget.seconds, turn, draws=_DRAWS if random else 1)
 
 
 def black_box(budget: Budget, norm: str) -> Attacker:
@@ -173,13 +177,15 @@ def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 
 
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:
-    how: Estimator = estimator(one.signal)
-    loss = beyond(margin, _SURE * one.spread) if random else margin
-    attacks: list[Attack] = [pgd(budget.steps, loss, how, size=0.1, restarts=budget.restarts)]
+    """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws."""
+    how: Estimator = estimator(one.signal, one.apart, NOISE)
+    stop = not random
+    attacks: list[Attack] = [pgd(budget.steps, margin, how, size=0.1, early_stop=stop)] * budget.restarts
     if place == 0:
         if classes >= 3:
-            attacks.append(APGD(budget.steps, dlr, how))
+            attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
         if budget.targets and classes >= 4:
-            attacks.append(APGD(budget.steps // 2, targeted_dlr, how, targets=min(budget.targets, classes - 1)))
+            aims = min(budget.targets, classes - 1)
+            attacks.append(APGD(budget.steps // 2, targeted_dlr, how, targets=aims, early_stop=stop))
     view = one.way.view
     return attacks if view is None else [Through(view, attack) for attack in attacks]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unmask.attacks.settings import pgd
 from unmask.auditing.candidates import Way
 from unmask.diagnosis.findings import draws
-from unmask.diagnosis.stochastic import noise
+from unmask.diagnosis.stochastic import noise, shared
 from unmask.gradients.autograd import autograd
 from unmask.gradients.eot import EOT
 from unmask.judging import Judge
@@ -19,7 +19,7 @@ from unmask.losses import margin
 from unmask.randomness import drawing, stream
 from unmask.trials import trial
 from unmask.types import Estimator, Output, as_output
-from unmask.victims import lean
+from unmask.victims import GRANULE, lean
 
 __all__ = ["Tried", "estimator", "try_out"]
 
@@ -32,9 +32,9 @@ class Tried:
 
     way: Way
     left: float  # share that stands, on draws that nothing was chosen by
-    loss: float  # mean true margin, over ``spread``
+    loss: float  # mean true margin, over the standard deviation of the model's logits
     signal: float  # see ``Noise``
-    spread: float  # standard deviation of the model's logits
+    apart: bool = False  # whether each draw needs a pass of its own
     misled: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
     failure: str = ""  # why it could not be tried
 
@@ -44,25 +44,34 @@ def try_out(
 ) -> list[Tried]:
     """Each of ``ways`` tried on images (B, C, H, W) of classes (B,), best first."""
     found = []
+    apart = random and shared(model, x, stream(seed, range(GRANULE), "shared"))
     for way in ways:
         try:
-            found.append(_try(model, judge, way, x, y, index, seed, random))
+            found.append(_try(model, judge, way, x, y, index, seed, random, apart))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.append(Tried(way, 1.0, -torch.inf, 0.0, 1.0, failure=why))
+            found.append(Tried(way, 1.0, -torch.inf, 0.0, failure=why))
     order = {one.way.name: i for i, one in enumerate(found)}
     return sorted(found, key=lambda one: (one.left, -one.loss, order[one.way.name]))
 
 
 def _try(
-    model: nn.Module, judge: Judge, way: Way, x: Tensor, y: Tensor, index: Tensor, seed: int, random: bool
+    model: nn.Module,
+    judge: Judge,
+    way: Way,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    seed: int,
+    random: bool,
+    apart: bool,
 ) -> Tried:
     keys = stream(seed, index, "try")
     signal = 1.0
     if random:
         twin = lean(model)
         signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
-    attack = pgd(_STEPS, margin, estimator(signal, most=8) if random else autograd, size=0.25, early_stop=False)
+    attack = pgd(_STEPS, margin, estimator(signal, apart, most=8) if random else autograd, size=0.25, early_stop=False)
     result = trial(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
     with torch.no_grad(), drawing(keys, foreign=judge.foreign):
         logits = as_output(model(result.x_adv)).logits.float()
@@ -70,7 +79,7 @@ def _try(
     spread = float(logits.std().clamp_min(1e-12))
     value = float(margin(as_output(logits), y).mean()) / spread
     misled = tuple((fooled & (result.verdict.robust > 0.5)).double().tolist())
-    return Tried(way, float(result.verdict.robust.mean()), value, signal, spread, misled=misled)
+    return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled)
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:
@@ -78,7 +87,9 @@ def _stands(answer: Output, y: Tensor) -> Tensor:
     return right if answer.reject is None else right | (answer.reject > 0)
 
 
-def estimator(signal: float, most: int = 32) -> Estimator:
-    """As many draws as make the gradient's noise as large as its signal."""
-    count = min(most, draws(signal))
-    return EOT(count) if count > 1 else autograd
+def estimator(signal: float, apart: bool = False, noise: float = 1.0, most: int = 32) -> Estimator:
+    """Of as many draws as leave ``noise`` times as much noise as signal; ``apart``, each in a pass of its own."""
+    count = min(most, draws(signal, noise))
+    if count == 1:
+        return autograd
+    return EOT(count, batch=1) if apart else EOT(count)

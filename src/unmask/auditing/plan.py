@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.auditing.attackers import attackers, budget_of, controls
+from unmask.auditing.attackers import NOISE, attackers, budget_of, controls
 from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, Way, ways
 from unmask.auditing.choose import Tried, try_out
@@ -54,9 +54,8 @@ def plan_audit(
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
-    evidence = examine(
-        target.model, x[:_PROBED], y[:_PROBED], radius(threat, x), stream(seed, index[:_PROBED], "examine")
-    )
+    keys = stream(seed, index[:_PROBED], "examine")
+    evidence = examine(target.model, x[:_PROBED], y[:_PROBED], radius(threat, x), keys, target.draws)
     classes = evidence.parts[-1].event.made[0].value.shape[1]
     candidates = ways(target.model, evidence, x, classes)
     judge = Judge(target.model, threat, target.draws, target.foreign)
@@ -134,7 +133,7 @@ def _gradients(
         "plain": {"silent": saturation(twin, x, y, keys).flat, "drowned": 1 - own.signal},
         "adaptive": {
             "silent": saturation(view, x, y, keys).silent,
-            "drowned": 1 - averaged(best.signal, draws(best.signal)),
+            "drowned": 1 - averaged(best.signal, draws(best.signal, NOISE)),
             "misled": best.misled,
         },
     }
@@ -156,7 +155,8 @@ def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], 
             for one in tried
         ],
         "signal": evidence.noise.signal,
-        "draws": draws(tried[0].signal),
+        "draws": draws(tried[0].signal, NOISE),
+        "apart": tried[0].apart,
         "parts": _map(evidence),
     }
 

@@ -23,6 +23,7 @@ from unmask.cli.options import (
     Run,
     Seed,
     StopWhen,
+    Target,
     Weights,
     Workers,
 )
@@ -88,7 +89,7 @@ def reproduce(
 
 @app.command()
 def attack(
-    target: Annotated[str, typer.Argument(help="case:NAME, path/to/file.py:factory or package.module:factory.")],
+    target: Target,
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
@@ -142,9 +143,7 @@ def attack(
 
 @app.command()
 def audit(
-    target: Annotated[
-        str, typer.Argument(help="case:NAME, path/to/file.py:factory, package.module:factory or http://...")
-    ],
+    target: Target,
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",

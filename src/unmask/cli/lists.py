@@ -39,6 +39,12 @@ def _models() -> dict[str, str]:
     return {f"case:{name}": about for name, about in _cases().items()} | {
         "path/to/file.py:factory": "your own: a function without arguments that returns an nn.Module",
         "package.module:factory": "the same, by import",
+        "torchvision:NAME": "a torchvision classifier with its default weights",
+        "timm:NAME": "a pretrained timm classifier; timm:hf-hub:ORG/NAME is one on the hub in timm's form",
+        "hub:ORG/NAME": "an image classifier on the Hugging Face hub, in the form of transformers",
+        "FILE.onnx": "a network in ONNX, run by torch; also onnx:FILE",
+        "FILE.pt2": "a network that torch.export.save wrote; also pt2:FILE",
+        "http://...": "a service that answers scores, asked by POST in JSON",
     }
 
 

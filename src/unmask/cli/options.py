@@ -19,8 +19,17 @@ __all__ = [
     "Run",
     "Seed",
     "StopWhen",
+    "Target",
     "Weights",
     "Workers",
+]
+
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
+        show_default=False,
+    ),
 ]
 
 

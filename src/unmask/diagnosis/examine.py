@@ -31,14 +31,14 @@ class Evidence:
     saturation: Saturation  # of the loss, through the model itself or through a view that passes the faults
 
 
-def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream) -> Evidence:
+def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream, draws: int = 2) -> Evidence:
     """Probe ``model`` at images (B, C, H, W) of classes (B,) that it gets right.
 
-    ``radius`` is that of attacks, per pixel, root mean square.
+    ``radius`` is that of attacks, per pixel, root mean square; ``draws`` are those in which randomness is looked for.
     """
     twin = lean(model)
     parts = transmissions(twin, x, radius / 2, [radius * share for share in _SHARES], keys)
-    drawn = sources(twin, x, keys.fold("sources"))
+    drawn = sources(twin, x, keys.fold("sources"), draws) if draws > 1 else []
     return through(
         Evidence(parts, faults(parts), drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from unmask.diagnosis.trace import Event, Token
+from unmask.diagnosis.trace import Event, Token, within
 from unmask.diagnosis.transmission import Transmission
 
 __all__ = ["Fault", "faults"]
@@ -21,12 +21,6 @@ _BOUNDED = 0.35
 
 _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 """Smooth functions of each element by itself that may be as flat, or as steep, as a step."""
-
-_SMOOTH = {"softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "exp", "erf", "softplus", "pow", "log"}
-"""Functions whose gradient is right everywhere: where it tells nothing, it has vanished in float32."""
-
-_EXPLAINED = 0.5
-"""A gradient that knows of less than this of a change, be it small or as large as an attack's, is of no use."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +107,8 @@ def _composed(found: Sequence[Transmission], guilty: frozenset[int]) -> list[Fau
     for one in found[:-1]:
         path = one.event.part
         nowhere = max(one.explained.values(), default=1.0) < _EXPLAINED
-        innocent = not any(_within(part, path) for part in spoiled)
+        innocent = not any(within(part, path) for part in spoiled)
         if one.event.module and nowhere and innocent and _own(one):
             out.append(_fault(one))
             spoiled.add(path)
     return out
-
-
-def _within(part: str, of: str) -> bool:
-    return part == of or part.startswith(of + ".") or of == ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,18 @@ _DIFFERS = 1e-3
 _ROWS = 0.25
 """Share of the images whose answers must differ: a rounding inside the model may flip by itself for a few."""
 
+_DRAWS = 8
+"""Draws of a random model's answers that are compared."""
+
 
 def steadiness(model: nn.Module, x: Tensor, keys: Stream) -> list[Finding]:
     """Of kinds "training mode" (of some parts), "random", "unrepeatable" (random, and not by torch), "batch"."""
     answers, again = ask(model, x, keys), ask(model, x, keys)
     if not torch.equal(answers.logits, again.logits):
         return [*_training(model), *_unrepeatable(answers, again)]
-    return [*_training(model), *_random(model, x, keys, answers), *_batch(model, x, keys)]
+    others = [ask(model, x, keys.fold(draw)) for draw in range(_DRAWS)]
+    drawn = torch.stack([_moved(answers, other) for other in others]).amax(0)
+    return [*_training(model), *_random(answers, others), *_batch(model, x, keys, drawn)]
 
 
 def left_in_training(model: nn.Module, evaluated: nn.Module, x: Tensor, keys: Stream) -> Finding:
@@ -66,8 +71,7 @@ def _unrepeatable(one: Output, other: Output) -> list[Finding]:
     ]
 
 
-def _random(model: nn.Module, x: Tensor, keys: Stream, answers: Output, draws: int = 4) -> Iterator[Finding]:
-    others = [ask(model, x, keys.fold(draw)) for draw in range(draws)]
+def _random(answers: Output, others: Sequence[Output]) -> Iterator[Finding]:
     if all(torch.equal(answers.logits, other.logits) for other in others):
         return
     flips = torch.stack([other.logits.argmax(1) != answers.logits.argmax(1) for other in others])
@@ -80,24 +84,30 @@ def _random(model: nn.Module, x: Tensor, keys: Stream, answers: Output, draws: i
     )
 
 
-def _batch(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
-    """Each image among the others, among copies of itself, and at another place: the same number of rows each time."""
+def _batch(model: nn.Module, x: Tensor, keys: Stream, drawn: Tensor) -> Iterator[Finding]:
+    """Each image among the others, among copies of itself, and at another place: the same number of rows each time.
+
+    ``drawn`` (B,) is by how much other draws move the answers. Draws that are not torch's cannot be given to the same
+    image at another place; where copies of one image are answered differently, only more than twice as much counts.
+    """
     rows = torch.arange(len(x), device=x.device)
     with watched(model) as among:
         whole = ask(model, x, keys)
     turned = rows.roll(1)
     permuted = ask(model, x[turned], keys.select(turned))
-    shifts = _moved(whole, permuted, turned)
+    shifts, least = _moved(whole, permuted, turned), torch.full_like(drawn, _DIFFERS)
     flips = whole.logits.argmax(1)[turned] != permuted.logits.argmax(1)
     place = ""
     for row in rows.tolist():
         copies = torch.full_like(rows, row)
         with watched(model) as alone:
             single = ask(model, x[copies], keys.select(copies))
+        if float(_moved(single, single, torch.zeros_like(rows)).max()) > _DIFFERS:
+            least[row] = max(_DIFFERS, 2 * float(drawn[row]))
         shift = _moved(whole, single, copies)[:1]
         shifts, flips = torch.cat((shifts, shift)), torch.cat((flips, _other(whole, single, row)))
-        place = place or (_parting(among, alone, row) if shift > _DIFFERS else "")
-    if float((shifts > _DIFFERS).double().mean()) >= _ROWS:
+        place = place or (_parting(among, alone, row) if shift > least[row] else "")
+    if share(shifts > torch.cat((least[turned], least))) >= _ROWS:
         yield Finding(
             kind="batch",
             module=place,

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.trace import Event, trace
+from unmask.diagnosis.asking import ask
+from unmask.diagnosis.trace import Event, trace, within
 from unmask.losses import margin
 from unmask.randomness import Stream, drawing
 from unmask.types import as_output
 
-__all__ = ["Noise", "noise", "sources"]
+__all__ = ["Noise", "noise", "shared", "sources"]
+
+_SHARED = 0.25
+"""Of the variance between answers in different passes, the part that may be common to all rows by chance."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +54,39 @@ def noise(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream
     return Noise(share, float((torch.stack(classes) != most).double().mean()))
 
 
-def sources(model: nn.Module, x: Tensor, keys: Stream) -> list[Event]:
-    """The operations that draw: what they give differs between draws though nothing that they are given does."""
-    one, other = (trace(model, x.detach().clone().requires_grad_(), keys.fold(draw)) for draw in range(2))
+@torch.no_grad()
+def shared(model: nn.Module, x: Tensor, keys: Stream, draws: int = 8) -> bool:
+    """Whether rows of a pass have draws in common, such as one crop for the whole batch, so that averages need passes.
+
+    Measured on copies of the first of the images ``x``, one for each row of ``keys``.
+    """
+    copies = x[:1].expand(len(keys.rows), *x.shape[1:])
+    answers = torch.stack([ask(model, copies, keys.fold(draw)).logits.double() for draw in range(draws)])
+    within = float(answers.var(1).mean())
+    between = float(answers.mean(1).var(0).mean()) - within / len(copies)
+    return between > _SHARED * (between + within)
+
+
+def sources(model: nn.Module, x: Tensor, keys: Stream, draws: int = 2) -> list[Event]:
+    """What draws: operations that give something else in another draw though nothing that they are given differs.
+
+    Of a model that goes another way in another draw it is what it calls there. Draws are compared with the
+    first one until one differs, ``draws`` in all: a coin that is tossed for the whole batch may come up the same.
+    """
+    first = _traced(model, x, keys.fold(0))
+    return next(filter(None, (_differing(first, _traced(model, x, keys.fold(n))) for n in range(1, draws))), [])
+
+
+def _traced(model: nn.Module, x: Tensor, keys: Stream) -> list[Event]:
+    return trace(model, x.detach().clone().requires_grad_(), keys)
+
+
+def _differing(one: Sequence[Event], other: Sequence[Event]) -> list[Event]:
     made = {held.token for event in one[-1:] for held in event.given}  # of the model itself
-    found = []
+    found: list[Event] = []
     for a, b in zip(one, other, strict=False):
-        if (a.name, a.line) != (b.name, b.line):
-            break  # another way from here on
+        if (a.name, a.part, a.line) != (b.name, b.part, b.line):
+            return found or [_parting(one, a, b)]  # another way from here on
         given = [(p, q) for p, q in zip(a.given, b.given, strict=False) if p.token in made]
         results = [(p.value, q.value) for p, q in zip(a.made, b.made, strict=False)]
         same = all(torch.equal(p.value, q.value) for p, q in given)
@@ -65,3 +94,13 @@ def sources(model: nn.Module, x: Tensor, keys: Stream) -> list[Event]:
             found.append(a)
         made |= {held.token for held in a.made}
     return found
+
+
+def _parting(one: Sequence[Event], a: Event, b: Event) -> Event:
+    """The call, in the innermost part that runs both ``a`` and ``b``, that leads to ``a``; it belongs to that part."""
+    running = {event.part for event in one if event.module}
+    shared = [path for path in running if within(a.part, path) and within(b.part, path)]
+    part = max(shared, key=len, default="")
+    calls = [event for event in one if event.module and event.part != part and within(a.part, event.part)]
+    inside = [event for event in calls if within(event.part, part)]
+    return replace(min(inside, key=lambda event: len(event.part), default=a), part=part)

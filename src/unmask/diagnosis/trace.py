@@ -19,8 +19,9 @@ from torch.utils.hooks import RemovableHandle
 
 from unmask.gradients.functions import functions_called
 from unmask.randomness import Stream, drawing
+from unmask.types import as_output
 
-__all__ = ["Event", "Held", "Token", "trace"]
+__all__ = ["Event", "Held", "Token", "trace", "within"]
 
 Token = tuple[int, int]
 """What a tensor is known by in a trace."""
@@ -49,8 +50,17 @@ class Held:
     @classmethod
     def of(cls, tensor: Tensor) -> Held:
         """A copy: whatever is written into ``tensor`` later does not count."""
-        edge = get_gradient_edge(tensor) if tensor.requires_grad else None
-        return cls(tensor.detach().clone(), edge, (id(tensor), tensor._version))
+        with torch.inference_mode(False):
+            return cls(tensor.detach().clone(), _edge(tensor), _token(tensor))
+
+
+def _edge(tensor: Tensor) -> GradientEdge | None:
+    with torch.inference_mode(False):
+        return get_gradient_edge(tensor) if tensor.requires_grad else None
+
+
+def _token(tensor: Tensor) -> Token:
+    return id(tensor), 0 if tensor.is_inference() else tensor._version  # inference tensors have no version
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,9 @@ class _Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 _, given, place = self._running.pop()
                 made = self.hold([output])
+                if not self.paths[module]:  # of what the model itself answers, logits first
+                    logits = as_output(output).logits
+                    made = tuple(sorted(made, key=lambda held: held.token != _token(logits)))
                 name = type(module).__name__
                 self.events.append(Event(name, self.paths[module], *place, True, given, made))
 
@@ -154,6 +167,15 @@ def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event
     ):
         model(x)
     return recorder.events
+
+
+def within(part: str, of: str) -> bool:
+    """Whether a path is that of a part or of something inside it.
+
+    >>> within("net.0", "net"), within("network", "net"), within("net", "")
+    (True, False, True)
+    """
+    return part == of or part.startswith(of + ".") or of == ""
 
 
 @contextmanager
@@ -187,7 +209,7 @@ def _gate(tensor: Tensor) -> Tensor:
 
 
 def _through(held: Held, gate: Tensor) -> Held:
-    return replace(held, edge=get_gradient_edge(gate)) if gate.requires_grad else held
+    return replace(held, edge=_edge(gate)) if gate.requires_grad else held
 
 
 def _keeps(func: Any, kwargs: Any) -> bool:
@@ -206,4 +228,5 @@ def _place() -> tuple[str, str]:
             break
         frame = frame.f_back
     file, line = frame.f_code.co_filename, frame.f_lineno
-    return f"{Path(file).name}:{line}", linecache.getline(file, line).strip()
+    name = "graph" if file.startswith("<eval_with_key>") else Path(file).name  # of torch.fx, another for each copy
+    return f"{name}:{line}", linecache.getline(file, line).strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -52,14 +53,15 @@ def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[floa
     """What gradients know of changes of images (B, C, H, W) by noise.
 
     Around ``x`` plus noise of ``base``, by which ties are broken, for noise of each of ``radii``, root mean
-    square per pixel. All randomness of the model is the same in all passes. No parameter may require a gradient.
+    square per pixel. All randomness of the model is the same in all passes, and so is what it keeps from call to call,
+    such as a generator of its own: each pass has a copy. No parameter may require a gradient.
     """
     around = (x + _noise(x, base, keys.fold("base"))).requires_grad_()
-    first = trace(model, around, keys)
+    first = trace(copy.deepcopy(model), around, keys)
     found = [Transmission(event) for event in first]
     for radius in radii:
         moved = (around + _noise(x, radius, keys.fold("step"))).detach().requires_grad_()
-        for i, event, other in _pairs(first, trace(model, moved, keys)):
+        for i, event, other in _pairs(first, trace(copy.deepcopy(model), moved, keys)):
             _compare(found[i], event, other, radius)
     return found
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data import Dataset
+from unmask.evaluation.libraries import BUILDERS, FILES
 
 __all__ = ["changed", "fingerprint"]
 
 
 def fingerprint(name: str, model: nn.Module, data: Dataset, n: int) -> dict[str, Any]:
-    """Digests of the weights, of the file of code that ``name`` names (None for none), and of the first ``n`` images.
+    """Digests of the weights, of the file that ``name`` names (None for none), and of the first ``n`` images.
 
     Two models of one fingerprint may still differ: in code that their file imports, in what they keep outside of
     parameters and buffers, and in the libraries that they run on, which run.json names.
@@ -54,10 +55,12 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 def _code(name: str) -> str | None:
     kind, _, factory = name.rpartition(":")
-    if kind in ("", "case") or not factory or "://" in name:
+    if Path(name).suffix in FILES:
+        path: Path | None = Path(name if kind not in BUILDERS else factory)
+    elif kind in ("", "case") or not factory or "://" in name or name.partition(":")[0] in BUILDERS:
         return None
-    if kind.endswith(".py"):
-        path: Path | None = Path(kind)
+    elif kind.endswith(".py"):
+        path = Path(kind)
     else:
         spec = importlib.util.find_spec(kind)
         path = Path(spec.origin) if spec and spec.origin else None

@@ -8,6 +8,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,16 +20,14 @@ from unmask.adapters import refusing
 from unmask.cases import Attacker, Dial, Lens, find_case
 from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
-from unmask.randomness import drawing, stream
+from unmask.evaluation.answers import DRAWS, check_model, is_random
+from unmask.evaluation.libraries import BUILDERS, FILES
+from unmask.randomness import stream
 from unmask.records import Finding
 from unmask.scores import ScoresOnly, remote
 from unmask.types import as_output
-from unmask.victims import steady
 
-__all__ = ["Target", "check_model", "find_target", "is_random", "ready"]
-
-DRAWS = 16
-"""Draws per verdict of a random model that is no case."""
+__all__ = ["Target", "find_target", "ready"]
 
 PROBED = 8
 """Images that a model is tried on before anything is computed."""
@@ -56,8 +55,10 @@ def find_target(
     strict: bool = True,
     refuse: int | None = None,
 ) -> Target:
-    """The model behind ``case:NAME``, ``path/to/file.py:factory`` or ``package.module:factory``, on ``device``.
+    """The model behind a name, on ``device``.
 
+    ``case:NAME``; ``path/to/file.py:factory`` or ``package.module:factory``; ``torchvision:NAME``, ``timm:NAME`` and
+    ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
     [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.scores.ScoresOnly`. ``http://...`` is as
     of :func:`unmask.scores.remote`. The model is tried on a few images of ``data``; ``weights`` is the folder of a
@@ -66,6 +67,9 @@ def find_target(
     """
     if name.startswith(("http://", "https://")):
         return ready(remote(name), data, device, strict=strict, refuse=refuse)
+    built = _of_a_library(name)
+    if built is not None:
+        return ready(_build(built, name).to(device), data, device, strict=strict, refuse=refuse)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
@@ -74,7 +78,8 @@ def find_target(
         target = Target(_build(_factory(kind, rest), name))
     else:
         raise ValueError(
-            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, http://..."
+            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, "
+            "torchvision:NAME, timm:NAME, hub:ORG/NAME, FILE.onnx, FILE.pt2, http://..."
         )
     if kind != "case":
         return ready(target.model.to(device), data, device, strict=strict, refuse=refuse)
@@ -132,6 +137,13 @@ def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
     )
 
 
+def _of_a_library(name: str) -> Callable[[], nn.Module] | None:
+    kind, _, rest = name.partition(":")
+    if not rest and Path(name).suffix in FILES:
+        kind, rest = FILES[Path(name).suffix], name
+    return partial(BUILDERS[kind], rest) if rest and kind in BUILDERS else None
+
+
 def _factory(source: str, name: str) -> Callable[[], Any]:
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     factory = getattr(module, name, None)
@@ -176,69 +188,11 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
+        if isinstance(error, ValueError) and _of_a_library(name) is not None:
+            raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
         return ScoresOnly(model)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model
-
-
-def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
-    """Ask a model about a few images; ValueError with one line where no accuracy could be trusted.
-
-    Looks for: images (B, C, H, W) out of [0, 1], a failing forward pass, logits of a wrong shape, NaN or Inf,
-    ``labels`` (N,) that the model has no class for; and, only if ``strict`` (an audit finds its way around them),
-    for training mode, and probabilities or log-probabilities instead of logits.
-
-    >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
-    Traceback (most recent call last):
-    ValueError: labels go from 0 to 4, but the model has 4 classes: check that the data set is the model's
-    """
-    if not (x.isfinite().all() and x.min() >= 0 and x.max() <= 1):
-        raise ValueError(f"images lie in [{x.min():.3g}, {x.max():.3g}]: scale them to [0, 1], normalise in the model")
-    training = [name or "all of it" for name, part in model.named_modules() if part.training]
-    if training and strict:
-        raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
-    try:
-        with torch.no_grad():
-            logits = as_output(model(x)).logits
-    except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(
-            f"the model fails on images of shape {tuple(x.shape)}: {first}; check that the data set is the model's"
-        ) from error
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(x):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else "no logits"
-        raise ValueError(
-            f"the model answers {shape} to {len(x)} images: return logits of shape (batch, classes), "
-            "or a mapping or object that has them as `logits`"
-        )
-    if not logits.isfinite().all():
-        kind = "NaN" if logits.isnan().any() else "Inf"
-        raise ValueError(f"the model gives {kind} logits on clean images: return finite logits before any softmax")
-    if int(labels.max()) >= logits.shape[1]:
-        raise ValueError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}, but the model has {logits.shape[1]} classes: "
-            "check that the data set is the model's"
-        )
-    if not strict:
-        return
-    total = logits.double().sum(1)
-    if logits.min() >= 0 and logits.max() <= 1 and (total - 1).abs().max() < 1e-4:
-        raise ValueError("the model returns probabilities: return the logits before the softmax")
-    if logits.max() <= 0 and logits.double().logsumexp(1).abs().max() < 1e-4:
-        raise ValueError("the model returns log-probabilities: return the logits before the log-softmax")
-
-
-def is_random(model: nn.Module, x: Tensor) -> bool:
-    """Whether the model's answers to the same images differ between draws of its randomness.
-
-    >>> is_random(nn.Flatten(), torch.ones(2, 1, 1, 3)), is_random(nn.Dropout().train(), torch.ones(2, 3))
-    (False, True)
-    """
-    answers = []
-    for draw in range(3):
-        with torch.no_grad(), drawing(stream(draw, range(len(x)), "is it random")):
-            answers.append(steady(model, foreign=True)(x).logits)
-    return any(not torch.equal(answers[0], other) for other in answers[1:])

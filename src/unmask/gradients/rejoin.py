@@ -29,6 +29,8 @@ class _Grafted(nn.Module):
             true = args[0]
             if not (torch.is_grad_enabled() and x.requires_grad and len(true) == len(x)):
                 return args
+            if true.requires_grad and true.is_leaf:
+                return args  # the model itself differentiates by it
             return substitute(true, fit_size(self._part, self._surrogate(x), true)), *args[1:]
 
         with _hooked(find_part(self.model, self._part).register_forward_pre_hook(join)):
@@ -40,8 +42,8 @@ def graft(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     """A view in which gradients go from what ``part`` is given straight to the model's input, through ``surrogate``.
 
     For whatever stands in between without being a module: numpy, ``no_grad``, other libraries. The forward pass
-    stays the model's own. ``surrogate`` takes the model's input (B, C, H, W) to the part's, to which its
-    images are resized.
+    stays the model's own, and so do gradients that the model takes itself by what it gives to ``part``. ``surrogate``
+    takes the model's input (B, C, H, W) to the part's, to which its images are resized.
 
     Raises ValueError, once the view is applied, for a path that the model does not have.
 

@@ -106,7 +106,8 @@ def script(case: Case) -> str:
         return _script_by_scores(case)
     best = next(one for one in case.audit["tried"] if not one["failure"])
     draws, threat = case.audit["draws"], case.threat
-    averaged = f", unmask.EOT({draws})" if draws > 1 else ""
+    passes = ", batch=1" if case.audit.get("apart") else ""
+    averaged = f", unmask.EOT({draws}{passes})" if draws > 1 else ""
     return "\n".join(
         [
             "import unmask",
