@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unmask.cli import main
 from unmask.evaluation.plan import Plan, plan_attack
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
@@ -69,6 +74,46 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "models.py"
     path.write_text(MODELS)
     return path
+
+
+def forked(arguments: list[str], said: Path, before: Callable[[], None]) -> None:
+    """The command line; what it says on standard error goes into the file ``said``, the rest nowhere."""
+    sys.argv = ["unmask", *arguments]
+    torch.set_num_threads(1)
+    for stream, path in ((1, os.devnull), (2, said)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", buffering=1) for stream in (1, 2))  # pytest has put others there
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells make what they put aside deaf to it
+    before()
+    main()
+
+
+Starts = Callable[..., Any]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Starts:
+    """Starts the command line in a process of its own, which was forked so that it need not import anything again."""
+
+    def start(*arguments: str, before: Callable[[], None] = lambda: None) -> Any:
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=forked, args=([*arguments], tmp_path / "said", before))
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture
+def finish(start: Starts) -> Callable[..., int]:
+    """Waits for such a process; its exit code."""
+
+    def finish(*arguments: str, before: Callable[[], None] = lambda: None) -> int:
+        process = start(*arguments, before=before)
+        process.join()
+        return int(process.exitcode)
+
+    return finish
 
 
 Plans = Callable[..., Plan]

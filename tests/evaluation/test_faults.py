@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import signal
@@ -26,29 +25,10 @@ N = max(20, 2 * KILLS)
 COMMAND = ["reproduce", "--case", "thermometer-digits", "--no-sweep", "--n", str(N), "--out"]
 
 
-def command(arguments: list[str]) -> None:
-    """The command line in a process of its own, which was forked so that it need not import anything again."""
-    sys.argv = ["unmask", *arguments]
-    torch.set_num_threads(1)
-    for stream in (1, 2):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    main()
-
-
-def start(*arguments: str) -> Any:
-    process = multiprocessing.get_context("fork").Process(target=command, args=([*arguments],))
-    process.start()
-    return process
-
-
-def finish(*arguments: str) -> int:
-    process = start(*arguments)
-    process.join()
-    return int(process.exitcode)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
-def test_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any) -> None:
+def test_killed_at_random_moments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, start: Any, finish: Any
+) -> None:
     monkeypatch.setattr(planning, "BLOCK", 2)  # many jobs, so that many moments are different
     began = time.monotonic()
     assert finish(*COMMAND, str(tmp_path / "whole")) == 0
@@ -76,7 +56,9 @@ def test_killed_at_random_moments(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
-def test_a_second_process_in_the_same_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_in_the_same_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Any, finish: Any
+) -> None:
     monkeypatch.setattr(planning, "BLOCK", 10)
     first = start(*COMMAND, str(tmp_path / "run"))
     while first.is_alive() and not (tmp_path / "run" / "records.jsonl").exists():
@@ -164,7 +146,7 @@ def build():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 @pytest.mark.parametrize("by", ["torch", "numpy"])
-def test_a_process_that_may_take_no_more_memory(tmp_path: Path, results: Any, by: str) -> None:
+def test_a_process_that_may_take_no_more_memory(tmp_path: Path, results: Any, finish: Any, by: str) -> None:
     path, ended = tmp_path / "model.py", tmp_path / "ended"
     asked = [f"{path}:build", "--data", "digits", "--eps", "0.1", "--steps", "4", "--n", "128"]
     found = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import resource
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +19,29 @@ import pytest
 from unmask.cli import main
 from unmask.evaluation.store import read_lines
 
-# Kills itself within the call that brings the Nth write to the disk; of a record's line only a part is there.
-KILLED = """
-import os, signal, sys
-real, count, last = os.fsync, 0, int(sys.argv.pop(1))
-def fsync(handle):
-    global count
-    count += 1
-    if count == last:
-        path = os.readlink(f"/proc/self/fd/{handle}")
-        if path.endswith("records.jsonl"):
-            os.truncate(path, os.path.getsize(path) - 300)
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(handle)
-os.fsync = fsync
-from unmask.cli import main
-main()
-"""
+FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 
-# Files that may not grow stand in for a full disk: the records of some jobs fit, then no more.
-LIMITED = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, -1))
-from unmask.cli import main
-main()
-"""
+
+def killed(last: int) -> Callable[[], None]:
+    """Kills itself within the call that brings that write to the disk; of a record's line only a part is there."""
+    real, count = os.fsync, 0
+
+    def fsync(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count == last:
+            path = os.readlink(f"/proc/self/fd/{handle}")
+            if path.endswith("records.jsonl"):
+                os.truncate(path, os.path.getsize(path) - 300)
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(handle)
+
+    return lambda: setattr(os, "fsync", fsync)
+
+
+def limited() -> None:
+    """Files may not grow, which comes close to a full disk: the records of some jobs fit, then no more."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, -1))
 
 
 def arguments(out: Path) -> list[str]:
@@ -48,12 +49,7 @@ def arguments(out: Path) -> list[str]:
     return ["reproduce", *cases, "--no-sweep", "--n", "12", "--batch-size", "5", "--out", str(out)]
 
 
-def start(*arguments: str, code: str | None = None) -> subprocess.Popen[str]:
-    program = [sys.executable, *(["-m", "unmask.cli"] if code is None else ["-c", code]), *arguments]
-    return subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-
-def finish(*arguments: str) -> str:
+def here(*arguments: str) -> str:
     """To the end, in this process; what was printed."""
     printed = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
@@ -64,63 +60,59 @@ def finish(*arguments: str) -> str:
     return printed.getvalue()
 
 
-def stop(process: subprocess.Popen[str], how: signal.Signals, out: Path, records: int) -> str:
-    """Send a signal once there are so many records; what the process said."""
+def stop(process: Any, how: signal.Signals, out: Path, records: int) -> int:
+    """Send a signal once there are so many records; the exit code."""
     path = out / "records.jsonl"
-    while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < records):
+    while process.is_alive() and (not path.exists() or path.read_bytes().count(b"\n") < records):
         time.sleep(0.01)
-    process.send_signal(how)
-    return process.communicate()[1]
+    os.kill(process.pid, how)
+    process.join()
+    return int(process.exitcode)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(*arguments(out))
+    here(*arguments(out))
     return out
 
 
-def test_stopped_from_outside(tmp_path: Path, undisturbed: Path, results: Any) -> None:
-    out = tmp_path / "run"
-    process = start(*arguments(out))
-    stop(process, signal.SIGKILL, out, 1)
-    assert process.returncode == -signal.SIGKILL
-    process = start(*arguments(out))
-    said = stop(process, signal.SIGINT, out, 4)
-    assert process.returncode == 130
-    assert said.splitlines()[-1] == "unmask: interrupted; the same command again continues"
-    assert "Traceback" not in said
+@FORKS
+def test_stopped_from_outside(tmp_path: Path, undisturbed: Path, results: Any, start: Any) -> None:
+    out, said = tmp_path / "run", tmp_path / "said"
+    assert stop(start(*arguments(out)), signal.SIGKILL, out, 1) == -signal.SIGKILL
+    assert stop(start(*arguments(out)), signal.SIGINT, out, 4) == 130
+    assert said.read_text().splitlines()[-1] == "unmask: interrupted; the same command again continues"
+    assert "Traceback" not in said.read_text()
     before = (out / "records.jsonl").read_bytes()
-    finish(*arguments(out))
+    here(*arguments(out))
     assert (out / "records.jsonl").read_bytes().startswith(before)
     assert results(out) == results(undisturbed)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which file is written")
-def test_stopped_within_writes(tmp_path: Path, undisturbed: Path, results: Any) -> None:
+@FORKS
+def test_stopped_within_writes(tmp_path: Path, undisturbed: Path, results: Any, finish: Any) -> None:
     """A new run brings run.json and its folder to the disk, then for each job its examples, their folder, its line."""
-    out = tmp_path / "run"
+    out, said = tmp_path / "run", tmp_path / "said"
     for write, left in ((6, "examples"), (3, "line")):
-        process = start(str(write), *arguments(out), code=KILLED)
-        said = process.communicate()[1]
-        assert process.returncode == -signal.SIGKILL, said
+        assert finish(*arguments(out), before=killed(write)) == -signal.SIGKILL, said.read_text()
         parts = [path.parent.name for path in out.rglob("*.part")]
         assert (parts == ["examples"]) == (left == "examples")
         assert (out / "records.jsonl").read_bytes().endswith(b"\n") == (left == "examples")
-    process = start(*arguments(out), code=LIMITED)
-    said = process.communicate()[1]
-    assert process.returncode == 2
-    assert said.splitlines()[-1] == "unmask: File too large: make room, then the same command again continues"
-    assert "Traceback" not in said
+    assert finish(*arguments(out), before=limited) == 2
+    assert said.read_text().splitlines()[-1] == (
+        "unmask: File too large: make room, then the same command again continues"
+    )
+    assert "Traceback" not in said.read_text()
     assert 0 < len(read_lines(out)) < 6
-    finish(*arguments(out))
+    here(*arguments(out))
     assert results(out) == results(undisturbed)
     assert not list(out.rglob("*.part"))
 
 
 def test_a_finished_run_is_only_rendered(undisturbed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
-    finish(*arguments(undisturbed))
+    here(*arguments(undisturbed))
     after = {path: path.stat().st_mtime_ns for path in undisturbed.rglob("*") if path.is_file()}
     assert before.keys() == after.keys()
     changed = {path.name for path in before if before[path] != after[path]}

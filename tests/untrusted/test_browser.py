@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -65,7 +66,9 @@ def test_every_name_is_escaped(tmp_path: Path) -> None:
 def test_a_browser_runs_nothing_and_asks_for_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    page, log, shot = hostile(folder), tmp_path / "net.json", tmp_path / "report.png"
+    kept = Path(os.environ.get("UNMASK_SHOTS", tmp_path)).resolve()
+    kept.mkdir(parents=True, exist_ok=True)
+    page, log, shot = hostile(folder), tmp_path / "net.json", kept / "hostile.png"
     command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run", "--disable-component-update"]
     command += ["--enable-logging=stderr", "--window-size=1200,2400"]
