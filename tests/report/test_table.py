@@ -120,6 +120,14 @@ def test_conclusion(builder: Any, plain: list[int], adaptive: list[int], conclus
     assert rows_of(builder.write())[0]["conclusion"] == conclusion
 
 
+def test_where_nothing_is_right_nothing_stands(builder: Any) -> None:
+    builder.case("a")
+    for name, role in (("clean", "clean"), ("plain", "plain"), ("bpda", "adaptive")):
+        builder.record("a", name, [0] * 10, role=role)
+    assert rows_of(builder.write())[0]["conclusion"] == "undecided"
+    assert "there is nothing to attack" in (builder.path / "report.md").read_text()
+
+
 def test_blocks_and_their_order_do_not_matter(builder: Any) -> None:
     robust = [0.1, 0.7, 0.2, 0.9, 0.3]
     builder.case("a", ("plain",))

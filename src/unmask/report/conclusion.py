@@ -19,7 +19,7 @@ class Conclusion(StrEnum):
     WEAKENED = "weakened"  # they beat it, but more than half is left
     WEAK = "weak"  # nothing found hidden, and less than half of the clean accuracy is left
     STANDS = "stands"  # nothing found hidden, and at least half of the clean accuracy is left
-    UNDECIDED = "undecided"  # a difference that chance may explain: too few examples
+    UNDECIDED = "undecided"  # a difference that chance may explain, or nothing to attack: too few examples
     UNFINISHED = "unfinished"
 
 
@@ -33,6 +33,8 @@ def conclusion(clean: Accuracy, plain: Accuracy | None, adaptive: Accuracy | Non
     >>> str(conclusion(accuracy(before), accuracy(before), accuracy(after), gap(before, after)))
     'falls'
     """
+    if not clean.value:
+        return Conclusion.UNDECIDED  # nothing to attack
     if plain and adaptive and gap and gap.value >= MARGIN:
         if gap.p >= LEVEL:
             return Conclusion.UNDECIDED

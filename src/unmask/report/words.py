@@ -145,6 +145,8 @@ def sentence(row: Row) -> str:
         return "Unfinished: give the same command again to continue; the figures are those of the examples done so far."
     if row.plain is None or row.adaptive is None or row.gap is None:
         return f"{_left(row)}. To tell whether a gradient is hidden takes both plain and adaptive attacks."
+    if row.clean is not None and not row.clean.value:
+        return "No image is classified rightly as it is: there is nothing to attack."
     left = f"{percent(row.adaptive.value)} {interval(row.adaptive)}"
     against = (
         f"The plain attack leaves {percent(row.plain.value)}, the adaptive attacks {left} ({probability(row.gap)})"
