@@ -118,7 +118,7 @@ class Waves:
         # of each layer's input, what the last waves left: (2 + H, B, C), two rows of padding above the image
         sizes = (net.channels + 1, *[net.enter.out_channels] * len(net.layers))
         blank = net.head.weight.new_zeros
-        self._past = [deque([blank(height + 2, batch, size)] * 6, maxlen=6) for size in sizes]
+        self._past = [deque(blank(6, height + 2, batch, size)) for size in sizes]
         self._rows = range(0)
 
     def __len__(self) -> int:
@@ -136,13 +136,13 @@ class Waves:
         """Of the pixels of this wave: (n, B, P)."""
         state = self._apply(0)
         for i in range(1, len(self._layers)):
-            self._past[i].appendleft(self._padded(F.elu(state)))
+            self._keep(i, F.elu(state))
             state = state + F.glu(self._apply(i), -1)
         return _linear(F.elu(state), *self._head)
 
     def push(self, levels: Tensor) -> None:
         """Take the levels (n, B, C) of this wave as known."""
-        self._past[0].appendleft(self._padded(marked(levels.to(self._head[0].dtype), -1)))
+        self._keep(0, marked(levels.to(self._head[0].dtype), -1))
 
     def _apply(self, i: int) -> Tensor:
         """A layer at the pixels of this wave; a tap d rows up and e columns to the right was 2 d - e waves ago."""
@@ -152,9 +152,12 @@ class Waves:
         seen = [self._past[i][2 * up - right - now][first - up : last - up] for up, right in taps]
         return _linear(torch.cat(seen, -1), weight, bias)
 
-    def _padded(self, state: Tensor) -> Tensor:
-        """All rows, zeros where this wave has no pixel."""
-        return F.pad(state, (0, 0, 0, 0, self._rows[0] + 2, self.height - 1 - self._rows[-1]))
+    def _keep(self, i: int, seen: Tensor) -> None:
+        """Write over the oldest entry: zeros where this wave has no pixel."""
+        past, first = self._past[i], self._rows[0] + 2
+        past.rotate()
+        past[0][first - 3 : first] = 0  # six waves ago, rows began at most three earlier, and ended no later
+        past[0][first : self._rows[-1] + 3] = seen
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
