@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unmask.cli import main
+from tests.commands import unmask
 
 
-def call(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["unmask", *arguments])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert isinstance(end.value.code, int)
-    said = capsys.readouterr()
-    return end.value.code, said.out, said.err
+def call(capsys: Any, *arguments: str) -> tuple[int, str, str]:
+    code, said = unmask(*arguments), capsys.readouterr()
+    return code, said.out, said.err
 
 
 def test_a_run_repeats_itself_and_holds_against_the_original(
@@ -25,18 +20,18 @@ def test_a_run_repeats_itself_and_holds_against_the_original(
 ) -> None:
     run, again, other = (str(tmp_path / name) for name in ("run", "again", "other"))
     attack = ["attack", "case:plain-digits", "--data", "digits", "--n", "9", "--attack", "pgd", "--steps", "3"]
-    assert call(monkeypatch, capsys, *attack, "--eps", "0.05", "--out", run)[0] == 0
-    code, out, _ = call(monkeypatch, capsys, "repeat", run, "--out", again, "--batch-size", "4")
+    assert call(capsys, *attack, "--eps", "0.05", "--out", run)[0] == 0
+    code, out, _ = call(capsys, "repeat", run, "--out", again, "--batch-size", "4")
     assert (code, out.splitlines()[-1]) == (0, "2 of 2 records are the same to the bit.")
-    code, out, _ = call(monkeypatch, capsys, "verify", again, "--against", run)
+    code, out, _ = call(capsys, "verify", again, "--against", run)
     assert code == 0
     assert out.count("0 of 9 examples differ") == 2
-    code, _, err = call(monkeypatch, capsys, "repeat", run, "--out", run)
+    code, _, err = call(capsys, "repeat", run, "--out", run)
     assert (code, "is the run itself" in err) == (2, True)
-    assert call(monkeypatch, capsys, *attack, "--eps", "0.2", "--out", other)[0] == 0
-    code, _, err = call(monkeypatch, capsys, "compare", run, other)
+    assert call(capsys, *attack, "--eps", "0.2", "--out", other)[0] == 0
+    code, _, err = call(capsys, "compare", run, other)
     assert (code, "run both on the same" in err) == (2, True)
-    code, out, _ = call(monkeypatch, capsys, "compare", run, again)
+    code, out, _ = call(capsys, "compare", run, again)
     assert [line.split(":")[0] for line in out.splitlines()] == ["clean", "plain"]
 
 
@@ -52,13 +47,13 @@ def build():
     return ZOO["RefusingClass"].build(find_case("plain-digits").load()).eval()
 """)
     attack = ["attack", f"{path}:build", "--data", "digits", "--n", "8", "--steps", "3", "--eps", "0.05"]
-    assert call(monkeypatch, capsys, *attack, "--out", out)[0] == 0
-    code, said, _ = call(monkeypatch, capsys, "verify", out)
+    assert call(capsys, *attack, "--out", out)[0] == 0
+    code, said, _ = call(capsys, "verify", out)
     assert (code, said) == (0, "2 records, 16 adversarial examples judged again: none failed.\n")
 
 
 def test_size(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    code, out, _ = call(monkeypatch, capsys, "size", "--accuracy", "0.05", "--width", "0.02")
+    code, out, _ = call(capsys, "size", "--accuracy", "0.05", "--width", "0.02")
     assert (code, out.splitlines()[0]) == (0, "--n 1927")
-    code, _, err = call(monkeypatch, capsys, "size", "--accuracy", "5", "--width", "0.02")
+    code, _, err = call(capsys, "size", "--accuracy", "5", "--width", "0.02")
     assert (code, err.count("\n")) == (2, 1)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.commands import unmask
 from unmask.auditing.attackers import BUDGETS
-from unmask.cli import main
 from unmask.data.catalog import default_home
 
 PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -29,15 +29,6 @@ def imported(code: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             names.append(node.module or "")
     return {name.partition(".")[0] for name in names}
-
-
-def command(line: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", shlex.split(line))
-        with pytest.raises(SystemExit) as done:
-            main()
-    assert isinstance(done.value.code, int)
-    return done.value.code
 
 
 def test_snippets_and_commands_run_in_order(
@@ -58,7 +49,7 @@ def test_snippets_and_commands_run_in_order(
         elif kind == "text":
             wanted = [line.rstrip() for line in text.splitlines() if line]
         elif not kind:  # "sh" takes long
-            assert [line for line in text.splitlines() if command(line)] == []
+            assert [line for line in text.splitlines() if unmask(*shlex.split(line)[1:])] == []
             said = said or capsys.readouterr().out
     monkeypatch.delitem(sys.modules, "my_model")
     lines = [line.rstrip() for line in said.splitlines()]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.commands import unmask
 from unmask.attacks import until
 from unmask.auditing.attackers import BUDGETS
-from unmask.cli import main
 
 MODELS = """
 from benchmarks.zoo import ZOO
@@ -28,15 +27,6 @@ def models(tmp_path: Path) -> str:
     path = tmp_path / "models.py"
     path.write_text(MODELS)
     return str(path)
-
-
-def unmask(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["unmask", *arguments])
-        with pytest.raises(SystemExit) as done:
-            main()
-    assert isinstance(done.value.code, int)
-    return done.value.code
 
 
 @pytest.fixture(scope="module")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands import unmask
 from unmask.auditing.candidates import call
-from unmask.cli import main
 from unmask.records import ThreatSpec
 from unmask.report.audit import script
 from unmask.report.read import Case
@@ -64,15 +63,6 @@ steep = make("SteepSteps", "plain-digits")
 weak = make("Itself", "plain-digits")
 strong = make("Itself", "madry-digits")
 """
-
-
-def unmask(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["unmask", *arguments])
-        with pytest.raises(SystemExit) as done:
-            main()
-    assert isinstance(done.value.code, int)
-    return done.value.code
 
 
 def audited(folder: Path, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.auditing.test_audit import unmask
+from tests.commands import unmask
 from tests.test_scores import service
 from unmask.auditing.run import audit
 from unmask.cases import find_case

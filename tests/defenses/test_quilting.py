@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,30 @@ def test_an_image_does_not_depend_on_the_batch() -> None:
     with drawing(stream(0, rows, "test")):
         assert torch.equal(Quilt(patches, values=1)(x[rows]), whole[rows])
     assert not torch.equal(Quilt(patches)(x), whole)
+
+
+def test_what_was_found_for_an_image_is_remembered_with_its_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+
+    def search(tiles: Tensor, *more: Any) -> Tensor:
+        searched.append(len(tiles) // 12)
+        return nearest_patches(tiles, *more)
+
+    monkeypatch.setattr(quilting, "nearest_patches", search)
+    x, patches, others = torch.rand(4, 3, 14, 11), torch.rand(300, 3, 5, 5), torch.rand(300, 3, 5, 5)
+    quilt, keys = Quilt(patches), stream(0, range(4), "test")
+    for batch, new in ((x[:2].repeat(2, 1, 1, 1), 2), (x, 2), (x.flip(0), 0), (x[:2], 0), (x, 2)):
+        with drawing(keys):
+            found = quilt(batch)
+        with drawing(keys):
+            assert torch.equal(found, Quilt(patches)(batch))
+        assert sum(searched) - len(batch.unique(dim=0)) == new
+        searched.clear()
+    quilt.load_state_dict({"patches": others})
+    with drawing(keys):
+        found = quilt(x)
+    with drawing(keys):
+        assert torch.equal(found, Quilt(others)(x))
 
 
 def test_each_of_the_nearest_is_chosen_as_often() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.models import MEANS
 from unmask.evaluation import plan as planning
 from unmask.evaluation.cluster import Ray
 from unmask.evaluation.run import Local, run
@@ -24,13 +25,11 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # ray's own affairs
 KILLS = int(os.environ.get("UNMASK_KILLS", "2"))  # each costs the start of a worker; 50 take minutes
 
 # What a forward pass does that wants a gradient is put in its place; ``seldom`` is true once for each folder.
-MODEL = """
+MODEL = (
+    MEANS
+    + """
 import os, resource, signal, time
 from pathlib import Path
-
-import torch
-from torch import nn
-from unmask.data import load
 
 STEPS = []
 
@@ -48,19 +47,12 @@ def room():
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
-        x, y = load("digits", "train").batch()
-        mean = torch.stack([x[y == k].mean(0).flatten() for k in range(10)])
-        self.read = nn.Linear(64, 10)
-        self.read.weight.data, self.read.bias.data = 2 * mean, -(mean ** 2).sum(1)
-
+class Model(Means):
     def forward(self, x):
         if x.requires_grad:
             STEPS.append(1)
             self.step(x)
-        return self.read(x.flatten(1))
+        return super().forward(x)
 
     def step(self, x):
         {step}
@@ -69,6 +61,7 @@ class Model(nn.Module):
 def build():
     return Model().eval()
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from unmask.cli import main
+from tests.commands import unmask
+from tests.models import MEANS
 from unmask.evaluation import plan as planning
 from unmask.evaluation.run import Local
 from unmask.evaluation.targets import find_target
@@ -73,31 +74,23 @@ def test_a_second_process_in_the_same_folder_is_refused(
 
 
 # Asks for more memory than any machine has where more than LIMIT images come at once; the allocator itself refuses.
-GREEDY = """
-import torch
-from torch import nn
-from unmask.data import load
-
+GREEDY = (
+    MEANS
+    + """
 LIMIT = {limit}
 
 
-class Greedy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        x, y = load("digits", "train").batch()
-        mean = torch.stack([x[y == k].mean(0).flatten() for k in range(10)])
-        self.read = nn.Linear(64, 10)
-        self.read.weight.data, self.read.bias.data = 2 * mean, -(mean ** 2).sum(1)
-
+class Greedy(Means):
     def forward(self, x):
         if len(x) > LIMIT and x.requires_grad:
             torch.empty(1 << 55, dtype=torch.uint8, device=x.device)
-        return self.read(x.flatten(1))
+        return super().forward(x)
 
 
 def build():
     return Greedy().eval()
 """
+)
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 
@@ -196,13 +189,9 @@ def test_a_full_disk_under_the_records(tmp_path: Path, plan: Any, done: Any, mon
     assert len(read_lines(tmp_path / "run")) == len(asked.jobs)
 
 
-def attack(path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def attack(path: Path, out: Path) -> int:
     arguments = ["attack", f"{path}:build", "--data", "digits", "--eps", "0.1", "--steps", "2", "--n", "5"]
-    monkeypatch.setattr(sys, "argv", ["unmask", *arguments, "--out", str(out)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert isinstance(end.value.code, int)
-    return end.value.code
+    return unmask(*arguments, "--out", str(out))
 
 
 @pytest.mark.parametrize(
@@ -218,17 +207,17 @@ def test_a_model_that_changed_is_refused_with_the_reason(
     path, out = tmp_path / "model.py", tmp_path / "run"
     text = GREEDY.format(limit=1000)
     path.write_text(text)
-    assert attack(path, out, monkeypatch) == 0
+    assert attack(path, out) == 0
     before = (out / "records.jsonl").read_bytes()
     path.write_text(edit(text))
     capsys.readouterr()
-    assert attack(path, out, monkeypatch) == 2
+    assert attack(path, out) == 2
     said = capsys.readouterr().err
     assert f"was begun before {reason}" in said
     assert said.count("\n") == 1
     assert (out / "records.jsonl").read_bytes() == before
     path.write_text(text)
-    assert attack(path, out, monkeypatch) == 0
+    assert attack(path, out) == 0
 
 
 def test_clocks_that_jump(plan: Any, done: Any, results: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from unmask.cli import main
+from tests.commands import unmask
 from unmask.evaluation.store import read_lines
 
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
@@ -52,11 +52,8 @@ def arguments(out: Path) -> list[str]:
 def here(*arguments: str) -> str:
     """To the end, in this process; what was printed."""
     printed = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
-        patch.setattr(sys, "argv", ["unmask", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-    assert end.value.code == 0
+    with contextlib.redirect_stdout(printed):
+        assert unmask(*arguments) == 0
     return printed.getvalue()
 
 

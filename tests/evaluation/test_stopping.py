@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from unmask.cli import main
+from tests.commands import unmask
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
 from unmask.statistics import StopRule, accuracy
@@ -58,13 +57,10 @@ def test_interrupted_it_stops_at_the_same_place(tmp_path: Path, plan: Any, resul
     assert ranges(results(tmp_path / "whole")) == {("clean", 128), ("apgd", 128)}
 
 
-def test_the_report_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_says_so(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = ["reproduce", "--case", "plain-digits", "--n", "300", "--no-sweep", "--stop-when", "upper<0.5"]
-    monkeypatch.setattr(sys, "argv", ["unmask", *command, "--out", str(out)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
+    assert unmask(*command, "--out", str(out)) == 0
     (row,) = json.loads((out / "report.json").read_text())["rows"]
     assert row["stop_when"] == "upper<0.5"
     assert "confidence sequence" in row["intervals"]

@@ -63,7 +63,7 @@ def _attackers(parts: tuple[str, ...], *, random: bool) -> dict[str, Attacker]:
     loss = _SURE if random else margin
     steps = Attacker(_BPDA, lambda _: Ensemble((pgd(20, loss, size=0.25), pgd(100, loss))), view=_each(*parts))
     averaged = Attacker(f"{_BPDA}, EOT over 4 draws", lambda _: pgd(60, loss, EOT(4), size=0.1), view=_each(*parts))
-    return {"plain": own_gradient(40), "bpda": steps, **({"eot": averaged} if random else {})}
+    return {"plain": own_gradient(10), "bpda": steps, **({"eot": averaged} if random else {})}
 
 
 _ONE = ("transform",)

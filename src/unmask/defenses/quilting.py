@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,7 +31,8 @@ class Quilt(nn.Module):
         values: numbers of 4 bytes at a time in the search, which bound its memory beside a copy of the patches.
 
     A diagonal of tiles that rises by one row in two columns is put down at once, in all images of the batch,
-    as none of its tiles touches another: the result is that of tile after tile.
+    as none of its tiles touches another: the result is that of tile after tile. What the search found for the
+    images of the last batch is kept, as the draws of a verdict or of EOT ask for the same images again.
 
     >>> x = torch.rand(2, 3, 8, 8)
     >>> Quilt(F.unfold(x, 5).mT.reshape(-1, 3, 5, 5), nearest=1)(x).equal(x)  # of its own tiles
@@ -50,6 +53,8 @@ class Quilt(nn.Module):
             raise ValueError(f"values at a time must be at least 1, not {values}")
         self.register_buffer("patches", patches)
         self.overlap, self.nearest, self.values = overlap, nearest, values
+        self._known: dict[bytes, Tensor] = {}
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -61,10 +66,20 @@ class Quilt(nn.Module):
         missing = [max(size - side, (size - side) % step) for side in (height, width)]
         whole = F.pad(x, (0, missing[1], 0, missing[0]), mode="replicate")
         tiles = whole.unfold(2, size, step).unfold(3, size, step).permute(0, 2, 3, 1, 4, 5)  # (B, I, J, C, s, s)
-        near = nearest_patches(tiles.reshape(-1, *self.patches.shape[1:]), self.patches, self.nearest, self.values)
         u = uniform(tiles.shape[:3], like=x[:1].float())
-        chosen = near.gather(1, (u * self.nearest).long().view(-1, 1)).view(u.shape)
+        chosen = self._near(tiles).to(x.device).gather(3, (u * self.nearest).long().unsqueeze(3)).squeeze(3)
         return self._stitch(chosen, torch.empty_like(whole))[:, :, :height, :width]
+
+    def _near(self, tiles: Tensor) -> Tensor:
+        """The nearest patches of tiles (B, I, J, C, s, s), on the CPU: (B, I, J, K)."""
+        keys = [hashlib.sha256(image.flatten().view(torch.uint8).cpu().numpy()).digest() for image in tiles]
+        new = {key: i for i, key in enumerate(keys) if key not in self._known}
+        if new:
+            wanted = tiles[list(new.values())]
+            found = nearest_patches(wanted.flatten(0, 2), self.patches, self.nearest, self.values)
+            self._known.update(zip(new, found.view(*wanted.shape[:3], -1).cpu(), strict=True))
+        self._known = {key: self._known[key] for key in keys}
+        return torch.stack(list(map(self._known.__getitem__, keys)))
 
     def _stitch(self, chosen: Tensor, canvas: Tensor) -> Tensor:
         """Fill the canvas (B, C, H, W) with the chosen patches (B, I, J)."""
@@ -83,6 +98,11 @@ class Quilt(nn.Module):
                 new = torch.where(taken.unsqueeze(1), new, old)
             canvas[:, :, *places] = new
         return canvas
+
+
+def _forget(quilt: Quilt, _: object) -> None:
+    """Other patches were loaded."""
+    quilt._known = {}
 
 
 def _taken(error: Tensor, overlap: int, top: Tensor, left: Tensor) -> Tensor:
