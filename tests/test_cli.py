@@ -174,7 +174,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         ["reproduce", "--case", "plain-digits", "--weights", "."],
         "no weights at plain-digits.safetensors: train them with",
     ),
-    (["train", "nope"], "no case 'nope'"),
+    (["train", "plain-digit"], "no case 'plain-digit'; did you mean plain-digits"),
     (["attack"], "Missing argument 'target'; see `unmask attack --help`"),
     (["verify", "."], ". holds no run: no run.json in it"),
     (["report", "models.py"], "models.py holds no run"),

@@ -1,5 +1,7 @@
 """The cases by name, and the suites that they make up."""
 
+from difflib import get_close_matches
+
 from unmask.cases import (
     cascade,
     defense_gan,
@@ -49,7 +51,8 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def find_case(name: str) -> Case:
-    """The case of that name; ValueError lists the names there are."""
+    """The case of that name; ValueError tells the names that are like it, or all there are."""
     if name not in CASES:
-        raise ValueError(f"no case {name!r}; cases: {', '.join(CASES)}")
+        like = get_close_matches(name, CASES)
+        raise ValueError(f"no case {name!r}; {'did you mean' if like else 'cases:'} {', '.join(like or CASES)}")
     return CASES[name]
