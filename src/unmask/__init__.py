@@ -6,8 +6,12 @@ used, so that importing the package, or its reports, does not import torch.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module, metadata
 from typing import Any
+
+# In which order MKL adds up depends, on some processors, on where a row lies in memory; not so in this mode.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = metadata.version("unmask")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack
@@ -140,11 +141,14 @@ class Case:
         return model
 
     def load(self, folder: Path | None = None) -> nn.Module:
-        """The trained defense in evaluation mode, from ``folder`` or from the weights that ship."""
+        """The trained defense in evaluation mode, from ``folder`` or from the weights that ship.
+
+        Channels come last in its memory: the same function, up to twice as fast on a CPU.
+        """
         model = self.prepare(folder)
         if self.train is not None:
             load_weights(model, _weights(folder, self.name), without=self.borrowed)
-        return model.eval()
+        return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property
     def ships(self) -> bool:
