@@ -143,9 +143,11 @@ def test_weights_of_others_are_looked_for_at_home(tmp_path: Path, monkeypatch: p
     assert all(torch.equal(t.half().float(), loaded[name]) for name, t in classifier.state_dict().items())
 
 
-def test_an_unknown_case_is_told_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"no case 'thermometer'; cases: plain-digits, .*thermometer-mnist"):
+def test_an_unknown_case_is_told_with_those_that_are_like_it_or_all() -> None:
+    with pytest.raises(ValueError, match=r"no case 'thermometer'; did you mean thermometer-\w+"):
         find_case("thermometer")
+    with pytest.raises(ValueError, match=r"no case 'nope'; cases: plain-digits, .*thermometer-mnist"):
+        find_case("nope")
 
 
 class TestWeights:
