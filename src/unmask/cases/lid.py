@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from unmask.attacks.ensemble import Ensemble
@@ -97,6 +95,8 @@ def score(model: LID, x: Tensor) -> Tensor:
 
 def area(clean: Tensor, adversarial: Tensor) -> float:
     """Area under the receiver operating characteristic of scores that should be higher for the second."""
+    from sklearn.metrics import roc_auc_score  # takes a second to import
+
     label = torch.arange(len(clean) + len(adversarial)) >= len(clean)
     return float(roc_auc_score(label.numpy(), torch.cat((clean, adversarial)).numpy()))
 
@@ -112,6 +112,8 @@ def _kinds(model: LID, x: Tensor, y: Tensor, index: Tensor, seed: int) -> tuple[
 
 def _regress(model: LID, negatives: Tensor, positives: Tensor) -> None:
     """Set the detector to a logistic regression on features (N, layers) scaled to [0, 1]."""
+    from sklearn.linear_model import LogisticRegression  # takes a second to import
+
     features = torch.cat((negatives, positives))
     low, span = features.amin(0), (features.amax(0) - features.amin(0)).clamp_min(1e-6)
     label = torch.arange(len(features)) >= len(negatives)
