@@ -82,6 +82,16 @@ def test_steps_do_not_hide_a_model_from_labels(trial: Callable[..., Any]) -> Non
     assert one.broken(HopSkipJump(queries=4000)(one.problem)).all()
 
 
+def test_larger_probes_see_over_coarser_steps(trial: Callable[..., Any]) -> None:
+    def steps(x: Tensor) -> Tensor:
+        return linear((x * 20).round() / 20)
+
+    one = trial(steps, X, Y, Linf(1.5 * least(1.0)))
+    small, large = (one.broken(HopSkipJump(queries=4000, size=size)(one.problem)) for size in (0.05, 1.0))
+    assert large.all()
+    assert not small.all()
+
+
 def test_a_refused_image_is_not_of_another_class(trial: Callable[..., Any]) -> None:
     def refusing(x: Tensor) -> Output:
         return Output(linear(x), torch.ones(len(x)))
@@ -104,3 +114,5 @@ def test_it_refuses_what_it_cannot_do(trial: Callable[..., Any]) -> None:
         HopSkipJump()(trial(linear, X, Y, L1(1.0)).problem)
     with pytest.raises(ValueError, match="settings of 1 at least"):
         HopSkipJump(queries=0)
+    with pytest.raises(ValueError, match="a size above 0"):
+        HopSkipJump(size=0.0)

@@ -18,7 +18,6 @@ __all__ = ["HopSkipJump"]
 
 _HALVINGS = 10  # of the way to the boundary: to a thousandth of it
 _JUMPS = 8  # halvings of a step that leads back into the true class
-_PROBE = 0.05  # size of the probes, as a share of the distance
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,17 @@ class HopSkipJump:
     normal there from the labels of random probes; jump along it, go to the boundary again, and so on. The
     distance shrinks; an example whose distance is within the ball is shown to the judge.
 
-    The probes are a twentieth of the distance in size, where the paper's shrink with the dimension, so that
-    they can be told apart behind a defense that rounds.
+    The probes are a share of the distance in size, where the paper's shrink with the dimension, so that they
+    can be told apart behind a defense that rounds.
 
     Args:
         queries: labels per example, at most.
         probes: of the first estimate; the k-th has ``probes * sqrt(k)``.
         tries: random images in search of another class.
+        size: of the probes, as a share of the distance.
 
-    Raises ValueError for balls other than Linf and L2, and for settings below 1.
+    Raises ValueError for balls other than Linf and L2, and for settings below 1, or a size that
+    is not positive.
 
     >>> from unmask.randomness import stream
     >>> from unmask.threats import Linf
@@ -51,10 +52,11 @@ class HopSkipJump:
     queries: int = 2000
     probes: int = 100
     tries: int = 100
+    size: float = 0.05
 
     def __post_init__(self) -> None:
-        if min(self.queries, self.probes, self.tries) < 1:
-            raise ValueError(f"HopSkipJump needs settings of 1 at least, not {self}")
+        if min(self.queries, self.probes, self.tries) < 1 or not self.size > 0:
+            raise ValueError(f"HopSkipJump needs settings of 1 at least, and a size above 0, not {self}")
 
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
@@ -74,7 +76,7 @@ class HopSkipJump:
             if not len(rows):
                 break
             keys = problem.keys.select(rows).fold(hop)
-            normals = _normals(problem, rows, at, count, keys.fold("probe"))
+            normals = _normals(problem, rows, at, (count, self.size), keys.fold("probe"))
             at = _jump(problem, rows, at, normals, hop, keys.fold("jump"))
             at = _boundary(problem, rows, at, keys.fold("boundary"))
             spent[rows] += count + _JUMPS + _HALVINGS
@@ -141,15 +143,16 @@ def _distance(problem: Problem, x: Tensor, at: Tensor) -> Tensor:
     return distance.view(-1, 1, 1, 1)
 
 
-def _normals(problem: Problem, rows: Tensor, at: Tensor, count: int, keys: Stream) -> Tensor:
-    """Estimates (M, C, H, W) of the boundary's normals, towards the other class."""
-    size = _PROBE * (at - problem.x[rows]).square().flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
+def _normals(problem: Problem, rows: Tensor, at: Tensor, probes: tuple[int, float], keys: Stream) -> Tensor:
+    """Estimates (M, C, H, W) of the boundary's normals, towards the other class, by so many probes of such a size."""
+    count, size = probes
+    length = size * (at - problem.x[rows]).square().flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
     agreed, total = torch.zeros_like(at), torch.zeros_like(at)
     mean = at.new_zeros(len(at), 1, 1, 1)
     for probe in range(count):
         with drawing(keys.fold(probe)):
             aside = normal(at.shape, like=at) if problem.threat.norm == "l2" else 2 * uniform(at.shape, like=at) - 1
-        moved = (at + size * aside).clamp(0, 1)
+        moved = (at + length * aside).clamp(0, 1)
         sign = 2.0 * _other(problem, rows, moved, keys.fold(probe).fold("label")).view(-1, 1, 1, 1) - 1
         agreed += sign * (moved - at)
         total += moved - at

@@ -99,7 +99,8 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
             access="grey box",
         ),
         "square": Attacker("Square, 2000 queries", lambda _: Square(2000), access="scores"),
-        "hop-skip-jump": Attacker("HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000), access="labels"),
+        # probes as large as this are told apart behind the quantiser: smaller ones change no label
+        "hop-skip-jump": Attacker("HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000, size=0.7), access="labels"),
     }
 
 
