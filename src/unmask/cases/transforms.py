@@ -28,7 +28,7 @@ __all__ = ["CASES"]
 
 _PATCHES = 50_000
 _EVALUATED = 500  # images at most; patches are cut from those that follow
-_SURE = beyond(margin, 1.0)  # a random defense is right again in some draws about what is just over the boundary
+_SURE = beyond(margin, 3.0)  # a random defense is right again in some draws about what is just over the boundary
 
 
 @cache
