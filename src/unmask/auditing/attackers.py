@@ -28,6 +28,9 @@ NOISE = 0.25
 _DRAWS = 16
 """Over which candidates for a random model are compared."""
 
+_SHORT = 30
+"""Steps of the first search of a random model."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -177,10 +180,16 @@ def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 
 
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:
-    """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws."""
+    """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
+
+    The first of them is short, so that long ones are for what is not broken in all draws by then.
+    """
     how: Estimator = estimator(one.signal, one.apart, NOISE)
     stop = not random
-    attacks: list[Attack] = [pgd(budget.steps, margin, how, size=0.1, early_stop=stop)] * budget.restarts
+    lengths = [budget.steps] * budget.restarts
+    if random and place == 0 and budget.steps > _SHORT:
+        lengths.insert(0, _SHORT)
+    attacks: list[Attack] = [pgd(steps, margin, how, size=0.1, early_stop=stop) for steps in lengths]
     if place == 0:
         if classes >= 3:
             attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
