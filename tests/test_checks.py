@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.commands import unmask
 
@@ -21,8 +22,11 @@ def test_a_run_repeats_itself_and_holds_against_the_original(
     run, again, other = (str(tmp_path / name) for name in ("run", "again", "other"))
     attack = ["attack", "case:plain-digits", "--data", "digits", "--n", "9", "--attack", "pgd", "--steps", "3"]
     assert call(capsys, *attack, "--eps", "0.05", "--out", run)[0] == 0
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
     code, out, _ = call(capsys, "repeat", run, "--out", again, "--batch-size", "4")
     assert (code, out.splitlines()[-1]) == (0, "2 of 2 records are the same to the bit.")
+    assert torch.get_num_threads() == threads
     code, out, _ = call(capsys, "verify", again, "--against", run)
     assert code == 0
     assert out.count("0 of 9 examples differ") == 2

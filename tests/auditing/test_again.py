@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.commands import unmask
 from unmask.attacks import until
@@ -32,9 +33,12 @@ def models(tmp_path: Path) -> str:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as workers have
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.filterwarnings("ignore")  # ray's own affairs

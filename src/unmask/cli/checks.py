@@ -76,6 +76,8 @@ def repeat(
 
     Example: [bold]unmask repeat runs/demo --out runs/again[/bold]
     """
+    import torch
+
     from unmask.auditing.attackers import timed
     from unmask.cli import commands
     from unmask.evaluation.store import read_run
@@ -100,6 +102,7 @@ def repeat(
             "gpus_per_job": gpus_per_job,
             "workers": workers,
         }
+        torch.set_num_threads(before["hardware"]["threads"])  # sums round differently on more, or fewer
         if asked["command"] == "reproduce":
             commands.reproduce(case=asked["cases"], sweep=asked["sweep"], **shared)
         else:
