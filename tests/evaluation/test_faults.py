@@ -6,9 +6,10 @@ import errno
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,42 @@ def test_an_image_that_does_not_fit_ends_the_run_in_one_line(
     with pytest.raises(ValueError, match=r"greedy\.py:build under apgd fails with .*allocate memory") as caught:
         done(plan(f"{path}:build", 20), Local())
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
+    """A small disk, which whoever may mount one can make larger, to so many KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "tmpfs", str(place), "-o"]
+    if subprocess.run([*mount, "size=4k"], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a disk")
+
+    def grow(size: int) -> None:
+        subprocess.run([*mount, f"remount,size={size}k"], check=True)
+
+    try:
+        yield place, grow
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a disk of memory")
+def test_a_disk_that_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, finish: Any, disk: tuple[Path, Callable[[int], None]]
+) -> None:
+    """It is full at every stage of a run, one after the other, and grows until the run is whole."""
+    monkeypatch.setattr(planning, "BLOCK", 5)
+    assert finish(*COMMAND, str(tmp_path / "whole")) == 0
+    place, grow = disk
+    size, full = 4, 0
+    while code := finish(*COMMAND, str(place / "run")):
+        assert code == 2
+        assert "No space left" in (tmp_path / "said").read_text()
+        full, size = full + 1, size * 2
+        grow(size)
+    assert full >= 4
+    assert results(place / "run") == results(tmp_path / "whole")
 
 
 def test_a_full_disk_under_the_records(tmp_path: Path, plan: Any, done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
