@@ -47,7 +47,7 @@ class Budget:
 
 BUDGETS = {
     "quick": Budget(steps=30, restarts=1, targets=0, queries=200, views=1, copy=40),
-    "standard": Budget(steps=100, restarts=2, targets=4, queries=1000, views=2, copy=80),
+    "standard": Budget(steps=100, restarts=2, targets=4, queries=2000, views=2, copy=80),
     "thorough": Budget(steps=200, restarts=4, targets=9, queries=5000, views=3, copy=160),
 }
 

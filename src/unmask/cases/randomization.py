@@ -16,7 +16,7 @@ from unmask.training.classifier import ClassifierRecipe
 __all__ = ["CASES"]
 
 _CITATION = "Xie et al., ICLR 2018"
-_SURE = beyond(margin, 1.0)
+_SURE = beyond(margin, 2.0)
 
 _ATTACKERS = {
     "plain": own_gradient(),
