@@ -28,8 +28,8 @@ NOISE = 0.25
 _DRAWS = 16
 """Over which candidates for a random model are compared."""
 
-_SHORT = 30
-"""Steps of the first search of a random model."""
+_FIRST = ((10, 0.25), (30, 0.1))
+"""Steps, and their size, of the first searches of a random model."""
 
 
 @dataclass(frozen=True)
@@ -182,14 +182,13 @@ def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
 
-    The first of them is short, so that long ones are for what is not broken in all draws by then.
+    The first of them are short, so that long ones are for what is not broken in all draws by then.
     """
     how: Estimator = estimator(one.signal, one.apart, NOISE)
     stop = not random
-    lengths = [budget.steps] * budget.restarts
-    if random and place == 0 and budget.steps > _SHORT:
-        lengths.insert(0, _SHORT)
-    attacks: list[Attack] = [pgd(steps, margin, how, size=0.1, early_stop=stop) for steps in lengths]
+    first = [one for one in _FIRST if one[0] < budget.steps] if random and place == 0 else []
+    searches = [*first, *[(budget.steps, 0.1)] * budget.restarts]
+    attacks: list[Attack] = [pgd(steps, margin, how, size=size, early_stop=stop) for steps, size in searches]
     if place == 0:
         if classes >= 3:
             attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
