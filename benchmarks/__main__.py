@@ -1,5 +1,6 @@
-"""Runs the benchmarks there are."""
+"""Runs the comparisons that take minutes."""
 
-from benchmarks import overhead
+from benchmarks import overhead, peers
 
 overhead.main()
+peers.main()
