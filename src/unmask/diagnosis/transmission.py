@@ -103,7 +103,28 @@ def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientE
     edges, changes = zip(*outputs, strict=True)
     if edges[0] in inputs:
         return [None if edge not in edges else changes[edges.index(edge)] for edge in inputs]
-    return torch.autograd.grad(edges, inputs, [c.float() for c in changes], retain_graph=True, allow_unused=True)
+    changes = tuple(change.float() for change in changes)
+    try:
+        return torch.autograd.grad(edges, inputs, changes, retain_graph=True, allow_unused=True)
+    except RuntimeError:  # torch refuses to stop at some places right before a write into a view
+        return _passing(edges, inputs, changes)
+
+
+def _passing(
+    edges: Sequence[GradientEdge], inputs: list[GradientEdge], changes: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """What passes through ``inputs`` of a backward pass that goes on to the images."""
+    passed: dict[GradientEdge, Tensor | None] = {}
+    hooks = [
+        edge.node.register_prehook(lambda slopes, edge=edge: passed.update({edge: slopes[edge.output_nr]}))
+        for edge in inputs
+    ]
+    try:
+        torch.autograd.backward(edges, changes, retain_graph=True)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [passed.get(edge) for edge in inputs]
 
 
 def _pairs(base: Sequence[Event], other: Sequence[Event]) -> Iterator[tuple[int, Event, Event]]:
