@@ -28,6 +28,7 @@ from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
+from unmask.allocator import keep_freed_memory
 from unmask.data import DataError, load
 from unmask.defenses.distortion import RandomDistortion
 from unmask.defenses.feature_distillation import FeatureDistillation
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.clock == "cpu" else time.perf_counter
     try:

@@ -48,6 +48,7 @@ _HOMES = {
     "compare": "unmask.report.compare",
     "cross_entropy": "unmask.losses",
     "cw": "unmask.attacks.settings",
+    "differences": "unmask.gradients.differences",
     "dlr": "unmask.losses",
     "fgsm": "unmask.attacks.settings",
     "fit_copy": "unmask.gradients.copied",

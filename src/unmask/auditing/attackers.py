@@ -10,13 +10,15 @@ from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.settings import fgsm, pgd
+from unmask.attacks.settings import fgsm, latent, pgd
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
 from unmask.attacks.until import Until
 from unmask.auditing.candidates import Way
 from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
+from unmask.gradients.bpda import View
+from unmask.gradients.spaces import Latent
 from unmask.losses import dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
@@ -77,13 +79,21 @@ def timed(budget: str) -> tuple[str, ...]:
 
 
 def attackers(
-    tried: Sequence[Tried], sources: Sequence[Way], classes: int, budget: Budget, *, norm: str, random: bool
+    tried: Sequence[Tried],
+    sources: Sequence[Way],
+    spaces: Sequence[Latent],
+    classes: int,
+    budget: Budget,
+    *,
+    norm: str,
+    random: bool,
 ) -> dict[str, Attacker]:
-    """By name: "plain", "adaptive" (an ensemble over views), "transfer", "black-box".
+    """By name: "plain", "adaptive" (an ensemble over views), "latent" (given spaces), "transfer", "black-box".
 
     Args:
         tried: views, best first.
         sources: what is searched for examples that transfer.
+        spaces: of decoders inside the model.
         classes: of the model.
         norm: of the ball.
         random: whether verdicts need several draws.
@@ -101,6 +111,7 @@ def attackers(
             lambda _: _timed(tried, classes, budget, random=random),
             low_precision=False,
         ),
+        **({"latent": on_manifold(tried, sources, spaces, budget, random=random)} if spaces else {}),
         "transfer": transfer(sources, budget),
         "black-box": black_box(budget, norm),
     }
@@ -171,6 +182,25 @@ def transfer(sources: Sequence[Way], budget: Budget) -> Attacker:
     return Attacker(
         f"PGD on the margin of other models: {names}",
         lambda _: Ensemble(tuple(Through(way.view, search) for way in sources if way.view is not None)),
+        low_precision=False,
+    )
+
+
+def on_manifold(
+    tried: Sequence[Tried], sources: Sequence[Way], spaces: Sequence[Latent], budget: Budget, *, random: bool
+) -> Attacker:
+    """Reparameterization: searches over what decoders of the model make, through the best view and other models."""
+    best = _useful(tried, budget)[0]
+    how, steps = estimator(best.signal, best.apart), budget.steps // 2
+    views = [best.way.view, *(way.view for way in sources)]
+
+    def search(space: Latent, view: View | None) -> Attack:
+        attack = latent(space, steps, estimator=how, restarts=2, early_stop=not random)
+        return attack if view is None else Through(view, attack)
+
+    return Attacker(
+        "a search over what a decoder inside the model makes, through the best view and through other models",
+        lambda _: Ensemble(tuple(search(space, view) for space in spaces for view in views), _DRAWS if random else 1),
         low_precision=False,
     )
 

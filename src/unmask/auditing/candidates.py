@@ -10,13 +10,17 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.examine import Evidence
 from unmask.diagnosis.trace import Event
-from unmask.gradients.bpda import View, bpda
+from unmask.gradients.bpda import View, bpda, bypass
+from unmask.gradients.differences import differences
 from unmask.gradients.fitted import fit_surrogate
 from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
 from unmask.gradients.straight_through import straight_through
 
-__all__ = ["PLAIN", "Way", "call", "ways", "whole"]
+__all__ = ["PLAIN", "Way", "call", "dearer", "ways", "whole"]
+
+_SMALL = 1024
+"""Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,9 @@ class Way:
         return ", ".join(self.code) or "own gradient"
 
     @property
-    def reads(self) -> bool:
-        """Whether it ends before the model does."""
-        return any(step.startswith("read_out") for step in self.code)
+    def whole(self) -> bool:
+        """Whether it computes what the model does, instead of ending earlier or leaving a part out."""
+        return not any(step.startswith(("read_out", "bypass")) for step in self.code)
 
     def then(self, other: Way) -> Way:
         """This view, and the other one of what it gives."""
@@ -63,8 +67,7 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
     """
     around = [PLAIN]
     if evidence.faults or evidence.saturation.silent > 0:  # no gradient, and perhaps nobody to blame
-        paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults if fault.event.part))
-        outer = [path for path in paths if not any(path.startswith(other + ".") for other in paths)]
+        outer = list(_guilty(evidence))
         inline = Way(("straight_through",), straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = Way((call("bpda_function", name),), bpda_function(name)).then(inline)
@@ -80,6 +83,27 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
             around += [joined, joined.then(inline)]
     reads = [Way((call("read_out", path),), read_out(path)) for path in _logits(evidence, classes)]
     return [*around, *(way.then(read) for read in reads for way in around)]
+
+
+def dearer(evidence: Evidence) -> list[Way]:
+    """For what all others leave: finite differences through guilty parts that are small; the model without them."""
+    guilty = {path: event for path, event in _guilty(evidence).items() if event.given}
+    small = {path: event.given[0].value for path, event in guilty.items() if event.given[0].value[0].numel() <= _SMALL}
+    slopes, without = PLAIN, PLAIN
+    for path, given in small.items():
+        size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)
+        slopes = slopes.then(Way((f"differences({json.dumps(path)}, size={size})",), differences(path, size=size)))
+    for path in guilty:
+        without = without.then(Way((call("bypass", path),), bypass(path)))
+    return [way for way in (slopes, without) if way is not PLAIN]
+
+
+def _guilty(evidence: Evidence) -> dict[str, Event]:
+    """The outermost guilty parts, each with a call of it."""
+    paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults if fault.event.part))
+    outer = [path for path in paths if not any(path.startswith(other + ".") for other in paths)]
+    calls = {one.event.part: one.event for one in reversed(evidence.parts) if one.event.module}
+    return {path: calls[path] for path in outer if path in calls}
 
 
 def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[Way]:

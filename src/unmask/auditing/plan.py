@@ -11,8 +11,9 @@ from torch import nn
 
 from unmask.auditing.attackers import NOISE, attackers, budget_of, controls
 from unmask.auditing.by_scores import by_scores
-from unmask.auditing.candidates import PLAIN, Way, ways
-from unmask.auditing.choose import Tried, try_out
+from unmask.auditing.candidates import PLAIN, Way, dearer, ways
+from unmask.auditing.choose import Tried, best_first, try_out
+from unmask.auditing.decoders import decoders
 from unmask.auditing.images import linted, radius, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
@@ -38,6 +39,9 @@ _PROBED = 16
 _TRIED = 32
 """Images on which views are tried."""
 
+_DEAR = 0.05
+"""By how much less a dear view must leave than the best of the others."""
+
 _TIE = 0.02
 """Views are about as good if what is left, and the loss that they reach, differ by less."""
 
@@ -60,7 +64,16 @@ def plan_audit(
     candidates = ways(target.model, evidence, x, classes)
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
-    tried = try_out(target.model, judge, candidates, x[:_TRIED], y[:_TRIED], index[:_TRIED], seed, random)
+
+    def attempted(some: list[Way]) -> list[Tried]:
+        return try_out(target.model, judge, some, x[:_TRIED], y[:_TRIED], index[:_TRIED], seed, random)
+
+    tried = best_first(attempted(candidates))
+    if tried[0].left > _DEAR:
+        further = best_first(attempted(dearer(evidence)))
+        worth = [one for one in further if one.left < tried[0].left - _DEAR]
+        tried = [*worth, *tried, *further[len(worth) :]]
+        candidates += [one.way for one in further]
     found = findings(evidence)
     if (view := _mildest(tried, candidates).view) is not None:
         keys = stream(seed, index[:_PROBED], "through")
@@ -70,8 +83,9 @@ def plan_audit(
     if best is None:
         raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
     keys = stream(seed, index, "sources")
-    others = sources(target.model, evidence, x, radius(threat, x), keys, limits.copy)
-    chosen = attackers(tried, others, classes, limits, norm=threat.norm, random=random)
+    models = sources(target.model, evidence, x, radius(threat, x), keys, limits.copy)
+    spaces = decoders(target.model, evidence, x)
+    chosen = attackers(tried, models, spaces, classes, limits, norm=threat.norm, random=random)
     checks = controls(tried, classes, limits, random=random)
     told = {
         **_told(evidence, found, tried, budget),
@@ -100,7 +114,7 @@ def _mildest(tried: list[Tried], candidates: list[Way]) -> Way:
 
     What is made of the logits is looked at too, so that none that ends before the model does is meant.
     """
-    whole = [one for one in tried if not one.way.reads]
+    whole = [one for one in tried if one.way.whole]
     near = [one.way for one in whole if one.left <= whole[0].left + _TIE and one.loss >= whole[0].loss - _TIE]
     return min(near, key=candidates.index, default=PLAIN)
 

@@ -12,7 +12,18 @@ from torch import Tensor, nn
 
 from unmask.types import Output
 
-__all__ = ["View", "bpda", "bypass", "find_part", "identity", "substitute"]
+__all__ = [
+    "Forward",
+    "View",
+    "bpda",
+    "bypass",
+    "find_part",
+    "first_tensor",
+    "fit_size",
+    "identity",
+    "substitute",
+    "viewed",
+]
 
 View = Callable[[nn.Module], nn.Module]
 """Takes a model to a module with the same forward pass and another backward pass."""
@@ -58,6 +69,7 @@ def find_part(model: nn.Module, part: str) -> nn.Module:
 
 
 Forward = Callable[..., Any]
+"""Of a part, as it is called."""
 
 
 class _Viewed(nn.Module):
@@ -112,7 +124,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
 
     def change(forward: Forward) -> Forward:
         def approximated(*args: Any, **kwargs: Any) -> Any:
-            x = _first_tensor(part, args, kwargs)
+            x = first_tensor(part, args, kwargs)
             if not x.requires_grad:
                 return forward(*args, **kwargs)
             with torch.no_grad():  # detached, as a part that goes through numpy needs it
@@ -124,7 +136,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
 
         return approximated
 
-    return lambda model: _Viewed(model, part, change)
+    return viewed(part, change)
 
 
 def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
@@ -134,12 +146,18 @@ def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     """
 
     def change(forward: Forward) -> Forward:
-        return lambda *args, **kwargs: surrogate(_first_tensor(part, args, kwargs))
+        return lambda *args, **kwargs: surrogate(first_tensor(part, args, kwargs))
 
+    return viewed(part, change)
+
+
+def viewed(part: str, change: Callable[[Forward], Forward]) -> View:
+    """A view in which ``change`` makes another call of a part's own, while the model runs."""
     return lambda model: _Viewed(model, part, change)
 
 
-def _first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Of what a part is called with; ValueError where there is none."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             return value
@@ -151,6 +169,7 @@ def _detached(value: Any) -> Any:
 
 
 def fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
+    """The surrogate's output, images resized to those of ``part`` where they are of another size."""
     if surrogate.shape == true.shape:
         return surrogate
     if surrogate.ndim == true.ndim == 4 and surrogate.shape[1] == true.shape[1]:

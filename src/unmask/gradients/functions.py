@@ -49,6 +49,8 @@ class _Approximated(nn.Module):
                 return apply(*args)
             with torch.no_grad():
                 true = apply(*args)
+            if not isinstance(true, Tensor):
+                raise ValueError(f"function {self._name!r} gives a {type(true).__name__}, not a tensor: pass around it")
             return substitute(true, fit_size(self._name, self._surrogate(given), true))
 
         with functions_called(around):
