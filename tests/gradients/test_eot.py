@@ -145,3 +145,16 @@ def test_types_of_the_point_are_kept() -> None:
 def test_no_draws_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="EOT needs samples >= 1 and batch >= 1"):
         EOT(**wrong)  # type: ignore[arg-type]
+
+
+def test_large_images_are_averaged_in_passes_that_memory_holds() -> None:
+    """Sixteen draws of 32 photographs in one pass once took all the memory of a machine."""
+    sizes = []
+
+    def watched(z: Tensor, rows: Tensor | None = None) -> Tensor:
+        sizes.append(len(z))
+        return z.flatten(1).sum(1)
+
+    EOT(16)(watched, torch.ones(8, 3, 224, 224))
+    assert sum(sizes) == 8 * 16
+    assert max(sizes) <= 32

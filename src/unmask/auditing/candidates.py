@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from unmask.diagnosis.examine import Evidence
-from unmask.diagnosis.trace import Event
+from unmask.diagnosis.trace import Event, within
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.differences import differences
 from unmask.gradients.fitted import fit_surrogate
@@ -18,6 +18,9 @@ from unmask.gradients.rejoin import graft, read_out
 from unmask.gradients.straight_through import straight_through
 
 __all__ = ["PLAIN", "Way", "call", "dearer", "ways", "whole"]
+
+_FEW = 64
+"""Operations of a part that it may be asked dozens of times for a gradient."""
 
 _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
@@ -88,7 +91,9 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
 def dearer(evidence: Evidence) -> list[Way]:
     """For what all others leave: finite differences through guilty parts that are small; the model without them."""
     guilty = {path: event for path, event in _guilty(evidence).items() if event.given}
-    small = {path: event.given[0].value for path, event in guilty.items() if event.given[0].value[0].numel() <= _SMALL}
+    inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in guilty}
+    cheap = {path: event.given[0].value for path, event in guilty.items() if inside[path] <= _FEW}
+    small = {path: given for path, given in cheap.items() if given[0].numel() <= _SMALL}
     slopes, without = PLAIN, PLAIN
     for path, given in small.items():
         size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.gradients.autograd import autograd
+from unmask.gradients.rows import rows_at_once
 from unmask.randomness import current, drawing
 from unmask.types import Estimator, Objective
 
@@ -76,7 +77,8 @@ class EOT:
         samples: draws for a gradient; the most, where ``until`` may stop earlier.
         inner: the estimator of a single draw's gradient.
         batch: rows in one forward pass at most; draws share a pass where they fit. 1 gives every draw
-            a pass of its own, as a model needs whose random numbers are shared by the batch.
+            a pass of its own, as a model needs whose random numbers are shared by the batch. None is what
+            :func:`unmask.gradients.rows.rows_at_once` gives.
         until: when an example has had draws enough, such as ``signal_to_noise(3)`` or
             ``sign_agreement(0.9)``; looked at after 4, 8, 16 ... draws, for each example by itself.
 
@@ -91,22 +93,22 @@ class EOT:
 
     samples: int = 30
     inner: Estimator = autograd
-    batch: int = 1024
+    batch: int | None = None
     until: Stop | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.batch < 1:
+        if self.samples < 1 or (self.batch is not None and self.batch < 1):
             raise ValueError(f"EOT needs samples >= 1 and batch >= 1, not {self.samples} and {self.batch}")
 
     def __call__(self, objective: Objective, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(z), device=z.device) if rows is None else rows
         keys, active = current(), torch.arange(len(z), device=z.device)
         count, values = z.new_zeros(2, len(z))
-        tally = Tally.of(z)
+        tally, most = Tally.of(z), self.batch or rows_at_once(z)
         while tally.draws < self.samples and len(active):
             goal = self.samples if self.until is None else min(self.samples, max(4, 2 * tally.draws))
             while tally.draws < goal:
-                times = max(1, min(goal - tally.draws, self.batch // len(active)))
+                times = max(1, min(goal - tally.draws, most // len(active)))
                 with drawing(keys and keys.select(active).repeat(times, first=tally.draws)):
                     at = z[active].repeat(times, *[1] * (z.ndim - 1))
                     value, gradient = self.inner(objective, at, rows[active].repeat(times))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unmask.gradients.rows import rows_at_once
 from unmask.randomness import current, drawing, normal, uniform
 from unmask.types import Objective
 
@@ -34,7 +35,7 @@ class SPSA:
         samples: pairs of evaluations for a gradient.
         sigma: length of the difference, in the units of ``z``.
         directions: :func:`rademacher` (SPSA) or :func:`gaussian` (NES).
-        batch: rows in one forward pass at most.
+        batch: rows in one forward pass at most; None is what :func:`unmask.gradients.rows.rows_at_once` gives.
 
     >>> import torch
     >>> values, gradient = SPSA(samples=4000)(lambda z, rows=None: 3 * z[:, 0], torch.zeros(1, 2))
@@ -45,10 +46,10 @@ class SPSA:
     samples: int = 64
     sigma: float = 0.01
     directions: Callable[[tuple[int, ...], Tensor], Tensor] = rademacher
-    batch: int = 1024
+    batch: int | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1 or self.batch < 1 or self.sigma <= 0:
+        if self.samples < 1 or (self.batch is not None and self.batch < 1) or self.sigma <= 0:
             raise ValueError(
                 f"SPSA needs samples >= 1, batch >= 1 and sigma > 0, not {self.samples}, {self.batch} and {self.sigma}"
             )
@@ -58,7 +59,7 @@ class SPSA:
         keys = current()
         values, gradient = z.new_zeros(len(z)), torch.zeros_like(z)
         ones = [1] * (z.ndim - 1)
-        for drawn in range(0, self.samples, step := max(1, self.batch // len(z))):
+        for drawn in range(0, self.samples, step := max(1, (self.batch or rows_at_once(z)) // len(z))):
             times = min(step, self.samples - drawn)
             pairs = keys and keys.repeat(times, first=drawn)
             with drawing(pairs and pairs.fold("direction")):
