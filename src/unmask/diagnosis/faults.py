@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmask.diagnosis.trace import Event, Token, within
-from unmask.diagnosis.transmission import Transmission
+from unmask.diagnosis.transmission import Transmission, known
 
-__all__ = ["Fault", "faults"]
+__all__ = ["EXPLAINED", "Fault", "faults"]
 
 _SMOOTH = {"softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "exp", "erf", "softplus", "pow", "log"}
 """Functions whose gradient is right everywhere: where it tells nothing, it has vanished in float32."""
 
-_EXPLAINED = 0.5
+EXPLAINED = 0.5
 """A gradient that knows of less than this of a change, be it small or as large as an attack's, is of no use."""
 
 _BOUNDED = 0.35
@@ -80,7 +80,7 @@ def _own(one: Transmission) -> bool:
 def _right(one: Transmission, clean: set[Token]) -> bool:
     """Whether what is not tainted explains the change of what comes out."""
     shares = list(one.shares.values())
-    return max((sum(s.get(t, 0.0) for t in clean) for s in shares[1:] or shares), default=0.0) >= _EXPLAINED
+    return max((sum(s.get(t, 0.0) for t in clean) for s in shares[1:] or shares), default=0.0) >= EXPLAINED
 
 
 def _wrong(one: Transmission) -> bool:
@@ -88,7 +88,7 @@ def _wrong(one: Transmission) -> bool:
     if not one.explained:
         return False
     vanished = one.event.name in _STEPS and list(one.bounded.values())[-1] < _BOUNDED
-    return vanished or max(list(one.explained.values())[1:] or one.explained.values()) < _EXPLAINED
+    return vanished or max(list(one.explained.values())[1:] or one.explained.values()) < EXPLAINED
 
 
 def _fault(one: Transmission) -> Fault:
@@ -97,7 +97,7 @@ def _fault(one: Transmission) -> Fault:
 
 
 def _right_nearby(one: Transmission) -> bool:
-    return one.event.name in _SMOOTH or next(iter(one.explained.values()), 0.0) >= _EXPLAINED
+    return one.event.name in _SMOOTH or next(iter(one.explained.values()), 0.0) >= EXPLAINED
 
 
 def _composed(found: Sequence[Transmission], guilty: frozenset[int]) -> list[Fault]:
@@ -106,7 +106,7 @@ def _composed(found: Sequence[Transmission], guilty: frozenset[int]) -> list[Fau
     spoiled = {found[i].event.part for i in guilty}
     for one in found[:-1]:
         path = one.event.part
-        nowhere = max(one.explained.values(), default=1.0) < _EXPLAINED
+        nowhere = bool(one.explained) and not known(one.explained)
         innocent = not any(within(part, path) for part in spoiled)
         if one.event.module and nowhere and innocent and _own(one):
             out.append(_fault(one))

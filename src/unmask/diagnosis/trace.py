@@ -68,7 +68,8 @@ class Event:
     """One call of an operation or of a part.
 
     ``part`` is the path of the innermost module that runs, for a module's own call the module itself;
-    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` what stands there.
+    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` what stands there. A gradient that the
+    model itself takes is given the images too, last of all: it hangs on all that lies between them and the loss.
     """
 
     name: str  # of the operation, such as "round"; of the module's class
@@ -79,12 +80,14 @@ class Event:
     given: tuple[Held, ...]
     made: tuple[Held, ...]
     custom: bool = False  # whether it is an autograd function of the user's own
+    inner: bool = False  # whether it is a gradient that the model itself takes
 
 
 @dataclass
 class _Recorder(TorchFunctionMode):
     paths: dict[nn.Module, str]
     lasting: set[int]  # parameters, by id: they are the same in every pass
+    images: Tensor
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -108,12 +111,15 @@ class _Recorder(TorchFunctionMode):
             if torch.is_grad_enabled() and not _keeps(func, kwargs):
                 args, kwargs = tree_map_only(Tensor, _gate, (args, kwargs))
             given = tuple(map(_through, tokens, self.found([args, kwargs])))
+            if func in _INNER_GRADIENTS:
+                given += self.hold([self.images])
         value = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
         if made:
             part = self.paths[self._running[-1][0]]
-            self.events.append(Event(name, part, *_place(), False, given, made, custom))
+            inner = func in _INNER_GRADIENTS
+            self.events.append(Event(name, part, *_place(), False, given, made, custom, inner))
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
@@ -157,7 +163,8 @@ def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event
     ``x`` requires a gradient, no parameter of the model does, and the graph is kept. ``keys`` are what all
     randomness of the model is drawn by.
     """
-    recorder = _Recorder({module: path for path, module in model.named_modules()}, set(map(id, model.parameters())))
+    paths = {module: path for path, module in model.named_modules()}
+    recorder = _Recorder(paths, set(map(id, model.parameters())), x)
     with (
         _listening(model, recorder),
         functions_called(recorder.custom),

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from unmask.diagnosis.trace import Event, Held, Token, trace
 from unmask.randomness import Stream, drawing, normal
 
-__all__ = ["Transmission", "transmissions"]
+__all__ = ["Transmission", "astray", "known", "transmissions"]
 
 
 _UNDERFLOW = 1e-30
 """Changes up to this are none."""
+
+_KNOWN = (0.5, 2.0)
+"""Shares of a change that a gradient may explain and be of use."""
 
 
 @dataclass
@@ -56,19 +59,61 @@ def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[floa
     square per pixel. All randomness of the model is the same in all passes, and so is what it keeps from call to call,
     such as a generator of its own: each pass has a copy. No parameter may require a gradient.
     """
-    around = (x + _noise(x, base, keys.fold("base"))).requires_grad_()
-    first = trace(copy.deepcopy(model), around, keys)
+    around, first, boxed = _base(model, x, base, keys)
     found = [Transmission(event) for event in first]
     for radius in radii:
-        moved = (around + _noise(x, radius, keys.fold("step"))).detach().requires_grad_()
+        moved = _moved(around, radius, keys.fold("step"), boxed)
         for i, event, other in _pairs(first, trace(copy.deepcopy(model), moved, keys)):
             _compare(found[i], event, other, radius)
     return found
 
 
-def _noise(x: Tensor, radius: float, keys: Stream) -> Tensor:
+def known(explained: Mapping[float, float]) -> bool:
+    """Whether a gradient is of use at any radius but the smallest, where nothing was ever gained.
+
+    That of a chaotic function may come out as large as it likes.
+    """
+    shares = list(explained.values())
+    return any(_KNOWN[0] <= share <= _KNOWN[1] for share in shares[1:] or shares)
+
+
+def astray(
+    model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream
+) -> tuple[int, dict[float, float]] | None:
+    """The first operation of which gradients know nothing any more, counted from the images on, at any radius.
+
+    Each step of a long or chaotic computation may be right, and nothing be known of the whole. Arguments are as of
+    :func:`transmissions`; what comes back is the number of the event there and what is explained of it, or None.
+    """
+    around, first, boxed = _base(model, x, base, keys)
+    images, found = get_gradient_edge(around), [dict[float, float]() for _ in first]
+    for radius in radii:
+        moved = _moved(around, radius, keys.fold("step"), boxed)
+        change = (moved - around).detach().double()
+        for i, event, other in _pairs(first, trace(copy.deepcopy(model), moved, keys)):
+            made = [(held.edge, d) for held, d in _changes(event.made, other.made) if held.edge is not None]
+            if made and not event.module:
+                (slope,) = _backward(made, [images])
+                product = 0.0 if slope is None else float((slope.double() * change).sum())
+                found[i][radius] = product / sum(float(d.square().sum()) for _, d in made)
+    return next(((i, shares) for i, shares in enumerate(found) if shares and not known(shares)), None)
+
+
+def _base(model: nn.Module, x: Tensor, radius: float, keys: Stream) -> tuple[Tensor, list[Event], bool]:
+    """Images plus noise, what the model does of them, and whether it needs them to stay in [0, 1]."""
+    for boxed in (False, True):
+        around = _moved(x, radius, keys.fold("base"), boxed)
+        events = trace(copy.deepcopy(model), around, keys)
+        if all(bool(held.value.isfinite().all()) for held in events[-1].made):
+            break
+    return around, events, boxed
+
+
+def _moved(x: Tensor, radius: float, keys: Stream, boxed: bool) -> Tensor:
+    """Images plus noise; ``boxed``, turned back where it would leave [0, 1]."""
     with drawing(keys):
-        return radius * normal(x.shape, like=x)
+        there = x.detach() + radius * normal(x.shape, like=x)
+    return (1 - (there.remainder(2) - 1).abs() if boxed else there).requires_grad_()
 
 
 def _compare(found: Transmission, event: Event, other: Event, radius: float) -> None:
@@ -78,6 +123,7 @@ def _compare(found: Transmission, event: Event, other: Event, radius: float) -> 
     actual = sum(float(change.square().sum()) for _, change in outputs)
     if not actual:
         return
+    inputs = inputs[-1:] if event.inner else inputs  # the images, through all that lies between
     wanted = {held.edge: (held.token, change) for held, change in inputs if held.edge is not None}
     slopes = _backward([(held.edge, change) for held, change in outputs if held.edge is not None], list(wanted))
     pairs = zip(slopes, wanted.values(), strict=True)
