@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unmask.diagnosis.faults import Fault, faults
+from unmask.diagnosis.faults import Fault, cancelled, faults
 from unmask.diagnosis.saturation import Saturation, saturation
 from unmask.diagnosis.stochastic import Noise, noise, sources
 from unmask.diagnosis.trace import Event
-from unmask.diagnosis.transmission import Transmission, transmissions
+from unmask.diagnosis.transmission import Transmission, from_images, transmissions
 from unmask.randomness import Stream
 from unmask.victims import lean
 
@@ -37,11 +37,11 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream,
     ``radius`` is that of attacks, per pixel, root mean square; ``draws`` are those in which randomness is looked for.
     """
     twin = lean(model)
-    parts = transmissions(twin, x, radius / 2, [radius * share for share in _SHARES], keys)
+    radii = [radius * share for share in _SHARES]
+    parts = transmissions(twin, x, radius / 2, radii, keys)
+    guilty = faults(parts) or cancelled(parts, lambda: from_images(twin, x, radius / 2, radii, keys))
     drawn = sources(twin, x, keys.fold("sources"), draws) if draws > 1 else []
-    return through(
-        Evidence(parts, faults(parts), drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys
-    )
+    return through(Evidence(parts, guilty, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys)
 
 
 def through(evidence: Evidence, view: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Evidence:

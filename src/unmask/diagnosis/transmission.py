@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from unmask.diagnosis.trace import Event, Held, Token, trace
+from unmask.diagnosis.held import Held, Token
+from unmask.diagnosis.trace import Event, trace
 from unmask.randomness import Stream, drawing, normal
 
-__all__ = ["Transmission", "transmissions"]
+__all__ = ["Transmission", "from_images", "transmissions"]
 
 
 _UNDERFLOW = 1e-30
@@ -56,19 +57,43 @@ def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[floa
     square per pixel. All randomness of the model is the same in all passes, and so is what it keeps from call to call,
     such as a generator of its own: each pass has a copy. No parameter may require a gradient.
     """
-    around = (x + _noise(x, base, keys.fold("base"))).requires_grad_()
-    first = trace(copy.deepcopy(model), around, keys)
+    _, first, passes = _passes(model, x, base, radii, keys)
     found = [Transmission(event) for event in first]
-    for radius in radii:
-        moved = (around + _noise(x, radius, keys.fold("step"))).detach().requires_grad_()
-        for i, event, other in _pairs(first, trace(copy.deepcopy(model), moved, keys)):
+    for radius, _, moved in passes:
+        for i, event, other in _pairs(first, moved):
             _compare(found[i], event, other, radius)
     return found
 
 
-def _noise(x: Tensor, radius: float, keys: Stream) -> Tensor:
+def from_images(
+    model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream
+) -> Iterator[Transmission]:
+    """As :func:`transmissions`, of each operation what gradients from there back to the images know."""
+    around, first, passes = _passes(model, x, base, radii, keys)
+    pairs = [{i: other for i, _, other in _pairs(first, moved)} for _, _, moved in passes]
+    for i, event in enumerate(first):
+        found = Transmission(replace(event, given=(Held.of(around),)))
+        for (radius, image, _), moved in zip(passes, pairs, strict=True):
+            if i in moved and not event.module:
+                _compare(found, found.event, replace(moved[i], given=(Held.of(image),)), radius)
+        yield found
+
+
+def _passes(
+    model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream
+) -> tuple[Tensor, list[Event], list[tuple[float, Tensor, list[Event]]]]:
+    """The images and the events of the first pass; those of each other one, with its radius."""
+    around = _noisy(x, base, keys.fold("base")).requires_grad_()
+    first = trace(copy.deepcopy(model), around, keys)
+    moved = [(radius, _noisy(around.detach(), radius, keys.fold("step")).requires_grad_()) for radius in radii]
+    return around, first, [(radius, z, trace(copy.deepcopy(model), z, keys)) for radius, z in moved]
+
+
+def _noisy(x: Tensor, radius: float, keys: Stream) -> Tensor:
+    """Images plus noise, reflected at 0 and 1: a model need not know what to do with others, such as an index of -1."""
     with drawing(keys):
-        return radius * normal(x.shape, like=x)
+        moved = x + radius * normal(x.shape, like=x)
+    return (1 - (1 - moved.abs()).abs()).clamp(0, 1)
 
 
 def _compare(found: Transmission, event: Event, other: Event, radius: float) -> None:
