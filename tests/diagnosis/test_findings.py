@@ -9,15 +9,16 @@ import torch
 from unmask.diagnosis.examine import Evidence
 from unmask.diagnosis.faults import Fault
 from unmask.diagnosis.findings import findings
+from unmask.diagnosis.held import Held
 from unmask.diagnosis.saturation import Saturation
 from unmask.diagnosis.stochastic import Noise
-from unmask.diagnosis.trace import Event, Held
+from unmask.diagnosis.trace import Event
 
 SOUND = Evidence([], [], [], Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
 
 
 def event(name: str, part: str = "", line: str = "model.py:3") -> Event:
-    held = Held(torch.zeros(1), None, (0, 0))
+    held = Held(torch.zeros(1), None, (0, 0), 0)
     return Event(name, part, line, f"y = {name}(x)", False, (held,), (held,))
 
 

@@ -101,6 +101,11 @@ def test_a_model_made_for_another_range(undo: Callable[[Tensor], Tensor], wanted
     assert found.evidence[f"of {wanted}"] > found.evidence["accuracy"] + 0.5
 
 
+def test_a_table_without_places_for_other_ranges_is_no_mistake() -> None:
+    table = torch.linspace(0, 1, 256)
+    assert linted(lambda x: NET(table[(x * 255).long()])) == []
+
+
 def test_nan_is_found_where_no_image_of_the_data_is() -> None:
     class Divide(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -75,6 +75,14 @@ def test_reading_out_gives_the_mean_of_all_calls() -> None:
     assert torch.allclose(read_out("net")(Thrice())(X), Weigh()(X), atol=1e-5)
 
 
+def test_reading_out_joins_calls_on_an_image_each() -> None:
+    class OneByOne(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.net(image[None]) for image in x]).sign()
+
+    assert torch.allclose(read_out("net")(OneByOne())(X), Weigh()(X), atol=1e-5)
+
+
 def test_reading_out_what_is_never_called_is_refused() -> None:
     class Unused(ByNumpy):
         def forward(self, x: Tensor) -> Tensor:

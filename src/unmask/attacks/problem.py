@@ -71,7 +71,7 @@ def value_only(objective: Objective) -> Objective:
 
     def values(z: Tensor, rows: Tensor | None = None) -> Tensor:
         with torch.no_grad():
-            return objective(z, rows)
+            return objective(z.detach(), rows)  # models ask whether it requires a gradient
 
     return values
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unmask.diagnosis.faults import EXPLAINED, Fault, faults
+from unmask.diagnosis.faults import Fault, cancelled, faults
 from unmask.diagnosis.saturation import Saturation, saturation
 from unmask.diagnosis.stochastic import Noise, noise, sources
 from unmask.diagnosis.trace import Event
-from unmask.diagnosis.transmission import Transmission, astray, known, transmissions
+from unmask.diagnosis.transmission import Transmission, from_images, transmissions
 from unmask.randomness import Stream
 from unmask.victims import lean
 
@@ -36,24 +36,12 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream,
 
     ``radius`` is that of attacks, per pixel, root mean square; ``draws`` are those in which randomness is looked for.
     """
-    twin, base, radii = lean(model), radius / 2, [radius * share for share in _SHARES]
-    parts = transmissions(twin, x, base, radii, keys)
-    found = faults(parts) or _composed(parts, astray(twin, x, base, radii, keys) if _unknown(parts[-1]) else None)
+    twin = lean(model)
+    radii = [radius * share for share in _SHARES]
+    parts = transmissions(twin, x, radius / 2, radii, keys)
+    guilty = faults(parts) or cancelled(parts, lambda: from_images(twin, x, radius / 2, radii, keys))
     drawn = sources(twin, x, keys.fold("sources"), draws) if draws > 1 else []
-    return through(Evidence(parts, found, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys)
-
-
-def _unknown(one: Transmission) -> bool:
-    return bool(one.explained) and not known(one.explained)
-
-
-def _composed(parts: list[Transmission], lost: tuple[int, dict[float, float]] | None) -> list[Fault]:
-    """Where a chain of operations of the model's own goes wrong though each of them is right."""
-    if lost is None or _unknown(parts[lost[0]]):
-        return []
-    number, explained = lost
-    nearest = next(iter(explained.values()))
-    return [Fault(parts[number].event, lost=False, explained=explained, right_nearby=nearest >= EXPLAINED)]
+    return through(Evidence(parts, guilty, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys)
 
 
 def through(evidence: Evidence, view: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Evidence:

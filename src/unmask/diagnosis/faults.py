@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from unmask.diagnosis.trace import Event, Token, within
+from unmask.diagnosis.held import Held, Token
+from unmask.diagnosis.trace import Event, within
 from unmask.diagnosis.transmission import Transmission, known
 
-__all__ = ["EXPLAINED", "Fault", "faults"]
+__all__ = ["Fault", "cancelled", "faults"]
 
 _SMOOTH = {"softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "exp", "erf", "softplus", "pow", "log"}
 """Functions whose gradient is right everywhere: where it tells nothing, it has vanished in float32."""
 
-EXPLAINED = 0.5
+_EXPLAINED = 0.5
 """A gradient that knows of less than this of a change, be it small or as large as an attack's, is of no use."""
+
+_CLEAN = 0.75
+"""What is not tainted makes up for the rest if it explains this much: half of an image is not enough."""
 
 _BOUNDED = 0.35
 """Nor is that of a smooth step which, bounded, knows of less than this at the attack's length."""
@@ -45,31 +50,49 @@ def faults(found: Sequence[Transmission]) -> list[Fault]:
     what comes of such an event is followed, as tainted, through all that is made of it, until something changes in a
     way that the gradients of what is not tainted explain. Who taints the answer is guilty.
     """
-    taints: dict[Token, frozenset[int]] = {}
+    taints = _Taints()
     waiting: list[int] = []  # events where gradients ended, and that nothing has been made of yet
     for i, one in enumerate(found):
         if one.event.module:
             continue
         given = [held for held in one.event.given if held.token in one.changed]
         made = [held for held in one.event.made if held.token in one.changed]
-        blamed = frozenset[int]().union(*(taints.get(held.token, frozenset()) for held in given))
+        blamed = frozenset[int]().union(*map(taints.of, given))
         waiting = [w for w in waiting if w not in blamed]
-        unseen = [held for held in given if held.edge is None and held.token not in taints]
+        unseen = [held for held in given if held.edge is None and not taints.of(held)]
         if made and (unseen or not given):  # it comes from where torch does not see, such as numpy
             blamed |= frozenset(waiting) or {i}
             waiting = []
-        clean = {held.token for held in given if held.edge is not None and held.token not in taints}
+        clean = {held.token for held in given if held.edge is not None and not taints.of(held)}
         for held in made:
             if held.edge is None:
-                taints[held.token] = blamed | {i} if clean else blamed
+                taints.add(one, held, blamed | {i} if clean else blamed)
                 waiting += [i] if clean else []
             elif _wrong(one):
-                taints[held.token] = blamed | {i} if _own(one) or not blamed else blamed
-            elif blamed and not _right(one, clean):
-                taints[held.token] = blamed
+                taints.add(one, held, blamed | {i} if _own(one) or not blamed else blamed)
+            else:
+                taints.add(one, held, frozenset() if _right(one, clean) else blamed)
     answer = found[-1].event.made if found else ()
-    guilty = frozenset[int]().union(*(taints.get(held.token, frozenset()) for held in answer))
+    guilty = frozenset[int]().union(*map(taints.of, answer))
     return [*(_fault(found[i]) for i in sorted(guilty)), *_composed(found, guilty)]
+
+
+class _Taints:
+    """Who is to blame for what a tensor holds; also where it was written into through another tensor."""
+
+    def __init__(self) -> None:
+        self._known: dict[Token, frozenset[int]] = {}
+        self._written: dict[int, frozenset[int]] = {}  # by memory
+
+    def of(self, held: Held) -> frozenset[int]:
+        """What nobody made has been written into, or it is new."""
+        return self._known.setdefault(held.token, self._written.get(held.home, frozenset()))
+
+    def add(self, one: Transmission, held: Held, blamed: frozenset[int]) -> None:
+        """``held`` is what ``one`` made; nobody is blamed for a sound tensor."""
+        self._known[held.token] = blamed
+        if blamed and (held.mapped or any(held.token[0] == other.token[0] for other in one.event.given)):
+            self._written[held.home] = self._written.get(held.home, frozenset()) | blamed
 
 
 def _own(one: Transmission) -> bool:
@@ -80,7 +103,7 @@ def _own(one: Transmission) -> bool:
 def _right(one: Transmission, clean: set[Token]) -> bool:
     """Whether what is not tainted explains the change of what comes out."""
     shares = list(one.shares.values())
-    return max((sum(s.get(t, 0.0) for t in clean) for s in shares[1:] or shares), default=0.0) >= EXPLAINED
+    return max((sum(s.get(t, 0.0) for t in clean) for s in shares[1:] or shares), default=0.0) >= _CLEAN
 
 
 def _wrong(one: Transmission) -> bool:
@@ -88,27 +111,47 @@ def _wrong(one: Transmission) -> bool:
     if not one.explained:
         return False
     vanished = one.event.name in _STEPS and list(one.bounded.values())[-1] < _BOUNDED
-    return vanished or max(list(one.explained.values())[1:] or one.explained.values()) < EXPLAINED
+    return vanished or max(list(one.explained.values())[1:] or one.explained.values()) < _EXPLAINED
 
 
 def _fault(one: Transmission) -> Fault:
-    lost = all(held.edge is None for held in one.event.made)
+    lost = all(held.edge is None for held in one.event.made) or not _wrong(one)
     return Fault(one.event, lost, one.explained, _right_nearby(one))
 
 
 def _right_nearby(one: Transmission) -> bool:
-    return one.event.name in _SMOOTH or next(iter(one.explained.values()), 0.0) >= EXPLAINED
+    """Not where something without a gradient decides, such as a mask: it is a step, however seldom it changes."""
+    if any(held.edge is None and held.token in one.changed for held in one.event.given):
+        return False
+    return one.event.name in _SMOOTH or next(iter(one.explained.values()), 0.0) >= _EXPLAINED
 
 
 def _composed(found: Sequence[Transmission], guilty: frozenset[int]) -> list[Fault]:
     """Parts whose gradient is wrong though that of each operation in them is right: long or chaotic compositions."""
     out = []
     spoiled = {found[i].event.part for i in guilty}
+    wrong = {held.token for i in guilty for held in found[i].event.made}  # hooks on them spoil what they are given to
     for one in found[:-1]:
         path = one.event.part
-        nowhere = bool(one.explained) and not known(one.explained)
         innocent = not any(within(part, path) for part in spoiled)
-        if one.event.module and nowhere and innocent and _own(one):
+        innocent &= not any(held.token in wrong for held in one.event.given)
+        if one.event.module and _nowhere(one) and innocent and _own(one):
             out.append(_fault(one))
             spoiled.add(path)
     return out
+
+
+def cancelled(found: Sequence[Transmission], whole: Callable[[], Iterable[Transmission]]) -> list[Fault]:
+    """Where the gradient gets lost of a model whose operations are all right, and none of whose parts is guilty.
+
+    As of ``x - x % s``, where slopes of 1 add up to 0. ``whole`` gives the events in order, each with what gradients
+    from there back to the images know.
+    """
+    if not _nowhere(found[-1]):
+        return []
+    lost = (one for alone, one in zip(found, whole(), strict=True) if _nowhere(one) and not _nowhere(alone))
+    return [_fault(one) for one in itertools.islice(lost, 1)]
+
+
+def _nowhere(one: Transmission) -> bool:
+    return bool(one.explained) and not known(one.explained)

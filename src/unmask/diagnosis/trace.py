@@ -12,21 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from unmask.diagnosis.held import Held, edge_of, tensors, token_of
 from unmask.gradients.functions import functions_called
 from unmask.randomness import Stream, drawing
 from unmask.types import as_output
 
-__all__ = ["Event", "Held", "Token", "trace", "within"]
-
-Token = tuple[int, int]
-"""What a tensor is known by in a trace."""
+__all__ = ["Event", "trace", "within"]
 
 _INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
+_OF_THE_TENSOR = (Tensor.register_hook, Tensor.retain_grad)
 _UNMASK = Path(__file__).parents[1]
 _OUTSIDE = tuple(
     map(
@@ -37,30 +36,6 @@ _OUTSIDE = tuple(
         ),
     )
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """A tensor as it was: its values, where gradients reach it, and what it is known by in a trace."""
-
-    value: Tensor
-    edge: GradientEdge | None  # None where no gradient does
-    token: Token  # the same for the same tensor as long as nothing is written into it
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> Held:
-        """A copy: whatever is written into ``tensor`` later does not count."""
-        with torch.inference_mode(False):
-            return cls(tensor.detach().clone(), _edge(tensor), _token(tensor))
-
-
-def _edge(tensor: Tensor) -> GradientEdge | None:
-    with torch.inference_mode(False):
-        return get_gradient_edge(tensor) if tensor.requires_grad else None
-
-
-def _token(tensor: Tensor) -> Token:
-    return id(tensor), 0 if tensor.is_inference() else tensor._version  # inference tensors have no version
 
 
 @dataclass(frozen=True)
@@ -107,10 +82,12 @@ class _Recorder(TorchFunctionMode):
 
     def operation(self, name: str, func: Any, args: Any, kwargs: Any, custom: bool = False) -> Any:
         with torch._C.DisableTorchFunction():
-            tokens = self.hold([args, kwargs])
-            if torch.is_grad_enabled() and not _keeps(func, kwargs):
+            given = self.hold([args, kwargs])
+            if _keeps(func, args, kwargs):
+                given += self.hold([t._base for t in args[:1] if isinstance(t, Tensor) and t._base is not None])
+            elif torch.is_grad_enabled():
                 args, kwargs = tree_map_only(Tensor, _gate, (args, kwargs))
-            given = tuple(map(_through, tokens, self.found([args, kwargs])))
+                given = tuple(map(_through, given, self.found([args, kwargs])))
             if func in _INNER_GRADIENTS:
                 given += self.hold([self.images])
         value = func(*args, **kwargs)
@@ -125,15 +102,27 @@ class _Recorder(TorchFunctionMode):
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
         """A custom autograd function is one operation, whatever it does inside."""
         if not self._running or self._inside:
-            return apply(*args)
+            value = apply(*args)
+            return self.hooked(args, value) if cls is BackwardHookFunction else value
         self._inside += 1
         try:
-            return self.operation(cls.__name__, apply, args, {}, custom=True)
+            value = self.operation(cls.__name__, apply, args, {}, custom=True)
+            return self.hooked(args, value) if cls is BackwardHookFunction else value
         finally:
             self._inside -= 1
 
+    def hooked(self, args: Any, value: Any) -> Any:
+        """Hooks on a part's gradients are at the edges of what torch makes of its answer once it has answered."""
+        with torch._C.DisableTorchFunction():
+            pairs = zip(tensors(args), tensors(value), strict=True)
+            edges = {token_of(before): edge_of(after) for before, after in pairs}
+        for i in [i for i, event in enumerate(self.events) if event.module][-1:]:
+            made = tuple(replace(held, edge=edges.get(held.token, held.edge)) for held in self.events[i].made)
+            self.events[i] = replace(self.events[i], made=made)
+        return value
+
     def found(self, value: Any) -> list[Tensor]:
-        return [tensor for tensor in _tensors(value) if id(tensor) not in self.lasting]
+        return [tensor for tensor in tensors(value) if id(tensor) not in self.lasting]
 
     def hold(self, value: Any) -> tuple[Held, ...]:
         found = self.found(value)
@@ -152,7 +141,7 @@ class _Recorder(TorchFunctionMode):
                 made = self.hold([output])
                 if not self.paths[module]:  # of what the model itself answers, logits first
                     logits = as_output(output).logits
-                    made = tuple(sorted(made, key=lambda held: held.token != _token(logits)))
+                    made = tuple(sorted(made, key=lambda held: held.token != token_of(logits)))
                 name = type(module).__name__
                 self.events.append(Event(name, self.paths[module], *place, True, given, made))
 
@@ -198,33 +187,33 @@ def _listening(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
             handle.remove()
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested arguments or results."""
-    match value:
-        case Tensor():
-            yield value
-        case list() | tuple():
-            for item in value:
-                yield from _tensors(item)
-        case dict():
-            yield from _tensors(list(value.values()))
-
-
 def _gate(tensor: Tensor) -> Tensor:
     """The same tensor, at a place in the graph where only one operation takes it from."""
     return tensor.view_as(tensor) if tensor.requires_grad else tensor
 
 
 def _through(held: Held, gate: Tensor) -> Held:
-    return replace(held, edge=_edge(gate)) if gate.requires_grad else held
+    return replace(held, edge=edge_of(gate)) if gate.requires_grad else held
 
 
-def _keeps(func: Any, kwargs: Any) -> bool:
-    """Whether an operation needs its very arguments: it writes into them, or takes gradients with respect to them."""
-    if func in _INNER_GRADIENTS:
+def _keeps(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation needs its very arguments: it writes into them, or concerns gradients with respect to them.
+
+    What is written into a view comes from the tensor that is looked into: there the graph goes on.
+    """
+    if func in _INNER_GRADIENTS or func in _OF_THE_TENSOR:
         return True
     name = getattr(func, "__name__", "")
-    return name == "__setitem__" or (name.endswith("_") and not name.endswith("__")) or "out" in kwargs
+    if name == "__setitem__" or (name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}")):  # such as __imul__
+        return True
+    return (name.endswith("_") and not name.endswith("__")) or _told_in_place(func, args, kwargs)
+
+
+def _told_in_place(func: Any, args: Any, kwargs: Any) -> bool:
+    """As ``relu(x, inplace=True)``, by name or by position."""
+    code = getattr(func, "__code__", None)
+    told = dict(zip(code.co_varnames[: code.co_argcount], args, strict=False)) if code else {}
+    return "out" in kwargs or bool(kwargs.get("inplace", told.get("inplace", False)))
 
 
 def _place() -> tuple[str, str]:

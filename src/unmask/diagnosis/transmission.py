@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import GradientEdge
 
-from unmask.diagnosis.trace import Event, Held, Token, trace
+from unmask.diagnosis.held import Held, Token
+from unmask.diagnosis.trace import Event, trace
 from unmask.randomness import Stream, drawing, normal
 
-__all__ = ["Transmission", "astray", "known", "transmissions"]
+__all__ = ["Transmission", "from_images", "known", "transmissions"]
 
 
 _UNDERFLOW = 1e-30
@@ -59,11 +60,10 @@ def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[floa
     square per pixel. All randomness of the model is the same in all passes, and so is what it keeps from call to call,
     such as a generator of its own: each pass has a copy. No parameter may require a gradient.
     """
-    around, first, boxed = _base(model, x, base, keys)
+    _, first, passes = _passes(model, x, base, radii, keys)
     found = [Transmission(event) for event in first]
-    for radius in radii:
-        moved = _moved(around, radius, keys.fold("step"), boxed)
-        for i, event, other in _pairs(first, trace(copy.deepcopy(model), moved, keys)):
+    for radius, _, moved in passes:
+        for i, event, other in _pairs(first, moved):
             _compare(found[i], event, other, radius)
     return found
 
@@ -77,43 +77,35 @@ def known(explained: Mapping[float, float]) -> bool:
     return any(_KNOWN[0] <= share <= _KNOWN[1] for share in shares[1:] or shares)
 
 
-def astray(
+def from_images(
     model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream
-) -> tuple[int, dict[float, float]] | None:
-    """The first operation of which gradients know nothing any more, counted from the images on, at any radius.
-
-    Each step of a long or chaotic computation may be right, and nothing be known of the whole. Arguments are as of
-    :func:`transmissions`; what comes back is the number of the event there and what is explained of it, or None.
-    """
-    around, first, boxed = _base(model, x, base, keys)
-    images, found = get_gradient_edge(around), [dict[float, float]() for _ in first]
-    for radius in radii:
-        moved = _moved(around, radius, keys.fold("step"), boxed)
-        change = (moved - around).detach().double()
-        for i, event, other in _pairs(first, trace(copy.deepcopy(model), moved, keys)):
-            made = [(held.edge, d) for held, d in _changes(event.made, other.made) if held.edge is not None]
-            if made and not event.module:
-                (slope,) = _backward(made, [images])
-                product = 0.0 if slope is None else float((slope.double() * change).sum())
-                found[i][radius] = product / sum(float(d.square().sum()) for _, d in made)
-    return next(((i, shares) for i, shares in enumerate(found) if shares and not known(shares)), None)
+) -> Iterator[Transmission]:
+    """As :func:`transmissions`, of each operation what gradients from there back to the images know."""
+    around, first, passes = _passes(model, x, base, radii, keys)
+    others = [(radius, z, {i: other for i, _, other in _pairs(first, moved)}) for radius, z, moved in passes]
+    for i, event in enumerate(first):
+        found = Transmission(replace(event, given=(Held.of(around),)))
+        for radius, image, moved in others:
+            if i in moved and not event.module:
+                _compare(found, found.event, replace(moved[i], given=(Held.of(image),)), radius)
+        yield found
 
 
-def _base(model: nn.Module, x: Tensor, radius: float, keys: Stream) -> tuple[Tensor, list[Event], bool]:
-    """Images plus noise, what the model does of them, and whether it needs them to stay in [0, 1]."""
-    for boxed in (False, True):
-        around = _moved(x, radius, keys.fold("base"), boxed)
-        events = trace(copy.deepcopy(model), around, keys)
-        if all(bool(held.value.isfinite().all()) for held in events[-1].made):
-            break
-    return around, events, boxed
+def _passes(
+    model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream
+) -> tuple[Tensor, list[Event], Iterator[tuple[float, Tensor, list[Event]]]]:
+    """The images and the events of the first pass; those of each other one, with its radius, one at a time."""
+    around = _noisy(x, base, keys.fold("base")).requires_grad_()
+    first = trace(copy.deepcopy(model), around, keys)
+    moved = [(radius, _noisy(around.detach(), radius, keys.fold("step")).requires_grad_()) for radius in radii]
+    return around, first, ((radius, z, trace(copy.deepcopy(model), z, keys)) for radius, z in moved)
 
 
-def _moved(x: Tensor, radius: float, keys: Stream, boxed: bool) -> Tensor:
-    """Images plus noise; ``boxed``, turned back where it would leave [0, 1]."""
+def _noisy(x: Tensor, radius: float, keys: Stream) -> Tensor:
+    """Images plus noise, reflected at 0 and 1: a model need not know what to do with others, such as an index of -1."""
     with drawing(keys):
-        there = x.detach() + radius * normal(x.shape, like=x)
-    return (1 - (there.remainder(2) - 1).abs() if boxed else there).requires_grad_()
+        moved = x + radius * normal(x.shape, like=x)
+    return (1 - (1 - moved.abs()).abs()).clamp(0, 1)
 
 
 def _compare(found: Transmission, event: Event, other: Event, radius: float) -> None:

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from unmask.gradients._shadow import World, tensors
 from unmask.gradients._shadow_floats import FLOAT_RULES, Args, Kwargs
+from unmask.gradients._shadow_hooks import asleep
 from unmask.gradients._shadow_integers import INTEGER_RULES, alike
 from unmask.gradients._shadow_places import PLACE_RULES
 from unmask.gradients._shadow_writes import Saved, Writer, apart
@@ -112,6 +113,10 @@ def _detach_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) ->
     return args[0]
 
 
+def _hook(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return func(args[0], asleep(kwargs["hook"] if kwargs else args[1], mode.world))
+
+
 def _set_data(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return func(args[0], args[1].detach())
 
@@ -147,6 +152,7 @@ _SPECIAL: dict[str, _Special] = {
     **dict.fromkeys(("backward", "grad"), _ask_gradient),
     **dict.fromkeys(("requires_grad_", "set requires_grad"), _require_gradient),
     "detach_": _detach_in_place,
+    "register_hook": _hook,
     "set data": _set_data,
     "copy_": _copy,
     "__setitem__": _set_item,

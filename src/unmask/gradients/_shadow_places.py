@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.gradients._shadow import Shadow, World
@@ -92,10 +93,20 @@ def _argument_of(sign: int) -> Rule:
 
 
 def _topk(world: World, true: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Of several places each stands for all of them."""
     given = {"dim": -1, "largest": True} | dict(zip(("k", "dim", "largest"), args[1:], strict=False)) | kwargs
-    if given["k"] != 1 or world.shadow(args[0]):
+    if world.shadow(args[0]):
         return None
-    return None, _meant(args[0] if given["largest"] else -args[0], given["dim"], true[1])
+    score, dim = args[0] if given["largest"] else -args[0], given["dim"] % args[0].ndim
+    if given["k"] == 1:
+        return None, _meant(score, dim, true[1])
+    score = score.movedim(dim, -1)
+    width = score.detach().std(-1, keepdim=True).clamp_min(1e-12)  # distances have any scale
+    meant = _meant(score / width, -1, true[1].movedim(dim, -1)[..., :1])
+    shape = true[1].movedim(dim, -1).shape
+    assert meant.weights is not None
+    weights = meant.weights.expand(*shape, -1)
+    return None, Shadow(meant.value.expand(shape).movedim(-1, dim), weights.movedim(-2, dim))
 
 
 def _meant(score: Tensor, dim: int, index: Tensor) -> Shadow:
@@ -116,7 +127,7 @@ def _item(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
         return table[index]
     weights = _weights(world, index, len(table))
     if weights is not None:
-        return torch.tensordot(weights, table.to(weights.dtype), 1)
+        return _expected(weights, table)
     broadcast = torch.broadcast_tensors(*places)
     result = world.real(table[index])
     for axis, place in enumerate(places):
@@ -130,6 +141,14 @@ def _item(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
             position = shadow.value.expand(broadcast[axis].shape)
             result = result + _interpolated(look, broadcast[axis], table.shape[axis], position, true.ndim)
     return result
+
+
+def _expected(weights: Tensor, table: Tensor) -> Tensor | Shadow:
+    """The mean of a table's entries; where those are places themselves, such as labels, how much each is meant."""
+    mean: Tensor = torch.tensordot(weights, table.to(weights.dtype), 1)
+    if table.ndim != 1 or table.is_floating_point() or table.dtype == torch.bool or not int(table.min()) >= 0:
+        return mean
+    return Shadow(mean, weights @ F.one_hot(table.long()).to(weights.dtype))
 
 
 def _embedding(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:

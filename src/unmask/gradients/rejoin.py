@@ -76,11 +76,15 @@ class _ReadOut(nn.Module):
             self.model(x)
         if not seen:
             raise ValueError(f"part {self._part!r} is not called in the forward pass: nothing can be read there")
+        if len(seen[0]) < len(x) == sum(map(len, seen)):
+            return torch.cat(seen)  # a call for each image, or for a few
         return torch.stack(seen).mean(0)
 
 
 def read_out(part: str) -> View:
     """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
+
+    Where each call is given some of the images only, the calls are joined.
 
     For votes, hard labels, temperatures and other functions of logits that flatten them. What it finds
     transfers to the model where the two agree in class.

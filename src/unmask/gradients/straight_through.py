@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from unmask.gradients._shadow_hooks import hooks_asleep
 from unmask.gradients._shadow_mode import Surrogates
 from unmask.gradients._shadow_writes import Saved
 from unmask.types import as_output
@@ -34,7 +35,7 @@ class _StraightThrough(nn.Module):
         saved = Saved()
         mode = Surrogates(self.model, saved)
         try:
-            with saved_tensors_hooks(saved.pack, saved.unpack), mode:
+            with saved_tensors_hooks(saved.pack, saved.unpack), hooks_asleep(self.model, mode.world), mode:
                 answer = self.model(mode.world.gate(x.detach().clone(), x))
                 refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
                 return answer if refusal.reject is None else refusal
@@ -60,10 +61,11 @@ def straight_through(model: nn.Module) -> nn.Module:
     ==============================================  ==========================================================
     round, floor, ceil, trunc; clamp, hardtanh      identity, also out of range (``clamp(min=0)`` stays a ReLU)
     casts to integer types; ``>> << // & |``        those of the numbers: ``>> k`` divides by 2**k, ``&`` passes
-    ``detach``, ``.data``, ``no_grad``              as if they were not there
+    ``detach``, ``.data``, ``no_grad``; hooks on    as if they were not there
+    gradients, of tensors and of modules
     sign, heaviside; ``> >= < <= == !=``            a smooth step, as wide as its operands spread in an example
     ``%``, fmod, frac                               one half: between ``x - x % s`` and ``x % s``
-    argmax, one_hot(argmax), table[argmax]          softmax
+    argmax, one_hot(argmax), table[argmax]; topk    softmax; of labels[topk], the mean of one-hot codes
     bucketize, one_hot, scatter                     position between the boundaries; heavy-tailed hats
     table[i], embedding, take, gather               linear interpolation between neighbouring entries
     where, masked_fill, ``x[mask] = v``             besides the chosen branch, (a - b) times that of the condition
