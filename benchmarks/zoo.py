@@ -272,6 +272,17 @@ class SteepSteps(Around):
         return self.net(torch.sigmoid(1e4 * (x[..., None] - edges)).mean(-1))
 
 
+@entry("vanishing")
+class ChaoticMap(Around):
+    """Each step is smooth, and after a dozen of them a pixel's neighbours are anywhere."""
+
+    def forward(self, x: Tensor) -> Any:
+        z = 0.98 * x + 0.01
+        for _ in range(14):
+            z = 3.99 * z * (1 - z)
+        return self.net(x + 0.05 * (z - 0.5))
+
+
 # Stochastic: the gradient of one draw says little.
 
 
@@ -292,6 +303,18 @@ class PixelDrop(Around):
 
     def forward(self, x: Tensor) -> Any:
         return self.net(self.drop(x))
+
+
+@entry("shattered")
+class SmoothedVotes(Around):
+    """Randomised smoothing, by counts."""
+
+    def forward(self, x: Tensor) -> Any:
+        counts = torch.zeros(len(x), 10, device=x.device)
+        for _ in range(8):
+            chosen = self.net(x + 0.2 * torch.randn_like(x)).argmax(1)
+            counts[torch.arange(len(x)), chosen] += 1
+        return counts
 
 
 # Detectors: to refuse an image is as good as to know its class.
@@ -386,6 +409,60 @@ class SmallLogits(Around):
 class WeakNoise(Around):
     def forward(self, x: Tensor) -> Any:
         return self.net(x + 0.02 * torch.randn_like(x))
+
+
+@entry()
+class RandomResize(Around):
+    """One size and one place for the batch, by Python's own generator."""
+
+    def forward(self, x: Tensor) -> Any:
+        side = x.shape[-1]
+        size = random.randint(round(0.88 * side), side)
+        left, top = random.randint(0, side - size), random.randint(0, side - size)
+        small = F.interpolate(x, size=(size, size), mode="bilinear")
+        return self.net(F.pad(small, (left, side - size - left, top, side - size - top)))
+
+
+@entry()
+class SomeOfMany(Around):
+    """Three of five views of the image, others in each call."""
+
+    def forward(self, x: Tensor) -> Any:
+        shifts = random.sample([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)], k=3)
+        return torch.stack([self.net(torch.roll(x, shift, (2, 3))) for shift in shifts]).mean(0)
+
+
+@entry()
+class UnrolledDescent(Around):
+    """Smoothed by descent in the forward pass, and differentiated through all of it."""
+
+    def forward(self, x: Tensor) -> Any:
+        with torch.enable_grad():
+            u = x if x.requires_grad else x.clone().requires_grad_()
+            for _ in range(6):
+                rough = (u[..., 1:] - u[..., :-1]).square().sum() + (u[..., 1:, :] - u[..., :-1, :]).square().sum()
+                loss = (u - x).square().sum() + 0.1 * rough
+                (slope,) = torch.autograd.grad(loss, u, create_graph=True)
+                u = u - 0.2 * slope
+        return self.net(u)
+
+
+@entry()
+class Smoothed(Around):
+    """Randomised smoothing, by mean probabilities."""
+
+    def forward(self, x: Tensor) -> Any:
+        many = x.repeat_interleave(16, 0)
+        answers = self.net(many + 0.1 * torch.randn_like(many)).softmax(1)
+        return answers.view(len(x), 16, -1).mean(1).log()
+
+
+@entry()
+class InDoublePrecision(Around):
+    def forward(self, x: Tensor) -> Any:
+        return torch.func.functional_call(
+            self.net, {name: weight.double() for name, weight in self.net.state_dict().items()}, (x.double(),)
+        ).float()
 
 
 @entry()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.faults import faults
-from unmask.diagnosis.transmission import Transmission, transmissions
+from unmask.diagnosis.faults import Fault, cancelled, faults
+from unmask.diagnosis.transmission import Transmission, from_images, known, transmissions
 from unmask.randomness import stream
 
 X = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -101,3 +101,67 @@ def test_what_runs_in_inference_mode_loses_the_gradient() -> None:
 
     (fault,) = faults(transmissions(Inferred(), X, 0.1, (0.01, 0.2), stream(0, range(len(X)), "test")))
     assert (fault.event.name, fault.lost) == ("mul", True)
+
+
+RADII = (1e-5, 1e-3, 0.02, 0.2)
+
+
+def chaotic(x: Tensor) -> Tensor:
+    z = 0.98 * x + 0.01
+    for _ in range(14):
+        z = 3.99 * z * (1 - z)
+    return x + z
+
+
+def lost(function: Callable[[Tensor], Tensor]) -> list[Fault]:
+    keys = stream(0, range(len(X)), "test")
+    parts = transmissions(Inline(function), X, 0.1, RADII, keys)
+    assert faults(parts) == []
+    return cancelled(parts, lambda: from_images(Inline(function), X, 0.1, RADII, keys))
+
+
+def test_a_chaotic_chain_goes_astray_though_each_step_is_right() -> None:
+    (fault,) = lost(chaotic)
+    assert (fault.event.name, fault.event.code) == ("mul", "z = 3.99 * z * (1 - z)")
+    assert not known(fault.explained)
+
+
+def test_a_long_chain_that_is_straight_goes_nowhere_astray() -> None:
+    def long(x: Tensor) -> Tensor:
+        for _ in range(30):
+            x = 0.5 + 0.8 * (x - 0.5)
+        return x
+
+    assert lost(long) == []
+
+
+def test_a_model_that_is_made_for_the_box_alone_is_probed_inside() -> None:
+    """The root of a negative number is NaN."""
+    images = torch.zeros(4, 1, 6, 6)
+    parts = transmissions(Inline(torch.sqrt), images, 0.1, (0.001, 0.01), stream(0, range(4), "test"))
+    (root,) = [one for one in parts if one.event.name == "sqrt" and not one.event.module]
+    assert bool(root.event.made[0].value.isfinite().all())
+    assert next(iter(root.explained.values())) == pytest.approx(1, abs=0.2)
+
+
+def projected(keep: bool) -> Callable[[Tensor], Tensor]:
+    """Descent to what lies nearest to the image; its steps are differentiated where their graph is kept."""
+
+    def project(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = torch.zeros_like(x).requires_grad_()
+            for _ in range(5):
+                (slope,) = torch.autograd.grad((z - x).square().sum(), z, create_graph=keep)
+                z = z - 0.2 * slope
+        return z
+
+    return project
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_gradients_of_the_models_own_are_faults_only_where_their_graph_ends(keep: bool) -> None:
+    names = [
+        fault.event.name
+        for fault in faults(transmissions(Inline(projected(keep)), X, 0.1, RADII, stream(0, range(len(X)), "test")))
+    ]
+    assert set(names) == (set() if keep else {"grad"})

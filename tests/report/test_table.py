@@ -100,6 +100,17 @@ def test_asked_for_more_than_is_there(builder: Any) -> None:
     assert [row["complete"] for row in rows_of(builder.write())] == [True, False]
 
 
+def test_what_sound_attacks_may_differ_by_is_a_share_of_the_clean_accuracy(builder: Any) -> None:
+    """Three points of a hundred are little, of twenty they are much."""
+    for name, clean in (("sharp", [1] * 200), ("blunt", [1] * 40 + [0] * 160)):
+        builder.case(name, n=200)
+        builder.record(name, "clean", clean, role="clean")
+        builder.record(name, "plain", [1] * 40 + [0] * 160, role="plain")
+        builder.record(name, "bpda", [1] * 34 + [0] * 166)
+    conclusions = [row["conclusion"] for row in rows_of(builder.write())]
+    assert conclusions == ["weak", "weakened"]
+
+
 @pytest.mark.parametrize(
     ("plain", "adaptive", "conclusion"),
     [

@@ -19,7 +19,7 @@ from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
 from unmask.gradients.bpda import View
 from unmask.gradients.spaces import Latent
-from unmask.losses import dlr, margin, targeted_dlr
+from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
 __all__ = ["BUDGETS", "NOISE", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
@@ -107,7 +107,7 @@ def attackers(
             low_precision=False,
         ),
         "adaptive": Attacker(
-            f"PGD on the margin and APGD on DLR, through: {names}",
+            f"PGD on the margin and APGD on {'cross entropy' if random else 'DLR'}, through: {names}",
             lambda _: _timed(tried, classes, budget, random=random),
             low_precision=False,
         ),
@@ -212,7 +212,8 @@ def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
 def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool) -> list[Attack]:
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
 
-    The first of them are short, so that long ones are for what is not broken in all draws by then.
+    The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
+    a spread that differs from draw to draw; the mean over draws of cross entropy says more.
     """
     how: Estimator = estimator(one.signal, one.apart, NOISE)
     stop = not random
@@ -221,7 +222,7 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool)
     attacks: list[Attack] = [pgd(steps, margin, how, size=size, early_stop=stop) for steps, size in searches]
     if place == 0:
         if classes >= 3:
-            attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
+            attacks.append(APGD(budget.steps, cross_entropy if random else dlr, how, early_stop=stop))
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)
             attacks.append(APGD(budget.steps // 2, targeted_dlr, how, targets=aims, early_stop=stop))

@@ -69,7 +69,8 @@ def faults(found: Sequence[Transmission]) -> list[Fault]:
                 taints.add(one, held, blamed | {i} if clean else blamed)
                 waiting += [i] if clean else []
             elif _wrong(one):
-                taints.add(one, held, blamed | {i} if _own(one) or not blamed else blamed)
+                innocent = blamed and (not _own(one) or _overrun(one))
+                taints.add(one, held, blamed if innocent else blamed | {i})
             else:
                 taints.add(one, held, frozenset() if _right(one, clean) else blamed)
     answer = found[-1].event.made if found else ()
@@ -98,6 +99,11 @@ class _Taints:
 def _own(one: Transmission) -> bool:
     """Whether gradients go in and come out, so that it is the operation itself that makes them wrong."""
     return any(held.edge is not None and held.token in one.changed for held in one.event.given)
+
+
+def _overrun(one: Transmission) -> bool:
+    """Whether its gradient is right where what goes in changes least, as that of a kink that jumps are put into."""
+    return one.event.name not in _SMOOTH and next(iter(one.explained.values()), 0.0) >= _EXPLAINED
 
 
 def _right(one: Transmission, clean: set[Token]) -> bool:

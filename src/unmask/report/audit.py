@@ -242,7 +242,8 @@ def _line(finding: Mapping[str, Any], colour: str) -> Text:
 
 
 def _gained(row: Row) -> bool:
-    return row.gap is not None and row.gap.value >= MARGIN and row.gap.p < LEVEL
+    least = MARGIN * (row.clean.value if row.clean else 1.0)
+    return row.gap is not None and row.gap.value >= least and row.gap.p < LEVEL
 
 
 def _figure(a: Accuracy | None) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from unmask.statistics import Accuracy, Gap
 __all__ = ["LEVEL", "MARGIN", "Conclusion", "conclusion"]
 
 LEVEL = 0.05  # of the paired test
-MARGIN = 0.05  # two sound attacks may differ by a few points without anything being hidden
+MARGIN = 0.05  # of the clean accuracy: two sound attacks may differ by a little without anything being hidden
 
 
 class Conclusion(StrEnum):
@@ -35,7 +35,7 @@ def conclusion(clean: Accuracy, plain: Accuracy | None, adaptive: Accuracy | Non
     """
     if not clean.value:
         return Conclusion.UNDECIDED  # nothing to attack
-    if plain and adaptive and gap and gap.value >= MARGIN:
+    if plain and adaptive and gap and gap.value >= MARGIN * clean.value:
         if gap.p >= LEVEL:
             return Conclusion.UNDECIDED
         return Conclusion.FALLS if adaptive.value <= plain.value / 2 else Conclusion.WEAKENED
