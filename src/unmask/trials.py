@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ def trial(
     """
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
     passes = Passes()
-    twin = lean(model)
+    twin = cache(lambda: lean(model))
     narrow = low_precision and multiplies_bfloat16(x.device)
     screen = stream(seed, index, "screen")
 
@@ -84,7 +85,7 @@ def trial(
         return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
 
     def seen(view: View | None) -> Victim:
-        viewed = folded(model) if view is None else view(twin)  # a view may change or read any part
+        viewed = folded(model) if view is None else view(twin())  # a view may change or read any part
         return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
 
     rows = torch.arange(len(x), device=x.device)
@@ -92,7 +93,7 @@ def trial(
         rows = rows[~broken(rows, x, 0)]
     trail = Trail(rows[:follow].tolist()) if follow else None
     problem = Problem(
-        view=seen(view),
+        view=_later(lambda: seen(view)),
         x=x,
         y=y,
         threat=judge.threat,
@@ -107,6 +108,12 @@ def trial(
         x_adv[rows] = attack(problem.subset(rows))
     spent = replace(passes)  # the views of the trail would count on
     return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail)
+
+
+def _later(make: Callable[[], Victim]) -> Victim:
+    """A view that is made when it is first asked: attacks by scores ask none."""
+    made = cache(make)
+    return lambda x: made()(x)
 
 
 def _answering(victim: Victim) -> Victim:
