@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.trail import Trail
+from unmask.compiling import Compiler
 from unmask.gradients.bpda import View
 from unmask.judging import BadAnswer, Judge, Verdict
 from unmask.randomness import stream
@@ -49,6 +50,7 @@ def trial(
     index: Sequence[int] | Tensor | None = None,
     seed: int = 0,
     follow: int = 0,
+    compiler: Compiler | None = None,
 ) -> Trial:
     """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
 
@@ -64,6 +66,7 @@ def trial(
         index: the examples' positions in their data set, which key their randomness.
         seed: of all randomness.
         follow: of how many of the first examples under attack to keep the way. It changes no result.
+        compiler: of the views; None for none. The judge asks ``model`` as it is.
 
     Raises :class:`unmask.judging.BadAnswer` for logits that are not finite or do not fit the labels.
 
@@ -85,7 +88,11 @@ def trial(
         return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
 
     def seen(view: View | None) -> Victim:
-        viewed = folded(model) if view is None else view(twin())  # a view may change or read any part
+        def make() -> Victim:
+            return folded(model) if view is None else view(twin())  # a view may change or read any part
+
+        random = judge.draws > 1 or judge.foreign
+        viewed = make() if compiler is None else compiler.of(model, view, make, random=random)
         return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
 
     rows = torch.arange(len(x), device=x.device)
