@@ -1,6 +1,6 @@
 """PGD, APGD, EOT-PGD and Square beside Foolbox, torchattacks and ART: the same network, images, ball and gradients.
 
-    python -m benchmarks.peers [--images 256] [--rounds 7] [--attack PGD ...]
+    python -m benchmarks.peers [--images 256] [--rounds 7] [--attack PGD ...] [--compile]
 
 Whole attacks are timed as each library offers them, ours with screening, early stopping and the judge's verdict.
 What all of them find is judged alike, in float32 on the network itself. EOT-PGD is aimed at the network behind noise,
@@ -25,6 +25,7 @@ from unmask.attacks.apgd import APGD
 from unmask.attacks.problem import Attack
 from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
+from unmask.compiling import Compiler
 from unmask.gradients.eot import EOT
 from unmask.judging import Judge
 from unmask.losses import beyond, cross_entropy
@@ -55,13 +56,16 @@ def main() -> None:
     """The command line."""
     parser = arguments(__doc__)
     parser.add_argument("--attack", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument(
+        "--compile", action="store_true", help="ours with torch.compile, compiled before the clock starts"
+    )
     options = parser.parse_args()
     for subject in subjects(options):
         for attack in options.attack:
-            compare(subject, attack, options.rounds)
+            compare(subject, attack, options.rounds, Compiler() if options.compile else None)
 
 
-def compare(subject: Subject, attack: str, rounds: int) -> None:
+def compare(subject: Subject, attack: str, rounds: int, compiler: Compiler | None) -> None:
     """One attack, ours and everybody's: seconds, ours over theirs, and the accuracy that each leaves."""
     x, y = subject.batch
     random = attack == "EOT-PGD"
@@ -77,7 +81,7 @@ def compare(subject: Subject, attack: str, rounds: int) -> None:
     }
     theirs = {name: partial(peer(model, budget), x, y) for name, peer in installed(attack).items()}
     attacks: dict[str, Callable[[], Tensor]] = {
-        "unmask": lambda: trial(judge, model, own[attack], x, y).x_adv,
+        "unmask": lambda: trial(judge, model, own[attack], x, y, compiler=compiler).x_adv,
         **theirs,
     }
     times = timed(
