@@ -22,14 +22,16 @@ class Budget:
     steps: int
     size: float
     draws: int
+    shape: tuple[int, ...]  # of an image
+    batch: int
 
 
 Attack = Callable[[Tensor, Tensor], Tensor]
-Peer = Callable[[nn.Module, Budget, int], Attack]
-"""(model, budget, images in a batch) -> an attack that is ready to run and gives adversarial images."""
+Peer = Callable[[nn.Module, Budget], Attack]
+"""(model, budget) -> an attack that is ready to run and gives adversarial images."""
 
 
-def foolbox_pgd(model: nn.Module, budget: Budget, n: int) -> Attack:
+def foolbox_pgd(model: nn.Module, budget: Budget) -> Attack:
     from foolbox import PyTorchModel
     from foolbox.attacks import LinfPGD
     from foolbox.models import ExpectationOverTransformationWrapper
@@ -41,69 +43,73 @@ def foolbox_pgd(model: nn.Module, budget: Budget, n: int) -> Attack:
     return lambda x, y: attack(victim, x, y, epsilons=budget.eps)[1]
 
 
-def torchattacks_pgd(model: nn.Module, budget: Budget, n: int) -> Attack:
+def torchattacks_pgd(model: nn.Module, budget: Budget) -> Attack:
     from torchattacks import PGD
 
     return PGD(model, eps=budget.eps, alpha=budget.size, steps=budget.steps, random_start=True)
 
 
-def torchattacks_eot(model: nn.Module, budget: Budget, n: int) -> Attack:
+def torchattacks_eot(model: nn.Module, budget: Budget) -> Attack:
     from torchattacks import EOTPGD
 
     return EOTPGD(model, eps=budget.eps, alpha=budget.size, steps=budget.steps, eot_iter=budget.draws)
 
 
-def torchattacks_apgd(model: nn.Module, budget: Budget, n: int) -> Attack:
+def torchattacks_apgd(model: nn.Module, budget: Budget) -> Attack:
     from torchattacks import APGD
 
     return APGD(model, eps=budget.eps, steps=budget.steps)
 
 
-def torchattacks_square(model: nn.Module, budget: Budget, n: int) -> Attack:
+def torchattacks_square(model: nn.Module, budget: Budget) -> Attack:
     from torchattacks import Square
 
     return Square(model, eps=budget.eps, n_queries=budget.steps)
 
 
-def art_pgd(model: nn.Module, budget: Budget, n: int) -> Attack:
+def art_pgd(model: nn.Module, budget: Budget) -> Attack:
     from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
         ProjectedGradientDescentPyTorch,
     )
 
     return _art(
         ProjectedGradientDescentPyTorch(
-            _classifier(model), np.inf, budget.eps, budget.size, max_iter=budget.steps, num_random_init=1, batch_size=n,
-            verbose=False,
+            _classifier(model, budget), np.inf, budget.eps, budget.size, max_iter=budget.steps, num_random_init=1,
+            batch_size=budget.batch, verbose=False,
         )
     )  # fmt: skip
 
 
-def art_apgd(model: nn.Module, budget: Budget, n: int) -> Attack:
+def art_apgd(model: nn.Module, budget: Budget) -> Attack:
     from art.attacks.evasion import AutoProjectedGradientDescent
 
     return _art(
         AutoProjectedGradientDescent(
-            _classifier(model), np.inf, budget.eps, 2 * budget.eps, max_iter=budget.steps, nb_random_init=1,
-            batch_size=n, loss_type="cross_entropy", verbose=False,
+            _classifier(model, budget), np.inf, budget.eps, 2 * budget.eps, max_iter=budget.steps, nb_random_init=1,
+            batch_size=budget.batch, loss_type="cross_entropy", verbose=False,
         )
     )  # fmt: skip
 
 
-def art_square(model: nn.Module, budget: Budget, n: int) -> Attack:
+def art_square(model: nn.Module, budget: Budget) -> Attack:
     from art.attacks.evasion import SquareAttack
 
     return _art(
-        SquareAttack(_classifier(model), np.inf, max_iter=budget.steps, eps=budget.eps, batch_size=n, verbose=False)
+        SquareAttack(
+            _classifier(model, budget),
+            np.inf,
+            max_iter=budget.steps,
+            eps=budget.eps,
+            batch_size=budget.batch,
+            verbose=False,
+        )
     )
 
 
-def _classifier(model: nn.Module) -> Any:
+def _classifier(model: nn.Module, budget: Budget) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
-    shape = next(p for p in model.parameters() if p.ndim == 4).shape[1]
-    return PyTorchClassifier(
-        model, nn.CrossEntropyLoss(), (shape, 28, 28), 10, clip_values=(0.0, 1.0), device_type="cpu"
-    )
+    return PyTorchClassifier(model, nn.CrossEntropyLoss(), budget.shape, 10, clip_values=(0.0, 1.0), device_type="cpu")
 
 
 def _art(attack: Any) -> Attack:

@@ -14,6 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from unmask.cases import find_case
 from unmask.evaluation.cluster import Ray
 from unmask.evaluation.plan import BLOCK, plan_case
@@ -38,23 +40,31 @@ def main() -> None:
     parser.add_argument("--start", type=float, default=60.0, help="seconds until a worker has its model and data")
     asked = parser.parse_args()
     local = Local()
-    print(f"{CASE}: seconds against examples, one process")
+    torch.set_num_threads(1)
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {CASE}\n")
+    print("| examples | where | seconds | ms an example |\n|---|---|---|---|")
     for n in asked.examples:
-        took = timed(jobs(local, n), local)
-        print(f"  {n:6} examples  {took:7.2f} s  {1000 * took / n:7.1f} ms an example")
+        row(n, "one process, 1 thread", timed(jobs(local, n), local))
     most = max(asked.examples)
     for workers in asked.workers:
+        if workers > 1:
+            torch.set_num_threads(workers)
+            row(most, f"one process, {workers} threads", timed(jobs(local, most), local))
+            torch.set_num_threads(1)
         with Ray(workers=workers) as cluster:
             timed(jobs(local, BLOCK), cluster)  # workers load what they need
-            took = timed(jobs(local, most), cluster)
-        print(f"  {most:6} examples  {took:7.2f} s  on {workers} workers of ray")
+            row(most, f"ray, {workers} of 1 thread", timed(jobs(local, most), cluster))
     empty = per_job(local, [job for job in jobs(local, 64, 1) if job.role == "clean"])
     with Ray(workers=1) as cluster:
         timed(jobs(local, BLOCK), cluster)
         sent = per_job(cluster, [job for job in jobs(local, 64, 1) if job.role == "clean"])
-    print(f"a job with one image and no attack: {1000 * empty:.1f} ms here, {1000 * sent:.1f} ms through ray")
+    print(f"\nA job with one image and no attack: {1000 * empty:.1f} ms here, {1000 * sent:.1f} ms through ray.")
     if asked.seconds_per_image:
         extrapolate(asked.images, asked.seconds_per_image, sent, asked.start)
+
+
+def row(n: int, where: str, took: float) -> None:
+    print(f"| {n} | {where} | {took:.2f} | {1000 * took / n:.1f} |", flush=True)
 
 
 def jobs(local: Local, n: int, block: int = BLOCK) -> list[Job]:
@@ -89,11 +99,13 @@ def extrapolate(images: int, seconds: float, overhead: float, start: float) -> N
     """Blocks go to GPUs evenly; the driver stores one result after the other while they work."""
     blocks = -(-images // BLOCK)
     alone = start + blocks * (BLOCK * seconds + overhead)
-    print(f"{images} images of {seconds:g} s in {blocks} jobs of {BLOCK}, {start:g} s to load:")
+    job = f"{blocks} jobs of {BLOCK}, {1000 * overhead:.0f} ms a job"
+    print(f"\n{images} images of {seconds:g} s in {job}, {start:g} s to load:")
+    print("\n| GPUs | hours | times as fast as one |\n|---|---|---|")
     for gpus in (1, 8, 64):
         rounds = -(-blocks // gpus)
         took = start + max(rounds * BLOCK * seconds + overhead, blocks * overhead)
-        print(f"  {gpus:3} GPUs  {took / 3600:7.2f} h  {alone / took:5.1f} times as fast as one")
+        print(f"| {gpus} | {took / 3600:.2f} | {alone / took:.1f} |")
 
 
 if __name__ == "__main__":

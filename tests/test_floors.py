@@ -19,7 +19,7 @@ ROWS = [
     {"records", "types", "randomness", "projections", "allocator", "watching"},  # F0
     {"threats", "losses", "victims", "statistics"},  # F1
     {"gradients"},
-    {"adapters", "scores"},
+    {"adapters", "compiling", "scores"},
     {"nets", "data", "weights", "report"},
     {"attacks", "defenses", "judging", "training"},  # F2
     {"trials"},

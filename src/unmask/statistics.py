@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from scipy.optimize import brentq
 from scipy.special import bdtr, bdtrc, betainc, betaincinv, betaln, xlog1py, xlogy
 
 __all__ = ["ANYTIME", "FIXED", "Accuracy", "Difference", "Gap", "StopRule", "accuracy", "difference", "gap", "size"]
@@ -191,6 +190,8 @@ def _mixture(k: float, n: float, error: float) -> tuple[float, float]:
     The ratio is a martingale for coins of mean p, by Ville's inequality seldom above 1 / error at any time, and as it
     is convex in each share, it is a supermartingale for shares of mean p.
     """
+    from scipy.optimize import brentq  # here, since every command would wait for it, and few need it
+
     drawn = float(betaln(k + 0.5, n - k + 0.5) - betaln(0.5, 0.5)) + math.log(error)
 
     def inside(p: float) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.trail import Trail
+from unmask.compiling import Compiler
 from unmask.gradients.bpda import View
 from unmask.judging import BadAnswer, Judge, Verdict
 from unmask.randomness import stream
@@ -48,6 +50,7 @@ def trial(
     index: Sequence[int] | Tensor | None = None,
     seed: int = 0,
     follow: int = 0,
+    compiler: Compiler | None = None,
 ) -> Trial:
     """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
 
@@ -63,6 +66,7 @@ def trial(
         index: the examples' positions in their data set, which key their randomness.
         seed: of all randomness.
         follow: of how many of the first examples under attack to keep the way. It changes no result.
+        compiler: of the views; None for none. The judge asks ``model`` as it is.
 
     Raises :class:`unmask.judging.BadAnswer` for logits that are not finite or do not fit the labels.
 
@@ -76,7 +80,7 @@ def trial(
     """
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
     passes = Passes()
-    twin = lean(model)
+    twin = cache(lambda: lean(model))
     narrow = low_precision and multiplies_bfloat16(x.device)
     screen = stream(seed, index, "screen")
 
@@ -84,7 +88,11 @@ def trial(
         return judge.broken(x_adv, x[rows], y[rows], screen.select(rows).fold(when))
 
     def seen(view: View | None) -> Victim:
-        viewed = folded(model) if view is None else view(twin)  # a view may change or read any part
+        def make() -> Victim:
+            return folded(model) if view is None else view(twin())  # a view may change or read any part
+
+        random = judge.draws > 1 or judge.foreign
+        viewed = make() if compiler is None else compiler.of(model, view, make, random=random)
         return steady(_answering(bfloat16(viewed) if narrow else viewed), passes=passes, foreign=judge.foreign)
 
     rows = torch.arange(len(x), device=x.device)
@@ -92,7 +100,7 @@ def trial(
         rows = rows[~broken(rows, x, 0)]
     trail = Trail(rows[:follow].tolist()) if follow else None
     problem = Problem(
-        view=seen(view),
+        view=_later(lambda: seen(view)),
         x=x,
         y=y,
         threat=judge.threat,
@@ -107,6 +115,12 @@ def trial(
         x_adv[rows] = attack(problem.subset(rows))
     spent = replace(passes)  # the views of the trail would count on
     return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail)
+
+
+def _later(make: Callable[[], Victim]) -> Victim:
+    """A view that is made when it is first asked: attacks by scores ask none."""
+    made = cache(make)
+    return lambda x: made()(x)
 
 
 def _answering(victim: Victim) -> Victim:

@@ -50,7 +50,7 @@ def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = Fals
         keys = current()
         if missing:
             x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))
-            keys = keys and keys.select(torch.arange(size + missing).clamp(max=size - 1))
+            keys = keys and keys.extended(missing)
         with drawing(keys, foreign=foreign):
             output = as_output(victim(x))
         if missing:

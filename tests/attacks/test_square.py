@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.square import Square, _shift
+from unmask.attacks.square import Square, _shift, _shift_draws
 from unmask.threats import L1, L2, Linf, Threat
 
 # (first iteration, share of p), of 10000; table in section 4 of the paper and the authors' code.
@@ -83,10 +83,20 @@ def test_l2_spends_the_whole_radius_inside_two_squares(
         best = delta if rising else best
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_numbers_drawn_ahead_are_those_of_each_query(
+    norm: str, trial: Callable[..., Any], linear: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x, y, threat = linear(2, norm, 6, (1, 5, 5))
+    ahead = Square(40)(trial(model, x, y, threat).problem)
+    monkeypatch.setattr("unmask.attacks.square._AHEAD", 1)
+    assert torch.equal(ahead, Square(40)(trial(model, x, y, threat).problem))
+
+
 def test_l2_unused_radius_goes_into_the_square() -> None:
     """Of a change shorter than eps, the square takes what the two squares held and an equal share by channel."""
     x, radius = torch.full((30, 3, 9, 9), 0.5), torch.full((30, 1, 1, 1), 0.5)
-    from_nothing = (_shift(x, x, radius, 3) - x).square().sum((2, 3))
+    from_nothing = (_shift(x, x, radius, 3, _shift_draws(30, x)) - x).square().sum((2, 3))
     torch.testing.assert_close(from_nothing, torch.full((30, 3), 0.25 / 3))
 
 

@@ -32,16 +32,30 @@ def test_killed_at_random_moments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, start: Any, finish: Any
 ) -> None:
     monkeypatch.setattr(planning, "BLOCK", 2)  # many jobs, so that many moments are different
-    began = time.monotonic()
-    assert finish(*COMMAND, str(tmp_path / "whole")) == 0
-    took = time.monotonic() - began
+
+    def at_work(process: Any, out: Path, beyond: int) -> bool:
+        """Waits until there are more bytes of records, or an end."""
+        path = out / "records.jsonl"
+        while process.is_alive() and not (path.exists() and path.stat().st_size > beyond):
+            time.sleep(0.001)
+        return bool(process.is_alive())
+
+    began, process = time.monotonic(), start(*COMMAND, str(tmp_path / "whole"))
+    assert at_work(process, tmp_path / "whole", 0)
+    loading = time.monotonic() - began
+    process.join()
+    working = time.monotonic() - began - loading
+    assert process.exitcode == 0
     whole = results(tmp_path / "whole")
     assert len(whole) >= N
     draw, out = random.Random(0), tmp_path / "killed"
     lines, kills, within = b"", 0, 0
     while kills < KILLS:
         process = start(*COMMAND, str(out))
-        time.sleep(draw.uniform(0, 2 * took / KILLS))
+        if kills % 2 and at_work(process, out, len(lines)):
+            time.sleep(draw.uniform(0, working / KILLS))
+        else:
+            time.sleep(draw.uniform(0, loading))
         process.kill()
         process.join()
         if process.exitcode == 0:

@@ -222,6 +222,15 @@ def test_a_file_of_too_many_rows_is_not_read(tmp_path: Path, monkeypatch: pytest
         parquet.read([path], 1)
 
 
+def test_a_small_file_that_tells_of_very_many_rows_is_not_read(tmp_path: Path) -> None:
+    """A hundred kilobytes: what is the same in all rows is written once."""
+    path, rows = tmp_path / "test.parquet", pa.nulls(30_000_000)
+    pq.write_table(pa.table({"image": rows, "label": rows}), path, row_group_size=len(rows))
+    assert path.stat().st_size < 200_000
+    with pytest.raises(ValueError, match="tells of 30000000 rows: give at most 20000000"):
+        parquet.read([path], 1)
+
+
 def test_a_record_cannot_name_a_file_elsewhere() -> None:
     bad = Record(**{**vars(RECORDS[0]), "file": "examples/../../secret.safetensors"})
     with pytest.raises(ValueError, match="is no file of the run's examples"):

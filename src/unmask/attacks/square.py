@@ -20,6 +20,11 @@ from unmask.watching import counted
 __all__ = ["Square"]
 
 Window = tuple[Tensor, Tensor, Tensor, Tensor]
+Draws = tuple[Tensor, ...]
+"""What a query draws, example by example."""
+
+_AHEAD = 16
+"""Queries whose numbers are drawn at once: they are the same, and a draw costs more than its numbers."""
 
 # p is halved after these queries of 10000.
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -65,16 +70,22 @@ class Square:
             raise ValueError(f"Square Attack knows no {threat.norm} ball: use linf or l2, or another attack")
         if problem.x.ndim != 4:
             raise ValueError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
-        first, change = _MOVES[threat.norm]
+        first, draw, change = _MOVES[threat.norm]
         ledger = Ledger(problem, self.loss)
         rows, x, keys = ledger.rows(), problem.x, problem.keys
         radius = threat.radius(x).view(-1, 1, 1, 1)
+        draws = list[Draws]()
         for query in counted(range(self.queries), "query"):
             if not len(rows):
                 break
+            if not draws:
+                some = range(query, min(query + _AHEAD, self.queries))
+                with drawing(keys.folds(some)):
+                    draws = [*zip(*(t.split(len(rows)) for t in draw(len(some) * len(rows), x)), strict=True)]
+            drawn, *draws = draws
             with drawing(keys.fold(query)):
                 if query:
-                    x_adv = change(ledger.best[rows], x, radius, _side(self._share(query - 1), x))
+                    x_adv = change(ledger.best[rows], x, radius, _side(self._share(query - 1), x), drawn)
                 else:
                     x_adv = first(x, radius)
                 x_adv = threat.project(x_adv, x)
@@ -82,6 +93,7 @@ class Square:
             keep = ledger.offer(rows, x_adv, values)
             if keep is not None:
                 rows, x, radius, keys = rows[keep], x[keep], radius[keep], keys.select(keep)
+                draws = [tuple(t[keep] for t in drawn) for drawn in draws]
         return ledger.best
 
     def _share(self, iteration: int) -> float:
@@ -94,10 +106,10 @@ def _side(share: float, x: Tensor) -> int:
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
 
-def _window(x: Tensor, side: int) -> Window:
-    """The index of a random square of each image, in all channels."""
+def _window(x: Tensor, side: int, place: Tensor) -> Window:
+    """The index of a square of each image, in all channels, at a place (B, 2) in [0, 1)."""
     batch, channels, height, width = x.shape
-    corner = (uniform((batch, 2), x) * x.new_tensor([height - side + 1, width - side + 1])).long()
+    corner = (place * x.new_tensor([height - side + 1, width - side + 1])).long()
     lines = corner[:, :, None] + torch.arange(side, device=x.device)
     images, planes = torch.arange(batch, device=x.device), torch.arange(channels, device=x.device)
     return images.view(-1, 1, 1, 1), planes.view(-1, 1, 1), lines[:, 0, None, :, None], lines[:, 1, None, None, :]
@@ -108,9 +120,14 @@ def _stripes(x: Tensor, radius: Tensor) -> Tensor:
     return x + radius * rademacher((len(x), x.shape[1], 1, x.shape[3]), x)
 
 
-def _patch(best: Tensor, x: Tensor, radius: Tensor, side: int) -> Tensor:
-    window = _window(x, side)
-    step = radius * rademacher((len(x), x.shape[1], 1, 1), x)
+def _patch_draws(count: int, x: Tensor) -> Draws:
+    """A place, and a sign for each channel."""
+    return uniform((count, 2), x), rademacher((count, x.shape[1], 1, 1), x)
+
+
+def _patch(best: Tensor, x: Tensor, radius: Tensor, side: int, drawn: Draws) -> Tensor:
+    place, sign = drawn
+    window, step = _window(x, side, place), radius * sign
     old, clean = best[window], x[window]
     same = ((clean + step).clamp(0, 1) - old).abs().flatten(1).amax(1) < 1e-7
     best[window] = clean + torch.where(same.view(-1, 1, 1, 1), -step, step)
@@ -134,17 +151,23 @@ def _tiles(x: Tensor, radius: Tensor) -> Tensor:
     return x + radius * _unit(tiles[..., :height, :width], (1, 2, 3))
 
 
-def _shift(best: Tensor, x: Tensor, radius: Tensor, side: int) -> Tensor:
+def _shift_draws(count: int, x: Tensor) -> Draws:
+    """Two places, an orientation, and a sign for each channel."""
+    places = uniform((count, 2), x), uniform((count, 2), x)
+    return *places, rademacher((count, 1, 1, 1), x), rademacher((count, x.shape[1], 1, 1), x)
+
+
+def _shift(best: Tensor, x: Tensor, radius: Tensor, side: int, drawn: Draws) -> Tensor:
     side = min(max(side, 3) | 1, (min(x.shape[2:]) - 1) | 1)  # odd
     delta = best - x
-    here, there = _window(x, side), _window(x, side)
+    first, second, turned, sign = drawn
+    here, there = _window(x, side, first), _window(x, side, second)
     touched = torch.zeros_like(delta)
     touched[here] = touched[there] = 1
     unused = (radius.square() - delta.square().sum((1, 2, 3), keepdim=True)).clamp_min(0)
     length = (unused / x.shape[1] + (touched * delta).square().sum((2, 3), keepdim=True)).sqrt()
     bump = _bump(side, x)
-    turned = rademacher((len(x), 1, 1, 1), x) > 0
-    new = rademacher((len(x), x.shape[1], 1, 1), x) * torch.where(turned, bump, bump.T)
+    new = sign * torch.where(turned > 0, bump, bump.T)
     new = _unit(new + _unit(delta[here], (2, 3)), (2, 3))
     delta[there] = 0
     delta[here] = length * new
@@ -172,7 +195,11 @@ def _unit(t: Tensor, dims: tuple[int, ...]) -> Tensor:
 
 
 First = Callable[[Tensor, Tensor], Tensor]
-Change = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Draw = Callable[[int, Tensor], Draws]
+Change = Callable[[Tensor, Tensor, Tensor, int, Draws], Tensor]
 
-# The first point of a search, and a proposal from its best point, for a side of the square.
-_MOVES: dict[str, tuple[First, Change]] = {"linf": (_stripes, _patch), "l2": (_tiles, _shift)}
+# The first point of a search, and a proposal from its best point: what it draws, what it is for a side of the square.
+_MOVES: dict[str, tuple[First, Draw, Change]] = {
+    "linf": (_stripes, _patch_draws, _patch),
+    "l2": (_tiles, _shift_draws, _shift),
+}

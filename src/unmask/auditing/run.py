@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from unmask.auditing.plan import plan_audit
+from unmask.compiling import Compiler
 from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
 from unmask.evaluation.run import Local, run
@@ -33,6 +34,7 @@ def audit(
     out: Path | None = None,
     device: str = "cpu",
     refuse_class: int | None = None,
+    compile: bool = False,
 ) -> dict[str, Any]:
     """Examine ``model``, attack it by what is found, and tell what accuracy is left.
 
@@ -51,6 +53,7 @@ def audit(
         device: as torch names it.
         refuse_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
             more than the data have is one.
+        compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
 
     Returns what report.json holds: "accuracy" ("clean", "plain", "adaptive", each with "value", "low", "high", "n"),
     "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in how the model
@@ -67,12 +70,16 @@ def audit(
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    local, model = Local(device=device), model if isinstance(model, nn.Module) else ScoresOnly(model)
+    local, model = (
+        Local(device=device, compiler=Compiler() if compile else None),
+        model if isinstance(model, nn.Module) else ScoresOnly(model),
+    )
     target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed}
     asked["options"] = {"budget": budget, "refuse_class": refuse_class}
+    asked |= {"compile": True} if compile else {}
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"

@@ -97,6 +97,7 @@ def repeat(
             "device": device,
             "weights": used,
             "stop_when": asked.get("stop_when"),
+            "compile": asked.get("compile", False),
             "engine": engine,
             "address": address,
             "gpus_per_job": gpus_per_job,

@@ -14,6 +14,7 @@ from unmask.cli.lists import TOPICS
 from unmask.cli.options import (
     Address,
     Batch,
+    Compile,
     Device,
     Engine,
     Eps,
@@ -67,6 +68,7 @@ def reproduce(
     address: Address = None,
     gpus_per_job: GpusPerJob = 0.0,
     workers: Workers = None,
+    compile: Compile = False,
 ) -> None:
     """Attack published defenses and show what is left of them.
 
@@ -84,7 +86,7 @@ def reproduce(
     local = Local(batch_size, device, weights)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    carry_out(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster)
+    carry_out(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -113,6 +115,7 @@ def attack(
     address: Address = None,
     gpus_per_job: GpusPerJob = 0.0,
     workers: Workers = None,
+    compile: Compile = False,
 ) -> None:
     """Attack any model with the techniques that you choose.
 
@@ -138,7 +141,7 @@ def attack(
     plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": options}
-    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
+    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -166,6 +169,7 @@ def audit(
     address: Address = None,
     gpus_per_job: GpusPerJob = 0.0,
     workers: Workers = None,
+    compile: Compile = False,
 ) -> None:
     """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
 
@@ -185,7 +189,7 @@ def audit(
         cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": {"budget": budget, "refuse_class": refuse_class}}
-    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster)
+    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
 
 
 @app.command()

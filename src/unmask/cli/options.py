@@ -10,6 +10,7 @@ import typer
 __all__ = [
     "Address",
     "Batch",
+    "Compile",
     "Device",
     "Engine",
     "Eps",
@@ -53,6 +54,10 @@ Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same co
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
 Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time; results do not depend on it.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="torch.compile for the views that attacks optimise; verdicts stay as they are."),
+]
 Weights = Annotated[Path | None, typer.Option("--weights", help="Folder of weights to use instead of those that ship.")]
 FailUnder = Annotated[
     float | None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from unmask.cli.console import fail, say
+from unmask.cli.console import err, fail, say
 from unmask.cli.console import out as console
 
 if TYPE_CHECKING:
@@ -43,9 +44,12 @@ def carry_out(
     fail_under: float | None,
     stop_when: str | None,
     cluster: Ray | None,
+    *,
+    compile: bool = False,
 ) -> None:
     """Do what is left to do, render, and hold the accuracy against what was asked for."""
     from unmask.cli.progress import progress
+    from unmask.compiling import Compiler
     from unmask.evaluation.environment import environment
     from unmask.evaluation.run import run
     from unmask.evaluation.store import Store
@@ -56,6 +60,9 @@ def carry_out(
 
     rule = None if stop_when is None else StopRule.parse(stop_when)
     asked |= {"stop_when": str(rule)} if rule else {}
+    if compile:  # a run cannot go on without it, nor another with it
+        asked |= {"compile": True}
+        local.compiler = Compiler(partial(err.print, highlight=False, soft_wrap=True))
     asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
     about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
     jobs = [job for plan in plans for job in plan.jobs]
@@ -65,7 +72,7 @@ def carry_out(
             run(jobs, store, local, show, rule)
         else:
             cluster.batch, cluster.weights = local.batch, local.weights
-            cluster.strict, cluster.refuse = local.strict, local.refuse
+            cluster.strict, cluster.refuse, cluster.compile = local.strict, local.refuse, compile
             cluster.device = "cuda" if cluster.gpus_per_job else local.device
             with cluster:
                 run(jobs, store, cluster, show, rule)

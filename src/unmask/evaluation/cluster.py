@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from unmask.compiling import Compiler
 from unmask.evaluation.perform import Outcome
 from unmask.evaluation.run import Local
 from unmask.records import Job
@@ -33,12 +34,15 @@ class Worker:
     strict: bool
     refuse: int | None
     ready: Callable[[Local], object] | None
+    compile: bool = False
     _local: Local | None = None
 
     def do(self, job: Job) -> Outcome:
         """As :meth:`Local.do`."""
         if self._local is None:
-            local = Local(self.batch, self.device, self.weights, self.strict, self.refuse)
+            local = Local(
+                self.batch, self.device, self.weights, self.strict, self.refuse, Compiler() if self.compile else None
+            )
             if self.ready:
                 self.ready(local)
             self._local = local
@@ -66,6 +70,7 @@ class Ray:
         gpus_per_job: share of a GPU that a worker takes.
         workers: how many; None for as many as the cluster has room for.
         ready: told each worker's Local before its first job.
+        compile: whether workers compile the views that attacks optimise.
 
     Raises ValueError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
     job fails, or a job has killed three workers.
@@ -80,6 +85,7 @@ class Ray:
     gpus_per_job: float = 0.0
     workers: int | None = None
     ready: Callable[[Local], object] | None = None
+    compile: bool = False
     pool: list[Any] = field(default_factory=list, init=False, repr=False)
     _ray: Any = field(default=None, init=False, repr=False)
 
@@ -165,7 +171,7 @@ class Ray:
 
     def _hire(self) -> Any:
         actor = self._ray.remote(num_cpus=1, num_gpus=self.gpus_per_job)(Worker)
-        return actor.remote(self.batch, self.device, self.weights, self.strict, self.refuse, self.ready)
+        return actor.remote(self.batch, self.device, self.weights, self.strict, self.refuse, self.ready, self.compile)
 
 
 def _told(room: dict[str, float]) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unmask.cases import Attacker
+from unmask.compiling import Compiler
 from unmask.data import Dataset
 from unmask.evaluation.chosen import BUILT_IN, chosen
 from unmask.evaluation.followed import followed
@@ -41,7 +42,15 @@ class Outcome:
     tensors: dict[str, Tensor]
 
 
-def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device: str = "cpu") -> Outcome:
+def perform(
+    job: Job,
+    target: Target,
+    data: Dataset,
+    *,
+    batch: int = 128,
+    device: str = "cpu",
+    compiler: Compiler | None = None,
+) -> Outcome:
     """Attack the examples of a job and judge them.
 
     ``batch`` bounds memory alone: records do not depend on it. Randomness is keyed by the job's seed,
@@ -51,7 +60,7 @@ def perform(job: Job, target: Target, data: Dataset, *, batch: int = 128, device
     """
     started = time.monotonic()
     target = _dialled(job, target)
-    judge, search = _judge(job, target), _search(job, target)
+    judge, search = _judge(job, target), _search(job, target, compiler)
     examples: list[Example] = []
     candidates, ways = [], list[dict[str, Tensor]]()
     passes = Passes()
@@ -134,7 +143,7 @@ Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
 """A judge, positions (B,), images (B, C, H, W), labels (B,) -> what came of them."""
 
 
-def _search(job: Job, target: Target) -> Search:
+def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
     if _clean(job):
         return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
@@ -150,6 +159,7 @@ def _search(job: Job, target: Target) -> Search:
         index=index,
         seed=job.seed,
         follow=max(0, FOLLOWED - int(index[0])) if _shown(job) else 0,
+        compiler=compiler,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
+from unmask.compiling import Compiler
 from unmask.data import DataError, Dataset, load
 from unmask.evaluation.fingerprint import fingerprint
 from unmask.evaluation.perform import Outcome, perform
@@ -44,6 +45,7 @@ class Local:
         weights: folder of the cases' weights; None for those that ship.
         strict: refuse models that answer probabilities.
         refuse: the class by which a model refuses an image; -1 for none, None to find out.
+        compiler: of the views that attacks optimise; None for none.
     """
 
     batch: int = 128
@@ -51,6 +53,7 @@ class Local:
     weights: Path | None = None
     strict: bool = True
     refuse: int | None = None
+    compiler: Compiler | None = None
     _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
     _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
 
@@ -70,7 +73,7 @@ class Local:
         data = self.dataset(job.data, job.stop)
         target = self.target(job.target, data)
         try:
-            return perform(job, target, data, batch=self.batch, device=self.device)
+            return perform(job, target, data, batch=self.batch, device=self.device, compiler=self.compiler)
         except ValueError as error:
             raise ValueError(f"{job.target} under {job.attack}: {error}") from error
         except Exception as error:

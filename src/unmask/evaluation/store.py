@@ -173,5 +173,5 @@ def _sync(folder: Path) -> None:
 
 
 def _difference(before: Any, now: Mapping[str, Any]) -> str:
-    changed = [name for name in now if before.get(name) != now[name]] or ["settings"]
+    changed = [name for name in {**now, **before} if before.get(name) != now.get(name)] or ["settings"]
     return ", ".join(f"{name} {before.get(name)!r}, now {now.get(name)!r}" for name in changed)

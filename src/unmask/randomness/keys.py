@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -47,17 +46,37 @@ def uniform_bits(base: Tensor, count: int) -> Tensor:
     return (_mix(base[:, None] + counter) >> 11) & ((1 << 53) - 1)
 
 
-@dataclass(frozen=True)
 class Stream:
-    """Keys of a batch: one for each row, and one that the rows share."""
+    """Keys of a batch: one for each row, and one that the rows share; worked out only where something is drawn.
 
-    rows: Tensor  # (B,) int64
-    shared: int
+    Args:
+        rows: (B,) int64, or what makes them.
+        shared: or what makes it.
+    """
+
+    def __init__(self, rows: Tensor | Callable[[], Tensor], shared: int | Callable[[], int]) -> None:
+        self._rows, self._shared = rows, shared
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """(B,) int64."""
+        return self._rows if isinstance(self._rows, Tensor) else self._rows()
+
+    @cached_property
+    def shared(self) -> int:
+        """Of all rows together."""
+        return self._shared if isinstance(self._shared, int) else self._shared()
 
     def fold(self, salt: int | str) -> Stream:
         """The stream of a further step or purpose."""
         number = _digest(salt) if isinstance(salt, str) else salt
-        return Stream(fold(self.rows, number), _digest(self.shared, number))
+        return Stream(lambda: fold(self.rows, number), lambda: _digest(self.shared, number))
+
+    def folds(self, salts: range) -> Stream:
+        """The streams of several steps, one after the other; their shared key is that of the first."""
+        salt = torch.arange(salts.start, salts.stop, salts.step, device=self.rows.device)
+        rows = fold(self.rows.repeat(len(salts)), salt.repeat_interleave(len(self.rows)))
+        return Stream(rows, self.fold(salts.start).shared)
 
     def repeat(self, times: int, first: int = 0) -> Stream:
         """Copies ``first`` to ``first + times - 1``, copy by copy: rows i, B + i, 2B + i ... are example i."""
@@ -67,6 +86,10 @@ class Stream:
     def select(self, rows: Tensor) -> Stream:
         """The stream of some of the rows, by index or mask."""
         return Stream(self.rows[rows.to(self.rows.device)], self.shared)
+
+    def extended(self, more: int) -> Stream:
+        """The stream with ``more`` copies of the last row."""
+        return Stream(lambda: torch.cat((self.rows, self.rows[-1:].expand(more))), lambda: self.shared)
 
 
 def stream(seed: int, index: Tensor | Sequence[int], purpose: str) -> Stream:

@@ -1,0 +1,107 @@
+"""One switch for ``torch.compile``: the views that attacks optimise are compiled; what the judge asks never is."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from unmask.types import Output, Victim, as_output
+
+__all__ = ["Compiler"]
+
+_ALIKE = 0.01
+"""How far logits and gradients of the compiled view may be from its own, as a share of their length."""
+
+
+class Compiler:
+    """Compiles each view of each model once; on CUDA with CUDA graphs.
+
+    A compiled view is held against the view itself on the first images that it is asked about. Where there is no
+    compiler, or a gradient differs, the view itself is used, and ``say`` is told why in one line. Compiled code rounds
+    differently, also with the batch, so that records depend on the switch. A model must stay as it is meanwhile.
+
+    >>> Compiler().of(nn.Flatten(), None, nn.Flatten, random=False)(torch.ones(16, 1, 1, 2)).logits.shape
+    torch.Size([16, 2])
+    """
+
+    def __init__(self, say: Callable[[str], None] = warnings.warn) -> None:
+        self._say = say
+        self._said = set[str]()
+        self._made = WeakKeyDictionary[nn.Module, dict[object, Victim]]()
+
+    def of(self, model: nn.Module, key: object, make: Callable[[], Victim], *, random: bool) -> Victim:
+        """What ``make`` makes of ``model``, compiled; ``key`` tells views apart. Random ones stay as they are."""
+        if random:  # their draws are keyed operation by operation
+            self._tell("a random model is not compiled")
+            return make()
+        made = self._made.setdefault(model, {})
+        if key not in made:
+            made[key] = self._compiled(make())
+        return made[key]
+
+    def _tell(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+    def _compiled(self, view: Victim) -> Victim:
+        fast: Victim | None = None
+        tried = False
+
+        def call(x: Tensor) -> Output:
+            nonlocal fast, tried
+            if not tried:
+                tried = True
+                fast = _apart(torch.compile(view, mode="reduce-overhead" if x.is_cuda else "default"))
+                if problem := _differs(view, fast, x):
+                    fast = None
+                    self._tell(f"not compiled: {problem}")
+            return as_output((fast or view)(x))
+
+        return call
+
+
+def _apart(compiled: Victim) -> Victim:
+    """With CUDA graphs the next pass writes over what this one returned, and over its gradient."""
+
+    def call(x: Tensor) -> Output:
+        if not x.is_cuda:
+            return as_output(compiled(x))
+        torch.compiler.cudagraph_mark_step_begin()
+        output = as_output(compiled(x * 1))
+        return Output(output.logits.clone(), None if output.reject is None else output.reject.clone())
+
+    return call
+
+
+def _differs(view: Victim, fast: Victim, x: Tensor) -> str | None:
+    """Why the compiled view cannot stand for the other."""
+    own = _looked(view, x)  # what fails here is the model's own affair
+    try:
+        other = _looked(fast, x)
+        with torch.no_grad():
+            fast(x)
+    except Exception as error:  # of dynamo, of the compiler, of the system
+        return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+    for what, a, b in zip(("logits", "gradient"), own, other, strict=True):
+        if (a - b).norm() > _ALIKE * a.norm() + 1e-12:
+            return f"the compiled {what} differs"
+    return None
+
+
+@torch.enable_grad()
+def _looked(view: Victim, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the gradient of a sum of them that has all parts."""
+    z = x.detach().clone().requires_grad_(True)
+    output = as_output(view(z))
+    value = (output.logits * output.logits.detach().cos()).sum()
+    if output.reject is not None:
+        value = value + output.reject.sum()
+    if not value.requires_grad:
+        return output.logits, torch.zeros_like(z)
+    (gradient,) = torch.autograd.grad(value, z, allow_unused=True)
+    return output.logits.detach(), torch.zeros_like(z) if gradient is None else gradient
