@@ -248,6 +248,61 @@ class Switched(Around):
         return self.net(torch.round(x * levels) / levels)
 
 
+@entry("shattered")
+class RoundedByViews(Around):
+    def forward(self, x: Tensor) -> Any:
+        x = x.clone()
+        for rows in (x[:, :, ::2], x[:, :, 1::2]):
+            rows.mul_(LEVELS).round_().div_(LEVELS)
+        return self.net(x)
+
+
+@entry("shattered")
+class Overwritten(Around):
+    """Torch refuses to differentiate: what the square root saved is written into."""
+
+    def forward(self, x: Tensor) -> Any:
+        root = torch.sqrt(x + 0.01)
+        level = root * root
+        root.mul_(0)
+        return self.net(level - 0.01 + root)
+
+
+@entry("shattered")
+class Cancelled(Around):
+    """Both slopes are right, and their difference is nothing."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x - torch.fmod(x, 1 / LEVELS))
+
+
+@entry("shattered")
+class Places(Around):
+    """Levels by one-hot codes; there are none for numbers below 0."""
+
+    def forward(self, x: Tensor) -> Any:
+        place = (x * (LEVELS - 1)).long().unsqueeze(-1)
+        codes = torch.zeros(*x.shape, LEVELS, device=x.device).scatter_(-1, place, 1.0)
+        return self.net(codes @ torch.linspace(0, 1, LEVELS, device=x.device))
+
+
+@entry("shattered", at=("guard",))
+class HookedGradient(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.guard = nn.Hardtanh(0, 1)
+        self.guard.register_full_backward_hook(lambda part, given, made: (-given[0],))  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(self.guard(x))
+
+
+@entry("shattered")
+class Mapped(Around):
+    def forward(self, x: Tensor) -> Any:
+        return self.net(torch.func.vmap(lambda image: torch.floor(image * LEVELS) / LEVELS)(x))
+
+
 # Vanishing: the gradient is right and too small to be seen.
 
 
@@ -502,3 +557,16 @@ class Dropout(Around):
 
     def forward(self, x: Tensor) -> Any:
         return self.net(self.drop(x))
+
+
+@entry()
+class InPlace(Around):
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.floor = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Any:
+        x = 1.05 * self.floor(x - 0.01)
+        x[:, :, ::2] *= 0.98
+        x[..., 1::2].clamp_(max=1)
+        return self.net(x)

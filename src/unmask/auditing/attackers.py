@@ -14,7 +14,7 @@ from unmask.attacks.settings import fgsm, latent, pgd
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
 from unmask.attacks.until import Until
-from unmask.auditing.candidates import Way
+from unmask.auditing.candidates import PLAIN, Way
 from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
 from unmask.gradients.bpda import View
@@ -99,10 +99,13 @@ def attackers(
         random: whether verdicts need several draws.
     """
     names = ", ".join(one.way.name for one in _useful(tried, budget))
+    why = _refused(tried)
     return {
         "plain": Attacker(
-            "APGD on cross entropy, through the model's own gradient",
-            lambda _: APGD(budget.steps),
+            f"a random point, since the model has no gradient of its own: {why}"
+            if why
+            else "APGD on cross entropy, through the model's own gradient",
+            lambda _: RandomSearch(1) if why else APGD(budget.steps),
             plain=True,
             low_precision=False,
         ),
@@ -126,7 +129,11 @@ def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, random: bo
     once = replace(budget, targets=0, views=1)
     twice = replace(once, steps=2 * budget.steps)
     return {
-        "plain one step": Attacker("one step of the plain attack", lambda _: fgsm(), low_precision=False),
+        "plain one step": Attacker(
+            "one step of the plain attack",
+            lambda _: RandomSearch(1) if _refused(tried) else fgsm(),
+            low_precision=False,
+        ),
         "one step": Attacker("one step of the adaptive attack", lambda _: single, low_precision=False),
         "best view": Attacker(
             "the adaptive attack through the best view alone",
@@ -203,6 +210,11 @@ def on_manifold(
         lambda _: Ensemble(tuple(search(space, view) for space in spaces for view in views), _DRAWS if random else 1),
         low_precision=False,
     )
+
+
+def _refused(tried: Sequence[Tried]) -> str:
+    """Why torch cannot differentiate the model as it is, where it cannot."""
+    return next((one.failure for one in tried if one.way == PLAIN), "")
 
 
 def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:

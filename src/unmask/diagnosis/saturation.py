@@ -39,7 +39,10 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: S
             value = loss(as_output(victim(z)), y)
         if not value.requires_grad:
             return 1.0
-        (slope,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
+        try:
+            (slope,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
+        except RuntimeError:  # torch refuses, since a tensor that is needed has been written into
+            return 1.0
         return 1.0 if slope is None else float((slope.flatten(1).abs().amax(1) <= _FLAT).double().mean())
 
     with torch.no_grad(), drawing(keys, foreign=True):

@@ -145,7 +145,10 @@ def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientE
     try:
         return torch.autograd.grad(edges, inputs, changes, retain_graph=True, allow_unused=True)
     except RuntimeError:  # torch refuses to stop at some places right before a write into a view
-        return _passing(edges, inputs, changes)
+        try:
+            return _passing(edges, inputs, changes)
+        except RuntimeError:  # and to go back where a tensor that is needed has been written into
+            return [None] * len(inputs)
 
 
 def _passing(

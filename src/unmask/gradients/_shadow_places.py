@@ -146,7 +146,7 @@ def _item(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
 def _expected(weights: Tensor, table: Tensor) -> Tensor | Shadow:
     """The mean of a table's entries; where those are places themselves, such as labels, how much each is meant."""
     mean: Tensor = torch.tensordot(weights, table.to(weights.dtype), 1)
-    if table.ndim != 1 or table.is_floating_point() or table.dtype == torch.bool or not int(table.min()) >= 0:
+    if table.ndim != 1 or table.is_floating_point() or not 0 <= int(table.min()) <= int(table.max()) < len(table):
         return mean
     return Shadow(mean, weights @ F.one_hot(table.long()).to(weights.dtype))
 
@@ -172,7 +172,8 @@ def _index_select(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any
     table, dim, index = (*args, *kwargs.values())[:3]
     if world.shadow(index) is None:
         return None
-    return _item(world, true.movedim(dim, 0), (world.soft(table).movedim(dim, 0), index), {}).movedim(0, dim)
+    found = _item(world, true.movedim(dim, 0), (world.soft(table).movedim(dim, 0), index), {})
+    return found if isinstance(found, Shadow) else found.movedim(0, dim)
 
 
 def _weights(world: World, index: Any, places: int) -> Tensor | None:
