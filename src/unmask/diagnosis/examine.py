@@ -38,7 +38,9 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream,
     """
     twin, base, radii = lean(model), radius / 2, [radius * share for share in _SHARES]
     parts = transmissions(twin, x, base, radii, keys)
-    found = faults(parts) or _composed(parts, astray(twin, x, base, radii, keys) if _unknown(parts[-1]) else None)
+    found = faults(parts)
+    if not found and _unknown(parts[-1]):
+        found = _composed(parts, astray(twin, x, base, radii, keys))
     drawn = sources(twin, x, keys.fold("sources"), draws) if draws > 1 else []
     return through(Evidence(parts, found, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys)
 
