@@ -32,6 +32,7 @@ probabilities = make("SharpProbabilities", "plain-digits")
 hard = make("HardLabel", "plain-digits")
 detached_and_hot = make("DetachedAndHot", "plain-digits")
 triple = make("Triple", "plain-digits")
+chaotic = make("ChaoticMap", "plain-digits")
 hot_and_strong = make("Temperature", "madry-digits")
 
 class Crowded(torch.nn.Module):
@@ -82,6 +83,7 @@ def audited(folder: Path, name: str) -> dict[str, Any]:
         ("negated", {"shattered"}, {""}),
         ("probabilities", {"vanishing"}, {""}),
         ("hard", {"shattered"}, {""}),
+        ("chaotic", {"vanishing"}, {""}),
         ("detached_and_hot", {"shattered", "vanishing"}, {""}),
         ("triple", {"shattered", "vanishing", "stochastic"}, {"quantize", "", "drop"}),
     ],

@@ -1,0 +1,18 @@
+"""Which searches an adaptive attack is made of."""
+
+from __future__ import annotations
+
+from unmask.attacks.apgd import APGD
+from unmask.auditing.attackers import BUDGETS, adaptive
+from unmask.auditing.candidates import PLAIN
+from unmask.auditing.choose import Tried
+from unmask.losses import cross_entropy, dlr
+
+
+def test_random_models_are_searched_by_cross_entropy_instead_of_dlr() -> None:
+    def losses(random: bool) -> list[object]:
+        attacks = adaptive([Tried(PLAIN, 1.0, 0.0, 0.5)], 10, BUDGETS["quick"], random=random).attacks
+        return [attack.loss for attack in attacks if isinstance(attack, APGD)]
+
+    assert losses(random=False) == [dlr]
+    assert losses(random=True) == [cross_entropy]
