@@ -159,10 +159,10 @@ def test_the_last_point_of_a_search_of_a_noisy_model_beats_an_early_lucky_one(
     model, x, y, threat = linear(2, "l2", 64)
     spread = 10 * threat.eps * model.gain(y, "l2").amax(1).mean()
 
-    def noisy(z: Tensor) -> Tensor:
+    def noisy(z: Tensor):
         return model(z) + torch.stack((torch.zeros(len(z)), spread * normal((len(z),), z)), 1)
 
-    def gained(random: bool) -> Tensor:
+    def gained(random: bool):
         problem = replace(trial(model, x, y, threat, view=noisy).problem, random=random)
         x_adv = replace(pgd(20, margin, EOT(2), size=0.1), early_stop=False)(problem)
         gain = model.lead(x_adv, y).amax(1) - model.lead(x, y).amax(1)
