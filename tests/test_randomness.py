@@ -11,6 +11,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from unmask.randomness import Stream, current, drawing, keys, normal, stream, uniform
+from unmask.randomness.normals import normals as table
 from unmask.randomness.source import Source
 
 Draw = Callable[[Tensor], Tensor]
@@ -60,7 +61,10 @@ def test_known_numbers_stay() -> None:
             0.9190409295200715,
             0.37640753335749844,
         ]
-    assert drawn(keys, normals, 2)[0].tolist() == pytest.approx([-0.12587908, 1.39864941], abs=1e-6)
+        assert normal((1, 2), ZERO.double())[0].tolist() == pytest.approx(
+            [0.7222611658022791, -1.2924275964328826], abs=1e-12
+        )
+    assert drawn(keys, normals, 3)[0].tolist() == pytest.approx([-0.29020607, 0.12587917, -1.94559574], abs=1e-7)
 
 
 def test_dtype_changes_only_the_rounding() -> None:
@@ -134,6 +138,41 @@ def test_extreme_bits_stay_in_range(bits: int, monkeypatch: pytest.MonkeyPatch) 
         with drawing(keys, foreign=True):
             assert 0 <= torch.rand(1, 1, dtype=dtype).item() < 1
             assert 0 <= torch.empty(1, 1, dtype=dtype).uniform_().item() < 1
+
+
+def test_normal_numbers_are_the_inverse_distribution_function() -> None:
+    random = torch.randint(-(2**31), 2**31, (100_000,), generator=torch.Generator().manual_seed(0))
+    ends = torch.tensor([-(2**31), 2**31 - 1, 1, -1, 2, -2, 2**30, 1023, 1024, 1025, -(2**30) + 1])
+    bits = torch.cat((random, ends, random >> 20))
+    bits = bits[bits != 0].int()
+    exact = -torch.special.ndtri(bits.double().abs() * 2.0**-32) * bits.sign()
+    got = table(bits)
+    assert got.dtype == torch.float32
+    assert (got - exact).abs().max() < 5e-7
+    assert table(bits[:1]).shape == (1,)
+    assert 6.2 < table(torch.zeros(1, dtype=torch.int32)).item() < 6.5
+    assert table(torch.zeros(3, 0, dtype=torch.int32)).shape == (3, 0)
+
+
+def test_what_goes_before_an_odd_number_of_normal_numbers_is_the_same() -> None:
+    keys = stream(0, WHOLE, "test")
+    assert torch.equal(drawn(keys, normals, 5), drawn(keys, normals, 6)[:, :5])
+
+
+def test_torch_draws_nothing_for_a_number_that_is_replaced() -> None:
+    """What is left of torch's own sequence shows it; and no stack is written down for each block."""
+    seen: list[Tensor] = []
+
+    def draw(x: Tensor) -> Tensor:
+        torch.randn_like(x), torch.rand(len(x), 3), torch.randn(len(x), 3, generator=torch.default_generator)
+        seen.append(torch.get_rng_state())
+        return x
+
+    drawn(stream(0, range(4), "test"), draw, foreign=True)
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(stream(0, range(4), "test").shared)
+    assert torch.equal(torch.get_rng_state(), seen[0])
+    torch.set_rng_state(state)
 
 
 FOREIGN: dict[str, tuple[Draw, str | None]] = {  # continuous ones with the law that they must follow

@@ -109,6 +109,7 @@ def trial(
         scores=steady(_answering(model), passes=passes, foreign=judge.foreign),
         views=seen,
         note=None if trail is None else trail.note,
+        random=judge.draws > 1,
     )
     x_adv = x.clone()
     if len(rows):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,11 @@ from unmask.losses import margin, targeted_margin
 from unmask.randomness import normal
 from unmask.threats import L1, L2, Linf, Threat
 
+
+def _random(attack: Attack) -> Attack:
+    return lambda problem: attack(replace(problem, random=True))
+
+
 ATTACKS: dict[str, tuple[Attack, Threat]] = {
     "fgsm": (fgsm(), Linf(0.05)),
     "pgd": (pgd(5, restarts=2), L2(0.5)),
@@ -30,6 +36,8 @@ ATTACKS: dict[str, tuple[Attack, Threat]] = {
     "cw": (cw(6, restarts=2), L2(0.5)),
     "adam": (Descent(6, margin, Adam(0.02)), L1(3.0)),
     "eot": (pgd(4, estimator=EOT(3)), Linf(0.05)),
+    "eot-random": (_random(pgd(6, margin, EOT(3), restarts=2)), Linf(0.05)),
+    "apgd-random": (_random(APGD(6, margin, EOT(3))), Linf(0.05)),
     "spsa": (pgd(3, estimator=SPSA(4)), Linf(0.05)),
     "apgd": (APGD(12, restarts=2), Linf(0.05)),
     "apgd-l1": (APGD(12, margin), L1(3.0)),

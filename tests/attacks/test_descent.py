@@ -152,6 +152,25 @@ def test_expectation_over_transformation_sees_through_noise(
     assert gained(replace(averaged, estimator=EOT(1))) < 0.7
 
 
+def test_the_last_point_of_a_search_of_a_noisy_model_beats_an_early_lucky_one(
+    trial: Callable[..., Any], linear: Callable[..., Any]
+) -> None:
+    """Noise ten times what the attack can gain: by single values the best of 21 points is any of them."""
+    model, x, y, threat = linear(2, "l2", 64)
+    spread = 10 * threat.eps * model.gain(y, "l2").amax(1).mean()
+
+    def noisy(z: Tensor):
+        return model(z) + torch.stack((torch.zeros(len(z)), spread * normal((len(z),), z)), 1)
+
+    def gained(random: bool):
+        problem = replace(trial(model, x, y, threat, view=noisy).problem, random=random)
+        x_adv = replace(pgd(20, margin, EOT(2), size=0.1), early_stop=False)(problem)
+        gain = model.lead(x_adv, y).amax(1) - model.lead(x, y).amax(1)
+        return (gain / (threat.eps * model.gain(y, "l2")).amax(1)).mean()
+
+    assert gained(True) > gained(False) + 0.02
+
+
 @pytest.mark.parametrize("name", GRADIENT_ATTACKS)
 def test_only_the_judge_lets_examples_leave(trial: Callable[..., Any], linear: Callable[..., Any], name: str) -> None:
     """A view that claims success at once keeps all while the judge says no; a judge that says yes lets all go."""

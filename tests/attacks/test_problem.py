@@ -51,6 +51,27 @@ def test_who_leaves_and_with_which_candidate() -> None:
     assert ledger.best.flatten().tolist() == pytest.approx([0.5, 0.2, 0.5, 0.4])
 
 
+def test_the_luckiest_of_noisy_values_does_not_win() -> None:
+    """Fresh values: the image's brightness. Example 0's best was luck, 1's was not, 2's last is not a number."""
+    ledger = Ledger(replace(problem(), random=True), margin)
+    rows = torch.arange(1, 4)
+    ledger.offer(rows, image(0.1, 0.3, 0.3), torch.tensor([9.0, 9.0, 9.0]))
+    fresh = lambda images: images.flatten().where(images.flatten() < 0.35, torch.nan)  # noqa: E731
+    ledger.settle(rows, image(0.2, 0.2, 0.4), fresh)
+    assert ledger.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.3, 0.3])
+    assert ledger.value.tolist() == pytest.approx([float("-inf"), 0.2, 0.3, 0.3])
+    ledger.offer(rows, image(0.1, 0.1, 0.32), torch.tensor([9.0, 9.0, 9.0]))  # another search, lucky again
+    ledger.settle(rows, image(0.15, 0.34, 0.1), fresh)
+    assert ledger.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.34, 0.32])
+
+
+def test_a_random_defense_is_judged_at_every_fourth_step_and_the_last() -> None:
+    whole = problem()
+    assert all(whole.asks(step, 9) for step in range(10))
+    assert [step for step in range(10) if replace(whole, random=True).asks(step, 9)] == [0, 4, 8, 9]
+    assert replace(whole, random=True).subset(torch.tensor([1])).random
+
+
 def test_the_judge_is_asked_about_possible_successes_only() -> None:
     asked: list[list[int]] = []
 

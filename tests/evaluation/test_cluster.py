@@ -119,9 +119,11 @@ def test_workers_killed_at_random_moments(
 ) -> None:
     monkeypatch.setattr(planning, "BLOCK", 2)
     monkeypatch.setattr("unmask.evaluation.cluster.TRIES", KILLS + 1)  # no job is the reason
-    pids, killed = tmp_path / "pids", set[int]()
+    pids, enough, killed = tmp_path / "pids", tmp_path / "enough", set[int]()
     pids.mkdir()
-    step = f"time.sleep(0.02); Path({str(pids)!r}, str(os.getpid())).touch()"
+    # A job takes longer than workers live, so that the jobs last until all kills are done.
+    pause = f"time.sleep(0.02 if os.path.exists({str(enough)!r}) else int.from_bytes(os.urandom(1)) / 600)"
+    step = f"Path({str(pids)!r}, str(os.getpid())).touch(); {pause}"
     asked, here = undisturbed(tmp_path, plan, step, 4 * KILLS + 8)
     draw, over = random.Random(0), threading.Event()
 
@@ -132,6 +134,7 @@ def test_workers_killed_at_random_moments(
                 victim = draw.choice(alive)
                 os.kill(victim, signal.SIGKILL)
                 killed.add(victim)
+        enough.touch()
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -66,22 +66,22 @@ def test_passes_are_full_but_no_fuller() -> None:
 
 
 def test_a_clear_gradient_takes_fewer_draws() -> None:
-    """Noise of 0, 1 and 100 times the signal: 4, a few, and all of the draws."""
-    drawn = torch.zeros(3)
-    noise = torch.tensor([0.0, 1.0, 100.0])
+    """Noise of 0, 100 and, 32 times, 1 times the signal: 4, all, and a few of the draws."""
+    drawn = torch.zeros(34)
+    noise = torch.tensor([0.0, 100.0] + [1.0] * 32)
 
     def objective(z: Tensor, rows: Tensor | None = None) -> Tensor:
         assert rows is not None
         drawn.index_add_(0, rows, torch.ones(len(rows)))
         return (1 + noise[rows] * normal((len(z), 1), z).squeeze(1)) * z.sum(1)
 
-    values, gradient = keyed(EOT(256, until=signal_to_noise(4.0)), objective, torch.ones(3, 2))
+    values, gradient = keyed(EOT(256, until=signal_to_noise(4.0)), objective, torch.ones(34, 2))
     assert drawn[0] == 4
-    assert 8 <= drawn[1] <= 64  # 16 are needed on average
-    assert drawn[2] == 256
+    assert drawn[1] == 256
+    assert 8 <= drawn[2:].mean() <= 32  # 16 are needed; one example may have luck after 4
     assert gradient[0].tolist() == [1.0, 1.0]
     assert values[0] == 2.0
-    assert (gradient[1] - 1).abs().max() < 4.5 / drawn[1] ** 0.5
+    assert (gradient[2:].mean() - 1).abs() < 0.5
 
 
 def test_signs_that_agree_are_enough() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Ledger, Problem, value_only
+from unmask.attacks.problem import Ledger, Problem, again, value_only
 from unmask.gradients.autograd import autograd
 from unmask.losses import cross_entropy
 from unmask.randomness import drawing
@@ -79,7 +79,7 @@ class APGD:
             objective = problem.goal(self.loss, rows, labels)
             with drawing(keys.fold(step)):
                 found = self.estimator(value_only(objective) if step == self.steps else objective, walk.at)
-            keep = ledger.offer(rows, walk.at, found[0])
+            keep = ledger.offer(rows, walk.at, found[0], ask=problem.asks(step, self.steps))
             walk = walk.note(*found)
             if keep is not None:
                 rows, x, keys = rows[keep], x[keep], keys.select(keep)
@@ -89,6 +89,8 @@ class APGD:
             if step in intervals:
                 walk = walk.check(self.rho * intervals[step])
             walk = walk.move(threat, x, _MOMENTUM if step else 1.0)
+        if problem.random and len(rows):
+            ledger.settle(rows, walk.at, again(self.estimator, problem.goal(self.loss, rows, labels), keys))
 
 
 class _Walk(NamedTuple):

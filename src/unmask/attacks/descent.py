@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.penalties import Penalty
-from unmask.attacks.problem import Ledger, Problem, value_only
+from unmask.attacks.problem import Ledger, Problem, again, value_only
 from unmask.attacks.updates import Steepest, Update
 from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import substitute
@@ -67,7 +67,8 @@ class Descent:
             objective = self._objective(problem, rows, x, restart)
             with drawing(keys.fold(step)):
                 values, direction = self.estimator(value_only(objective) if step == self.steps else objective, z)
-            keep = ledger.offer(rows, self._candidate(z, x, threat), values)
+            ask = problem.asks(step, self.steps)
+            keep = ledger.offer(rows, self._candidate(z, x, threat), values, ask=ask)
             if keep is not None:
                 rows, x, z, direction, radius = (t[keep] for t in (rows, x, z, direction, radius))
                 state, keys = tuple(s[keep] for s in state), keys.select(keep)
@@ -75,6 +76,10 @@ class Descent:
                 break
             z, state = self.update.move(z, direction, state, step, threat, radius)
             z = self.space.retract(z, x, threat)
+        if problem.random and self.penalty is None and len(rows):
+            ledger.settle(
+                rows, self._candidate(z, x, threat), again(self.estimator, problem.goal(self.loss, rows), keys)
+            )
 
     @torch.no_grad()
     def _candidate(self, z: Tensor, x: Tensor, threat: Threat) -> Tensor:

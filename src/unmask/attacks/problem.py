@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from unmask.gradients.bpda import View
 from unmask.losses import necessary
-from unmask.randomness import Stream
+from unmask.randomness import Stream, drawing
 from unmask.threats import Threat
-from unmask.types import Loss, Objective, Victim, as_output
+from unmask.types import Estimator, Loss, Objective, Victim, as_output
 
-__all__ = ["Attack", "Ledger", "Problem", "value_only"]
+__all__ = ["Attack", "Ledger", "Problem", "again", "value_only"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Problem:
     scores: Victim | None = None  # the defense itself, in full precision, for attacks that need no gradient
     views: Callable[[View], Victim] | None = None  # further views of the defense, for :class:`Through`
     note: Callable[[Tensor, Tensor, Victim], None] | None = None  # told of candidates: see :class:`Trail`
+    random: bool = False  # whether the defense draws: values are noisy, and a verdict costs many draws
+
+    def asks(self, step: int, last: int) -> bool:
+        """Whether a search of gradients asks the judge at this step: of random defenses every fourth, and the last."""
+        return not self.random or step == last or step % 4 == 0
 
     def goal(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
         """The objective, on images, of some of the examples; ``labels`` replaces ``y`` for targeted losses."""
@@ -76,6 +82,16 @@ def value_only(objective: Objective) -> Objective:
     return values
 
 
+def again(estimator: Estimator, objective: Objective, keys: Stream) -> Callable[[Tensor], Tensor]:
+    """The objective's value (M,) of images (M, ...), over the same fresh draws whenever it is asked."""
+
+    def value(images: Tensor) -> Tensor:
+        with drawing(keys.fold("again")):
+            return estimator(value_only(objective), images)[0]
+
+    return value
+
+
 Attack = Callable[[Problem], Tensor]
 """Takes a problem to candidates (B, C, H, W), one an example; the clean image where it found none."""
 
@@ -100,14 +116,20 @@ class Ledger:
         self._least = max(necessary(loss), torch.finfo(torch.float32).min) if bounded else None
         self._asked = 0
 
+    @cached_property
+    def _fair(self) -> tuple[Tensor, Tensor]:
+        """Images and values that searches of a random defense ended with: see :meth:`settle`."""
+        return self.problem.x.clone(), torch.full_like(self.value, -torch.inf)
+
     def rows(self) -> Tensor:
         """The numbers (M,) of the examples still standing."""
         return self.standing.nonzero().squeeze(1)
 
-    def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor) -> Tensor | None:
+    def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor, *, ask: bool = True) -> Tensor | None:
         """Remember what is better than before; who stays in the search, as a mask, or None for all.
 
-        ``x_adv`` must lie in the ball. Values that are not a number count as worst.
+        ``x_adv`` must lie in the ball. Values that are not a number count as worst. The judge is told only where
+        ``ask`` allows it.
         """
         if self.problem.note is not None:
             self.problem.note(rows, x_adv, self.problem.view)
@@ -118,9 +140,22 @@ class Ledger:
         else:
             self.best.index_copy_(0, rows[better], x_adv.index_select(0, better))
         self.value[rows[better]] = values[better]
-        if not self._early_stop:
+        if not self._early_stop or not ask:
             return None
         return self._ask(rows, x_adv, better if self._least is None else (values >= self._least).nonzero().squeeze(1))
+
+    def settle(self, rows: Tensor, last: Tensor, value: Callable[[Tensor], Tensor]) -> None:
+        """End a search of a random defense, whose best point is partly the luckiest: ask for fresh values.
+
+        The best point and the last are compared by ``value``, images (M, ...) to (M,), which draws the same for both;
+        then with what earlier searches left.
+        """
+        best, (images, values) = self.best[rows], self._fair
+        for candidate in (last, best):
+            fresh = value(candidate).float()
+            better = fresh > values[rows]  # NaN is not
+            images[rows[better]], values[rows[better]] = candidate[better], fresh[better]
+        self.best[rows], self.value[rows] = images[rows], values[rows]
 
     def close(self, rows: Tensor, x_adv: Tensor) -> None:
         """The judge has found these broken: keep the candidates, whatever their values, and search no more."""

@@ -61,4 +61,4 @@ def normal(size: Sequence[int], like: Tensor) -> Tensor:
     source = _active.get()
     if source is None:
         return torch.randn(tuple(size), dtype=like.dtype, device=like.device)
-    return source.normal(size, like.device).to(like.dtype)
+    return source.normal(size, like.device, like.dtype).to(like.dtype)

@@ -32,7 +32,9 @@ def _seeded(seed: int) -> Iterator[None]:
         with torch.random.fork_rng(devices):
             random.seed(seed)
             np.random.seed(seed & 0xFFFFFFFF)
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down the whole stack, for CUDA's sake
+            if devices:
+                torch.cuda.manual_seed_all(seed)
             yield
     finally:
         random.setstate(python)
@@ -53,7 +55,7 @@ class _Keyed(TorchDispatchMode):
         name = func._overloadpacket.__name__
         if name == "native_dropout":
             return _native_dropout(self.source, *args)
-        out = func(*args, **kwargs)  # right shape, dtype and device; its numbers are replaced
+        out = _place(name, func, args, kwargs)  # right shape, dtype and device; its numbers are replaced
         if name not in _DRAWS or not isinstance(out, Tensor):
             return out
         return out.copy_(_DRAWS[name](self.source, out, args, kwargs))
@@ -61,6 +63,17 @@ class _Keyed(TorchDispatchMode):
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
+
+_EMPTY: dict[str, Callable[..., Tensor]] = {
+    "rand": torch.empty, "randn": torch.empty, "rand_like": torch.empty_like, "randn_like": torch.empty_like
+}  # fmt: skip
+
+
+def _place(name: str, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Where an operation's numbers go; numbers that nobody reads are not drawn where arguments cannot be wrong."""
+    if name not in _EMPTY or "out" in kwargs or "names" in kwargs:
+        return func(*args, **kwargs)
+    return _EMPTY[name](*args, **{key: value for key, value in kwargs.items() if key != "generator"})
 
 
 def _native_dropout(source: Source, x: Tensor, p: float, train: bool | None = True) -> tuple[Tensor, Tensor]:
@@ -79,7 +92,7 @@ def _uniform(source: Source, out: Tensor, args: Args, kwargs: Kwargs) -> Any:
 
 def _normal(source: Source, out: Tensor, args: Args, kwargs: Kwargs) -> Any:
     mean, std = _given(args, kwargs, {"mean": 0.0, "std": 1.0})
-    number: Tensor = mean + std * source.normal(out.shape, out.device)
+    number: Tensor = mean + std * source.normal(out.shape, out.device, out.dtype)
     return number
 
 
@@ -121,8 +134,8 @@ def _multinomial(source: Source, out: Tensor, args: Args, kwargs: Kwargs) -> Any
 _DRAWS: dict[str, Callable[[Source, Tensor, Args, Kwargs], Any]] = {
     "rand": lambda source, out, args, kwargs: _unit(source, out),
     "rand_like": lambda source, out, args, kwargs: _unit(source, out),
-    "randn": lambda source, out, args, kwargs: source.normal(out.shape, out.device),
-    "randn_like": lambda source, out, args, kwargs: source.normal(out.shape, out.device),
+    "randn": lambda source, out, args, kwargs: source.normal(out.shape, out.device, out.dtype),
+    "randn_like": lambda source, out, args, kwargs: source.normal(out.shape, out.device, out.dtype),
     "uniform_": _uniform,
     "normal": _normal,
     "normal_": lambda source, out, args, kwargs: _normal(source, out, args[1:], kwargs),

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["Stream", "fold", "stream", "uniform_bits"]
+__all__ = ["Stream", "fold", "stream", "uniform_bits", "words"]
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -17,10 +17,13 @@ _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
 def _mix(z: Tensor) -> Tensor:
-    """SplitMix64's finaliser; int64 arithmetic wraps, and ``& mask`` makes the shifts logical."""
-    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * _MIX1
-    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * _MIX2
-    return z ^ ((z >> 31) & ((1 << 33) - 1))
+    """SplitMix64's finaliser; int64 arithmetic wraps."""
+    return _shifted(_shifted(_shifted(z, 30).mul_(_MIX1), 27).mul_(_MIX2), 31)
+
+
+def _shifted(z: Tensor, by: int) -> Tensor:
+    """``z ^ (z >> by)``, a logical shift."""
+    return (z >> by).bitwise_and_((1 << (64 - by)) - 1).bitwise_xor_(z)
 
 
 def fold(keys: Tensor, salt: int | Tensor) -> Tensor:
@@ -40,10 +43,14 @@ def _digest(*parts: object) -> int:
     return int.from_bytes(raw, "little", signed=True)
 
 
+def words(base: Tensor, count: int) -> Tensor:
+    """64 random bits (N, count), as int64, for each of the keys ``base`` (N,)."""
+    return _mix(base[:, None] + torch.arange(count, device=base.device) * _GOLDEN)
+
+
 def uniform_bits(base: Tensor, count: int) -> Tensor:
     """53 random bits (N, count), as int64, for each of the keys ``base`` (N,)."""
-    counter = torch.arange(count, device=base.device) * _GOLDEN
-    return (_mix(base[:, None] + counter) >> 11) & ((1 << 53) - 1)
+    return (words(base, count) >> 11).bitwise_and_((1 << 53) - 1)
 
 
 class Stream:
