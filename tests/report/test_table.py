@@ -273,7 +273,7 @@ def test_without_a_dial_there_are_no_strengths(run: Path) -> None:
 
 
 def test_a_stronger_attack_on_right_gradients_unmasks_nothing(builder: Any) -> None:
-    audit = {"findings": [], "tried": [], "parts": [], "lint": []}
+    audit: dict[str, Any] = {"findings": [], "tried": [], "parts": [], "lint": []}
     flat = {"kind": "vanishing", "module": "", "where": "", "evidence": {}, "remedy": ""}
     for name, found in (("sound", []), ("flat", [flat])):
         builder.case(name, audit={**audit, "findings": found})
