@@ -59,3 +59,12 @@ def test_a_flat_loss_beside_a_margin_that_is_not() -> None:
 def test_a_missing_gradient_explains_a_flat_loss() -> None:
     flat = replace(SOUND, saturation=Saturation(1.0, 1.0, False), faults=[fault("detach")])
     assert [found.kind for found in findings(flat)] == ["shattered"]
+
+
+def test_squashed_logits_where_nothing_else_could_have_cost_the_plain_attack_more() -> None:
+    squashed = replace(SOUND, saturation=Saturation(0.0, 0.0, False, 0.7))
+    (found,) = findings(squashed)
+    assert (found.kind, found.evidence["squashed"]) == ("vanishing", 0.7)
+    assert findings(replace(squashed, saturation=Saturation(0.0, 0.0, False, 0.4))) == []
+    assert findings(replace(squashed, sources=[event("rand")])) == []
+    assert [one.kind for one in findings(replace(squashed, faults=[fault("detach")]))] == ["shattered"]

@@ -187,3 +187,13 @@ def test_noise_of_numpy_is_no_dependence_on_the_batch_and_does_not_hide_one() ->
     assert {finding.kind for finding in linted(lambda x: NET(noisy(x)))} == {"random"}
     sign = torch.where(torch.arange(64) % 2 == 0, 1.0, -1.0)
     assert {finding.kind for finding in linted(lambda x: NET(noisy(x)) * sign[: len(x), None])} == {"random", "batch"}
+
+
+def test_noise_of_weights_is_no_dependence_on_the_batch() -> None:
+    """As many channels as there are rows: their draws are keyed by the rows."""
+    weights = torch.rand(16, 64, generator=torch.Generator().manual_seed(0))
+
+    def noisy(x: Tensor) -> Tensor:
+        return x.flatten(1) @ (weights + 0.3 * torch.randn_like(weights)).T
+
+    assert {finding.kind for finding in linted(noisy)} == {"random"}

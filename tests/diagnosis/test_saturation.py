@@ -21,6 +21,23 @@ class Scaled(nn.Module):
         return logits.softmax(1) if self.probabilities else logits
 
 
+class Squashed(nn.Module):
+    """Of four logits, as many are flat as are not, or all but one."""
+
+    def __init__(self, flat: int) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor([8.0] * flat + [0.01] * (4 - flat)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.scale * (1 + x.flatten(1)[:, :4]))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(("flat", "share"), [(0, 0.0), (1, 0.0), (3, 1.0)])
+def test_squashed_where_most_logits_are_flat_and_some_are_not(flat: int, share: float) -> None:
+    found = saturation(Squashed(flat), X, Y, stream(0, range(6), "test"))
+    assert (found.flat, found.squashed) == (0.0, share)
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [

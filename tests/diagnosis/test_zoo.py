@@ -63,3 +63,14 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert hooks == [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()]
     assert torch.autograd.Function.__dict__["apply"] is apply
+
+
+def test_logits_under_tanh_are_squashed() -> None:
+    class Squashed(Around):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            answer: torch.Tensor = torch.tanh(self.net(x) / 3)
+            return answer
+
+    (found,) = findings(examined(Squashed(NETS["plain-digits"])))
+    assert (found.kind, found.module) == ("vanishing", "")
+    assert found.evidence["squashed"] > 0.5

@@ -13,6 +13,7 @@ from unmask.records import Record
 from unmask.report import write
 from unmask.report.read import RunFolder, by_attack
 from unmask.report.table import table
+from unmask.report.words import headline, sentence
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
@@ -269,3 +270,18 @@ def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
 
 def test_without_a_dial_there_are_no_strengths(run: Path) -> None:
     assert all((row["varied"], row["own"], row["settings"]) == ("", None, []) for row in rows_of(run))
+
+
+def test_a_stronger_attack_on_right_gradients_unmasks_nothing(builder: Any) -> None:
+    audit: dict[str, Any] = {"findings": [], "tried": [], "parts": [], "lint": []}
+    flat = {"kind": "vanishing", "module": "", "where": "", "evidence": {}, "remedy": ""}
+    for name, found in (("sound", []), ("flat", [flat])):
+        builder.case(name, audit={**audit, "findings": found})
+        builder.record(name, "clean", [1] * 10, role="clean")
+        builder.record(name, "plain", [1] * 8 + [0, 0], role="plain")
+        builder.record(name, "bpda", [0] * 9 + [1])
+    sound, hidden = table(RunFolder.read(builder.write()))
+    assert (sound.misleads, sound.conclusion) == (False, "weak")
+    assert headline([sound]) == "No hidden gradient found, though the adaptive attacks leave less than the plain one"
+    assert sentence(sound).startswith("Nothing is hidden: the plain attack leaves 80.0 %")
+    assert (hidden.misleads, hidden.conclusion) == (True, "falls")

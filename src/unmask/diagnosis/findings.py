@@ -49,7 +49,18 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
     found = evidence.saturation
     flat = {"flat": round(found.flat, 3), "probabilities": found.probabilities}
     stuck = [one.event for one in evidence.parts if one.stuck and not one.event.module]
-    if found.flat < _FLAT or (found.silent >= _FLAT and evidence.faults):
+    if found.flat < _FLAT:
+        # what else is wrong may cost the plain attack more, and a finding would be confirmed by it
+        if found.squashed >= _FLAT and not evidence.faults and not evidence.sources:
+            yield Finding(
+                kind="vanishing",
+                module="",
+                where="the model's answer: most logits are squashed flat",
+                evidence={**flat, "squashed": round(found.squashed, 3)},
+                remedy="margin or DLR loss",
+            )
+        return
+    if found.silent >= _FLAT and evidence.faults:
         return
     if found.silent < _FLAT or not stuck:
         yield Finding(

@@ -16,18 +16,26 @@ __all__ = ["Saturation", "saturation"]
 
 _FLAT = 1e-30
 
+_SQUASHED = 0.1
+"""Of the steepest of the likeliest logits; in networks that squash nothing others are about a third as steep."""
+
+_LIKELIEST = 10
+
 
 @dataclass(frozen=True)
 class Saturation:
     """Of images (B, C, H, W) that the model gets right.
 
     ``flat`` is the share whose gradient of the cross entropy is zero or underflows, ``silent`` the share whose
-    gradient of the margin is; ``probabilities`` whether the answers are shares of 1 instead of logits.
+    gradient of the margin is; ``probabilities`` whether the answers are shares of 1 instead of logits. ``squashed`` is
+    the share where more than half of the ten likeliest logits hardly change while others do, as under tanh: the cross
+    entropy then follows whatever is not flat yet.
     """
 
     flat: float
     silent: float
     probabilities: bool
+    squashed: float = 0.0
 
 
 def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream) -> Saturation:
@@ -48,4 +56,19 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: S
     with torch.no_grad(), drawing(keys, foreign=True):
         logits = as_output(victim(x)).logits.float()
     shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    return Saturation(still(cross_entropy), still(margin), shares)
+    return Saturation(still(cross_entropy), still(margin), shares, _squashed(victim, x, keys))
+
+
+def _squashed(victim: Callable[[Tensor], Tensor], x: Tensor, keys: Stream) -> float:
+    z = x.detach().clone().requires_grad_()
+    with drawing(keys, foreign=True), torch.enable_grad():
+        logits = as_output(victim(z)).logits
+        likeliest = logits.topk(min(_LIKELIEST, logits.shape[1]), 1).values.sum(0)
+    if not likeliest.requires_grad:
+        return 0.0
+    try:
+        slopes = [torch.autograd.grad(one, z, retain_graph=True, allow_unused=True)[0] for one in likeliest]
+    except RuntimeError:  # torch refuses, as above
+        return 0.0
+    sizes = torch.stack([x.new_zeros(len(x)) if s is None else s.flatten(1).norm(dim=1) for s in slopes])
+    return float((sizes.median(0).values < _SQUASHED * sizes.amax(0)).double().mean())

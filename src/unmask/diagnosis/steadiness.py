@@ -88,7 +88,8 @@ def _batch(model: nn.Module, x: Tensor, keys: Stream, drawn: Tensor) -> Iterator
     """Each image among the others, among copies of itself, and at another place: the same number of rows each time.
 
     ``drawn`` (B,) is by how much other draws move the answers. Draws that are not torch's cannot be given to the same
-    image at another place; where copies of one image are answered differently, only more than twice as much counts.
+    image at another place, nor those that all rows share. Where copies of one image are answered differently, or an
+    image by its own draws among others with other draws, only more than twice as much counts.
     """
     rows = torch.arange(len(x), device=x.device)
     with watched(model) as among:
@@ -102,7 +103,10 @@ def _batch(model: nn.Module, x: Tensor, keys: Stream, drawn: Tensor) -> Iterator
         copies = torch.full_like(rows, row)
         with watched(model) as alone:
             single = ask(model, x[copies], keys.select(copies))
-        if float(_moved(single, single, torch.zeros_like(rows)).max()) > _DIFFERS:
+        apart = _moved(single, single, torch.zeros_like(rows)).max()
+        if drawn[row] > _DIFFERS:  # noise of weights, say, is drawn by the keys of all rows
+            apart = torch.maximum(apart, _moved(whole, ask(model, x, keys.select(copies)))[row])
+        if float(apart) > _DIFFERS:
             least[row] = max(_DIFFERS, 2 * float(drawn[row]))
         shift = _moved(whole, single, copies)[:1]
         shifts, flips = torch.cat((shifts, shift)), torch.cat((flips, _other(whole, single, row)))

@@ -11,27 +11,23 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from unmask.records import AUDIT_SCHEMA
-from unmask.report.conclusion import LEVEL, MARGIN
+from unmask.report.conclusion import MARGIN, confirmed
 from unmask.report.indicators import Indicator, indicators
 from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
-__all__ = ["Distrust", "Examination", "Findings", "audit_json", "confirmed", "distrust", "obfuscated", "script"]
-
-
-def confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
-    """The findings that matter: missing and wrong gradients always, others where they cost the plain attack something.
-
-    A random or steep model that the plain attack breaks as well as any other hides nothing.
-    """
-    assert case.audit is not None
-    return [f for f in case.audit["findings"] if f["kind"] == "shattered" or _gained(row)]
+__all__ = ["Distrust", "Examination", "Findings", "audit_json", "distrust", "obfuscated", "script"]
 
 
 def obfuscated(case: Case, row: Row) -> bool:
     """Whether the model's own gradients mislead."""
-    return bool(confirmed(case, row))
+    return bool(_confirmed(case, row))
+
+
+def _confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
+    assert case.audit is not None
+    return confirmed(case.audit["findings"], row.clean, row.gap)
 
 
 _SPOILED = {
@@ -71,7 +67,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
         "obfuscated": None if case.audit.get("unexamined") else obfuscated(case, row),
         "unexamined": case.audit.get("unexamined", ""),
-        "findings": confirmed(case, row),
+        "findings": _confirmed(case, row),
         "lint": case.audit.get("lint", []),
         "attacks": [
             {
@@ -182,7 +178,7 @@ class Findings:
         """One line a finding, with its remedy beneath."""
         case = self.run.cases[0]
         assert case.audit is not None
-        found = confirmed(case, self.row)
+        found = _confirmed(case, self.row)
         verdict = "Its gradients mislead." if found else "Nothing hides its gradients."
         if unseen := case.audit.get("unexamined"):
             yield Text(f"\nNot examined: {unseen}.", style="bold yellow")
@@ -215,7 +211,7 @@ class Examination:
         """None where the case was not audited."""
         if case.audit is None:
             return None
-        found = confirmed(case, row)
+        found = _confirmed(case, row)
         rest = [finding for finding in case.audit["findings"] if finding not in found]
         return cls(
             findings=found,
@@ -239,11 +235,6 @@ def _refused(run: RunFolder, case: Case, role: str) -> float | None:
 def _line(finding: Mapping[str, Any], colour: str) -> Text:
     place = f"{finding['module']}: " if finding["module"] else ""
     return Text.assemble((f"  {finding['kind']:10} ", colour), place, (finding["where"], "dim"))
-
-
-def _gained(row: Row) -> bool:
-    least = MARGIN * (row.clean.value if row.clean else 1.0)
-    return row.gap is not None and row.gap.value >= least and row.gap.p < LEVEL
 
 
 def _figure(a: Accuracy | None) -> dict[str, Any] | None:

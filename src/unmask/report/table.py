@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from unmask.records import TABLE_SCHEMA, Record, ThreatSpec
-from unmask.report.conclusion import Conclusion, conclusion
+from unmask.report.conclusion import Conclusion, conclusion, confirmed
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy, gap
 
@@ -84,6 +84,7 @@ class Row:
     general: Mapping[str, Accuracy]  # of "clean", "plain", "adaptive": share that keeps its general category
     intervals: str  # of which kind
     stop_when: str | None  # the rule by which the number of examples was chosen
+    misleads: bool | None  # whether the model's gradients do, where an audit has looked at them
 
 
 def table(run: RunFolder) -> list[Row]:
@@ -142,9 +143,13 @@ def _row(run: RunFolder, case: Case) -> Row:
     if rule and (so_far := adaptive_accuracy or plain_accuracy) and rule.met(so_far):
         enough = len(done[0])
     complete = min(map(len, done)) >= enough
+    misleads = None
+    if case.audit is not None and not case.audit.get("unexamined"):
+        misleads = bool(confirmed(case.audit["findings"], clean_accuracy, paired))
     result = Conclusion.UNFINISHED
     if complete and clean_accuracy:
-        result = conclusion(clean_accuracy, plain_accuracy, adaptive_accuracy, paired)
+        sound = misleads is False
+        result = conclusion(clean_accuracy, plain_accuracy, adaptive_accuracy, paired, sound=sound)
     return Row(
         case=case.case,
         defense=case.defense,
@@ -186,6 +191,7 @@ def _row(run: RunFolder, case: Case) -> Row:
         },
         intervals=ANYTIME if anytime else FIXED,
         stop_when=str(rule) if rule else None,
+        misleads=misleads,
     )
 
 

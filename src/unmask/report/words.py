@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unmask.records import ThreatSpec
-from unmask.report.conclusion import Conclusion
+from unmask.report.conclusion import Conclusion, gained
 from unmask.report.table import Row
 from unmask.statistics import Accuracy, Gap
 
@@ -123,6 +123,10 @@ def headline(rows: Sequence[Row]) -> str:
         return "No verdict: the attacks differ by no more than chance allows on so few examples"
     if all(row.gap is None for row in decided):
         return "; ".join(map(_left, decided))
+    if any(row.misleads for row in decided):
+        return "Its gradients mislead, and yet the plain attack does about as well as the adaptive ones"
+    if any(_outdone(row) for row in decided):
+        return "No hidden gradient found, though the adaptive attacks leave less than the plain one"
     return "No hidden gradient found: the plain attacks do about as well as the adaptive ones"
 
 
@@ -161,13 +165,19 @@ def sentence(row: Row) -> str:
         case Conclusion.UNDECIDED:
             return f"{against}: too few examples to tell this from chance; ask for more with --n."
         case Conclusion.WEAK:
-            return (
-                f"Nothing is hidden: the plain attack leaves {percent(row.plain.value)}, all attacks together {left}."
-            )
+            what = "Its gradients mislead, and yet" if row.misleads else "Nothing is hidden:"
+            return f"{what} the plain attack leaves {percent(row.plain.value)}, all attacks together {left}."
+        case _ if _outdone(row):
+            return f"{against}: the adaptive attacks are the stronger ones, but nothing hides the gradient."
         case _:
             return (
                 f"{left} is left under every attack here, and the plain attack is about as strong as the adaptive ones."
             )
+
+
+def _outdone(row: Row) -> bool:
+    """Whether stronger attacks leave less though gradients are right."""
+    return row.misleads is False and gained(row.clean, row.gap)
 
 
 def _of(some: int, total: int) -> str:
