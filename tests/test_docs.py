@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.commands import unmask
-from unmask.auditing.attackers import BUDGETS
+from unmask.auditing.budgets import BUDGETS
 from unmask.data.catalog import default_home
 
 PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import torch
 
 from tests.commands import unmask
 from unmask.attacks import until
-from unmask.auditing.attackers import BUDGETS
+from unmask.auditing.budgets import BUDGETS
 
 MODELS = """
 from benchmarks.zoo import ZOO

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from unmask.attacks.apgd import APGD
-from unmask.auditing.attackers import BUDGETS, adaptive
+from unmask.auditing.attackers import adaptive
+from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.candidates import PLAIN
 from unmask.auditing.choose import Tried
 from unmask.losses import cross_entropy, dlr

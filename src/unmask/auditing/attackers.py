@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
@@ -14,6 +13,7 @@ from unmask.attacks.settings import fgsm, latent, pgd
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
 from unmask.attacks.until import Until
+from unmask.auditing.budgets import BUDGETS, Budget
 from unmask.auditing.candidates import PLAIN, Way
 from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
@@ -22,7 +22,7 @@ from unmask.gradients.spaces import Latent
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["BUDGETS", "NOISE", "Budget", "attackers", "black_box", "budget_of", "controls", "timed", "transfer"]
+__all__ = ["NOISE", "adaptive", "attackers", "black_box", "controls", "transfer"]
 
 NOISE = 0.25
 """Of what attacks follow, for each part that is common to all draws."""
@@ -32,50 +32,6 @@ _DRAWS = 16
 
 _FIRST = ((10, 0.25), (30, 0.1))
 """Steps, and their size, of the first searches of a random model."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Gradients, targets and queries that an example still standing may cost."""
-
-    steps: int
-    restarts: int
-    targets: int
-    queries: int
-    views: int  # that are used, the best first
-    copy: int  # steps of each round of fitting a copy
-    seconds: float | None = None  # that an example's adaptive attack may take, however many steps that is
-
-
-BUDGETS = {
-    "quick": Budget(steps=30, restarts=1, targets=0, queries=200, views=1, copy=40),
-    "standard": Budget(steps=100, restarts=2, targets=4, queries=2000, views=2, copy=80),
-    "thorough": Budget(steps=200, restarts=4, targets=9, queries=5000, views=3, copy=160),
-}
-
-
-def budget_of(name: str) -> Budget:
-    """One of :data:`BUDGETS`, or seconds for each example, such as "2s" or "0.5s".
-
-    Raises ValueError for anything else.
-
-    >>> budget_of("quick").steps, budget_of("2s").seconds
-    (30, 2.0)
-    """
-    if name in BUDGETS:
-        return BUDGETS[name]
-    if (found := re.fullmatch(r"(\d+(\.\d*)?|\.\d+)s", name)) and float(found[1]) > 0:
-        return replace(BUDGETS["standard"], seconds=float(found[1]))
-    raise ValueError(f"no budget {name!r}; budgets: {', '.join(BUDGETS)}, or seconds for each example, such as 2s")
-
-
-def timed(budget: str) -> tuple[str, ...]:
-    """The attacks of which that budget makes the result depend on the machine.
-
-    >>> timed("quick"), timed("2s")
-    ((), ('adaptive',))
-    """
-    return ("adaptive",) if budget_of(budget).seconds else ()
 
 
 def attackers(

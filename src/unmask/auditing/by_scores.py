@@ -7,7 +7,8 @@ from dataclasses import replace
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.settings import pgd
-from unmask.auditing.attackers import Budget, black_box, budget_of, transfer
+from unmask.auditing.attackers import black_box, transfer
+from unmask.auditing.budgets import Budget, budget_of
 from unmask.auditing.images import linted, radius, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.auditing.attackers import NOISE, attackers, budget_of, controls
+from unmask.auditing.attackers import NOISE, attackers, controls
+from unmask.auditing.budgets import budget_of
 from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, Way, dearer, ways
 from unmask.auditing.choose import Tried, best_first, try_out

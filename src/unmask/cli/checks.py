@@ -78,7 +78,7 @@ def repeat(
     """
     import torch
 
-    from unmask.auditing.attackers import timed
+    from unmask.auditing.budgets import timed
     from unmask.cli import commands
     from unmask.evaluation.store import read_run
     from unmask.report.compare import against, same
