@@ -71,14 +71,14 @@ def test_momentum_and_the_decay_of_the_rate() -> None:
 
 
 def test_the_nearest_restart_is_kept_for_each_image() -> None:
-    x = torch.full((32, 1, 1, 1), 2.5)
+    x = torch.full((256, 1, 1, 1), 2.5)
 
     def errors(restarts: int) -> Tensor:
-        with drawing(stream(0, range(32), "test")):
+        with drawing(stream(0, range(256), "test")):
             purify = Projection(Wells(), 1, restarts, steps=200, rate=0.02, momentum=0.5, scale=1.0)
             return (purify(x) - x).abs().flatten()  # type: ignore[no-any-return]
 
-    alone, best = errors(1), errors(24)
+    alone, best = errors(1), errors(64)
     assert ((alone < 0.01) | (alone > 1) | alone.isnan()).all()  # there, caught, or diverged
     assert 0.1 < (alone > 1).double().mean() < 0.8
     assert alone.isnan().any()

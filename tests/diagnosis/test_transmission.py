@@ -11,7 +11,7 @@ from unmask.diagnosis.faults import Fault, cancelled, faults
 from unmask.diagnosis.transmission import Transmission, from_images, known, transmissions
 from unmask.randomness import stream
 
-X = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+X = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Inline(nn.Module):

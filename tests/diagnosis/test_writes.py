@@ -15,7 +15,7 @@ from unmask.diagnosis.examine import examine
 from unmask.diagnosis.faults import Fault
 from unmask.randomness import stream
 
-X = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+X = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 class Inline(nn.Module):
@@ -44,7 +44,7 @@ def rows_by_views(x: Tensor) -> Tensor:
 
 def masked(x: Tensor) -> Tensor:
     x = x + 0.0
-    x.masked_fill_(torch.ones(6, 6).tril() == 0, 0.5)
+    x.masked_fill_(torch.ones(8, 8).tril() == 0, 0.5)
     x[..., 0, 0] = 1.0
     return x
 
@@ -89,7 +89,7 @@ def test_slopes_that_add_up_to_nothing_are_found_where_they_do() -> None:
 
 
 def test_places_alone_are_a_missing_gradient_whatever_comes_with_them() -> None:
-    table = torch.linspace(0, 1, 6)
+    table = torch.linspace(0, 1, 8)
     (fault,) = guilty(lambda x: table[x.topk(3).indices])
     assert (fault.event.name, fault.lost) == ("topk", True)
 

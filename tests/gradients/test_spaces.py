@@ -85,7 +85,7 @@ def test_latent_keeps_the_best_of_its_tries() -> None:
         return (generator(z) - x).abs().flatten()
 
     assert far(1).max() > 1
-    assert far(16).max() < 0.1
+    assert far(64).max() < 0.1  # one try in six is beyond
 
 
 def test_a_latent_start_does_not_depend_on_the_batch() -> None:

@@ -121,7 +121,7 @@ def _wrong(one: Transmission) -> bool:
 
 
 def _fault(one: Transmission) -> Fault:
-    lost = all(held.edge is None for held in one.event.made) or not _wrong(one)
+    lost = all(held.edge is None for held in one.event.made) or not (_wrong(one) or _nowhere(one))
     return Fault(one.event, lost, one.explained, _right_nearby(one))
 
 
