@@ -12,7 +12,7 @@ from unmask.data import load
 from unmask.diagnosis.examine import Evidence, examine
 from unmask.diagnosis.findings import findings
 from unmask.evaluation.targets import ready
-from unmask.randomness import stream
+from unmask.randomness import drawing, stream
 from unmask.types import as_output
 
 NETS = {name: find_case(name).load() for name in ("plain-digits", "madry-digits")}
@@ -23,7 +23,7 @@ IMAGES, LABELS = DATA.batch()
 def examined(model: nn.Module) -> Evidence:
     target = ready(model.eval(), DATA, "cpu", strict=False)
     model = target.model
-    with torch.no_grad():
+    with torch.no_grad(), drawing(stream(0, range(len(IMAGES)), "right"), foreign=True):
         logits, reject = as_output(model(IMAGES))
     taken = torch.ones_like(LABELS, dtype=torch.bool) if reject is None else reject <= 0
     right = ((logits.argmax(1) == LABELS) & taken).nonzero().squeeze(1)[:16]
@@ -33,9 +33,12 @@ def examined(model: nn.Module) -> Evidence:
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("name", ZOO)
 def test_kind_and_place(name: str, net: str) -> None:
-    """What lies behind another fault is seen only once that is passed: see the tests of the audit."""
+    """What lies behind another fault is seen only once that is passed: see the tests of the audit.
+
+    So is whether noise costs the plain attack anything, without which it is no finding.
+    """
     model, kinds, places = ZOO[name]
-    found = findings(examined(model(NETS[net])))
+    found = [f for f in findings(examined(model(NETS[net]))) if kinds or f.kind != "stochastic"]
     assert {finding.kind for finding in found} <= kinds
     assert bool(found) == bool(kinds)
     assert {finding.module for finding in found} <= places
