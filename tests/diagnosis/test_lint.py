@@ -77,6 +77,8 @@ def test_types_and_their_ties() -> None:
 
 
 def test_weights_of_another_type_are_named_by_their_part() -> None:
+    torch.manual_seed(0)
+
     class Half(nn.Module):
         def __init__(self) -> None:
             super().__init__()
