@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from unmask.diagnosis.examine import Evidence
-from unmask.diagnosis.trace import Event, within
+from unmask.diagnosis.trace import Event, outermost, within
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.differences import differences
 from unmask.gradients.fitted import fit_surrogate
@@ -17,7 +17,7 @@ from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
 from unmask.gradients.straight_through import straight_through
 
-__all__ = ["PLAIN", "Way", "call", "dearer", "ways", "whole"]
+__all__ = ["PLAIN", "Way", "call", "dearer", "ways", "whole", "without"]
 
 _FEW = 64
 """Operations of a part that it may be asked dozens of times for a gradient."""
@@ -94,19 +94,24 @@ def dearer(evidence: Evidence) -> list[Way]:
     inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in guilty}
     cheap = {path: event.given[0].value for path, event in guilty.items() if inside[path] <= _FEW}
     small = {path: given for path, given in cheap.items() if given[0].numel() <= _SMALL}
-    slopes, without = PLAIN, PLAIN
+    slopes = PLAIN
     for path, given in small.items():
         size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)
         slopes = slopes.then(Way((f"differences({json.dumps(path)}, size={size})",), differences(path, size=size)))
-    for path in guilty:
-        without = without.then(Way((call("bypass", path),), bypass(path)))
-    return [way for way in (slopes, without) if way is not PLAIN]
+    return [way for way in (slopes, without(guilty)) if way is not PLAIN]
+
+
+def without(paths: Iterable[str]) -> Way:
+    """The model without some parts; the model itself where there are none."""
+    way = PLAIN
+    for path in paths:
+        way = way.then(Way((call("bypass", path),), bypass(path)))
+    return way
 
 
 def _guilty(evidence: Evidence) -> dict[str, Event]:
     """The outermost guilty parts, each with a call of it."""
-    paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults if fault.event.part))
-    outer = [path for path in paths if not any(path.startswith(other + ".") for other in paths)]
+    outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
     calls = {one.event.part: one.event for one in reversed(evidence.parts) if one.event.module}
     return {path: calls[path] for path in outer if path in calls}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from unmask.diagnosis.examine import Evidence
-from unmask.diagnosis.trace import Event
+from unmask.diagnosis.trace import Event, outermost
 from unmask.gradients.bpda import find_part
 from unmask.gradients.spaces import Latent
 from unmask.victims import lean
@@ -25,8 +25,7 @@ def decoders(model: nn.Module, evidence: Evidence, x: Tensor) -> list[Latent]:
     for one in evidence.parts:
         if one.event.part and one.event.module and _decodes(one.event, x):
             seen.setdefault(one.event.part, one.event)
-    outer = [path for path in seen if not any(path.startswith(f"{other}.") for other in seen)]
-    return [_space(lean(find_part(model, path)), seen[path]) for path in sorted(outer, key=len)]
+    return [_space(lean(find_part(model, path)), seen[path]) for path in sorted(outermost(seen), key=len)]
 
 
 def _decodes(event: Event, x: Tensor) -> bool:

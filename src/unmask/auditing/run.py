@@ -70,10 +70,8 @@ def audit(
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    local, model = (
-        Local(device=device, compiler=Compiler() if compile else None),
-        model if isinstance(model, nn.Module) else ScoresOnly(model),
-    )
+    local = Local(device=device, compiler=Compiler() if compile else None)
+    model = model if isinstance(model, nn.Module) else ScoresOnly(model)
     target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
     plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.auditing.candidates import Way, call, whole
+from unmask.auditing.candidates import Way, whole, without
 from unmask.diagnosis.examine import Evidence
-from unmask.gradients.bpda import bypass
+from unmask.diagnosis.trace import outermost
 from unmask.gradients.copied import fit_copy
 from unmask.gradients.rejoin import only
 from unmask.randomness import Stream, drawing
@@ -38,12 +38,9 @@ def sources(
 def _stripped(model: nn.Module, evidence: Evidence, x: Tensor) -> Iterator[Way]:
     """Without the guilty parts; or, what else is guilty, the largest part alone that takes images and gives classes."""
     paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults))
-    outer = [path for path in paths if path and not any(path.startswith(other + ".") for other in paths if other)]
-    way = Way()
-    for path in outer:
-        way = way.then(Way((call("bypass", path),), bypass(path)))
+    outer = outermost(filter(None, paths))
     if outer:
-        yield way
+        yield without(outer)
     if paths and paths != outer:
         for path in whole(evidence, x):
             yield Way((f'only("{path}")',), only(path))

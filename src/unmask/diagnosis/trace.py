@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import linecache
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from unmask.gradients.functions import functions_called
 from unmask.randomness import Stream, drawing
 from unmask.types import as_output
 
-__all__ = ["Event", "trace", "within"]
+__all__ = ["Event", "outermost", "trace", "within"]
 
 _INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _OF_THE_TENSOR = (Tensor.register_hook, Tensor.retain_grad)
@@ -103,13 +103,13 @@ class _Recorder(TorchFunctionMode):
         """A custom autograd function is one operation, whatever it does inside."""
         if not self._running or self._inside:
             value = apply(*args)
-            return self.hooked(args, value) if cls is BackwardHookFunction else value
-        self._inside += 1
-        try:
-            value = self.operation(cls.__name__, apply, args, {}, custom=True)
-            return self.hooked(args, value) if cls is BackwardHookFunction else value
-        finally:
-            self._inside -= 1
+        else:
+            self._inside += 1
+            try:
+                value = self.operation(cls.__name__, apply, args, {}, custom=True)
+            finally:
+                self._inside -= 1
+        return self.hooked(args, value) if cls is BackwardHookFunction else value
 
     def hooked(self, args: Any, value: Any) -> Any:
         """Hooks on a part's gradients are at the edges of what torch makes of its answer once it has answered."""
@@ -172,6 +172,16 @@ def within(part: str, of: str) -> bool:
     (True, False, True)
     """
     return part == of or part.startswith(of + ".") or of == ""
+
+
+def outermost(paths: Iterable[str]) -> list[str]:
+    """Each path once, without those of parts inside others.
+
+    >>> outermost(["net.0", "encode", "net", "network", "net.0"])
+    ['encode', 'net', 'network']
+    """
+    known = list(dict.fromkeys(paths))
+    return [path for path in known if not any(within(path, other) for other in known if other != path)]
 
 
 @contextmanager
