@@ -88,6 +88,23 @@ def test_the_judge_is_asked_about_possible_successes_only() -> None:
     assert asked == [[1, 2], [0, 1, 2], [0, 1, 2]]
 
 
+def test_an_example_that_stands_is_asked_about_less_and_less_often() -> None:
+    """Example 1 looks broken from the 11th offer on; the judge finds it so at the first question after the 30th."""
+    asked = list[tuple[int, list[int]]]()
+
+    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+        asked.append((when, rows.tolist()))
+        return (rows == 1) & (when > 30)
+
+    ledger = Ledger(problem(broken, n=2), margin, patience=7)
+    for offer in range(1, 41):
+        rows = ledger.rows()
+        ledger.offer(rows, image(*[0.1] * len(rows)), torch.tensor([1.0, 1.0 if offer > 10 else -1.0])[: len(rows)])
+    assert [when for when, rows in asked if 0 in rows] == [1, 2, 4, 8, 16, 24, 32, 40]
+    assert [when for when, rows in asked if 1 in rows] == [11, 12, 14, 18, 26, 34]
+    assert ledger.rows().tolist() == [0]
+
+
 def test_a_subset_is_the_same_question() -> None:
     whole = problem(lambda rows, x_adv, when: rows == 2)
     some = torch.tensor([3, 2])

@@ -105,9 +105,13 @@ class Ledger:
         early_stop: whether an example that the judge finds broken leaves the search.
         bounded: whether values offered are the loss itself: the judge is asked about those that reach
             ``necessary(loss)``. Otherwise it is asked about those that are better than all before.
+        patience: offers that an example lets pass, at most, once the judge has found it standing: first none,
+            then 1, 3, 7 and so on. Verdicts on a random defense cost many draws, and rarely change at once.
     """
 
-    def __init__(self, problem: Problem, loss: Loss, *, early_stop: bool = True, bounded: bool = True) -> None:
+    def __init__(
+        self, problem: Problem, loss: Loss, *, early_stop: bool = True, bounded: bool = True, patience: int = 0
+    ) -> None:
         self.problem = problem
         self.best = problem.x.clone()
         self.value = torch.full_like(problem.y, -torch.inf, dtype=torch.float32)
@@ -115,6 +119,8 @@ class Ledger:
         self._early_stop = early_stop
         self._least = max(necessary(loss), torch.finfo(torch.float32).min) if bounded else None
         self._asked = 0
+        self._patience = patience
+        self._wait, self._until = torch.zeros_like(problem.y), torch.zeros_like(problem.y)
 
     @cached_property
     def _fair(self) -> tuple[Tensor, Tensor]:
@@ -164,8 +170,14 @@ class Ledger:
 
     def _ask(self, rows: Tensor, x_adv: Tensor, chosen: Tensor) -> Tensor | None:
         self._asked += 1
+        if self._patience:
+            chosen = chosen[self._until[rows[chosen]] < self._asked]
         if not len(chosen):
             return None
+        if self._patience:
+            asked = rows[chosen]
+            self._until[asked] = self._asked + self._wait[asked]
+            self._wait[asked] = (2 * self._wait[asked] + 1).clamp(max=self._patience)
         fallen = chosen[self.problem.broken(rows[chosen], x_adv[chosen], self._asked)]
         if not len(fallen):
             return None

@@ -26,6 +26,9 @@ Draws = tuple[Tensor, ...]
 _AHEAD = 16
 """Queries whose numbers are drawn at once: they are the same, and a draw costs more than its numbers."""
 
+_PATIENCE = 63
+"""Queries for which a random defense that stands goes on unasked, at most: one square changes little."""
+
 # p is halved after these queries of 10000.
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
@@ -71,7 +74,7 @@ class Square:
         if problem.x.ndim != 4:
             raise ValueError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
         first, draw, change = _MOVES[threat.norm]
-        ledger = Ledger(problem, self.loss)
+        ledger = Ledger(problem, self.loss, patience=_PATIENCE if problem.random else 0)
         rows, x, keys = ledger.rows(), problem.x, problem.keys
         radius = threat.radius(x).view(-1, 1, 1, 1)
         draws = list[Draws]()
