@@ -65,6 +65,7 @@ _HOMES = {
     "sign_agreement": "unmask.gradients.eot",
     "signal_to_noise": "unmask.gradients.eot",
     "straight_through": "unmask.gradients.straight_through",
+    "unrolled": "unmask.gradients.straight_through",
     "trial": "unmask.trials",
 }
 

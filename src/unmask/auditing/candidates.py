@@ -15,7 +15,7 @@ from unmask.gradients.differences import differences
 from unmask.gradients.fitted import fit_surrogate
 from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
-from unmask.gradients.straight_through import straight_through
+from unmask.gradients.straight_through import straight_through, unrolled
 
 __all__ = ["PLAIN", "Way", "call", "dearer", "ways", "whole", "without"]
 
@@ -89,7 +89,10 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
 
 
 def dearer(evidence: Evidence) -> list[Way]:
-    """For what all others leave: finite differences through guilty parts that are small; the model without them."""
+    """For what all others leave: through the gradients that the model takes itself, if any; finite differences through
+    guilty parts that are small; the model without them.
+    """
+    inner = any(one.event.inner for one in evidence.parts)
     guilty = {path: event for path, event in _guilty(evidence).items() if event.given}
     inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in guilty}
     cheap = {path: event.given[0].value for path, event in guilty.items() if inside[path] <= _FEW}
@@ -98,7 +101,8 @@ def dearer(evidence: Evidence) -> list[Way]:
     for path, given in small.items():
         size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)
         slopes = slopes.then(Way((f"differences({json.dumps(path)}, size={size})",), differences(path, size=size)))
-    return [way for way in (slopes, without(guilty)) if way is not PLAIN]
+    through = Way(("unrolled",), unrolled) if inner else PLAIN
+    return [way for way in (through, slopes, without(guilty)) if way is not PLAIN]
 
 
 def without(paths: Iterable[str]) -> Way:

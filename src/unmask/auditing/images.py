@@ -16,13 +16,25 @@ from unmask.threats import Threat
 from unmask.types import Output
 from unmask.victims import steady
 
-__all__ = ["LOOKED", "linted", "radius", "right"]
+__all__ = ["LOOKED", "few", "linted", "radius", "right"]
 
 LOOKED = 256
 """Images that are looked at."""
 
 _LINTED = 16
 """Images that a model is checked on, by itself and in batches."""
+
+_NUMBERS, _LEAST = 1 << 19, 4
+"""In the images of which all that a model makes is kept at once, about; images that this takes at least."""
+
+
+def few(most: int, x: Tensor) -> int:
+    """How many of the images (B, C, H, W) to look at closely: fewer of large ones.
+
+    >>> few(16, torch.rand(32, 3, 32, 32)), few(16, torch.rand(32, 3, 224, 224)), few(32, torch.rand(32, 3, 224, 224))
+    (16, 4, 8)
+    """
+    return min(most, max(_LEAST, _NUMBERS // x[0].numel()) * most // 16)
 
 
 def linted(target: Target, data: Dataset, seed: int, device: str) -> list[dict[str, Any]]:

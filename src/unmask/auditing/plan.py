@@ -15,7 +15,7 @@ from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, Way, dearer, ways
 from unmask.auditing.choose import Tried, best_first, try_out
 from unmask.auditing.decoders import decoders
-from unmask.auditing.images import linted, radius, right
+from unmask.auditing.images import few, linted, radius, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
 from unmask.data import Dataset
@@ -35,10 +35,10 @@ from unmask.victims import lean
 __all__ = ["arm", "plan_audit"]
 
 _PROBED = 16
-"""Images on which a model is taken apart."""
+"""Images on which a model is taken apart, at most."""
 
 _TRIED = 32
-"""Images on which views are tried."""
+"""Images on which views are tried, at most."""
 
 _DEAR = 0.05
 """By how much less a dear view must leave than the best of the others."""
@@ -59,15 +59,16 @@ def plan_audit(
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
-    keys = stream(seed, index[:_PROBED], "examine")
-    evidence = examine(target.model, x[:_PROBED], y[:_PROBED], radius(threat, x), keys, target.draws)
+    probed, some = few(_PROBED, x), few(_TRIED, x)
+    keys = stream(seed, index[:probed], "examine")
+    evidence = examine(target.model, x[:probed], y[:probed], radius(threat, x), keys, target.draws)
     classes = evidence.parts[-1].event.made[0].value.shape[1]
     candidates = ways(target.model, evidence, x, classes)
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
 
-    def attempted(some: list[Way]) -> list[Tried]:
-        return try_out(target.model, judge, some, x[:_TRIED], y[:_TRIED], index[:_TRIED], seed, random)
+    def attempted(views: list[Way]) -> list[Tried]:
+        return try_out(target.model, judge, views, x[:some], y[:some], index[:some], seed, random)
 
     tried = best_first(attempted(candidates))
     if tried[0].left > _DEAR:
@@ -77,8 +78,8 @@ def plan_audit(
         candidates += [one.way for one in further]
     found = findings(evidence)
     if (view := _mildest(tried, candidates).view) is not None:
-        keys = stream(seed, index[:_PROBED], "through")
-        evidence = through(evidence, view(lean(target.model)), x[:_PROBED], y[:_PROBED], keys)
+        keys = stream(seed, index[:probed], "through")
+        evidence = through(evidence, view(lean(target.model)), x[:probed], y[:probed], keys)
         found += [finding for finding in findings(evidence) if finding not in found]
     best = next((one for one in tried if not one.failure), None)
     if best is None:
@@ -140,7 +141,8 @@ def _gradients(
     seed: int,
 ) -> dict[str, dict[str, Any]]:
     """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    x, y, keys = x[:_PROBED], y[:_PROBED], stream(seed, index[:_PROBED], "available")
+    probed = few(_PROBED, x)
+    x, y, keys = x[:probed], y[:probed], stream(seed, index[:probed], "available")
     own = next((one for one in tried if one.way == PLAIN), best)
     twin = lean(model)
     view = twin if best.way.view is None else best.way.view(twin)

@@ -29,13 +29,23 @@ class Held:
     mapped: bool = False  # whether it is known under this token only inside of ``torch.func.vmap``
 
     @classmethod
-    def of(cls, tensor: Tensor) -> Held:
-        """A copy: whatever is written into ``tensor`` later does not count."""
+    def of(cls, tensor: Tensor, earlier: Tensor | None = None) -> Held:
+        """A copy: whatever is written into ``tensor`` later does not count. ``earlier`` is one that may be as good."""
         with torch.inference_mode(False):
             plain = _plain(tensor)
             value = plain.detach()
-            value = value.dequantize() if value.is_quantized else value.clone()
+            value = value.dequantize() if value.is_quantized else value
+            if earlier is not None and _same(value, earlier):
+                value = earlier
+            elif not plain.is_quantized:
+                value = value.clone()
             return cls(value, edge_of(plain), token_of(tensor), _home(plain), plain is not tensor)
+
+
+def _same(value: Tensor, earlier: Tensor) -> bool:
+    """Not even what went past autograd has changed it."""
+    alike = value.dtype == earlier.dtype and value.device == earlier.device and value.layout == earlier.layout
+    return alike and value.layout == torch.strided and torch.equal(value, earlier)
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
-from unmask.diagnosis.held import Held, edge_of, tensors, token_of
+from unmask.diagnosis.held import Held, Token, edge_of, tensors, token_of
 from unmask.gradients.functions import functions_called
 from unmask.randomness import Stream, drawing
 from unmask.types import as_output
@@ -69,6 +69,7 @@ class _Recorder(TorchFunctionMode):
         super().__init__()
         self._running: list[tuple[nn.Module, tuple[Held, ...], tuple[str, str]]] = []
         self._alive: list[Tensor] = []  # so that no token is given twice
+        self._values: dict[Token, Tensor] = {}  # that each was last seen with: most are seen many times
         self._inside = 0  # custom autograd functions, which count as one operation
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -127,7 +128,9 @@ class _Recorder(TorchFunctionMode):
     def hold(self, value: Any) -> tuple[Held, ...]:
         found = self.found(value)
         self._alive += found
-        return tuple(map(Held.of, found))
+        held = tuple(Held.of(tensor, self._values.get(token_of(tensor))) for tensor in found)
+        self._values.update((one.token, one.value) for one in held)
+        return held
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module in self.paths:

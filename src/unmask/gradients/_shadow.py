@@ -45,6 +45,7 @@ class World:
 
     def __init__(self) -> None:
         self.running = True
+        self.moved = list[Tensor]()  # by gradients that the model takes, which may hang on themselves
         self._shadows = WeakTensorKeyDictionary()
 
     def carries(self, value: Any) -> bool:
@@ -60,7 +61,17 @@ class World:
     def close(self) -> None:
         """The forward pass is over: from now on gradients are asked from outside."""
         self.running = False
+        for tensor in self.moved:
+            tensor.grad = None
+        self.moved.clear()
         self._shadows.clear()
+
+    def follow(self, leaf: Tensor, value: Tensor) -> None:
+        """From now on a leaf has the gradient of the value that is written into it."""
+        self.forget(leaf)
+        if value.grad_fn is not None:
+            self._shadows[leaf] = Shadow(value)
+            self.moved.append(leaf)
 
     def forget(self, value: Tensor) -> None:
         self._shadows.pop(value, None)
@@ -81,6 +92,11 @@ class World:
         """The float tensor with the true value and the gradient of its shadow; anything else as it is."""
         shadow = self.shadow(value)
         return self.gate(value.to(dtype or shadow.value.dtype), shadow.value) if shadow else value
+
+    def leaf(self, value: Any) -> Any:
+        """A leaf that the model itself moves, with the gradient of its moves; anything else as it is."""
+        shadow = self.shadow(value)
+        return self.gate(value, shadow.value) if shadow and value.is_floating_point() else value
 
     def gate(self, true: Tensor, surrogate: Tensor) -> Tensor:
         """The value of ``true``, to the bit and in the same memory, with the gradient of ``surrogate``."""

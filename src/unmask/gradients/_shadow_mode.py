@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.gradients._shadow import World, tensors
+from unmask.gradients._shadow import World, each, tensors
 from unmask.gradients._shadow_floats import FLOAT_RULES, Args, Kwargs
 from unmask.gradients._shadow_hooks import asleep
 from unmask.gradients._shadow_integers import INTEGER_RULES, alike
@@ -23,13 +24,13 @@ _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, Attr
 
 
 class Surrogates(TorchFunctionMode):
-    """Active during one forward pass of ``model``."""
+    """Active during one forward pass of ``model``; ``unroll`` follows the gradients that it takes itself."""
 
-    def __init__(self, model: nn.Module, saved: Saved) -> None:
+    def __init__(self, model: nn.Module, saved: Saved, *, unroll: bool = False) -> None:
         super().__init__()
-        self.world = World()
+        self.world, self.unroll = World(), unroll
         lasting = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-        self.writer = Writer(self.world, saved, lasting)
+        self.writer = Writer(self.world, saved, lasting, follow_leaves=unroll)
         self._no_grad = 0  # how many of the model's no_grad blocks are open; they are not obeyed
 
     def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
@@ -66,6 +67,8 @@ class Surrogates(TorchFunctionMode):
 
     def surrogate(self, func: Callable[..., Any], name: str, args: Args, kwargs: Kwargs) -> Any:
         """What ``func`` gives, joined to its surrogate where there is one."""
+        if self.unroll:
+            args, kwargs = each(self.world.leaf, args), each(self.world.leaf, kwargs)
         true = func(*args, **kwargs)
         rule = _RULES.get(name.strip("_"))
         try:
@@ -98,14 +101,23 @@ def _deep_copy(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def _ask_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """The model's own backward pass must leave the graph that ours still needs."""
-    return func(*args, **kwargs | {"retain_graph": True})
+    """The model's own backward pass must leave the graph that ours still needs, and is a part of it if unrolled."""
+    if not mode.unroll:
+        return func(*args, **kwargs | {"retain_graph": True})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using backward")  # of a cycle, which the end of the pass breaks
+        return func(*args, **kwargs | {"create_graph": True})
+
+
+def _as_it_is(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return func(*args, **kwargs)
 
 
 def _require_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """The model takes this for a leaf, whose ``grad`` it can read; it cannot be told not to require gradients."""
     if args[1] if len(args) > 1 else kwargs.get("requires_grad", True):
         args[0].retain_grad()
+        mode.world.moved.append(args[0])
     return args[0]
 
 
@@ -118,6 +130,7 @@ def _hook(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 
 def _set_data(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    mode.writer.follow(args[0], args[1])
     return func(args[0], args[1].detach())
 
 
@@ -154,6 +167,7 @@ _SPECIAL: dict[str, _Special] = {
     "detach_": _detach_in_place,
     "register_hook": _hook,
     "set data": _set_data,
+    **dict.fromkeys(("get grad", "set grad"), _as_it_is),
     "copy_": _copy,
     "__setitem__": _set_item,
     **dict.fromkeys(("zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"), _overwrite),

@@ -61,15 +61,17 @@ class Saved:
 class Writer:
     """Writes values into tensors, with their gradients, except into tensors that outlive the forward pass."""
 
-    def __init__(self, world: World, saved: Saved, lasting: set[int]) -> None:
+    def __init__(self, world: World, saved: Saved, lasting: set[int], *, follow_leaves: bool = False) -> None:
         self._world = world
         self._saved = saved
+        self._follow_leaves = follow_leaves
         self._lasting = lasting  # addresses of the model's parameters and buffers
 
     def write(self, target: Tensor, value: Tensor) -> Tensor:
         """``target.copy_(value)``."""
         self._saved.before_write(target)
         if self._lasts(target):
+            self.follow(target, value)
             with torch.no_grad():
                 return target.copy_(value)
         if target.is_floating_point():
@@ -105,6 +107,11 @@ class Writer:
             with torch.no_grad():
                 return func(target, *args, **kwargs)
         return func(target, *args, **kwargs)
+
+    def follow(self, target: Tensor, value: Tensor) -> None:
+        """Where a leaf that the model moves by its own gradients has come from."""
+        if self._follow_leaves and target.is_leaf and target.untyped_storage().data_ptr() not in self._lasting:
+            self._world.follow(target, value)
 
     def _lasts(self, target: Tensor) -> bool:
         leaf = target.requires_grad and target.grad_fn is None

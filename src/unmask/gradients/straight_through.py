@@ -19,21 +19,21 @@ from unmask.gradients._shadow_mode import Surrogates
 from unmask.gradients._shadow_writes import Saved
 from unmask.types import as_output
 
-__all__ = ["straight_through"]
+__all__ = ["straight_through", "unrolled"]
 
 
 class _StraightThrough(nn.Module):
     is_view = True
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, unroll: bool = False) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.unroll = model, unroll
 
     def forward(self, x: Tensor) -> Any:
         if not (torch.is_grad_enabled() and x.requires_grad):
             return self.model(x)
         saved = Saved()
-        mode = Surrogates(self.model, saved)
+        mode = Surrogates(self.model, saved, unroll=self.unroll)
         try:
             with saved_tensors_hooks(saved.pack, saved.unpack), hooks_asleep(self.model, mode.world), mode:
                 answer = self.model(mode.world.gate(x.detach().clone(), x))
@@ -73,7 +73,7 @@ def straight_through(model: nn.Module) -> nn.Module:
 
     Integers and booleans carry the gradient through arithmetic and changes of shape until they are floats
     again. Custom autograd functions keep their own backward pass. Gradients that the model itself takes
-    inside its forward pass are its true ones, and their graphs are not unrolled.
+    inside its forward pass are its true ones, and their graphs end there: see :func:`unrolled`.
 
     Out of reach: numpy, ``torch.inference_mode``, scripted code, what happens inside composite functions of
     ``torch.nn.functional``, and the ``nn.Parameter`` constructor. A model that calls ``torch.func.grad`` fails.
@@ -95,3 +95,33 @@ def straight_through(model: nn.Module) -> nn.Module:
     (3.0, True)
     """
     return _StraightThrough(model)
+
+
+def unrolled(model: nn.Module) -> nn.Module:
+    """:func:`straight_through`, and also through the gradients that the model takes inside its forward pass.
+
+    For defenses that solve a problem for each image, by steps that they cut off: Defense-GAN, purification by
+    descent on an energy or on a denoising score. The steps become a part of the graph, which takes memory
+    for each; those of ``torch.optim`` too, as long as it works on one tensor at a time. Values may differ in
+    the last bits.
+
+    Args:
+        model: any module; its parameters, modules and hooks are left as they are.
+
+    Returns:
+        A module on (B, ...) inputs that gives what ``model`` gives.
+
+    >>> import torch
+    >>> class Descent(nn.Module):
+    ...     def forward(self, x):
+    ...         z = torch.zeros_like(x)
+    ...         with torch.enable_grad():
+    ...             for _ in range(2):
+    ...                 z = z.detach().requires_grad_()
+    ...                 z = z - 0.25 * torch.autograd.grad((z - x.detach()).square().sum(), z)[0]
+    ...         return z.detach()
+    >>> x = torch.tensor([1.0], requires_grad=True)
+    >>> torch.autograd.grad(unrolled(Descent())(x), x)
+    (tensor([0.7500]),)
+    """
+    return _StraightThrough(model, unroll=True)
