@@ -309,6 +309,37 @@ def test_other_generators_are_seeded_inside_and_restored_after() -> None:
     assert got == expected
 
 
+def _by_its_seed(like: Tensor) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return torch.randn(like.shape)
+
+
+def _by_its_generator(like: Tensor) -> Tensor:
+    return torch.rand(like.shape, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("fixed", [_by_its_seed, _by_its_generator])
+def test_what_a_model_draws_by_a_seed_of_its_own_is_not_random(fixed: Callable[[Tensor], Tensor]) -> None:
+    alone, like = fixed(torch.zeros(2, 3)), torch.zeros(2, 3)
+    for draw in (1, 2):
+        with drawing(stream(draw, range(2), "a draw"), foreign=True):
+            before, found, after = torch.rand(2, 3), fixed(like), torch.rand(2, 3)
+        assert torch.equal(found, alone)
+        assert not torch.equal(before, after)
+
+
+def test_a_generator_that_is_kept_is_random() -> None:
+    kept = torch.Generator().manual_seed(7)
+    torch.rand(1, generator=kept)
+    draws = []
+    for draw in (1, 2, 1):
+        with drawing(stream(draw, range(2), "a draw"), foreign=True):
+            draws.append(torch.rand(2, 3, generator=kept))
+    assert torch.equal(draws[0], draws[2])
+    assert not torch.equal(draws[0], draws[1])
+
+
 def test_without_keys_the_global_generator_is_used() -> None:
     torch.manual_seed(3)
     expected = [torch.rand(2, 3), torch.randn(2, 3)]

@@ -66,7 +66,7 @@ def attackers(
             low_precision=False,
         ),
         "adaptive": Attacker(
-            f"PGD on the margin and APGD on {'cross entropy' if random else 'DLR'}, through: {names}",
+            f"PGD on the margin, APGD on cross entropy{'' if random else ' and DLR'}, through: {names}",
             lambda _: _timed(tried, classes, budget, random=random),
             low_precision=False,
         ),
@@ -181,7 +181,8 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool)
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
 
     The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
-    a spread that differs from draw to draw; the mean over draws of cross entropy says more.
+    a spread that differs from draw to draw; the mean over draws of cross entropy says more. Cross entropy is what the
+    plain attack climbs through the model's own gradient; through a view both do.
     """
     how: Estimator = estimator(one.signal, one.apart, NOISE)
     stop = not random
@@ -189,8 +190,10 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool)
     searches = [*first, *[(budget.steps, 0.1)] * budget.restarts]
     attacks: list[Attack] = [pgd(steps, margin, how, size=size, early_stop=stop) for steps, size in searches]
     if place == 0:
-        if classes >= 3:
-            attacks.append(APGD(budget.steps, cross_entropy if random else dlr, how, early_stop=stop))
+        if random or one.way.view is not None:
+            attacks.append(APGD(budget.steps, cross_entropy, how, early_stop=stop))
+        if classes >= 3 and not random:
+            attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)
             attacks.append(APGD(budget.steps // 2, targeted_dlr, how, targets=aims, early_stop=stop))

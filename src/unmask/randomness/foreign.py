@@ -19,7 +19,11 @@ __all__ = ["keyed"]
 
 @contextmanager
 def keyed(source: Source) -> Iterator[None]:
-    """Replace the random operations of torch by draws from ``source``; seed all else, and restore it."""
+    """Replace the random operations of torch by draws from ``source``; seed all else, and restore it.
+
+    What the model draws by a seed that it sets itself, for all or for a generator that it makes, is not random and
+    stays as it is.
+    """
     with _seeded(source.keys.shared), _Keyed(source):
         yield
 
@@ -44,13 +48,16 @@ def _seeded(seed: int) -> Iterator[None]:
 class _Keyed(TorchDispatchMode):
     def __init__(self, source: Source) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.source = source
+        self.source, self._seed = source, torch.default_generator.initial_seed()
+        self._fixed: dict[torch.Generator, bool] = {}  # which have just been seeded as they are first drawn from
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        if self._told(kwargs.get("generator")):
             return func(*args, **kwargs)
         name = func._overloadpacket.__name__
         if name == "native_dropout":
@@ -59,6 +66,15 @@ class _Keyed(TorchDispatchMode):
         if name not in _DRAWS or not isinstance(out, Tensor):
             return out
         return out.copy_(_DRAWS[name](self.source, out, args, kwargs))
+
+    def _told(self, generator: torch.Generator | None) -> bool:
+        """Whether the model itself has said what a generator, or torch's own, draws next."""
+        if generator is None or generator.initial_seed() == self._seed:
+            return bool(torch.default_generator.initial_seed() != self._seed)
+        if generator not in self._fixed:
+            fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+            self._fixed[generator] = torch.equal(generator.get_state(), fresh.get_state())
+        return self._fixed[generator]
 
 
 Args = tuple[Any, ...]
