@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from unmask.copying import copied
 from unmask.diagnosis.held import Held, Token
 from unmask.diagnosis.trace import Event, trace
 from unmask.randomness import Stream, drawing, normal
@@ -96,9 +96,9 @@ def _passes(
 ) -> tuple[Tensor, list[Event], Iterator[tuple[float, Tensor, list[Event]]]]:
     """The images and the events of the first pass; those of each other one, with its radius, one at a time."""
     around = _noisy(x, base, keys.fold("base")).requires_grad_()
-    first = trace(copy.deepcopy(model), around, keys)
+    first = trace(copied(model), around, keys)
     moved = [(radius, _noisy(around.detach(), radius, keys.fold("step")).requires_grad_()) for radius in radii]
-    return around, first, ((radius, z, trace(copy.deepcopy(model), z, keys)) for radius, z in moved)
+    return around, first, ((radius, z, trace(copied(model), z, keys)) for radius, z in moved)
 
 
 def _noisy(x: Tensor, radius: float, keys: Stream) -> Tensor:
