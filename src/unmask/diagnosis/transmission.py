@@ -52,6 +52,14 @@ class Transmission:
         made = any(held.token in self.changed for held in self.event.made)
         return not made and any(held.edge is not None and held.token in self.changed for held in self.event.given)
 
+    @property
+    def ended(self) -> bool:
+        """Whether something that gradients reach went in and changed, and something without a gradient came out that
+        did not, such as the label that comes with a maximum.
+        """
+        still = any(held.edge is None and held.token not in self.changed for held in self.event.made)
+        return still and any(held.edge is not None and held.token in self.changed for held in self.event.given)
+
 
 def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream) -> list[Transmission]:
     """What gradients know of changes of images (B, C, H, W) by noise.
