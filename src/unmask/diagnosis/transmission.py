@@ -52,8 +52,8 @@ class Transmission:
     @property
     def stuck(self) -> bool:
         """Whether something that gradients reach went in and changed, and nothing that came out did."""
-        made = any(held.token in self.changed for held in self.event.made)
-        return not made and any(held.edge is not None and held.token in self.changed for held in self.event.given)
+        still = bool(self.event.made) and not any(held.token in self.changed for held in self.event.made)
+        return still and any(held.edge is not None and held.token in self.changed for held in self.event.given)
 
     @property
     def ended(self) -> bool:
