@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
 # Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
 F4 = {"targets", "evaluation", "auditing"}  # may import one another, as long as no circle comes of it
 ROWS = [
-    {"records", "types", "randomness", "projections", "allocator", "watching"},  # F0
+    {"records", "types", "randomness", "projections", "allocator", "watching", "copying"},  # F0
     {"threats", "losses", "victims", "statistics"},  # F1
     {"gradients"},
     {"adapters", "compiling", "scores"},
@@ -31,7 +31,7 @@ ROWS = [
 ROW = {unit: row for row, units in enumerate(ROWS) for unit in units}
 
 # Units that may import less than their row allows: of unmask, and of everything else.
-WITHIN = {"report": {"records", "statistics"}, "statistics": {"records"}, "victims": {"types", "randomness"}}
+WITHIN = {"report": {"records", "statistics"}, "statistics": {"records"}, "victims": {"types", "randomness", "copying"}}
 OUTSIDE = {
     "records": set[str](),
     "types": {"torch"},

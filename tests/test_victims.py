@@ -144,3 +144,37 @@ def test_batch_norm_that_is_not_a_fixed_affine_map_of_a_convolution_stays() -> N
     nn.utils.parametrizations.weight_norm(weighted[1])
     for net, _ in (training, hooked, weighted):
         assert _norms(folded(net)) == 1
+
+
+class Keeps(nn.Module):
+    """Reads its features where a hook of its own, a closure, has put them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = conv_net(1, 8, (8, 16), 32)
+        self.seen: dict[str, Tensor] = {}
+        self.net[0].register_forward_hook(lambda part, given, made: self.seen.update(made=made))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits + self.seen["made"].flatten(1).mean(1, keepdim=True)
+
+
+def test_hooks_of_a_copy_serve_the_copy() -> None:
+    model = Keeps().eval()
+    model(X[:3])  # keeps features with their graph
+    twin = lean(model)
+    assert torch.allclose(twin(X[:5]), model(X[:5]), atol=1e-6)
+    assert len(twin.seen["made"]) == 5  # type: ignore[index]
+    assert len(model.seen["made"]) == 5
+
+
+def test_a_forward_put_in_place_of_another_is_that_of_the_copy() -> None:
+    model = conv_net(1, 8, (8, 16), 32).eval()
+    own = model.forward
+    model.forward = lambda x: own(x.round())  # type: ignore[method-assign]
+    twin = lean(model)
+    calls: list[int] = []
+    twin[0].register_forward_hook(lambda part, given, made: calls.append(1))  # type: ignore[index]
+    assert torch.allclose(twin(X), model(X), atol=1e-6)
+    assert calls

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unmask.copying import copied
 from unmask.gradients.bpda import View, substitute
 from unmask.types import Output, as_output
 
@@ -61,7 +61,7 @@ def refusing(model: nn.Module, place: int) -> nn.Module:
     >>> answer.logits.argmax(1).tolist(), (answer.reject > 0).tolist()
     ([1, 1], [False, True])
     """
-    twin = copy.deepcopy(model)
+    twin = copied(model)
     twin.register_forward_hook(_Refusal(place))
     return twin
 

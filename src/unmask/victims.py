@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from unmask.copying import copied
 from unmask.randomness import current, drawing
 from unmask.types import Output, Victim, as_output
 
@@ -71,7 +71,7 @@ def _add_backward(passes: Passes, size: int) -> None:
 def lean(model: nn.Module) -> nn.Module:
     """A copy of ``model`` that is only good for input gradients: frozen, channels-last weights."""
     with torch.no_grad():  # a copy of what torch.jit compiled is a computation
-        twin = copy.deepcopy(model)
+        twin = copied(model)
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
     return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
-from unmask.diagnosis.examine import Evidence
+from unmask.diagnosis.examine import Evidence, examine
 from unmask.diagnosis.faults import Fault
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.held import Held
 from unmask.diagnosis.saturation import Saturation
 from unmask.diagnosis.stochastic import Noise
 from unmask.diagnosis.trace import Event
+from unmask.randomness import stream
 
 SOUND = Evidence([], [], [], Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
 
@@ -68,3 +70,13 @@ def test_squashed_logits_where_nothing_else_could_have_cost_the_plain_attack_mor
     assert findings(replace(squashed, saturation=Saturation(0.0, 0.0, False, 0.4))) == []
     assert findings(replace(squashed, sources=[event("rand")])) == []
     assert [one.kind for one in findings(replace(squashed, faults=[fault("detach")]))] == ["shattered"]
+
+
+def test_labels_that_come_with_a_maximum_are_where_gradients_end() -> None:
+    class Label(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.eye(4)[x.flatten(1).max(1)[1]]
+
+    x = torch.tensor([[[[0.1, 0.9], [0.2, 0.3]]]]).repeat(4, 1, 1, 1)
+    (found,) = findings(examine(Label(), x, torch.ones(4, dtype=torch.int64), 0.01, stream(0, range(4), "label")))
+    assert (found.kind, found.module, found.evidence["operation"]) == ("shattered", "", "max")

@@ -47,6 +47,20 @@ def test_a_wrong_factor_shows_as_that_factor() -> None:
     assert list(found(lambda x: Third.apply(x), "Third").explained.values()) == pytest.approx([1 / 3, 1 / 3], rel=1e-3)
 
 
+def test_a_backward_pass_that_draws_explains_what_two_of_them_have_in_common() -> None:
+    class Noisy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x * 1.0
+
+        @staticmethod
+        def backward(ctx: object, g: Tensor) -> Tensor:
+            return g + 5 * g.std() * torch.randn_like(g)
+
+    assert max(map(abs, found(lambda x: Noisy.apply(x), "Noisy").explained.values())) < 0.4
+    assert list(found(lambda x: Noisy.apply(x) * 2, "mul").explained.values()) == pytest.approx([1, 1], rel=1e-3)
+
+
 def test_rounding_is_not_explained_at_all() -> None:
     assert list(found(lambda x: (5 * x).round(), "round").explained.values()) == [0, 0]
 

@@ -154,7 +154,7 @@ def test_hooks_on_a_part_are_blamed_on_that_part(factor: float) -> None:
     assert list(fault.explained.values()) == pytest.approx([factor] * 4, abs=0.1)
 
 
-def test_hooks_on_a_tensor_are_blamed_on_what_made_it() -> None:
+def test_hooks_on_a_tensor_are_blamed_where_they_were_put_there() -> None:
     def flipped(x: Tensor) -> Tensor:
         x = 2 * x
         if x.requires_grad:
@@ -162,4 +162,31 @@ def test_hooks_on_a_tensor_are_blamed_on_what_made_it() -> None:
         return x.sin()
 
     (fault,) = guilty(flipped)
-    assert fault.event.name == "mul"
+    assert fault.event.name == "register_hook"
+    assert "lambda g: -g" in fault.event.code
+
+
+class FlippedOutside(Flipping):
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.net[:2](x)
+        if hidden.requires_grad:
+            hidden.register_hook(torch.zeros_like)
+        answer: Tensor = self.net[2:](hidden)
+        return answer
+
+
+def test_a_hook_on_what_a_part_made_is_not_blamed_on_that_part() -> None:
+    model = FlippedOutside()
+    model.requires_grad_(False)
+    (fault,) = guilty(model)
+    assert (fault.event.name, fault.event.part) == ("register_hook", "")
+
+
+def test_rounding_is_blamed_itself_whoever_looks_at_its_gradient() -> None:
+    def watched(x: Tensor) -> Tensor:
+        x = torch.round(8 * x)
+        if x.requires_grad:
+            x.register_hook(lambda g: None)
+        return x.sin()
+
+    assert {fault.event.name for fault in guilty(watched)} == {"round"}

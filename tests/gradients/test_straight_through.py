@@ -476,3 +476,36 @@ def test_a_mask_of_refused_images_becomes_a_margin_with_a_gradient() -> None:
     assert answer.reject.tolist() == [-1, 1]
     (slope,) = torch.autograd.grad(answer.reject.sum(), x)
     assert (slope > 0).all()
+
+
+def ballots(x: Tensor) -> Tensor:
+    """(B, 9) scores of three voters -> their labels (B, 3)."""
+    return torch.stack([part.argmax(1) for part in x.split(3, 1)], 1)
+
+
+COUNTS: dict[str, Function] = {
+    "mode": lambda x: torch.eye(3)[ballots(x).mode(1).values],
+    "equal to a number": lambda x: torch.stack([(ballots(x) == k).sum(1).float() for k in range(3)], 1),
+    "equal to each place": lambda x: (ballots(x)[:, :, None] == torch.arange(3)).float().sum(1),
+    "bincount": lambda x: torch.stack([torch.bincount(row, minlength=3).float() for row in ballots(x)]),
+    "scatter_add": lambda x: torch.zeros(len(x), 3).scatter_add_(1, ballots(x), torch.ones(len(x), 3)),
+    "index_add": lambda x: torch.stack([torch.zeros(3).index_add(0, row, torch.ones(3)) for row in ballots(x)]),
+    "joined": lambda x: (
+        F.one_hot(torch.cat([part.max(1, keepdim=True)[1] for part in x.split(3, 1)], 1), 3).float().sum(1)
+    ),
+    "drawn": lambda x: F.one_hot(torch.multinomial(x[:, :3].softmax(1), 2, replacement=True), 3).float().sum(1),
+}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+def test_votes_follow_the_scores_of_their_class(count: str) -> None:
+    x = torch.randn(6, 9, generator=torch.Generator().manual_seed(0))
+    z = x.clone().requires_grad_()
+    torch.manual_seed(0)
+    votes = straight_through(Inline(COUNTS[count]))(z)
+    torch.manual_seed(0)
+    assert torch.equal(votes, COUNTS[count](x))
+    (slope,) = torch.autograd.grad(votes[:, 1].sum(), z)
+    voters = slope.view(6, 3, 3)[:, : 1 if count == "drawn" else 3]
+    assert (voters[..., 1] > 0).all()
+    assert (voters[..., ::2] <= 0).all()

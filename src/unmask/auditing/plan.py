@@ -80,7 +80,8 @@ def plan_audit(
     if (view := _mildest(tried, candidates).view) is not None:
         keys = stream(seed, index[:probed], "through")
         evidence = through(evidence, view(lean(target.model)), x[:probed], y[:probed], keys)
-        found += [finding for finding in findings(evidence) if finding not in found]
+        known = {(one.kind, one.module, one.where) for one in found}
+        found += [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
     best = next((one for one in tried if not one.failure), None)
     if best is None:
         raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")

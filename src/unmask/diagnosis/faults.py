@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from unmask.diagnosis.held import Held, Token
 from unmask.diagnosis.trace import Event, within
@@ -20,6 +20,9 @@ _EXPLAINED = 0.5
 
 _CLEAN = 0.75
 """What is not tainted makes up for the rest if it explains this much: half of an image is not enough."""
+
+_FLAT = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn"}
+"""Operations whose own gradient is zero, whatever is hooked to what they make."""
 
 _BOUNDED = 0.35
 """Nor is that of a smooth step which, bounded, knows of less than this at the attack's length."""
@@ -75,7 +78,17 @@ def faults(found: Sequence[Transmission]) -> list[Fault]:
                 taints.add(one, held, frozenset() if _right(one, clean) else blamed)
     answer = found[-1].event.made if found else ()
     guilty = frozenset[int]().union(*map(taints.of, answer))
-    return [*(_fault(found[i]) for i in sorted(guilty)), *_composed(found, guilty)]
+    return [*(_hooked(found, i) for i in sorted(guilty)), *_composed(found, guilty)]
+
+
+def _hooked(found: Sequence[Transmission], i: int) -> Fault:
+    """The fault of an operation; of what it made, where a hook on its gradient was put there and it is right itself."""
+    fault = _fault(found[i])
+    if fault.lost or fault.event.custom or fault.event.name in _FLAT:
+        return fault
+    made = {held.token for held in fault.event.made}
+    hooks = (one.event for one in found[i:] if one.event.name == "register_hook")
+    return replace(fault, event=next((hook for hook in hooks if hook.given[0].token in made), fault.event))
 
 
 class _Taints:

@@ -48,7 +48,8 @@ def _shattered(evidence: Evidence) -> Iterator[Finding]:
 def _vanishing(evidence: Evidence) -> Iterator[Finding]:
     found = evidence.saturation
     flat = {"flat": round(found.flat, 3), "probabilities": found.probabilities}
-    stuck = [one.event for one in evidence.parts if one.stuck and not one.event.module]
+    inline = [one for one in evidence.parts if not one.event.module]
+    stuck = [one.event for one in inline if one.stuck] or [one.event for one in inline if one.ended]
     if found.flat < _FLAT:
         # what else is wrong may cost the plain attack more, and a finding would be confirmed by it
         if found.squashed >= _FLAT and not evidence.faults and not evidence.sources:

@@ -94,7 +94,7 @@ class _Recorder(TorchFunctionMode):
         value = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
-        if made:
+        if made or func is Tensor.register_hook:
             part = self.paths[self._running[-1][0]]
             inner = func in _INNER_GRADIENTS
             self.events.append(Event(name, part, *_place(), False, given, made, custom, inner))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
+from unmask.copying import copied
 from unmask.diagnosis.held import Held, Token
 from unmask.diagnosis.trace import Event, trace
 from unmask.randomness import Stream, drawing, normal
@@ -20,6 +20,9 @@ __all__ = ["Transmission", "from_images", "known", "transmissions"]
 
 _UNDERFLOW = 1e-30
 """Changes up to this are none."""
+
+_SAME = 0.999
+"""Gradients with less in common than this are not the same but for rounding."""
 
 _KNOWN = (0.5, 2.0)
 """Shares of a change that a gradient may explain and be of use."""
@@ -49,8 +52,16 @@ class Transmission:
     @property
     def stuck(self) -> bool:
         """Whether something that gradients reach went in and changed, and nothing that came out did."""
-        made = any(held.token in self.changed for held in self.event.made)
-        return not made and any(held.edge is not None and held.token in self.changed for held in self.event.given)
+        still = bool(self.event.made) and not any(held.token in self.changed for held in self.event.made)
+        return still and any(held.edge is not None and held.token in self.changed for held in self.event.given)
+
+    @property
+    def ended(self) -> bool:
+        """Whether something that gradients reach went in and changed, and something without a gradient came out that
+        did not, such as the label that comes with a maximum.
+        """
+        still = any(held.edge is None and held.token not in self.changed for held in self.event.made)
+        return still and any(held.edge is not None and held.token in self.changed for held in self.event.given)
 
 
 def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Stream) -> list[Transmission]:
@@ -60,12 +71,25 @@ def transmissions(model: nn.Module, x: Tensor, base: float, radii: Sequence[floa
     square per pixel. All randomness of the model is the same in all passes, and so is what it keeps from call to call,
     such as a generator of its own: each pass has a copy. No parameter may require a gradient.
     """
-    _, first, passes = _passes(model, x, base, radii, keys)
+    around, first, passes = _passes(model, x, base, radii, keys)
     found = [Transmission(event) for event in first]
+    again = bool(first) and _drawn(first[-1], around)
     for radius, _, moved in passes:
         for i, event, other in _pairs(first, moved):
-            _compare(found[i], event, other, radius)
+            _compare(found[i], event, other, radius, again)
     return found
+
+
+def _drawn(answer: Event, around: Tensor) -> bool:
+    """Whether the gradient is another one each time, of the same pass."""
+    edges = [held.edge for held in answer.made[:1] if held.edge is not None]
+    images = Held.of(around).edge
+    if not edges or images is None:
+        return False
+    value = answer.made[0].value
+    weights = torch.linspace(-1, 1, value.numel(), device=value.device).view(value.shape)
+    one, other = (_backward([(edges[0], weights)], [images])[0] for _ in range(2))
+    return one is not None and other is not None and _common(one, other) < _SAME
 
 
 def known(explained: Mapping[float, float]) -> bool:
@@ -96,9 +120,9 @@ def _passes(
 ) -> tuple[Tensor, list[Event], Iterator[tuple[float, Tensor, list[Event]]]]:
     """The images and the events of the first pass; those of each other one, with its radius, one at a time."""
     around = _noisy(x, base, keys.fold("base")).requires_grad_()
-    first = trace(copy.deepcopy(model), around, keys)
+    first = trace(copied(model), around, keys)
     moved = [(radius, _noisy(around.detach(), radius, keys.fold("step")).requires_grad_()) for radius in radii]
-    return around, first, ((radius, z, trace(copy.deepcopy(model), z, keys)) for radius, z in moved)
+    return around, first, ((radius, z, trace(copied(model), z, keys)) for radius, z in moved)
 
 
 def _noisy(x: Tensor, radius: float, keys: Stream) -> Tensor:
@@ -108,7 +132,14 @@ def _noisy(x: Tensor, radius: float, keys: Stream) -> Tensor:
     return (1 - (1 - moved.abs()).abs()).clamp(0, 1)
 
 
-def _compare(found: Transmission, event: Event, other: Event, radius: float) -> None:
+def _common(one: Tensor, other: Tensor) -> float:
+    """The cosine of the angle between two gradients."""
+    one, other = one.double().flatten(), other.double().flatten()
+    return float(one @ other / (one.norm() * other.norm()).clamp_min(1e-300)) if one.any() or other.any() else 1.0
+
+
+def _compare(found: Transmission, event: Event, other: Event, radius: float, again: bool = False) -> None:
+    """``again`` says that backward passes draw random numbers: what two of them do not agree on explains nothing."""
     inputs, outputs = list(_changes(event.given, other.given)), list(_changes(event.made, other.made))
     found.changed |= {held.token for held, _ in (*inputs, *outputs)}
     outputs = [(held, change) for held, change in outputs if held.edge is not None]
@@ -117,7 +148,13 @@ def _compare(found: Transmission, event: Event, other: Event, radius: float) -> 
         return
     inputs = inputs[-1:] if event.inner else inputs  # the images, through all that lies between
     wanted = {held.edge: (held.token, change) for held, change in inputs if held.edge is not None}
-    slopes = _backward([(held.edge, change) for held, change in outputs if held.edge is not None], list(wanted))
+    reached = [(held.edge, change) for held, change in outputs if held.edge is not None]
+    slopes = _backward(reached, list(wanted))
+    if again:
+        others = _backward(reached, list(wanted))
+        slopes = [
+            a if a is None or b is None else a * max(0.0, _common(a, b)) for a, b in zip(slopes, others, strict=True)
+        ]
     pairs = zip(slopes, wanted.values(), strict=True)
     products = {token: slope.double() * change for slope, (token, change) in pairs if slope is not None}
     found.shares[radius] = {token: float(product.sum()) / actual for token, product in products.items()}

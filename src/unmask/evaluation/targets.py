@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import importlib.util
 import sys
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from unmask.adapters import refusing
 from unmask.cases import Attacker, Dial, Lens, find_case
+from unmask.copying import copied
 from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
 from unmask.evaluation.answers import DRAWS, check_model, is_random
@@ -106,7 +106,7 @@ def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True, 
             "or a function, which is attacked by its answers alone"
         )
     if model.training and not strict:
-        given, model = model, copy.deepcopy(model).eval()
+        given, model = model, copied(model).eval()
         notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
     check_model(model, x, data.labels, strict=strict)
     with torch.no_grad():
