@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.problem import Ledger, Problem
+from unmask.gradients.rows import rows_at_once
 from unmask.losses import margin
 from unmask.randomness import drawing
 from unmask.types import Loss
@@ -22,7 +23,7 @@ class RandomSearch:
     Args:
         samples: points per example.
         loss: by which points are compared.
-        batch: rows in one forward pass at most; the result does not depend on it.
+        batch: rows in one forward pass at most, fewer of large images; the result does not depend on it.
 
     >>> from unmask.randomness import stream
     >>> from unmask.threats import Linf
@@ -40,9 +41,9 @@ class RandomSearch:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem = problem.black_box()
-        ledger, drawn = Ledger(problem, self.loss), 0
+        ledger, drawn, batch = Ledger(problem, self.loss), 0, min(self.batch, rows_at_once(problem.x))
         while drawn < self.samples and len(rows := ledger.rows()):
-            times = max(1, min(self.samples - drawn, self.batch // len(rows)))
+            times = max(1, min(self.samples - drawn, batch // len(rows)))
             owner = rows.repeat(times)
             with drawing(problem.keys.select(rows).repeat(times, first=drawn)):
                 x_adv = problem.threat.start(problem.x[owner])
