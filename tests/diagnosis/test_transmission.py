@@ -73,6 +73,16 @@ def test_what_is_given_more_than_once_counts_as_often() -> None:
     assert found(attended, "multi_head_attention_forward").explained[0.01] == pytest.approx(1, abs=0.1)
 
 
+def test_a_view_of_the_images_that_is_taken_without_gradients_has_none() -> None:
+    def mean(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return x.flatten(1) * 2
+
+    one = found(mean, "flatten")
+    assert one.event.made[0].edge is None
+    assert one.event.given[0].edge is not None
+
+
 def test_rounding_is_not_explained_at_all() -> None:
     assert list(found(lambda x: (5 * x).round(), "round").explained.values()) == [0, 0]
 
