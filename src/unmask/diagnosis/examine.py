@@ -15,10 +15,13 @@ from unmask.gradients.bpda import find_part
 from unmask.randomness import Stream
 from unmask.victims import lean
 
-__all__ = ["Evidence", "examine", "through"]
+__all__ = ["Evidence", "examine", "switched", "through"]
 
 _SHARES = (1 / 3000, 1 / 100, 1 / 8, 1.0)
 """Of the attack's length, at which changes are followed; a smooth function's gradient is right at the first."""
+
+_FAR = (1 / 4, 1 / 2, 1.0)
+"""The same where an attack has come to: of a threshold that is crossed seldom, no small change tells anything."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ def examine(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Stream,
         guilty += _behind(twin, parts, radius / 2, radii, keys)
     drawn = sources(twin, x, keys.fold("sources"), draws) if draws > 1 else []
     return through(Evidence(parts, guilty, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False)), twin, x, y, keys)
+
+
+def switched(model: nn.Module, x: Tensor, radius: float, keys: Stream) -> list[Fault]:
+    """Where gradients end around images (B, C, H, W) that an attack has moved: thresholds that noise does not reach."""
+    found = faults(transmissions(lean(model), x, radius * _FAR[0], [radius * share for share in _FAR], keys))
+    return [fault for fault in found if fault.lost]
 
 
 def _behind(model: nn.Module, parts: list[Transmission], base: float, radii: list[float], keys: Stream) -> list[Fault]:
