@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -80,3 +81,18 @@ def test_labels_that_come_with_a_maximum_are_where_gradients_end() -> None:
     x = torch.tensor([[[[0.1, 0.9], [0.2, 0.3]]]]).repeat(4, 1, 1, 1)
     (found,) = findings(examine(Label(), x, torch.ones(4, dtype=torch.int64), 0.01, stream(0, range(4), "label")))
     assert (found.kind, found.module, found.evidence["operation"]) == ("shattered", "", "max")
+
+
+def test_one_cut_does_not_hide_another() -> None:
+    class Coarse(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.from_numpy(np.round(x.detach().numpy() * 16)) / 16
+
+    class Levels(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * 9).int().float() / 9
+
+    model = nn.Sequential(Coarse(), Levels(), nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)
+    x = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    evidence = examine(model, x, model(x).argmax(1), 0.3, stream(0, range(16), "cuts"))
+    assert {(found.kind, found.module) for found in findings(evidence)} == {("shattered", "0"), ("shattered", "1")}

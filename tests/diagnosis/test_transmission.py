@@ -61,6 +61,28 @@ def test_a_backward_pass_that_draws_explains_what_two_of_them_have_in_common() -
     assert list(found(lambda x: Noisy.apply(x) * 2, "mul").explained.values()) == pytest.approx([1, 1], rel=1e-3)
 
 
+def test_what_is_given_more_than_once_counts_as_often() -> None:
+    attention = nn.MultiheadAttention(8, 2, batch_first=True).requires_grad_(False)
+
+    def attended(x: Tensor) -> Tensor:
+        rows: Tensor = x[:, 0]
+        return attention(rows, rows, rows)[0]  # type: ignore[no-any-return]
+
+    assert found(lambda x: torch.cat((x, x)), "cat").explained[0.01] == pytest.approx(1, rel=1e-3)
+    assert found(lambda x: x * x, "mul").explained[0.01] == pytest.approx(1, abs=0.1)
+    assert found(attended, "multi_head_attention_forward").explained[0.01] == pytest.approx(1, abs=0.1)
+
+
+def test_a_view_of_the_images_that_is_taken_without_gradients_has_none() -> None:
+    def mean(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return x.flatten(1) * 2
+
+    one = found(mean, "flatten")
+    assert one.event.made[0].edge is None
+    assert one.event.given[0].edge is not None
+
+
 def test_rounding_is_not_explained_at_all() -> None:
     assert list(found(lambda x: (5 * x).round(), "round").explained.values()) == [0, 0]
 

@@ -190,3 +190,21 @@ def test_rounding_is_blamed_itself_whoever_looks_at_its_gradient() -> None:
         return x.sin()
 
     assert {fault.event.name for fault in guilty(watched)} == {"round"}
+
+
+class Purified(Flipping):
+    def __init__(self) -> None:
+        super().__init__()
+        self.purify = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.purify(x)
+        return super().forward(x)
+
+
+def test_disabled_gradients_are_blamed_on_the_part_that_disabled_them() -> None:
+    model = Purified()
+    model.requires_grad_(False)
+    (fault,) = guilty(model)
+    assert (fault.event.part, fault.event.code) == ("", "x = self.purify(x)")

@@ -70,16 +70,18 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
     """
     around = [PLAIN]
     if evidence.faults or evidence.saturation.silent > 0:  # no gradient, and perhaps nobody to blame
-        outer = list(_guilty(evidence))
+        guilty = _guilty(evidence)
+        outer, alike = list(guilty), [path for path, event in guilty.items() if _alike(event)]
         inline = Way(("straight_through",), straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = Way((call("bpda_function", name),), bpda_function(name)).then(inline)
         around.append(inline)
         parts = PLAIN
-        for path in outer:
+        for path in alike:
             parts = parts.then(Way((call("bpda", path),), bpda(path)))
         if parts is not PLAIN:
             around += [parts, parts.then(inline)]
+        if outer:
             around += list(_fitted(model, outer, x))
         for path in dict.fromkeys((*_cut_off(evidence), *whole(evidence, x))):
             joined = Way((call("graft", path),), graft(path))
@@ -118,6 +120,14 @@ def _guilty(evidence: Evidence) -> dict[str, Event]:
     outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
     calls = {one.event.part: one.event for one in reversed(evidence.parts) if one.event.module}
     return {path: calls[path] for path in outer if path in calls}
+
+
+def _alike(event: Event) -> bool:
+    """Whether the identity will do for a part: it gives the form of what it is given, or images of another size."""
+    if not event.given or not event.made:
+        return False
+    given, made = event.given[0].value.shape, event.made[0].value.shape
+    return given == made or (len(given) == len(made) == 4 and given[:2] == made[:2])
 
 
 def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[Way]:

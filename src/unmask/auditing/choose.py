@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ class Tried:
     signal: float  # see ``Noise``
     apart: bool = False  # whether each draw needs a pass of its own
     misled: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
+    moved: Tensor | None = field(repr=False, compare=False, default=None)  # the images that the search came to
     failure: str = ""  # why it could not be tried
 
 
@@ -83,7 +84,7 @@ def _try(
     spread = float(logits.std().clamp_min(1e-12))
     value = float(margin(as_output(logits), y).mean()) / spread
     misled = tuple((fooled & (result.verdict.robust > 0.5)).double().tolist())
-    return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled)
+    return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled, result.x_adv)
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from unmask.auditing.images import few, linted, radius, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
 from unmask.data import Dataset
-from unmask.diagnosis.examine import Evidence, examine, through
+from unmask.diagnosis.examine import Evidence, examine, switched, through
 from unmask.diagnosis.findings import averaged, draws, findings
 from unmask.diagnosis.saturation import saturation
 from unmask.evaluation.plan import Plan, spec
@@ -30,6 +30,7 @@ from unmask.randomness import stream
 from unmask.records import Finding, ThreatSpec
 from unmask.scores import ScoresOnly
 from unmask.threats import Threat
+from unmask.types import as_output
 from unmask.victims import lean
 
 __all__ = ["arm", "plan_audit"]
@@ -42,6 +43,9 @@ _TRIED = 32
 
 _DEAR = 0.05
 """By how much less a dear view must leave than the best of the others."""
+
+_FAR = 0.1
+"""By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
 
 _TIE = 0.02
 """Views are about as good if what is left, and the loss that they reach, differ by less."""
@@ -71,6 +75,15 @@ def plan_audit(
         return try_out(target.model, judge, views, x[:some], y[:some], index[:some], seed, random)
 
     tried = best_first(attempted(candidates))
+    own = next(one for one in tried if one.way == PLAIN)
+    if own.left > _FAR and own.moved is not None and not evidence.faults and _refuses(target.model, x):
+        keys = stream(seed, index[:_PROBED], "switched")
+        if hidden := switched(target.model, own.moved[:_PROBED], radius(threat, x), keys):
+            suspected = replace(evidence, faults=hidden)
+            others = ways(target.model, suspected, x, classes)
+            further = best_first(attempted(others))
+            if further[0].left < own.left - _FAR:
+                evidence, tried, candidates = suspected, further, others
     if tried[0].left > _DEAR:
         further = best_first(attempted(dearer(evidence)))
         worth = [one for one in further if one.left < tried[0].left - _DEAR]
@@ -81,7 +94,8 @@ def plan_audit(
         keys = stream(seed, index[:probed], "through")
         evidence = through(evidence, view(lean(target.model)), x[:probed], y[:probed], keys)
         known = {(one.kind, one.module, one.where) for one in found}
-        found += [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
+        fresh = [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
+        found += [one for one in fresh if not (found and "squashed" in one.evidence)]  # as votes are by themselves
     best = next((one for one in tried if not one.failure), None)
     if best is None:
         raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
@@ -110,6 +124,11 @@ def plan_audit(
     ]
     plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
     return plan, replace(target, attackers={**chosen, **checks})
+
+
+@torch.no_grad()
+def _refuses(model: nn.Module, x: torch.Tensor) -> bool:
+    return as_output(model(x[:1])).reject is not None
 
 
 def _mildest(tried: list[Tried], candidates: list[Way]) -> Way:

@@ -35,6 +35,7 @@ _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 class Fault:
     """An operation or part whose gradient is missing or wrong.
 
+    The place is that of the part that disabled gradients, where they were disabled and another part is called.
     ``lost`` says that gradients end there, otherwise they come out wrong; ``explained`` is by radius, and
     ``smallest`` whether the gradient is right at the smallest radius, as of steep but smooth functions.
     """
@@ -135,7 +136,11 @@ def _wrong(one: Transmission) -> bool:
 
 def _fault(one: Transmission) -> Fault:
     lost = all(held.edge is None for held in one.event.made) or not (_wrong(one) or _nowhere(one))
-    return Fault(one.event, lost, one.explained, _right_nearby(one))
+    event = one.event
+    if lost and event.under:
+        part, line, code = event.under
+        event = replace(event, part=part, line=line, code=code)
+    return Fault(event, lost, one.explained, _right_nearby(one))
 
 
 def _right_nearby(one: Transmission) -> bool:

@@ -59,7 +59,8 @@ def edge_of(tensor: Tensor) -> GradientEdge | None:
     """Where gradients reach a tensor; None where none do."""
     with torch.inference_mode(False):
         tensor = _plain(tensor)
-        return get_gradient_edge(tensor) if tensor.requires_grad else None
+        unreached = tensor.grad_fn is None and tensor._base is not None  # a view under no_grad, whatever torch says
+        return get_gradient_edge(tensor) if tensor.requires_grad and not unreached else None
 
 
 def token_of(tensor: Tensor) -> Token:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,16 @@ class Event:
     made: tuple[Held, ...]
     custom: bool = False  # whether it is an autograd function of the user's own
     inner: bool = False  # whether it is a gradient that the model itself takes
+    under: tuple[str, str, str] | None = None  # part, line and code of a call in which gradients were disabled before
+
+
+class _Running(NamedTuple):
+    """A part that has been called and has not answered yet."""
+
+    part: nn.Module
+    given: tuple[Held, ...]
+    place: tuple[str, str]
+    gradients: bool  # whether they were enabled when it was called
 
 
 @dataclass
@@ -67,7 +78,7 @@ class _Recorder(TorchFunctionMode):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._running: list[tuple[nn.Module, tuple[Held, ...], tuple[str, str]]] = []
+        self._running: list[_Running] = []
         self._alive: list[Tensor] = []  # so that no token is given twice
         self._values: dict[Token, Tensor] = {}  # that each was last seen with: most are seen many times
         self._inside = 0  # custom autograd functions, which count as one operation
@@ -95,9 +106,9 @@ class _Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
         if made or func is Tensor.register_hook:
-            part = self.paths[self._running[-1][0]]
+            part = self.paths[self._running[-1].part]
             inner = func in _INNER_GRADIENTS
-            self.events.append(Event(name, part, *_place(), False, given, made, custom, inner))
+            self.events.append(Event(name, part, *_place(), False, given, made, custom, inner, self.under()))
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
@@ -122,6 +133,14 @@ class _Recorder(TorchFunctionMode):
             self.events[i] = replace(self.events[i], made=made)
         return value
 
+    def under(self) -> tuple[str, str, str] | None:
+        """The outermost call that is made where a part has disabled gradients, as under ``no_grad``."""
+        if not torch.is_grad_enabled():
+            for outer, called in itertools.pairwise(self._running):
+                if not called.gradients:
+                    return self.paths[outer.part], *called.place
+        return None
+
     def found(self, value: Any) -> list[Tensor]:
         return [tensor for tensor in tensors(value) if id(tensor) not in self.lasting]
 
@@ -135,12 +154,12 @@ class _Recorder(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module in self.paths:
             with torch._C.DisableTorchFunction():
-                self._running.append((module, self.hold([args, kwargs]), _place()))
+                self._running.append(_Running(module, self.hold([args, kwargs]), _place(), torch.is_grad_enabled()))
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if module in self.paths and self._running:
             with torch._C.DisableTorchFunction():
-                _, given, place = self._running.pop()
+                _, given, place, _ = self._running.pop()
                 made = self.hold([output])
                 if not self.paths[module]:  # of what the model itself answers, logits first
                     logits = as_output(output).logits

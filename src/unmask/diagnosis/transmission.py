@@ -156,7 +156,10 @@ def _compare(found: Transmission, event: Event, other: Event, radius: float, aga
             a if a is None or b is None else a * max(0.0, _common(a, b)) for a, b in zip(slopes, others, strict=True)
         ]
     pairs = zip(slopes, wanted.values(), strict=True)
-    products = {token: slope.double() * change for slope, (token, change) in pairs if slope is not None}
+    products: dict[Token, Tensor] = {}
+    for slope, (token, change) in pairs:
+        if slope is not None:  # a tensor that is given twice counts twice
+            products[token] = slope.double() * change + products.get(token, 0.0)
     found.shares[radius] = {token: float(product.sum()) / actual for token, product in products.items()}
     if len(products) == len(outputs) == 1 and (product := next(iter(products.values()))).shape == outputs[0][1].shape:
         most = outputs[0][1].square()

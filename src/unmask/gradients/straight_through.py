@@ -66,6 +66,7 @@ def straight_through(model: nn.Module) -> nn.Module:
     sign, heaviside; ``> >= < <= == !=``            a smooth step, as wide as its operands spread in an example
     ``%``, fmod, frac                               one half: between ``x - x % s`` and ``x % s``
     argmax, one_hot(argmax), table[argmax]; topk    softmax; of labels[topk], the mean of one-hot codes
+    mode, ==, bincount, scatter_add of labels       how much each class is meant
     bucketize, one_hot, scatter                     position between the boundaries; heavy-tailed hats
     table[i], embedding, take, gather               linear interpolation between neighbouring entries
     where, masked_fill, ``x[mask] = v``             besides the chosen branch, (a - b) times that of the condition

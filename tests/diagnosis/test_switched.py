@@ -1,0 +1,42 @@
+"""A threshold that noise does not reach and an attack does."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.examine import examine, switched
+from unmask.randomness import stream
+
+
+class Threshold(nn.Module):
+    """Two classes and a third, which wins at one stroke where the mean of an image is large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        third = torch.where(mean > 0.7, 5.0 + 0 * mean, -5.0 + 0 * mean)
+        return torch.stack((0.6 - mean, mean - 0.6, third), 1)
+
+
+class Smooth(nn.Module):
+    """The same without a threshold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        return torch.stack((0.6 - mean, mean - 0.6, 20 * torch.relu(mean - 0.7) - 5), 1)
+
+
+X = torch.full((16, 1, 8, 8), 0.5)
+KEYS = stream(0, range(16), "switched")
+
+
+def test_it_is_seen_around_what_an_attack_has_moved() -> None:
+    model = Threshold()
+    assert not examine(model, X, torch.zeros(16, dtype=torch.int64), 0.05, KEYS).faults
+    moved = X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1)
+    found = switched(model, moved, 0.05, KEYS)
+    assert {(fault.event.name, fault.lost) for fault in found} == {("gt", True)}
+
+
+def test_a_kink_is_none() -> None:
+    assert switched(Smooth(), X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1), 0.05, KEYS) == []
