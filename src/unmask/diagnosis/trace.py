@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ __all__ = ["Event", "outermost", "trace", "within"]
 
 _INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _OF_THE_TENSOR = (Tensor.register_hook, Tensor.retain_grad)
+_PYTHON = sysconfig.get_path("stdlib")
 _UNMASK = Path(__file__).parents[1]
 _OUTSIDE = tuple(
     map(
@@ -248,10 +250,14 @@ def _told_in_place(func: Any, args: Any, kwargs: Any) -> bool:
     return "out" in kwargs or bool(kwargs.get("inplace", told.get("inplace", False)))
 
 
+def _outside(file: str) -> bool:
+    return file.startswith(_OUTSIDE) or (file.startswith(_PYTHON) and "site-packages" not in file)
+
+
 def _place() -> tuple[str, str]:
-    """File and line of the nearest caller that is neither torch nor this library, and the code there."""
+    """File and line of the nearest caller that is neither Python's nor torch nor this library, and the code there."""
     frame = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_OUTSIDE):
+    while frame is not None and _outside(frame.f_code.co_filename):
         if frame.f_back is None:
             break
         frame = frame.f_back

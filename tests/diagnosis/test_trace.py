@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from functools import singledispatch
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.trace import trace
+
+
+class Dispatched(nn.Module):
+    """An operation that Python's library calls."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return singledispatch(torch.relu)(x.flatten(1))
+
+
+def test_places_are_lines_of_the_author() -> None:
+    events = trace(Dispatched(), torch.rand(2, 1, 2, 2, requires_grad=True))
+    assert {event.name for event in events} >= {"flatten", "relu"}
+    assert {event.line.split(":")[0] for event in events if not event.module} == {Path(__file__).name}
