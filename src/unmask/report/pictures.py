@@ -54,6 +54,7 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
         image, adversarial = kept.of(found, "clean"), kept.of(found, "x_adv")
         if image is None or adversarial is None:
             continue
+        image, adversarial = _boxed(image), _boxed(adversarial)
         before, after = kept.of(clean[found.example.index], "seen"), kept.of(found, "seen")
         images = {
             "clean": image,
@@ -78,8 +79,15 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
 
 def pixels(image: Array) -> Image.Image:
     """(C, H, W) in [0, 1], grey unless C is 3."""
+    image = _boxed(image)
     values = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0)
-    return Image.fromarray((values.clip(0, 1) * 255).round().astype(np.uint8))
+    return Image.fromarray((values * 255).round().astype(np.uint8))
+
+
+def _boxed(image: Array) -> Array:
+    """In [0, 1]: files of strangers may hold anything."""
+    boxed: Array = np.nan_to_num(image).clip(0, 1)
+    return boxed
 
 
 def address(picture: Image.Image) -> str:
