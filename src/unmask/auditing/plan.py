@@ -26,7 +26,7 @@ from unmask.evaluation.plan import Plan, spec
 from unmask.evaluation.run import Local
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
-from unmask.randomness import stream
+from unmask.randomness import Stream, stream
 from unmask.records import Finding, ThreatSpec
 from unmask.scores import ScoresOnly
 from unmask.threats import Threat
@@ -63,22 +63,22 @@ def plan_audit(
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
-    probed, some = few(_PROBED, x), few(_TRIED, x)
-    keys = stream(seed, index[:probed], "examine")
-    evidence = examine(target.model, x[:probed], y[:probed], radius(threat, x), keys, target.draws)
+    probed, some = slice(few(_PROBED, x)), slice(few(_TRIED, x))
+    keys = stream(seed, index[probed], "examine")
+    evidence = examine(target.model, x[probed], y[probed], radius(threat, x), keys, target.draws)
     classes = evidence.parts[-1].event.made[0].value.shape[1]
     candidates = ways(target.model, evidence, x, classes)
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
 
     def attempted(views: list[Way]) -> list[Tried]:
-        return try_out(target.model, judge, views, x[:some], y[:some], index[:some], seed, random)
+        return try_out(target.model, judge, views, x[some], y[some], index[some], seed, random)
 
     tried = best_first(attempted(candidates))
     own = next(one for one in tried if one.way == PLAIN)
     if own.left > _FAR and own.moved is not None and not evidence.faults and _refuses(target.model, x):
-        keys = stream(seed, index[:_PROBED], "switched")
-        if hidden := switched(target.model, own.moved[:_PROBED], radius(threat, x), keys):
+        keys = stream(seed, index[probed], "switched")
+        if hidden := switched(target.model, own.moved[probed], radius(threat, x), keys):
             suspected = replace(evidence, faults=hidden)
             others = ways(target.model, suspected, x, classes)
             further = best_first(attempted(others))
@@ -91,8 +91,8 @@ def plan_audit(
         candidates += [one.way for one in further]
     found = findings(evidence)
     if (view := _mildest(tried, candidates).view) is not None:
-        keys = stream(seed, index[:probed], "through")
-        evidence = through(evidence, view(lean(target.model)), x[:probed], y[:probed], keys)
+        keys = stream(seed, index[probed], "through")
+        evidence = through(evidence, view(lean(target.model)), x[probed], y[probed], keys)
         known = {(one.kind, one.module, one.where) for one in found}
         fresh = [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
         found += [one for one in fresh if not (found and "squashed" in one.evidence)]  # as votes are by themselves
@@ -107,7 +107,9 @@ def plan_audit(
     told = {
         **_told(evidence, found, tried, budget),
         "lint": linted(target, data, seed, device),
-        "gradients": _gradients(target.model, tried, best, x, y, index, seed),
+        "gradients": _gradients(
+            target.model, tried, best, x[probed], y[probed], stream(seed, index[probed], "available")
+        ),
     }
     ball = spec(threat)
     doubled, unbounded = replace(ball, eps=2 * ball.eps), ThreatSpec(ball.norm, 1.0, "rms")
@@ -157,12 +159,9 @@ def _gradients(
     best: Tried,
     x: torch.Tensor,
     y: torch.Tensor,
-    index: torch.Tensor,
-    seed: int,
+    keys: Stream,
 ) -> dict[str, dict[str, Any]]:
     """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    probed = few(_PROBED, x)
-    x, y, keys = x[:probed], y[:probed], stream(seed, index[:probed], "available")
     own = next((one for one in tried if one.way == PLAIN), best)
     twin = lean(model)
     view = twin if best.way.view is None else best.way.view(twin)
