@@ -65,8 +65,8 @@ _HOMES = {
     "sign_agreement": "unmask.gradients.eot",
     "signal_to_noise": "unmask.gradients.eot",
     "straight_through": "unmask.gradients.straight_through",
-    "unrolled": "unmask.gradients.straight_through",
     "trial": "unmask.trials",
+    "unrolled": "unmask.gradients.straight_through",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -171,13 +171,9 @@ class Ledger:
     def _ask(self, rows: Tensor, x_adv: Tensor, chosen: Tensor) -> Tensor | None:
         self._asked += 1
         if self._patience:
-            chosen = chosen[self._until[rows[chosen]] < self._asked]
+            chosen = self._due(rows, chosen)
         if not len(chosen):
             return None
-        if self._patience:
-            asked = rows[chosen]
-            self._until[asked] = self._asked + self._wait[asked]
-            self._wait[asked] = (2 * self._wait[asked] + 1).clamp(max=self._patience)
         fallen = chosen[self.problem.broken(rows[chosen], x_adv[chosen], self._asked)]
         if not len(fallen):
             return None
@@ -185,3 +181,11 @@ class Ledger:
         keep = torch.ones_like(rows, dtype=torch.bool)
         keep[fallen] = False
         return keep
+
+    def _due(self, rows: Tensor, chosen: Tensor) -> Tensor:
+        """Which have waited long enough; if they stand, they will wait longer."""
+        due = chosen[self._until[rows[chosen]] < self._asked]
+        waited = self._wait[rows[due]]
+        self._until[rows[due]] = self._asked + waited
+        self._wait[rows[due]] = (2 * waited + 1).clamp(max=self._patience)
+        return due

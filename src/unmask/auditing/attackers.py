@@ -181,8 +181,8 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, random: bool)
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
 
     The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
-    a spread that differs from draw to draw; the mean over draws of cross entropy says more. Cross entropy is what the
-    plain attack climbs through the model's own gradient; through a view both do.
+    a spread that differs from draw to draw; the mean over draws of cross entropy says more. Of others the plain
+    attack climbs cross entropy through the model's own gradient, so that only views are left to do it here.
     """
     how: Estimator = estimator(one.signal, one.apart, NOISE)
     stop = not random

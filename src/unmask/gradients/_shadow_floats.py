@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unmask.gradients._shadow import World
 
-__all__ = ["FLOAT_RULES", "Args", "Kwargs", "Rule", "named"]
+__all__ = ["FLOAT_RULES", "Args", "Kwargs", "Rule", "equal", "named"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -78,12 +78,12 @@ def _less(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
     return 1 - _step(_difference(world, args, kwargs))
 
 
-def _equal(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+def equal(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
     return 1 / (1 + _difference(world, args, kwargs).square())
 
 
 def _unequal(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    return 1 - _equal(world, true, args, kwargs)
+    return 1 - equal(world, true, args, kwargs)
 
 
 def _sign(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
@@ -155,8 +155,6 @@ FLOAT_RULES: dict[str, Rule] = {
     **named(_remainder, "remainder", "fmod", "frac", "mod"),
     **named(_greater, "gt", "ge", "greater", "greater_equal"),
     **named(_less, "lt", "le", "less", "less_equal"),
-    **named(_equal, "eq"),
-    **named(_unequal, "ne", "not_equal"),
     **named(_sign, "sign", "sgn"),
     **named(_heaviside, "heaviside"),
     **named(_cast, "to", "type", "type_as", "float", "double", "half", "bfloat16"),

@@ -14,12 +14,13 @@ from unmask.gradients._shadow import World, each, tensors
 from unmask.gradients._shadow_floats import FLOAT_RULES, Args, Kwargs
 from unmask.gradients._shadow_hooks import asleep
 from unmask.gradients._shadow_integers import INTEGER_RULES, alike
+from unmask.gradients._shadow_labels import LABEL_RULES
 from unmask.gradients._shadow_places import PLACE_RULES
 from unmask.gradients._shadow_writes import Saved, Writer, apart
 
 __all__ = ["Surrogates"]
 
-_RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES
+_RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES | LABEL_RULES
 _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.gradients._shadow import Shadow, World, each
-from unmask.gradients._shadow_floats import FLOAT_RULES, Args, Kwargs, Rule, named
+from unmask.gradients._shadow import Shadow, World
+from unmask.gradients._shadow_floats import Args, Kwargs, Rule, named
+from unmask.gradients._shadow_labels import arranged
 
 __all__ = ["PLACE_RULES"]
 
@@ -86,82 +87,6 @@ def _bincount(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     return Shadow(places.sum(0)) if (places := _places(world.shadow(args[0]), len(true))) is not None else None
 
 
-def _arranged(name: str) -> Rule:
-    """Labels that are put otherwise, or of which some are taken, are meant as before."""
-
-    def rule(world: World, true: Any, args: Args, kwargs: Kwargs) -> Any:
-        shadow = world.shadow(args[0])
-        if shadow is None or shadow.weights is None:
-            return None
-        weights = shadow.weights.flatten(0, -2)
-        at = torch.arange(args[0].numel(), device=args[0].device).view(args[0].shape)
-        return each(
-            lambda place: Shadow(shadow.value.flatten()[place], weights[place]),
-            getattr(Tensor, name)(at, *args[1:], **kwargs),
-        )
-
-    return rule
-
-
-def _joined(func: Callable[..., Tensor]) -> Rule:
-    """Labels that are put together are meant as each of them is."""
-
-    def rule(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-        shadows = [world.shadow(part) for part in args[0]]
-        dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % true.ndim
-        weights = [shadow.weights for shadow in shadows if shadow is not None and shadow.weights is not None]
-        if len(weights) < len(shadows) or len({meant.shape[-1] for meant in weights}) > 1:
-            return None
-        values = [shadow.value for shadow in shadows if shadow is not None]
-        return Shadow(func(values, dim), func(weights, dim))
-
-    return rule
-
-
-def _mode(world: World, true: Any, args: Args, kwargs: Kwargs) -> Any:
-    """What most are: labels are meant as much as all of them together mean it, other numbers by their mean."""
-    dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % args[0].ndim
-    keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-    shadow = world.shadow(args[0])
-    if shadow is None or shadow.weights is None:
-        return world.real(args[0]).mean(dim, keep), None
-    return Shadow(shadow.value.mean(dim, keep), shadow.weights.mean(dim, keep)), None
-
-
-def _equal(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    """Of labels how much the same is meant."""
-    one, other = (args[0], args[1] if len(args) > 1 else kwargs["other"])
-    known = next((s.weights for s in map(world.shadow, (one, other)) if s is not None and s.weights is not None), None)
-    if known is None:
-        return FLOAT_RULES["eq"](world, true, (one, other), {})
-    meant = [_as_weights(world, label, known) for label in (one, other)]
-    if meant[0] is None or meant[1] is None or meant[0].shape[-1] != meant[1].shape[-1]:
-        return FLOAT_RULES["eq"](world, true, (one, other), {})
-    return (meant[0] * meant[1]).sum(-1)
-
-
-def _unequal(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return 1 - _equal(world, true, args, kwargs)
-
-
-def _as_weights(world: World, label: Any, like: Tensor) -> Tensor | None:
-    """How much each place is meant (*shape, K) by a label; None where it is none of the K places of ``like``."""
-    shadow, places = world.shadow(label), like.shape[-1]
-    if shadow is not None:
-        return shadow.weights
-    label = torch.as_tensor(label, device=like.device)
-    if label.is_floating_point() or not 0 <= int(label.min()) <= int(label.max()) < places:
-        return None
-    return F.one_hot(label.long(), places).to(like.dtype)
-
-
-def _multinomial(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    """What is drawn by its share is meant by its share."""
-    shares = world.real(args[0])
-    weights = (shares / shares.sum(-1, keepdim=True)).unsqueeze(-2).expand(*true.shape, -1)
-    return Shadow(weights @ torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype), weights)
-
-
 def _argument_of(sign: int) -> Rule:
     """The index of the largest entry (or smallest): the softmax says how much each place is meant."""
 
@@ -206,7 +131,7 @@ def _item(world: World, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     table, index = world.soft(args[0]), args[1]
     places = index if isinstance(index, tuple) else (index,)
     if not any(map(world.shadow, places)):
-        return _arranged("__getitem__")(world, true, args, kwargs)
+        return arranged("__getitem__")(world, true, args, kwargs)
     if not all(isinstance(i, Tensor) and i.dtype not in (torch.bool, torch.uint8) for i in places):
         return table[index]
     weights = _weights(world, index, len(table))
@@ -274,11 +199,6 @@ def _interpolated(look: Callable[[Tensor], Tensor], index: Tensor, places: int, 
     return rise * slope_at.reshape(*slope_at.shape, *[1] * (dims - slope_at.ndim))
 
 
-_ARRANGING = (
-    *("unsqueeze", "squeeze", "view", "reshape", "flatten", "expand", "repeat", "t", "transpose", "permute", "movedim"),
-    *("unbind", "split", "chunk", "clone", "contiguous"),
-)
-
 PLACE_RULES: dict[str, Rule] = {
     **named(_bucketize, "bucketize"),
     **named(_searchsorted, "searchsorted"),
@@ -286,16 +206,9 @@ PLACE_RULES: dict[str, Rule] = {
     **named(_scatter, "scatter", "scatter_add"),
     **named(_index_add, "index_add"),
     **named(_bincount, "bincount"),
-    **{name: _arranged(name) for name in _ARRANGING},
     **named(_argument_of(1), "argmax", "max"),
     **named(_argument_of(-1), "argmin", "min"),
     **named(_topk, "topk"),
-    **named(_joined(torch.stack), "stack"),
-    **named(_joined(torch.cat), "cat", "concat", "concatenate"),
-    **named(_mode, "mode"),
-    **named(_multinomial, "multinomial"),
-    **named(_equal, "eq"),
-    **named(_unequal, "ne", "not_equal"),
     **named(_item, "getitem"),
     **named(_embedding, "embedding"),
     **named(_take, "take"),

@@ -54,14 +54,13 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
         image, adversarial = kept.of(found, "clean"), kept.of(found, "x_adv")
         if image is None or adversarial is None:
             continue
-        image, adversarial = _boxed(image), _boxed(adversarial)
         before, after = kept.of(clean[found.example.index], "seen"), kept.of(found, "seen")
         images = {
             "clean": image,
             "clean, as the classifier sees it": before,
             "adversarial": adversarial,
             "adversarial, as the classifier sees it": after,
-            f"difference, {GAIN} times": 0.5 + GAIN * (adversarial - image),
+            f"difference, {GAIN} times": 0.5 + GAIN * (_boxed(adversarial) - _boxed(image)),
         }
         side = max(image.shape[1:])
         pictures.append(
