@@ -13,12 +13,12 @@ from unmask.attacks.settings import latent, pgd
 from unmask.gradients.bpda import bypass
 from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
-from unmask.judging import BadAnswer, Judge
+from unmask.judging import Judge
 from unmask.losses import beyond, margin
 from unmask.randomness import Stream, stream, uniform
 from unmask.threats import L1, L2, Linf, Threat
 from unmask.trials import trial
-from unmask.types import Output
+from unmask.types import InvalidModelOutput, Output
 
 
 def keys(n: int, purpose: str = "judge") -> Stream:
@@ -62,8 +62,8 @@ def test_success_needs_a_feasible_image_a_wrong_class_and_no_rejection() -> None
     y = torch.zeros(4, dtype=torch.long)
     judge = Judge(detecting, Linf(0.35))
     verdict = judge.verdict(x_adv, x, y, keys(4))
-    assert verdict.predicted.tolist() == [[0, 1, 1, 1]]
-    assert verdict.refused.tolist() == [[False, False, True, True]]
+    assert verdict.predicted.tolist() == [[0, 1, 1, 0]]  # of the last one the clean image is judged
+    assert verdict.refused.tolist() == [[False, False, True, False]]
     assert verdict.feasible.tolist() == [True, True, True, False]
     assert verdict.robust.tolist() == [1.0, 0.0, 1.0, 1.0]
     assert judge.broken(x_adv, x, y, keys(4)).tolist() == [False, True, False, False]
@@ -173,16 +173,16 @@ def test_verdicts_are_taken_in_float32() -> None:
         (lambda x: torch.full((len(x), 3), torch.nan), "NaN logits (3 of 3 images)"),
         (lambda x: torch.tensor([0.0, torch.inf, 0.0]).expand(len(x), 3), "Inf logits (3 of 3 images)"),
         (lambda x: torch.where(x.flatten(1)[:, :3] > 0.9, torch.nan, 0.0), "NaN logits (1 of 3 images)"),
-        (lambda x: x.flatten(1)[:, :2], "shape (3, 2), but labels go up to 2"),
-        (lambda x: x.flatten(1).sum(1), "shape (3,), but labels go up to 2"),
-        (lambda x: x, "shape (3, 1, 2, 2), but labels go up to 2"),
+        (lambda x: x.flatten(1)[:, :2], "labels go up to 2, but the model has 2 classes"),
+        (lambda x: x.flatten(1).sum(1), "answers a tensor of shape (16,) to 16 images"),
+        (lambda x: x, "answers a tensor of shape (16, 1, 2, 2) to 16 images"),
     ],
     ids=["nan", "inf", "one nan", "too few classes", "no classes", "image"],
 )
 def test_what_cannot_be_judged_is_refused_in_one_line(model: Callable[[Tensor], Tensor], message: str) -> None:
     x, y = grey(0.5, 0.95, 0.5), torch.tensor([0, 1, 2])
     for ask in (Judge(model, Linf(0.1)).verdict, Judge(model, Linf(0.1)).broken):
-        with pytest.raises(BadAnswer) as error:
+        with pytest.raises(InvalidModelOutput) as error:
             ask(x, x, y, keys(3))
         assert message in str(error.value)
         assert "\n" not in str(error.value)
@@ -196,7 +196,7 @@ def test_a_bad_answer_in_a_later_draw_is_no_success() -> None:
 
     calls: list[int] = []
     x = grey(0.5)
-    with pytest.raises(BadAnswer, match="NaN"):
+    with pytest.raises(InvalidModelOutput, match="NaN"):
         Judge(fickle, Linf(0.1), draws=2).verdict(x, x, torch.tensor([1]), keys(1))
 
 

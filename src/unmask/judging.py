@@ -7,32 +7,33 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unmask.inputs import as_batch, as_candidates
 from unmask.randomness import Stream, drawing
 from unmask.threats import Threat
-from unmask.types import Output, Victim
+from unmask.types import InvalidModelOutput, Output, Victim
 from unmask.victims import Passes, steady
 
-__all__ = ["BadAnswer", "Judge", "Verdict"]
-
-
-class BadAnswer(ValueError):
-    """A model's answer cannot be judged; the message says which and why."""
+__all__ = ["Judge", "Verdict"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the defense does with B images over D draws of its randomness."""
+    """What the defense does with B images over D draws of its randomness.
+
+    A candidate outside of ball or box is no candidate: the clean image is judged instead, and a refusal of it counts
+    as wrong, so that no such candidate lifts an accuracy above the clean one.
+    """
 
     stands: Tensor  # (D, B) bool: right class, or refused
     predicted: Tensor  # (D, B) int64
     refused: Tensor  # (D, B) bool
-    feasible: Tensor  # (B,) bool: inside ball and box
-    distance: Tensor  # (B,) float64, in the threat's unit
+    feasible: Tensor  # (B,) bool: the candidate lies inside ball and box
+    distance: Tensor  # (B,) float64, of the candidate, in the threat's unit
 
     @property
     def robust(self) -> Tensor:
-        """Share of the draws (B,), float64, in which the defense stands; an infeasible image proves nothing."""
-        return torch.where(self.feasible, self.stands.double().mean(0), 1.0)
+        """Share of the draws (B,), float64, in which the defense stands."""
+        return self.stands.double().mean(0)
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,16 @@ class Judge:
     def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Verdict:
         """Judge candidates (B, C, H, W) for images ``x`` of class ``y``; ``keys`` must be fresh.
 
-        Raises :class:`BadAnswer` for logits that are not finite or do not fit the labels.
+        Raises ValueError for images and labels that :mod:`unmask.inputs` refuses, and
+        :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
         """
-        answers = [self._answer(x_adv, y, keys.fold(draw)) for draw in range(self.draws)]
+        x_adv, (x, y) = as_candidates(x_adv, "adversarial examples"), as_batch(x, y)
+        feasible, distance = self.feasible(x_adv, x)
+        judged = torch.where(feasible.view(-1, 1, 1, 1), x_adv, x)
+        answers = [self._answer(judged, y, keys.fold(draw)) for draw in range(self.draws)]
         predicted = torch.stack([a.logits.argmax(1) for a in answers])
         refused = torch.stack([_refused(a) for a in answers])
-        feasible, distance = self.feasible(x_adv, x)
-        return Verdict((predicted == y) | refused, predicted, refused, feasible, distance)
+        return Verdict((predicted == y) | (refused & feasible), predicted, refused, feasible, distance)
 
     def broken(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Tensor:
         """Whether (B,) each candidate is feasible and defeats the defense in every draw."""
@@ -79,7 +83,15 @@ class Judge:
         return broken
 
     def feasible(self, x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Whether (B,) candidates lie inside ball and box, and their distances (B,) in the threat's unit."""
+        """Whether (B,) candidates lie inside ball and box, and their distances (B,) in the threat's unit.
+
+        Raises ValueError for candidates of another shape than the images.
+        """
+        if x_adv.shape != x.shape:
+            raise ValueError(
+                f"adversarial examples have shape {tuple(x_adv.shape)}, the images {tuple(x.shape)}: "
+                "give one adversarial example an image"
+            )
         distance = self.threat.distance(x_adv, x)
         inside_box = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
         return inside_box & (distance <= self.threat.eps * (1 + self.tolerance) + 1e-9), distance
@@ -105,15 +117,15 @@ def _refused(answer: Output) -> Tensor:
 
 
 def _check(logits: Tensor, y: Tensor) -> None:
-    if logits.ndim != 2 or int(y.max()) >= logits.shape[1]:
-        raise BadAnswer(
-            f"the model gives logits of shape {tuple(logits.shape)}, but labels go up to {int(y.max())}: "
-            "return (batch, classes) and check that the data set is the model's"
+    if int(y.max()) >= logits.shape[1]:
+        raise InvalidModelOutput(
+            f"labels go up to {int(y.max())}, but the model has {logits.shape[1]} classes: "
+            "check that the data set is the model's"
         )
     bad = ~logits.isfinite().all(1)
     if bad.any():
         kind = "NaN" if logits.isnan().any() else "Inf"
-        raise BadAnswer(
+        raise InvalidModelOutput(
             f"the model gives {kind} logits ({int(bad.sum())} of {len(bad)} images): "
             "return finite logits before any softmax or log"
         )

@@ -17,6 +17,7 @@ __all__ = [
     "TABLE_SCHEMA",
     "Example",
     "Finding",
+    "GradientCounts",
     "Job",
     "Record",
     "ThreatSpec",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 AUDIT_SCHEMA = "unmask.audit/1"
-RECORD_SCHEMA = "unmask.record/1"
+RECORD_SCHEMA = "unmask.record/2"
 RUN_SCHEMA = "unmask.run/1"
 TABLE_SCHEMA = "unmask.table/1"
 
@@ -125,6 +126,16 @@ class Example:
     screened: float  # the same share on the draws that attacks select by
     distance: float  # of the candidate, in the threat's unit
     refused: bool = False  # by a detector, in the first scoring draw
+    feasible: bool = True  # whether the candidate lies inside ball and box; else the clean image was judged
+
+
+@dataclass(frozen=True)
+class GradientCounts:
+    """Examples that an attack computed gradients for, and on how many of them the gradients were of no use."""
+
+    examples: int  # for which at least one gradient was computed
+    none: int  # of these: every gradient was missing or zero
+    not_finite: int  # of these: some gradient had an element that was NaN or infinite
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,7 @@ class Record:
     seconds: float
     file: str | None = None  # adversarial examples, relative to the run's folder
     sha256: str | None = None  # of that file
+    gradients: GradientCounts | None = None  # None where the attack computed no gradient
     schema: str = RECORD_SCHEMA
 
     def to_json(self) -> str:
@@ -160,8 +172,10 @@ class Record:
             key = raw.pop("key")
             raw["job"] = Job(**{**raw["job"], "threat": ThreatSpec(**raw["job"]["threat"])})
             raw["examples"] = tuple(Example(**example) for example in raw["examples"])
+            raw["gradients"] = None if raw["gradients"] is None else GradientCounts(**raw["gradients"])
             record = cls(**raw)
-            for part in (record, record.job, record.job.threat, *record.examples):
+            counts = () if record.gradients is None else (record.gradients,)
+            for part in (record, record.job, record.job.threat, *counts, *record.examples):
                 check_types(part)
         except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a record: {error}") from error

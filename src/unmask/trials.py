@@ -13,10 +13,12 @@ from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.trail import Trail
 from unmask.compiling import Compiler
 from unmask.gradients.bpda import View
-from unmask.judging import BadAnswer, Judge, Verdict
+from unmask.inputs import as_batch
+from unmask.judging import Judge, Verdict
 from unmask.randomness import stream
+from unmask.records import GradientCounts
 from unmask.statistics import Accuracy, accuracy
-from unmask.types import Output, Victim, as_output
+from unmask.types import InvalidModelOutput, Output, Victim, as_output
 from unmask.victims import Passes, bfloat16, folded, lean, multiplies_bfloat16, steady
 
 __all__ = ["Trial", "trial", "verdicts"]
@@ -31,10 +33,13 @@ class Trial:
     selection: Verdict  # on draws by which attacks may be compared
     passes: Passes = field(default_factory=Passes)  # of the attack; the judge counts its own
     trail: Trail | None = None  # of the examples that were followed, by their numbers in the batch
+    gradients: GradientCounts | None = None  # None where the attack computed none
 
     @property
     def accuracy(self) -> Accuracy:
-        """Robust accuracy with its interval."""
+        """Robust accuracy with its interval. It is no evidence of robustness where ``gradients`` counts examples
+        without a gradient.
+        """
         return accuracy(self.verdict.robust.tolist())
 
 
@@ -60,6 +65,7 @@ def trial(
     Args:
         judge: of the defense that ``model`` is.
         model: what is attacked.
+        x: images, and ``y`` their classes, as of :mod:`unmask.inputs`: numpy arrays and uint8 images will do.
         attack: such as ``APGD(100)`` or ``pgd(40, margin, EOT(30))``.
         view: what gradients pass through, such as ``bpda("encode", surrogate)`` or ``straight_through``.
         low_precision: take gradients in bfloat16 where the hardware multiplies it; verdicts stay float32.
@@ -68,7 +74,8 @@ def trial(
         follow: of how many of the first examples under attack to keep the way. It changes no result.
         compiler: of the views; None for none. The judge asks ``model`` as it is.
 
-    Raises :class:`unmask.judging.BadAnswer` for logits that are not finite or do not fit the labels.
+    Raises ValueError for images or labels that :mod:`unmask.inputs` refuses, and
+    :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
 
     >>> from unmask.attacks.settings import fgsm
     >>> from unmask.threats import Linf
@@ -78,8 +85,9 @@ def trial(
     >>> trial(Judge(model, Linf(0.1)), model, fgsm(), x, y).verdict.robust
     tensor([0., 1.], dtype=torch.float64)
     """
+    x, y = as_batch(x, y)
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
-    passes = Passes()
+    passes, health = Passes(), _Health(len(x))
     twin = cache(lambda: lean(model))
     narrow = low_precision and multiplies_bfloat16(x.device)
     screen = stream(seed, index, "screen")
@@ -109,13 +117,35 @@ def trial(
         scores=steady(_answering(model), passes=passes, foreign=judge.foreign),
         views=seen,
         note=None if trail is None else trail.note,
+        on_gradient=health.see,
         random=judge.draws > 1,
     )
     x_adv = x.clone()
     if len(rows):
         x_adv[rows] = attack(problem.subset(rows))
     spent = replace(passes)  # the views of the trail would count on
-    return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail)
+    return Trial(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail, health.counts())
+
+
+class _Health:
+    """Which of B examples got gradients during an attack, and of what use these were."""
+
+    def __init__(self, count: int) -> None:
+        self._asked, self._useful, self._not_finite = torch.zeros(3, count, dtype=torch.bool)
+
+    def see(self, rows: Tensor, gradient: Tensor) -> None:
+        """Gradients (M, ...) of the examples ``rows`` (M,)."""
+        flat, rows = gradient.flatten(1), rows.cpu()
+        finite = flat.isfinite()
+        self._asked[rows] = True
+        self._useful[rows] |= (finite & (flat != 0)).any(1).cpu()
+        self._not_finite[rows] |= (~finite).any(1).cpu()
+
+    def counts(self) -> GradientCounts | None:
+        """None where no gradient was computed."""
+        asked = int(self._asked.sum())
+        none, not_finite = self._asked & ~self._useful, self._asked & self._not_finite
+        return GradientCounts(asked, int(none.sum()), int(not_finite.sum())) if asked else None
 
 
 def _later(make: Callable[[], Victim]) -> Victim:
@@ -131,7 +161,9 @@ def _answering(victim: Victim) -> Victim:
         answer = as_output(victim(x))
         bad = ~answer.logits.isfinite().all(1)
         if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
-            raise BadAnswer("the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]")
+            raise InvalidModelOutput(
+                "the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]"
+            )
         return answer
 
     return call

@@ -33,7 +33,8 @@ class Passes:
 def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = False) -> Callable[[Tensor], Output]:
     """Call ``victim`` so that the answer for an example does not depend on the rest of its batch.
 
-    Fills the batch up to a multiple of :data:`GRANULE` and, where a keyed stream is being drawn from
+    The model is given a copy of the images, since some models write into their input. Fills the batch up to a multiple
+    of :data:`GRANULE` and, where a keyed stream is being drawn from
     (:mod:`unmask.randomness`), gives each row its own randomness; ``foreign`` extends that to torch's
     own random operations, for models that draw their randomness themselves. Counts into ``passes``.
 
@@ -49,10 +50,10 @@ def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = Fals
         size, missing = len(x), -len(x) % GRANULE
         keys = current()
         if missing:
-            x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))
             keys = keys and keys.extended(missing)
+        x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))  # a new tensor, also where nothing is missing
         with drawing(keys, foreign=foreign):
-            output = as_output(victim(x))
+            output = as_output(victim(x), len(x))
         if missing:
             output = Output(output.logits[:size], None if output.reject is None else output.reject[:size])
         if passes is not None:

@@ -15,10 +15,9 @@ from unmask.cases import Attacker, Dial, Lens
 from unmask.data import load
 from unmask.evaluation.perform import judged, perform
 from unmask.evaluation.targets import Target
-from unmask.judging import BadAnswer
 from unmask.randomness import uniform
 from unmask.records import Job, ThreatSpec
-from unmask.types import Output
+from unmask.types import InvalidModelOutput, Output
 
 DATA = load("digits", n=40)
 
@@ -140,7 +139,7 @@ def test_bad_logits_under_attack_are_no_robustness(attack: str, bad: float) -> N
     """Fine on clean images, which are multiples of 1/16; a search would pass over what is not."""
     hidden = Halves(lambda x, z: torch.where((x * 16 == (x * 16).round()).flatten(1).all(1)[:, None], z, bad))
     assert perform(job("clean", "clean"), Target(hidden), DATA).record.examples
-    with pytest.raises(BadAnswer, match="finite logits"):
+    with pytest.raises(InvalidModelOutput, match="finite logits"):
         perform(job(attack), Target(hidden), DATA)
 
 

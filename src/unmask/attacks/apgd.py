@@ -79,8 +79,9 @@ class APGD:
             objective = problem.goal(self.loss, rows, labels)
             with drawing(keys.fold(step)):
                 found = self.estimator(value_only(objective) if step == self.steps else objective, walk.at)
+            direction = found[1] if step == self.steps else ledger.usable(rows, found[1])
             keep = ledger.offer(rows, walk.at, found[0], ask=problem.asks(step, self.steps))
-            walk = walk.note(*found)
+            walk = walk.note(found[0], direction)
             if keep is not None:
                 rows, x, keys = rows[keep], x[keep], keys.select(keep)
                 walk = _Walk(*(state[keep] for state in walk))

@@ -67,6 +67,8 @@ class Descent:
             objective = self._objective(problem, rows, x, restart)
             with drawing(keys.fold(step)):
                 values, direction = self.estimator(value_only(objective) if step == self.steps else objective, z)
+            if step < self.steps:
+                direction = ledger.usable(rows, direction)
             ask = problem.asks(step, self.steps)
             keep = ledger.offer(rows, self._candidate(z, x, threat), values, ask=ask)
             if keep is not None:

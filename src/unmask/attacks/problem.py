@@ -36,6 +36,7 @@ class Problem:
     scores: Victim | None = None  # the defense itself, in full precision, for attacks that need no gradient
     views: Callable[[View], Victim] | None = None  # further views of the defense, for :class:`Through`
     note: Callable[[Tensor, Tensor, Victim], None] | None = None  # told of candidates: see :class:`Trail`
+    on_gradient: Callable[[Tensor, Tensor], None] | None = None  # called with rows (M,) and gradients (M, ...)
     random: bool = False  # whether the defense draws: values are noisy, and a verdict costs many draws
 
     def asks(self, step: int, last: int) -> bool:
@@ -61,7 +62,7 @@ class Problem:
 
     def subset(self, rows: Tensor) -> Problem:
         """The same question about some of the examples only, numbered anew from 0."""
-        note = self.note
+        note, on_gradient = self.note, self.on_gradient
         return replace(
             self,
             x=self.x[rows],
@@ -69,6 +70,7 @@ class Problem:
             keys=self.keys.select(rows),
             broken=lambda some, x_adv, when: self.broken(rows[some], x_adv, when),
             note=note and (lambda some, x_adv, view: note(rows[some], x_adv, view)),
+            on_gradient=on_gradient and (lambda some, gradient: on_gradient(rows[some], gradient)),
         )
 
 
@@ -130,6 +132,15 @@ class Ledger:
     def rows(self) -> Tensor:
         """The numbers (M,) of the examples still standing."""
         return self.standing.nonzero().squeeze(1)
+
+    def usable(self, rows: Tensor, gradient: Tensor) -> Tensor:
+        """The gradients (M, ...) of the examples ``rows`` (M,), elements that are NaN or infinite replaced by 0.
+
+        ``problem.on_gradient`` is called with the gradients as they were.
+        """
+        if self.problem.on_gradient is not None:
+            self.problem.on_gradient(rows, gradient)
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor, *, ask: bool = True) -> Tensor | None:
         """Remember what is better than before; who stays in the search, as a mask, or None for all.

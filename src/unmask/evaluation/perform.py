@@ -17,7 +17,7 @@ from unmask.evaluation.followed import followed
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge, Verdict
 from unmask.randomness import drawing, stream
-from unmask.records import Example, Job, Record
+from unmask.records import Example, GradientCounts, Job, Record
 from unmask.threats import parse
 from unmask.trials import Trial, trial, verdicts
 from unmask.victims import Passes
@@ -64,11 +64,14 @@ def perform(
     examples: list[Example] = []
     candidates, ways = [], list[dict[str, Tensor]]()
     passes = Passes()
+    gradients: list[GradientCounts] = []
     for index, x, y, found in _each(job, data, batch, device, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
+        if found.gradients is not None:
+            gradients.append(found.gradients)
         if found.trail is not None:
             ways += followed(target, found.trail, index, x, y, found.x_adv, job.seed)
     record = Record(
@@ -79,6 +82,7 @@ def perform(
         backwards=passes.backwards,
         judged=judge.passes.forwards,
         seconds=time.monotonic() - started,
+        gradients=_total(gradients),
     )
     x_adv = torch.cat(candidates)
     tensors = {
@@ -220,7 +224,7 @@ def _unrefused(verdict: Verdict) -> Verdict:
 
 
 def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: int) -> Example:
-    stands = scored.stands[:, row] | ~scored.feasible[row]
+    stands = scored.stands[:, row]
     return Example(
         index=index,
         label=label,
@@ -231,4 +235,14 @@ def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: i
         screened=float(selection.robust[row]),
         distance=float(scored.distance[row]),
         refused=bool(scored.refused[0, row]),
+        feasible=bool(scored.feasible[row]),
+    )
+
+
+def _total(counts: list[GradientCounts]) -> GradientCounts | None:
+    """The sums over batches; None where no gradient was computed."""
+    if not counts:
+        return None
+    return GradientCounts(
+        sum(c.examples for c in counts), sum(c.none for c in counts), sum(c.not_finite for c in counts)
     )

@@ -16,9 +16,9 @@ from unmask.evaluation.fingerprint import changed, fingerprint
 from unmask.evaluation.perform import judged
 from unmask.evaluation.run import Local
 from unmask.evaluation.store import read_lines, read_run
-from unmask.judging import BadAnswer
 from unmask.records import Record
 from unmask.report import texts
+from unmask.types import InvalidModelOutput
 
 __all__ = ["Check", "verify"]
 
@@ -113,7 +113,7 @@ def _problem(folder: Path, record: Record, local: Local) -> str | None:
         return f"it tells of {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
     try:
         again = judged(job, target, data, x_adv, local.batch, local.device)
-    except BadAnswer as error:
+    except InvalidModelOutput as error:
         return str(error)
     wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]
     return f"{len(wrong)} of {count} verdicts differ, first at example {wrong[0]}" if wrong else None

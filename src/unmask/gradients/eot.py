@@ -31,8 +31,11 @@ class Tally:
         return cls(0, torch.zeros_like(z), torch.zeros_like(z), z.new_zeros(len(z)))
 
     def add(self, active: Tensor, gradients: Tensor) -> Tally:
-        """Further draws (K, M, ...) of the examples ``active`` (M,), one by one: no sum depends on how they came."""
-        for gradient in gradients:
+        """Further draws (K, M, ...) of the examples ``active`` (M,), one by one: no sum depends on how they came.
+
+        Elements that are NaN or infinite in a draw count as 0.
+        """
+        for gradient in gradients.nan_to_num(0.0, 0.0, 0.0):
             self.total[active] += gradient
             self.signs[active] += gradient.sign()
             self.energy[active] += gradient.flatten(1).square().sum(1)
