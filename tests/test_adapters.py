@@ -68,15 +68,15 @@ def test_without_a_view_it_is_the_model() -> None:
 
 
 def test_the_backward_pass_is_the_mean_of_the_draws_and_the_forward_pass_one_of_them() -> None:
-    x = torch.ones(1, 1, 1, 2, requires_grad=True)
+    x = torch.ones(2, 1, 1, 2, requires_grad=True)
     model = nn.Sequential(Noise(), nn.Flatten())
     torch.manual_seed(0)
-    draws = torch.stack([torch.randn(1, 1, 1, 1).squeeze() for _ in range(50)])
+    draws = torch.stack([torch.randn(2, 1, 1, 1).flatten() for _ in range(50)])
     torch.manual_seed(0)
     logits = attackable(model, samples=50)(x)
     (gradient,) = torch.autograd.grad(logits.sum(), x)
-    assert logits.flatten().tolist() == [draws[0].item()] * 2
-    assert gradient.flatten().tolist() == pytest.approx([draws.mean().item()] * 2, rel=1e-5)
+    assert torch.equal(logits, draws[0][:, None].expand(2, 2))
+    assert gradient.flatten().tolist() == pytest.approx(draws.mean(0).repeat_interleave(2).tolist(), rel=1e-5)
 
 
 def test_further_draws_are_taken_only_for_a_gradient() -> None:

@@ -16,10 +16,10 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
 # Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
 F4 = {"targets", "evaluation", "auditing"}  # may import one another, as long as no circle comes of it
 ROWS = [
-    {"records", "types", "inputs", "randomness", "projections", "allocator", "watching", "copying"},  # F0
+    {"records", "types", "inputs", "randomness", "projections", "allocator", "watching", "copying", "digests"},  # F0
     {"threats", "losses", "victims", "statistics"},  # F1
     {"gradients"},
-    {"adapters", "compiling", "scores"},
+    {"adapters", "forms", "compiling", "scores"},
     {"nets", "data", "weights", "report"},
     {"attacks", "defenses", "judging", "training"},  # F2
     {"trials"},

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from unmask.copying import copied
 from unmask.gradients.bpda import View, substitute
+from unmask.inputs import as_images
 from unmask.types import Output, as_output
+from unmask.victims import query
 
 __all__ = ["attackable", "refusing"]
 
@@ -21,10 +23,11 @@ class _Attackable(nn.Module):
         self.samples = samples
 
     def forward(self, x: Tensor) -> Tensor:
-        answer = as_output(self.viewed(x)).logits
+        x = as_images(x)
+        answer = query(self.viewed, x).logits
         if self.samples == 1 or not (torch.is_grad_enabled() and x.requires_grad):
             return answer
-        further = [as_output(self.viewed(x)).logits for _ in range(self.samples - 1)]
+        further = [query(self.viewed, x).logits for _ in range(self.samples - 1)]
         return substitute(answer, torch.stack([answer, *further]).mean(0))
 
 
@@ -37,6 +40,8 @@ def attackable(model: nn.Module, view: View | None = None, samples: int = 1) -> 
         samples: draws over which the backward pass of a random defense is averaged. The forward pass
             is always one true draw. Unlike :class:`unmask.EOT`, which averages gradients of losses,
             this averages derivatives of logits: the loss is the other library's, and unknown here.
+
+    Raises ValueError, when it is called, for images that :mod:`unmask.inputs` refuses, such as those out of [0, 1].
 
     >>> from unmask.gradients.bpda import bpda
     >>> class Round(nn.Module):

@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import CellType, FunctionType, MethodType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["copied"]
@@ -30,8 +31,10 @@ def copied(model: nn.Module) -> nn.Module:
     ...     def forward(self, x): return self.net(x) + self.seen["made"]
     >>> one = Features(); other = copied(one); made = other(torch.zeros(1, 1, 1, 2)); list(one.seen), list(other.seen)
     ([], ['made'])
+
+    Sparse tensors, which torch does not copy by ``deepcopy`` either, are cloned.
     """
-    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(list(_own(model)))}
+    memo: dict[int, Any] = {id(tensor): _clone(tensor) for tensor in _uncopiable(list(_own(model)))}
     twin = copy.deepcopy(model, memo)
     for place in _own(twin):
         for name, value in place.items():
@@ -44,17 +47,22 @@ def _own(model: nn.Module) -> Iterator[dict[Any, Any]]:
     """Where parts keep what they have: attributes, buffers, hooks ..."""
     for part in model.modules():
         yield vars(part)
-        yield from (vars(part)[name] for name in _HOOKS)
+        yield from (vars(part)[name] for name in _HOOKS if name in vars(part))
 
 
-def _computed(value: Any) -> Iterator[Tensor]:
-    """Tensors that have a graph."""
+def _uncopiable(value: Any) -> Iterator[Tensor]:
+    """Tensors that have a graph, or are not laid out by strides: deepcopy fails on them."""
     if isinstance(value, Tensor):
-        if value.grad_fn is not None:
+        if value.grad_fn is not None or value.layout != torch.strided:
             yield value
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _computed(item)
+            yield from _uncopiable(item)
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    twin = tensor.detach().clone()
+    return nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
 
 
 def _bound(value: Any, memo: dict[int, Any]) -> Any:

@@ -15,7 +15,7 @@ from unmask.copying import copied
 from unmask.randomness import current, drawing
 from unmask.types import Output, Victim, as_output
 
-__all__ = ["GRANULE", "Passes", "bfloat16", "folded", "lean", "multiplies_bfloat16", "steady"]
+__all__ = ["GRANULE", "Passes", "bfloat16", "folded", "lean", "multiplies_bfloat16", "query", "steady"]
 
 GRANULE = 16
 """Batches are filled up to a multiple of this many rows. Below it, matrix products take other code
@@ -28,6 +28,23 @@ class Passes:
 
     forwards: int = 0
     backwards: int = 0
+
+
+def query(victim: Victim, x: Tensor) -> Output:
+    """The output of ``victim`` for images (B, C, H, W), computed on a copy of them, since some models write into their
+    input. A single image is given twice, since some models drop a batch dimension of one. Gradients reach ``x``.
+
+    Raises :class:`unmask.types.InvalidModelOutput` for an output that is no logits.
+
+    >>> import torch
+    >>> x = torch.zeros(1, 1, 1, 2)
+    >>> query(lambda x: x.add_(1).flatten(1).squeeze(), x).logits, x.flatten()
+    (tensor([[1., 1.]]), tensor([0., 0.]))
+    """
+    if len(x) > 1:
+        return as_output(victim(x.clone()), len(x))
+    output = as_output(victim(torch.cat((x, x))), 2)
+    return Output(output.logits[:1], None if output.reject is None else output.reject[:1])
 
 
 def steady(victim: Victim, *, passes: Passes | None = None, foreign: bool = False) -> Callable[[Tensor], Output]:
@@ -70,12 +87,12 @@ def _add_backward(passes: Passes, size: int) -> None:
 
 
 def lean(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` that is only good for input gradients: frozen, channels-last weights."""
+    """A copy of ``model`` that is only good for input gradients: its weights are frozen."""
     with torch.no_grad():  # a copy of what torch.jit compiled is a computation
         twin = copied(model)
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
-    return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return twin
 
 
 def folded(model: nn.Module) -> nn.Module:
@@ -90,13 +107,20 @@ def folded(model: nn.Module) -> nn.Module:
     ['Conv2d', 'Identity', 'ReLU']
     """
     twin = lean(model)
-    for chain in [module for module in twin.modules() if type(module).forward is nn.Sequential.forward]:
+    for chain in [module for module in twin.modules() if _plain_sequential(module)]:
         layers = list(chain.named_children())
         for (before, layer), (after, norm) in itertools.pairwise(layers):
             if _foldable(layer, nn.Conv2d) and _foldable(norm, nn.BatchNorm2d) and norm.running_var is not None:
-                setattr(chain, before, fuse_conv_bn_eval(layer, norm))  # type: ignore[type-var, arg-type]
+                fused = fuse_conv_bn_eval(layer, norm)  # type: ignore[type-var, arg-type]
+                if isinstance(layer, nn.Conv2d) and layer.weight.is_contiguous(memory_format=torch.channels_last):
+                    fused = fused.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+                setattr(chain, before, fused)
                 setattr(chain, after, nn.Identity().eval())
-    return twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return twin
+
+
+def _plain_sequential(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _foldable(module: nn.Module, kind: type[nn.Module]) -> bool:

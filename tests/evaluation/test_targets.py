@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unmask.data import load
 from unmask.evaluation.answers import check_model, is_random
 from unmask.evaluation.targets import find_target, ready
+from unmask.forms import ModelForm
 from unmask.types import Output
 
 X = torch.linspace(0, 1, 4 * 64).reshape(4, 1, 8, 8)
@@ -39,10 +40,10 @@ BAD: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "NaN": (lambda x: (x[:, :10] - 1).sqrt(), "gives NaN logits on clean images"),
     "Inf": (lambda x: 1 / (x[:, :10] * 0), "gives Inf logits on clean images"),
     "probabilities": (lambda x: x[:, :10].softmax(1), "returns probabilities: return the logits before"),
-    "one number": (lambda x: x.sum(1), r"answers \(4,\) to 4 images: return logits of shape"),
-    "no batch": (lambda x: x[:3, :10], r"answers \(3, 10\) to 4 images"),
-    "a set": (lambda x: {1, 2}, "answers no logits to 4 images: .* that has them as `logits`"),
-    "no name for it": (lambda x: {"scores": x}, "answers no logits to 4 images"),
+    "one number": (lambda x: x.sum(1), r"answers a tensor of shape \(4,\) to 4 images: return logits"),
+    "no batch": (lambda x: x[:3, :10], r"answers a tensor of shape \(3, 10\) to 4 images"),
+    "a set": (lambda x: {1, 2}, "answers a set: return logits"),
+    "no name for it": (lambda x: {"scores": x}, "answers a dict of tensors scores: .* name the logits with --output"),
     "few classes": (lambda x: x[:, :5], "labels go from 0 to 9, but the model has 5 classes: check that the data"),
     "an error": (fail, r"fails on images of shape \(4, 1, 8, 8\): mat1 and mat2 cannot be multiplied; check"),
 }
@@ -65,7 +66,7 @@ def test_logits_pass() -> None:
 
 
 def test_images_out_of_the_box() -> None:
-    with pytest.raises(ValueError, match=r"images lie in \[-1, 1\]: scale them to \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"images lie in \[-1, 1\]: give images in \[0, 1\]"):
         check_model(Answer(lambda x: x), 2 * X - 1, LABELS)
 
 
@@ -150,10 +151,11 @@ def test_draws(models: Path) -> None:
     assert (case.draws, case.foreign) == (16, False)  # draws by unmask's own functions
 
 
-def test_what_is_compiled_is_examined_as_it_was_written_or_not_at_all() -> None:
+def test_what_torch_compiled_is_examined_as_it_was_written_and_scripts_as_one_operation() -> None:
     flat = nn.Flatten().eval()
     data = load("digits", n=8)
     assert ready(torch.compile(flat), data, "cpu", strict=False).model is flat  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"what torch\.jit compiled cannot be examined: give the module"):
-        ready(torch.jit.script(flat), data, "cpu", strict=False)
-    assert ready(torch.jit.script(flat), data, "cpu").draws == 1
+    for strict in (True, False):
+        target = ready(torch.jit.script(flat), data, "cpu", strict=strict, form=ModelForm(reject_class=-1))
+        assert target.draws == 1
+        assert [(note.kind, note.module) for note in target.notes] == [("compiled", "")]

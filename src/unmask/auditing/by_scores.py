@@ -9,12 +9,13 @@ from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.settings import pgd
 from unmask.auditing.attackers import black_box, transfer
 from unmask.auditing.budgets import Budget, budget_of
-from unmask.auditing.images import linted, radius, right
+from unmask.auditing.images import linted, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
 from unmask.cases import Attacker
 from unmask.data import Dataset
 from unmask.evaluation.plan import Plan, spec
+from unmask.evaluation.setup import rms_radius
 from unmask.evaluation.targets import Target
 from unmask.gradients.spsa import SPSA, gaussian
 from unmask.losses import margin
@@ -38,11 +39,11 @@ def by_scores(
     x, _, index = right(target, data, n, seed, device)
     limits, ball, found = budget_of(budget), spec(threat), linted(target, data, seed, device)
     labels = any(finding["kind"] == "labels" for finding in found)
-    copies = sources(target.model, None, x, radius(threat, x), stream(seed, index, "sources"), limits.copy)
+    copies = sources(target.model, None, x, rms_radius(threat, x), stream(seed, index, "sources"), limits.copy)
     chosen = {
         "transfer": transfer(copies, limits),
         "black-box": black_box(limits, threat.norm),
-        **(_by_labels(limits, threat.norm) if labels else _by_differences(limits, radius(threat, x))),
+        **(_by_labels(limits, threat.norm) if labels else _by_differences(limits, rms_radius(threat, x))),
     }
     doubled = black_box(replace(limits, queries=2 * limits.queries), threat.norm)
     told = {

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from unmask.diagnosis.examine import Evidence
 from unmask.diagnosis.trace import Event, outermost, within
 from unmask.gradients.bpda import View, bpda, bypass
+from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.differences import differences
+from unmask.gradients.finite import finite_gradients
 from unmask.gradients.fitted import fit_surrogate
 from unmask.gradients.functions import bpda_function
 from unmask.gradients.rejoin import graft, read_out
@@ -41,7 +43,7 @@ class Way:
     @property
     def whole(self) -> bool:
         """Whether it computes what the model does, instead of ending earlier or leaving a part out."""
-        return not any(step.startswith(("read_out", "bypass")) for step in self.code)
+        return not any(step.startswith(("read_out", "bypass", "dequantized")) for step in self.code)
 
     def then(self, other: Way) -> Way:
         """This view, and the other one of what it gives."""
@@ -69,6 +71,10 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
     ``x`` (B, C, H, W) are images to fit surrogates on.
     """
     around = [PLAIN]
+    if evidence.nonfinite.share:
+        around.append(Way(("finite_gradients",), finite_gradients))
+    if is_quantized(model):
+        around.append(Way(("dequantized",), dequantized))
     if evidence.faults or evidence.saturation.silent > 0:  # no gradient, and perhaps nobody to blame
         guilty = _guilty(evidence)
         outer, alike = list(guilty), [path for path, event in guilty.items() if _alike(event)]

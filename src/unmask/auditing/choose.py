@@ -18,8 +18,8 @@ from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.randomness import drawing, stream
 from unmask.trials import trial
-from unmask.types import Estimator, Output, as_output
-from unmask.victims import GRANULE, lean
+from unmask.types import Estimator, Output
+from unmask.victims import GRANULE, lean, query
 
 __all__ = ["Tried", "best_first", "estimator", "try_out"]
 
@@ -79,10 +79,10 @@ def _try(
     attack = pgd(_STEPS, margin, estimator(signal, apart, most=8) if random else autograd, size=0.25, early_stop=False)
     result = trial(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
     with torch.no_grad(), drawing(keys, foreign=judge.foreign):
-        logits = as_output(model(result.x_adv)).logits.float()
-        fooled = ~_stands(as_output((model if way.view is None else way.view(model))(result.x_adv)), y)
+        logits = query(model, result.x_adv).logits.float()
+        fooled = ~_stands(query(model if way.view is None else way.view(model), result.x_adv), y)
     spread = float(logits.std().clamp_min(1e-12))
-    value = float(margin(as_output(logits), y).mean()) / spread
+    value = float(margin(Output(logits), y).mean()) / spread
     misled = tuple((fooled & (result.verdict.robust > 0.5)).double().tolist())
     return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled, result.x_adv)
 

@@ -12,11 +12,10 @@ from unmask.data import Dataset
 from unmask.diagnosis.lint import lint
 from unmask.evaluation.targets import Target
 from unmask.randomness import drawing, stream
-from unmask.threats import Threat
 from unmask.types import Output
 from unmask.victims import steady
 
-__all__ = ["LOOKED", "few", "linted", "radius", "right"]
+__all__ = ["LOOKED", "few", "linted", "right"]
 
 LOOKED = 256
 """Images that are looked at."""
@@ -64,9 +63,3 @@ def _accepted(answer: Output) -> Tensor:
     """The class of each image (B,); -1 where it is refused."""
     classes = answer.logits.argmax(1)
     return classes if answer.reject is None else classes.masked_fill(answer.reject > 0, -1)
-
-
-def radius(threat: Threat, x: Tensor) -> float:
-    """Of the ball, as the root mean square of an element."""
-    size = float(threat.radius(x).mean())
-    return size if threat.norm == "linf" else size / x[0].numel() ** (0.5 if threat.norm == "l2" else 1.0)

@@ -65,6 +65,7 @@ def planned(
         "random": random,
         "note": "",
         "attacks": {attack: attacker.about for attack, attacker in attackers.items()},
+        "access": {attack: attacker.access for attack, attacker in attackers.items()},
         "audit": told,
         **on(data, n, ball),
     }

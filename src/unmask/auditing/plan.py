@@ -15,23 +15,24 @@ from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, Way, dearer, ways
 from unmask.auditing.choose import Tried, best_first, try_out
 from unmask.auditing.decoders import decoders
-from unmask.auditing.images import few, linted, radius, right
+from unmask.auditing.images import few, linted, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, switched, through
 from unmask.diagnosis.findings import averaged, draws, findings
 from unmask.diagnosis.saturation import saturation
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.plan import Plan, spec
 from unmask.evaluation.run import Local
+from unmask.evaluation.setup import rms_radius
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
 from unmask.randomness import Stream, stream
 from unmask.records import Finding, ThreatSpec
 from unmask.scores import ScoresOnly
 from unmask.threats import Threat
-from unmask.types import as_output
-from unmask.victims import lean
+from unmask.victims import lean, query
 
 __all__ = ["arm", "plan_audit"]
 
@@ -65,7 +66,7 @@ def plan_audit(
     x, y, index = right(target, data, n, seed, device)
     probed, some = slice(few(_PROBED, x)), slice(few(_TRIED, x))
     keys = stream(seed, index[probed], "examine")
-    evidence = examine(target.model, x[probed], y[probed], radius(threat, x), keys, target.draws)
+    evidence = examine(target.model, x[probed], y[probed], rms_radius(threat, x), keys, target.draws)
     classes = evidence.parts[-1].event.made[0].value.shape[1]
     candidates = ways(target.model, evidence, x, classes)
     judge = Judge(target.model, threat, target.draws, target.foreign)
@@ -78,7 +79,7 @@ def plan_audit(
     own = next(one for one in tried if one.way == PLAIN)
     if own.left > _FAR and own.moved is not None and not evidence.faults and _refuses(target.model, x):
         keys = stream(seed, index[probed], "switched")
-        if hidden := switched(target.model, own.moved[probed], radius(threat, x), keys):
+        if hidden := switched(target.model, own.moved[probed], rms_radius(threat, x), keys):
             suspected = replace(evidence, faults=hidden)
             others = ways(target.model, suspected, x, classes)
             further = best_first(attempted(others))
@@ -100,7 +101,7 @@ def plan_audit(
     if best is None:
         raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
     keys = stream(seed, index, "sources")
-    models = sources(target.model, evidence, x, radius(threat, x), keys, limits.copy)
+    models = sources(target.model, evidence, x, rms_radius(threat, x), keys, limits.copy)
     spaces = decoders(target.model, evidence, x)
     chosen = attackers(tried, models, spaces, classes, limits, norm=threat.norm, random=random)
     checks = controls(tried, classes, limits, random=random)
@@ -130,7 +131,7 @@ def plan_audit(
 
 @torch.no_grad()
 def _refuses(model: nn.Module, x: torch.Tensor) -> bool:
-    return as_output(model(x[:1])).reject is not None
+    return query(model, x[:1]).reject is not None
 
 
 def _mildest(tried: list[Tried], candidates: list[Way]) -> Way:
@@ -148,7 +149,9 @@ def arm(
 ) -> Plan:
     """Plan an audit, and let the jobs that ``local`` does on ``name`` find the attacks that it came to."""
     data = local.dataset(images, n)
-    plan, armed = plan_audit(name, local.target(name, data), data, threat, n, seed, budget, device)
+    target = local.target(name, data)
+    with in_one_line(name):
+        plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
     local.use(name, armed, data)
     return plan
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from torch import nn
 
 from unmask.auditing.plan import plan_audit
 from unmask.compiling import Compiler
 from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
+from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.plan import Plan
+from unmask.evaluation.process_settings import own_settings
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.targets import ready
+from unmask.evaluation.targets import Target, ready
+from unmask.forms import ModelForm, under_default_dtype
 from unmask.report import write
 from unmask.scores import Call, ScoresOnly
 from unmask.threats import Threat
@@ -33,6 +39,9 @@ def audit(
     seed: int = 0,
     out: Path | None = None,
     device: str = "cpu",
+    channels_last: bool = False,
+    pixel_max: float = 1.0,
+    output: str | None = None,
     refuse_class: int | None = None,
     compile: bool = False,
 ) -> dict[str, Any]:
@@ -51,6 +60,9 @@ def audit(
         seed: of all randomness.
         out: folder of the run, with report.html; None keeps nothing.
         device: as torch names it.
+        channels_last: whether the model takes images (B, H, W, C).
+        pixel_max: what the model takes for white, such as 255.
+        output: key or position of the logits, of a model with several outputs.
         refuse_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
             more than the data have is one.
         compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
@@ -72,12 +84,25 @@ def audit(
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
     local = Local(device=device, compiler=Compiler() if compile else None)
     model = model if isinstance(model, nn.Module) else ScoresOnly(model)
-    target = ready(model.to(device), data, device, strict=False, refuse=refuse_class)
-    plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
-    local.use(name, armed, data)
+    form = ModelForm(channels_last, pixel_max, output, refuse_class)
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed}
-    asked["options"] = {"budget": budget, "refuse_class": refuse_class}
+    asked |= {"options": {"budget": budget}, "form": asdict(form)}
     asked |= {"compile": True} if compile else {}
+    with own_settings() as settings:
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+        model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model
+        with in_one_line(name):
+            target = ready(model, data, device, strict=False, form=form)
+            plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
+        return _performed(name, armed, data, plan, local, asked, out)
+
+
+def _performed(
+    name: str, armed: Target, data: Dataset, plan: Plan, local: Local, asked: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
+    """The report of the planned jobs, done in this process."""
+    local.use(name, armed, data)
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"

@@ -13,7 +13,7 @@ from unmask.diagnosis.trace import outermost
 from unmask.gradients.copied import fit_copy
 from unmask.gradients.rejoin import only
 from unmask.randomness import Stream, drawing
-from unmask.types import as_output
+from unmask.victims import query
 
 __all__ = ["sources"]
 
@@ -51,7 +51,7 @@ def _agrees(model: nn.Module, way: Way, x: Tensor, keys: Stream) -> bool:
     assert way.view is not None
     try:
         with drawing(keys, foreign=True):
-            one, other = (as_output(which(x)).logits for which in (model, way.view(model)))
+            one, other = (query(which, x).logits for which in (model, way.view(model)))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # nothing but the part itself gives what comes after it what it needs
     return one.shape == other.shape and float((one.argmax(1) == other.argmax(1)).double().mean()) >= _AGREES

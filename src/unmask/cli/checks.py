@@ -37,13 +37,15 @@ def verify(
     from unmask.evaluation.run import Local
     from unmask.evaluation.store import read_run
     from unmask.evaluation.verify import verify
+    from unmask.forms import ModelForm
     from unmask.report.compare import against as held_against
 
     asked = read_run(run)["asked"]
-    used, refuse = asked.get("weights"), asked.get("options", {}).get("refuse_class")
+    used = asked.get("weights")
     strict = asked.get("command") != "audit"  # an audit makes models ready that the others refuse or take as they are
     checks = []
-    local = Local(batch_size, device, weights or (Path(used) if used else None), strict, refuse)
+    form = ModelForm(**asked.get("form", {}))
+    local = Local(batch_size, device, weights or (Path(used) if used else None), strict, form)
     for check in verify(run, local):
         checks.append(check)
         if check.problem:
@@ -81,6 +83,7 @@ def repeat(
     from unmask.auditing.budgets import timed
     from unmask.cli import commands
     from unmask.evaluation.store import read_run
+    from unmask.forms import ModelForm
     from unmask.report.compare import against, same
 
     before = read_run(run)
@@ -109,6 +112,9 @@ def repeat(
         else:
             known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
             command = known[asked["command"]]
+            form = ModelForm(**asked["form"])
+            shared |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
+            shared |= {"output": form.output, "refuse_class": form.reject_class}
             command(asked["target"], asked["data"], **asked["threat"], **asked["options"], **shared)
     except (KeyError, TypeError) as error:
         raise ValueError(

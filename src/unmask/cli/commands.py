@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,11 @@ from unmask.cli.options import (
     Eps,
     FailUnder,
     GpusPerJob,
+    Layout,
     Out,
+    OutputKey,
+    PixelRange,
+    RefuseClass,
     Run,
     Seed,
     StopWhen,
@@ -28,7 +33,7 @@ from unmask.cli.options import (
     Weights,
     Workers,
 )
-from unmask.cli.running import carry_out, cluster_of
+from unmask.cli.running import carry_out, cluster_of, form_of
 
 __all__ = ["app"]
 
@@ -103,6 +108,10 @@ def attack(
     spsa: Annotated[int, typer.Option("--spsa", min=0, help="Pairs of scores per gradient, instead of autograd.")] = 0,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Gradients, queries or samples per search.")] = 100,
     restarts: Annotated[int, typer.Option("--restarts", min=1, help="Searches per example.")] = 1,
+    layout: Layout = "nchw",
+    pixel_range: PixelRange = 1.0,
+    output: OutputKey = None,
+    refuse_class: RefuseClass = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
@@ -121,6 +130,7 @@ def attack(
 
     Example: [bold]unmask attack my_model.py:build --data mnist --eps 0.3 --attack apgd --bpda encode=identity[/bold]
     """
+    from unmask.evaluation.failures import in_one_line
     from unmask.evaluation.plan import plan_attack
     from unmask.evaluation.run import Local
     from unmask.threats import parse
@@ -136,11 +146,13 @@ def attack(
         "straight_through": straight_through,
     }
     cluster = cluster_of(engine, address, gpus_per_job, workers)
-    local = Local(batch_size, device, weights)
+    form = form_of(layout, pixel_range, output, refuse_class)
+    local = Local(batch_size, device, weights, form=form)
     images = local.dataset(data, n)
-    plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
+    with in_one_line(target):
+        plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": options}
+    asked |= {"threat": plan.about["threat"], "options": options, "form": asdict(form)}
     carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
 
 
@@ -160,9 +172,10 @@ def audit(
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
-    refuse_class: Annotated[
-        int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
-    ] = None,
+    layout: Layout = "nchw",
+    pixel_range: PixelRange = 1.0,
+    output: OutputKey = None,
+    refuse_class: RefuseClass = None,
     fail_under: FailUnder = None,
     stop_when: StopWhen = None,
     engine: Engine = "local",
@@ -182,13 +195,14 @@ def audit(
     threat = parse(norm, eps, unit)
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
-    local = Local(batch_size, device, weights, strict=False, refuse=refuse_class)
+    form = form_of(layout, pixel_range, output, refuse_class)
+    local = Local(batch_size, device, weights, strict=False, form=form)
     again = partial(arm, name=target, images=data, threat=threat, n=n, seed=seed, budget=budget, device=device)
     plan = again(local)
     if cluster:
         cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": {"budget": budget, "refuse_class": refuse_class}}
+    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}, "form": asdict(form)}
     carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
 
 

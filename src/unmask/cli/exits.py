@@ -28,6 +28,8 @@ def main() -> NoReturn:
         code = end.exit_code
     except KeyboardInterrupt:
         code = fail("interrupted; the same command again continues", 130)
+    except SystemExit as end:  # commands end by typer.Exit
+        code = fail(f"the code of the model ended the process (sys.exit({end.code!r})): it must return an answer")
     except BrokenPipeError:  # whoever read the output has read enough
         code = _muted(0)
     except OSError as error:

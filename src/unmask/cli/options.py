@@ -16,7 +16,11 @@ __all__ = [
     "Eps",
     "FailUnder",
     "GpusPerJob",
+    "Layout",
     "Out",
+    "OutputKey",
+    "PixelRange",
+    "RefuseClass",
     "Run",
     "Seed",
     "StopWhen",
@@ -49,6 +53,19 @@ def _size(given: str) -> float:
 
 Eps = Annotated[
     float, typer.Option("--eps", parser=_size, metavar="SIZE", help="Size of the ball, such as 0.3 or 8/255.")
+]
+Layout = Annotated[
+    str, typer.Option("--layout", help="Of the images that the model takes: nchw, (B, C, H, W), or nhwc, (B, H, W, C).")
+]
+PixelRange = Annotated[
+    float, typer.Option("--range", metavar="WHITE", help="What the model takes for white: 1, or 255 for 0 to 255.")
+]
+OutputKey = Annotated[
+    str | None,
+    typer.Option("--output", metavar="KEY", help="Key or position of the logits, of a model with several outputs."),
+]
+RefuseClass = Annotated[
+    int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]

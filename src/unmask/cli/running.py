@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from unmask.evaluation.cluster import Ray
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.run import Local
+    from unmask.forms import ModelForm
 
-__all__ = ["carry_out", "cluster_of"]
+__all__ = ["carry_out", "cluster_of", "form_of"]
 
 # Each function imports what it needs, so that help does not wait for torch.
 
@@ -33,6 +34,17 @@ def cluster_of(engine: str, address: str | None, gpus_per_job: float, workers: i
     from unmask.evaluation.cluster import Ray
 
     return Ray(address=address, gpus_per_job=gpus_per_job, workers=workers)
+
+
+def form_of(layout: str, pixel_range: float, output: str | None, refuse_class: int | None) -> ModelForm:
+    """What the options say of a model's input and output."""
+    from unmask.forms import ModelForm
+
+    if layout not in ("nchw", "nhwc"):
+        raise ValueError(f"no layout {layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)")
+    if not 0 < pixel_range < float("inf"):
+        raise ValueError(f"--range {pixel_range:g}: give the value that the model takes for white, such as 255")
+    return ModelForm(layout == "nhwc", pixel_range, output, refuse_class)
 
 
 def carry_out(
@@ -72,7 +84,7 @@ def carry_out(
             run(jobs, store, local, show, rule)
         else:
             cluster.batch, cluster.weights = local.batch, local.weights
-            cluster.strict, cluster.refuse, cluster.compile = local.strict, local.refuse, compile
+            cluster.strict, cluster.form, cluster.compile = local.strict, local.form, compile
             cluster.device = "cuda" if cluster.gpus_per_job else local.device
             with cluster:
                 run(jobs, store, cluster, show, rule)

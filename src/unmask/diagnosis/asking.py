@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from unmask.diagnosis.held import tensors
 from unmask.randomness import Stream, drawing
-from unmask.types import Output, as_output
+from unmask.types import Output
+from unmask.victims import query
 
 __all__ = ["Spots", "ask", "kept", "share", "watched"]
 
@@ -20,7 +23,7 @@ Spots = dict[str, tuple[Tensor, Tensor]]
 def ask(model: nn.Module, x: Tensor, keys: Stream) -> Output:
     """The answers to images (B, C, H, W), torch's own randomness keyed too."""
     with drawing(keys, foreign=True):
-        return as_output(model(x))
+        return query(model, x)
 
 
 @contextmanager
@@ -30,11 +33,11 @@ def watched(model: nn.Module) -> Iterator[Spots]:
     paths = {part: path for path, part in model.named_modules()}
 
     def see(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        made = as_output(output).logits
-        if args and isinstance(args[0], Tensor) and isinstance(made, Tensor):
+        made = next(tensors(output), None)
+        if args and isinstance(args[0], Tensor) and made is not None:
             spots.setdefault(paths[part], (args[0].detach().clone(), made.detach().clone()))
 
-    handles = [part.register_forward_hook(see) for part in paths]
+    handles = [part.register_forward_hook(see) for part in paths if not isinstance(part, torch.jit.ScriptModule)]
     try:
         yield spots
     finally:

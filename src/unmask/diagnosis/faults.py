@@ -79,6 +79,8 @@ def faults(found: Sequence[Transmission]) -> list[Fault]:
                 taints.add(one, held, frozenset() if _right(one, clean) else blamed)
     answer = found[-1].event.made if found else ()
     guilty = frozenset[int]().union(*map(taints.of, answer))
+    if any(held.edge is None and not taints.knows(held) for held in answer[:1]):
+        guilty |= frozenset(waiting)  # no operation of torch made the answer: it comes from numpy, say
     return [*(_hooked(found, i) for i in sorted(guilty)), *_composed(found, guilty)]
 
 
@@ -98,6 +100,11 @@ class _Taints:
     def __init__(self) -> None:
         self._known: dict[Token, frozenset[int]] = {}
         self._written: dict[int, frozenset[int]] = {}  # by memory
+        self._made: set[Token] = set()
+
+    def knows(self, held: Held) -> bool:
+        """Whether an operation was seen to make it."""
+        return held.token in self._made
 
     def of(self, held: Held) -> frozenset[int]:
         """What nobody made has been written into, or it is new."""
@@ -105,6 +112,7 @@ class _Taints:
 
     def add(self, one: Transmission, held: Held, blamed: frozenset[int]) -> None:
         """``held`` is what ``one`` made; nobody is blamed for a sound tensor."""
+        self._made.add(held.token)
         self._known[held.token] = blamed
         if blamed and (held.mapped or any(held.token[0] == other.token[0] for other in one.event.given)):
             self._written[held.home] = self._written.get(held.home, frozenset()) | blamed

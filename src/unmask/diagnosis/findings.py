@@ -20,7 +20,7 @@ _FLAT = 0.5
 
 def findings(evidence: Evidence) -> list[Finding]:
     """The ways in which gradients mislead, worst first; none for a sound model, be it weak or strong."""
-    return [*_shattered(evidence), *_vanishing(evidence), *_stochastic(evidence)]
+    return [*_shattered(evidence), *_not_finite(evidence), *_vanishing(evidence), *_stochastic(evidence)]
 
 
 def _shattered(evidence: Evidence) -> Iterator[Finding]:
@@ -34,7 +34,7 @@ def _shattered(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             kind="vanishing" if smooth else "shattered",
             module=part,
-            where=_where(first.event),
+            where=first.event.place,
             evidence={
                 "operation": name,
                 "gradient": "missing" if first.lost else "wrong",
@@ -42,6 +42,24 @@ def _shattered(evidence: Evidence) -> Iterator[Finding]:
                 "calls": len(some),
             },
             remedy=f"bpda: {part}=identity" if part else "straight_through",
+        )
+
+
+def _not_finite(evidence: Evidence) -> Iterator[Finding]:
+    """Numerical instability, which the 2018 paper counts among shattered gradients."""
+    found = evidence.nonfinite
+    if found.share:
+        event = found.event
+        yield Finding(
+            kind="shattered",
+            module=event.part if event else "",
+            where=event.place if event else "the model's gradient",
+            evidence={
+                "operation": event.name if event else "",
+                "gradient": "NaN or infinite",
+                "images": round(found.share, 3),
+            },
+            remedy="finite_gradients",
         )
 
 
@@ -63,9 +81,10 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
         return
     if found.silent >= _FLAT and evidence.faults:
         return
+    missing = found.silent >= 1.0  # on all images: no gradient exists, whatever an attack reaches without one
     if found.silent < _FLAT or not stuck:
         yield Finding(
-            kind="vanishing",
+            kind="shattered" if missing else "vanishing",
             module="",
             where="the model's answer: the loss is flat",
             evidence=flat,
@@ -74,12 +93,16 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
         return
     for event in {(event.part, event.line): event for event in stuck}.values():
         yield Finding(
-            kind="vanishing" if all(held.edge is not None for held in (*event.given, *event.made)) else "shattered",
+            kind="vanishing" if not missing and _reached(event) else "shattered",
             module=event.part,
-            where=_where(event),
+            where=event.place,
             evidence={"operation": event.name, **flat},
             remedy="read what goes into this operation",
         )
+
+
+def _reached(event: Event) -> bool:
+    return all(held.edge is not None for held in (*event.given, *event.made))
 
 
 def _stochastic(evidence: Evidence) -> Iterator[Finding]:
@@ -90,7 +113,7 @@ def _stochastic(evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             kind="stochastic",
             module=event.part,
-            where=_where(event),
+            where=event.place,
             evidence={"operation": event.name, "signal": round(noise.signal, 3), "flips": round(noise.flips, 3)},
             remedy=f"EOT over {draws(noise.signal)} draws",
         )
@@ -112,7 +135,3 @@ def averaged(signal: float, count: int) -> float:
     (0.5, 1.0)
     """
     return count * signal / (1 + (count - 1) * signal)
-
-
-def _where(event: Event) -> str:
-    return f"{event.line} {event.code}".strip()

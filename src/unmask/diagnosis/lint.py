@@ -14,7 +14,7 @@ from unmask.records import Finding
 from unmask.statistics import gap
 from unmask.types import Output
 
-__all__ = ["lint"]
+__all__ = ["lint", "made_for", "overwrites"]
 
 _BETTER = 0.3
 """Accuracy that images of another range must gain for the model to have been made for that range."""
@@ -23,9 +23,10 @@ _BETTER = 0.3
 def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> list[Finding]:
     """Mistakes in how a model is made ready, from its answers to images (B, C, H, W) of classes (B,); sixteen will do.
 
-    Kinds: "dtype", "probabilities", "labels" (or votes: no scores), "range" (made for images of another range),
-    "not finite" (somewhere in [0, 1]), "training mode" (of some parts), "random", "unrepeatable" (random, and not
-    by torch), "batch" (an answer that depends on the batch's other examples, or on its place among them).
+    Kinds: "dtype", "overwrites input", "probabilities", "labels" (or votes: no scores), "range"
+    (made for images of another range), "not finite" (somewhere in [0, 1]), "training mode" (of some parts), "random",
+    "unrepeatable" (random, and not by torch), "batch" (an answer that depends on the batch's other examples, or on its
+    place among them).
     Each has its place, its effect, and a remedy.
 
     Log-probabilities are no mistake: every loss is the same of them as of logits.
@@ -41,8 +42,9 @@ def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> list[Finding]:
         answers = ask(model, x, keys)
         return [
             *_dtype(model, answers),
+            *overwrites(model, x, keys),
             *_probabilities(answers),
-            *_range(model, x, y, keys),
+            *made_for(model, x, y, keys),
             *_not_finite(model, x, keys),
             *steadiness(model, x, keys),
         ]
@@ -94,23 +96,48 @@ def _labels(logits: Tensor) -> bool:
     return one_hot or (votes and bool(logits.any()))
 
 
-_RANGES: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
-    "[0, 255]": ("255 * x", lambda x: 255 * x),
-    "[-1, 1]": ("2 * x - 1", lambda x: 2 * x - 1),
-    "mean 0 and deviation 1": ("(x - mean) / deviation", lambda x: (x - x.mean()) / x.std()),
+_MEND = {
+    "[0, 255]": "--range 255, or x = 255 * x first in the model",
+    "[-1, 1]": "x = 2 * x - 1 first in the model",
+    "mean 0 and deviation 1": "x = (x - mean) / deviation first in the model",
+}
+
+_RANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "[0, 255]": lambda x: 255 * x,
+    "[-1, 1]": lambda x: 2 * x - 1,
+    "mean 0 and deviation 1": lambda x: (x - x.mean()) / x.std(),
 }
 
 
-def _range(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[Finding]:
+def overwrites(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
+    """A finding of kind "overwrites input" where the model writes into the images (B, C, H, W) that it is given."""
+    given = x.clone()
+    version = given._version
+    with torch.no_grad(), drawing(keys, foreign=True):
+        model(given)
+    if given._version != version or not torch.equal(given, x):  # numpy writes without a new version
+        yield Finding(
+            kind="overwrites input",
+            module="",
+            where="the model writes into the images that it is given; here each call is given a copy",
+            evidence={"largest change": round(float((given - x).abs().max()), 3)},
+            remedy="begin the forward pass with x = x.clone(), or leave out in-place operations",
+        )
+
+
+def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[Finding]:
+    """A finding of kind "range" where the model classifies images (B, C, H, W) much better in another range."""
+
     def right(seen: Tensor) -> list[float]:
-        try:
-            return (ask(model, seen, keys).logits.argmax(1) == y).double().tolist()
-        except (RuntimeError, ValueError, IndexError):  # a look-up table, say, has no place for such numbers
-            return [0.0] * len(y)
+        found: list[float] = (ask(model, seen, keys).logits.argmax(1) == y).double().tolist()
+        return found
 
     own, found = right(x), {}
-    for name, (_, change) in _RANGES.items():
-        other = right(change(x))
+    for name, change in _RANGES.items():
+        try:
+            other = right(change(x))
+        except (RuntimeError, ValueError, IndexError):  # a look-up table, say, has no place for such numbers
+            continue
         better = gap(other, own)
         if better.value >= _BETTER and better.p < 0.05:
             found[name] = sum(other) / len(other)
@@ -121,7 +148,7 @@ def _range(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[Fin
             module="",
             where=f"the model's input: made for images of {best}, given those of [0, 1]",
             evidence={"accuracy": round(sum(own) / len(own), 3), f"of {best}": round(found[best], 3)},
-            remedy=f"in the model, first of all: x = {_RANGES[best][0]}",
+            remedy=_MEND[best],
         )
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unmask.losses import cross_entropy, margin
 from unmask.randomness import Stream, drawing
-from unmask.types import Loss, as_output
+from unmask.types import Loss
+from unmask.victims import query
 
 __all__ = ["Saturation", "saturation"]
 
@@ -44,7 +45,7 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: S
     def still(loss: Loss) -> float:
         z = x.detach().clone().requires_grad_()
         with drawing(keys, foreign=True), torch.enable_grad():
-            value = loss(as_output(victim(z)), y)
+            value = loss(query(victim, z), y)
         if not value.requires_grad:
             return 1.0
         try:
@@ -54,7 +55,7 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: S
         return 1.0 if slope is None else float((slope.flatten(1).abs().amax(1) <= _FLAT).double().mean())
 
     with torch.no_grad(), drawing(keys, foreign=True):
-        logits = as_output(victim(x)).logits.float()
+        logits = query(victim, x).logits.float()
     shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     return Saturation(still(cross_entropy), still(margin), shares, _squashed(victim, x, keys))
 
@@ -62,7 +63,7 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: S
 def _squashed(victim: Callable[[Tensor], Tensor], x: Tensor, keys: Stream) -> float:
     z = x.detach().clone().requires_grad_()
     with drawing(keys, foreign=True), torch.enable_grad():
-        logits = as_output(victim(z)).logits
+        logits = query(victim, z).logits
         likeliest = logits.topk(min(_LIKELIEST, logits.shape[1]), 1).values.sum(0)
     if not likeliest.requires_grad:
         return 0.0

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from unmask.copying import copied
 from unmask.diagnosis.asking import Spots, ask, kept, share, watched
 from unmask.randomness import Stream
 from unmask.records import Finding
 from unmask.types import Output
 
-__all__ = ["left_in_training", "steadiness"]
+__all__ = ["left_in_training", "parts_in_training", "steadiness"]
 
 _DIFFERS = 1e-3
 """A change of a logit, as a share of the logits' spread, that no rounding explains."""
@@ -28,10 +29,10 @@ def steadiness(model: nn.Module, x: Tensor, keys: Stream) -> list[Finding]:
     """Of kinds "training mode" (of some parts), "random", "unrepeatable" (random, and not by torch), "batch"."""
     answers, again = ask(model, x, keys), ask(model, x, keys)
     if not torch.equal(answers.logits, again.logits):
-        return [*_training(model), *_unrepeatable(answers, again)]
+        return [*_training(model, x, keys), *_unrepeatable(answers, again)]
     others = [ask(model, x, keys.fold(draw)) for draw in range(_DRAWS)]
     drawn = torch.stack([_moved(answers, other) for other in others]).amax(0)
-    return [*_training(model), *_random(answers, others), *_batch(model, x, keys, drawn)]
+    return [*_training(model, x, keys), *_random(answers, others), *_batch(model, x, keys, drawn)]
 
 
 def left_in_training(model: nn.Module, evaluated: nn.Module, x: Tensor, keys: Stream) -> Finding:
@@ -47,8 +48,21 @@ def left_in_training(model: nn.Module, evaluated: nn.Module, x: Tensor, keys: St
     )
 
 
-def _training(model: nn.Module) -> Iterator[Finding]:
-    parts = [path for path, part in model.named_modules() if part.training]
+def parts_in_training(model: nn.Module, x: Tensor, keys: Stream) -> list[str]:
+    """Paths of the parts in training mode, "the model" for itself; none where evaluation mode gives the same answers.
+
+    Some layers, such as those of torch's static quantisation, call themselves training whatever was asked of them.
+    """
+    parts = [path or "the model" for path, part in model.named_modules() if part.training]
+    if not parts:
+        return []
+    with torch.no_grad(), kept(model):
+        one, other = (ask(which, x, keys).logits for which in (model, copied(model).eval()))
+    return [] if torch.equal(one, other) else parts
+
+
+def _training(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
+    parts = parts_in_training(model, x, keys)
     if parts:
         yield Finding(
             kind="training mode",

@@ -12,7 +12,7 @@ from unmask.diagnosis.asking import ask
 from unmask.diagnosis.trace import Event, trace, within
 from unmask.losses import margin
 from unmask.randomness import Stream, drawing
-from unmask.types import as_output
+from unmask.victims import query
 
 __all__ = ["Noise", "noise", "shared", "sources"]
 
@@ -39,7 +39,7 @@ def noise(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream
     for draw in range(draws):
         z = x.detach().clone().requires_grad_()
         with drawing(keys.fold(draw), foreign=True), torch.enable_grad():
-            output = as_output(victim(z))
+            output = query(victim, z)
             loss = margin(output, y)
         slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
         slope = torch.zeros_like(total) if slope is None else slope.double().nan_to_num(0.0, 0.0, 0.0)

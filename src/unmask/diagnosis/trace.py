@@ -30,15 +30,9 @@ _INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backwar
 _OF_THE_TENSOR = (Tensor.register_hook, Tensor.retain_grad)
 _PYTHON = sysconfig.get_path("stdlib")
 _UNMASK = Path(__file__).parents[1]
-_OUTSIDE = tuple(
-    map(
-        str,
-        (
-            Path(torch.__file__).parent,
-            *(_UNMASK / name for name in ("diagnosis", "gradients", "randomness", "victims.py", "adapters.py")),
-        ),
-    )
-)
+_MODELS = tuple(str(_UNMASK / name) for name in ("defenses", "nets"))
+_OUTSIDE = (str(Path(torch.__file__).parent), str(_UNMASK))
+"""Code that calls operations for others: torch's and this library's, but for the models in it."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,8 @@ class Event:
     """One call of an operation or of a part.
 
     ``part`` is the path of the innermost module that runs, for a module's own call the module itself;
-    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` what stands there. A gradient that the
+    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` what stands there; both are empty
+    where no user's code does, as in layers that an ``nn.Sequential`` calls. A gradient that the
     model itself takes is given the images too, last of all: it hangs on all that lies between them and the loss.
     """
 
@@ -60,6 +55,11 @@ class Event:
     custom: bool = False  # whether it is an autograd function of the user's own
     inner: bool = False  # whether it is a gradient that the model itself takes
     under: tuple[str, str, str] | None = None  # part, line and code of a call in which gradients were disabled before
+
+    @property
+    def place(self) -> str:
+        """Line and code for a reader; the layer where no user's code makes the call."""
+        return f"{self.line} {self.code}".strip() or f"layer {self.part or 'of the model'} ({self.name})"
 
 
 class _Running(NamedTuple):
@@ -90,7 +90,8 @@ class _Recorder(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if func in _INNER_GRADIENTS:
             kwargs["retain_graph"] = True  # the graph is still needed here
-        if name in ("__get__", "__set__", "") or not self._running or self._inside:
+        inner = isinstance(func, torch._ops.OpOverload)  # called by a dispatch mode, below autograd, within another one
+        if name in ("__get__", "__set__", "") or inner or not self._running or self._inside:
             return func(*args, **kwargs)
         return self.operation(name.strip("_"), func, args, kwargs)
 
@@ -185,7 +186,7 @@ def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event
         torch.enable_grad(),
         recorder,
     ):
-        model(x)
+        model(x.clone())  # some models write into their input
     return recorder.events
 
 
@@ -213,6 +214,8 @@ def _listening(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     handles: list[RemovableHandle] = []
     try:
         for module in model.modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # has no hooks
             handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True))
             handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
         yield
@@ -251,15 +254,19 @@ def _told_in_place(func: Any, args: Any, kwargs: Any) -> bool:
 
 
 def _outside(file: str) -> bool:
-    return file.startswith(_OUTSIDE) or (file.startswith(_PYTHON) and "site-packages" not in file)
+    library = file.startswith(_OUTSIDE) and not file.startswith(_MODELS)
+    return library or (file.startswith(_PYTHON) and "site-packages" not in file)
 
 
 def _place() -> tuple[str, str]:
-    """File and line of the nearest caller that is neither Python's nor torch nor this library, and the code there."""
+    """File and line of the nearest caller below the trace that is neither Python, torch nor this library, and its code.
+
+    Both are empty where there is none.
+    """
     frame = sys._getframe(1)
     while frame is not None and _outside(frame.f_code.co_filename):
-        if frame.f_back is None:
-            break
+        if frame.f_code is trace.__code__ or frame.f_back is None:
+            return "", ""
         frame = frame.f_back
     file, line = frame.f_code.co_filename, frame.f_lineno
     name = "graph" if file.startswith("<eval_with_key>") else Path(file).name  # of torch.fx, another for each copy

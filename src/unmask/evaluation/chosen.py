@@ -33,7 +33,12 @@ class Setting:
 
     about: str
     make: Callable[[int, int, Estimator], Attack]
-    gradients: bool = True  # whether it takes any
+    access: str = "white box"  # as of an Attacker: others take no gradient
+
+    @property
+    def gradients(self) -> bool:
+        """Whether it takes any."""
+        return self.access == "white box"
 
 
 ATTACKS: dict[str, Setting] = {
@@ -45,12 +50,16 @@ ATTACKS: dict[str, Setting] = {
     "apgd-dlr": Setting("Auto-PGD on DLR", lambda s, r, e: APGD(s, dlr, e, r)),
     "apgd-targeted": Setting("Auto-PGD on DLR, nine targets", lambda s, r, e: APGD(s, targeted_dlr, e, r, targets=9)),
     "square": Setting(
-        "Square, scores only (Andriushchenko et al., 2020); steps are queries", lambda s, _, __: Square(s), False
+        "Square, scores only (Andriushchenko et al., 2020); steps are queries",
+        lambda s, _, __: Square(s),
+        "scores",
     ),
     "hop-skip-jump": Setting(
-        "HopSkipJump, labels only (Chen et al., 2020); steps are queries", lambda s, _, __: HopSkipJump(s), False
+        "HopSkipJump, labels only (Chen et al., 2020); steps are queries",
+        lambda s, _, __: HopSkipJump(s),
+        "labels",
     ),
-    "random": Setting("random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), False),
+    "random": Setting("random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), "scores"),
     "ensemble": Setting(
         "APGD-CE, APGD-DLR targeted, Square: the worst case of each example",
         lambda s, r, e: Ensemble(
@@ -94,6 +103,7 @@ def chosen(options: Mapping[str, Any]) -> Attacker:
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
         plain=setting.gradients and not asked,
+        access=setting.access,
         low_precision=False,
     )
 

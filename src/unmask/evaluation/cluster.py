@@ -13,6 +13,7 @@ from typing import Any, Self
 from unmask.compiling import Compiler
 from unmask.evaluation.perform import Outcome
 from unmask.evaluation.run import Local
+from unmask.forms import ModelForm
 from unmask.records import Job
 
 __all__ = ["Ray", "Worker"]
@@ -32,7 +33,7 @@ class Worker:
     device: str
     weights: Path | None
     strict: bool
-    refuse: int | None
+    form: ModelForm
     ready: Callable[[Local], object] | None
     compile: bool = False
     _local: Local | None = None
@@ -41,7 +42,7 @@ class Worker:
         """As :meth:`Local.do`."""
         if self._local is None:
             local = Local(
-                self.batch, self.device, self.weights, self.strict, self.refuse, Compiler() if self.compile else None
+                self.batch, self.device, self.weights, self.strict, self.form, Compiler() if self.compile else None
             )
             if self.ready:
                 self.ready(local)
@@ -65,7 +66,7 @@ class Ray:
         device: of the workers, as torch names it.
         weights: folder of the cases' weights, which every worker must see; None for those that ship.
         strict: refuse models that answer probabilities.
-        refuse: the class by which a model refuses an image, as for Local.
+        form: how models take images and give logits, as for Local.
         address: of a running cluster; None starts one on this machine.
         gpus_per_job: share of a GPU that a worker takes.
         workers: how many; None for as many as the cluster has room for.
@@ -80,7 +81,7 @@ class Ray:
     device: str = "cpu"
     weights: Path | None = None
     strict: bool = True
-    refuse: int | None = None
+    form: ModelForm = ModelForm()
     address: str | None = None
     gpus_per_job: float = 0.0
     workers: int | None = None
@@ -171,7 +172,7 @@ class Ray:
 
     def _hire(self) -> Any:
         actor = self._ray.remote(num_cpus=1, num_gpus=self.gpus_per_job)(Worker)
-        return actor.remote(self.batch, self.device, self.weights, self.strict, self.refuse, self.ready, self.compile)
+        return actor.remote(self.batch, self.device, self.weights, self.strict, self.form, self.ready, self.compile)
 
 
 def _told(room: dict[str, float]) -> str:

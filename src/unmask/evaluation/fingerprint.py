@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from unmask.data import Dataset
+from unmask.digests import digest_of
 from unmask.evaluation.libraries import BUILDERS, FILES
 
 __all__ = ["changed", "fingerprint"]
@@ -29,28 +29,14 @@ def fingerprint(name: str, model: nn.Module, data: Dataset, n: int) -> dict[str,
     >>> changed(one, two)
     "the model's weights"
     """
-    images = _digest({"images": data.images[:n], "labels": data.labels[:n]})
-    return {"weights": _digest(model.state_dict()), "code": _code(name), "images": images, "data": data.name, "n": n}
+    images = digest_of({"images": data.images[:n], "labels": data.labels[:n]})
+    return {"weights": digest_of(model.state_dict()), "code": _code(name), "images": images, "data": data.name, "n": n}
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What differs between two fingerprints, in words; empty for nothing."""
     words = {"weights": "the model's weights", "code": "the model's code", "images": "the images"}
     return " and ".join(word for name, word in words.items() if before.get(name) != now.get(name))
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        if isinstance(tensor, Tensor):  # a module may keep other state beside its weights
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-            digest.update(_bytes(tensor))
-    return digest.hexdigest()[:16]
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
 
 
 def _code(name: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from unmask.cases import Attacker, Case
 from unmask.data import DataError, Dataset, categories
 from unmask.evaluation.chosen import chosen
+from unmask.evaluation.setup import seen_first
 from unmask.evaluation.targets import Target
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
@@ -106,6 +107,8 @@ def plan_attack(
         "random": target.draws > 1,
         "note": "",
         "attacks": {attack: attacker.about},
+        "access": {attack: attacker.access},
+        "setup": [asdict(finding) for finding in (*target.notes, *seen_first(target, attacker, data, threat, seed))],
         **on(data, n, ball),
     }
     return Plan(tuple(jobs), about)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,12 @@ import torch
 
 from unmask.compiling import Compiler
 from unmask.data import DataError, Dataset, load
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.fingerprint import fingerprint
 from unmask.evaluation.perform import Outcome, perform
 from unmask.evaluation.store import Store, pack
 from unmask.evaluation.targets import Target, find_target
+from unmask.forms import ModelForm
 from unmask.records import Job, Record
 from unmask.report.table import left
 from unmask.statistics import StopRule
@@ -44,7 +45,7 @@ class Local:
         device: as torch names it; ValueError where there is no such device.
         weights: folder of the cases' weights; None for those that ship.
         strict: refuse models that answer probabilities.
-        refuse: the class by which a model refuses an image; -1 for none, None to find out.
+        form: how models take images and give logits, as far as the user says so.
         compiler: of the views that attacks optimise; None for none.
     """
 
@@ -52,7 +53,7 @@ class Local:
     device: str = "cpu"
     weights: Path | None = None
     strict: bool = True
-    refuse: int | None = None
+    form: ModelForm = ModelForm()
     compiler: Compiler | None = None
     _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
     _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
@@ -72,16 +73,8 @@ class Local:
         """One job; whatever goes wrong in the target's code is a ValueError that names job and error."""
         data = self.dataset(job.data, job.stop)
         target = self.target(job.target, data)
-        try:
+        with in_one_line(f"{job.target} under {job.attack}"):
             return perform(job, target, data, batch=self.batch, device=self.device, compiler=self.compiler)
-        except ValueError as error:
-            raise ValueError(f"{job.target} under {job.attack}: {error}") from error
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
-            where = f"{Path(frame.filename).name}:{frame.lineno}"
-            what = f"{type(error).__name__} at {where}: {_first_line(error)}"
-            raise ValueError(f"{job.target} under {job.attack} fails with {what}") from error
 
     def dataset(self, name: str, n: int) -> Dataset:
         """At least the first ``n`` test examples, or all where there are fewer."""
@@ -96,7 +89,7 @@ class Local:
         """The target of that name, tried on the first examples of ``data``."""
         if name not in self._targets:
             self._targets[name] = find_target(
-                name, data, device=self.device, weights=self.weights, strict=self.strict, refuse=self.refuse
+                name, data, device=self.device, weights=self.weights, strict=self.strict, form=self.form
             )
         return self._targets[name]
 
@@ -105,7 +98,9 @@ class Local:
         found = {}
         for name, (images, n) in names.items():
             data = self.dataset(images, n)
-            found[name] = fingerprint(name, self.target(name, data).model, data, n)
+            target = self.target(name, data)
+            with in_one_line(name):
+                found[name] = fingerprint(name, target.model, data, n)
         return found
 
     def use(self, name: str, target: Target, data: Dataset) -> None:

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -22,10 +22,13 @@ from unmask.data import Dataset
 from unmask.diagnosis.steadiness import left_in_training
 from unmask.evaluation.answers import DRAWS, check_model, is_random
 from unmask.evaluation.libraries import BUILDERS, FILES
+from unmask.evaluation.process_settings import own_settings
+from unmask.evaluation.recognition import recognised
+from unmask.forms import ModelForm, with_script_parts
 from unmask.randomness import stream
 from unmask.records import Finding
 from unmask.scores import ScoresOnly, remote
-from unmask.types import as_output
+from unmask.victims import query
 
 __all__ = ["Target", "find_target", "ready"]
 
@@ -53,7 +56,7 @@ def find_target(
     device: str = "cpu",
     weights: Path | None = None,
     strict: bool = True,
-    refuse: int | None = None,
+    form: ModelForm = ModelForm(),
 ) -> Target:
     """The model behind a name, on ``device``.
 
@@ -62,55 +65,66 @@ def find_target(
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
     [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.scores.ScoresOnly`. ``http://...`` is as
     of :func:`unmask.scores.remote`. The model is tried on a few images of ``data``; ``weights`` is the folder of a
-    case's weights; ``strict`` and ``refuse`` are as of :func:`ready`. Raises ValueError with one line for whatever
+    case's weights; ``strict`` and ``form`` are as of :func:`ready`. Raises ValueError with one line for whatever
     does not fit.
     """
     if name.startswith(("http://", "https://")):
-        return ready(remote(name), data, device, strict=strict, refuse=refuse)
+        return ready(remote(name), data, device, strict=strict, form=form)
     built = _of_a_library(name)
     if built is not None:
-        return ready(_build(built, name).to(device), data, device, strict=strict, refuse=refuse)
+        return ready(_build(built, name), data, device, strict=strict, form=form)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
-        target = Target(case.load(weights), case.attackers, case.draws, lens=case.lens, dial=case.dial)
-    elif kind and rest:
-        target = Target(_build(_factory(kind, rest), name))
-    else:
+        target = Target(case.load(weights).to(device), case.attackers, case.draws, lens=case.lens, dial=case.dial)
+        check_model(target.model, data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
+        return target
+    if not (kind and rest):
         raise ValueError(
             f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, "
             "torchvision:NAME, timm:NAME, hub:ORG/NAME, FILE.onnx, FILE.pt2, http://..."
         )
-    if kind != "case":
-        return ready(target.model.to(device), data, device, strict=strict, refuse=refuse)
-    check_model(target.model.to(device), data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
-    return target
+    with own_settings() as settings:
+        model = _build(_factory(kind, rest), name)
+        model, notes = settings.applied(model)
+    target = ready(model, data, device, strict=strict, form=form)
+    return replace(target, notes=(*notes, *target.notes))
 
 
-def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True, refuse: int | None = None) -> Target:
+def ready(
+    model: nn.Module, data: Dataset, device: str, *, strict: bool = True, form: ModelForm = ModelForm()
+) -> Target:
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
 
     Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
     answer that is one class more than the data have is taken for a refusal.
 
     Args:
-        refuse: the class that stands for a refusal; -1 for none, None to find out.
+        form: how the model takes images and gives logits, as far as the user says so.
 
-    Raises ValueError as :func:`check_model` does, and for a ``refuse`` that there is not.
+    Raises ValueError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
     """
-    x, notes = data.batch(0, PROBED)[0].to(device), []
-    model = getattr(model, "_orig_mod", model)  # what torch.compile was given, whose operations can be seen
-    if isinstance(model, torch.jit.ScriptModule) and not strict:
-        raise ValueError(
-            "what torch.jit compiled cannot be examined: give the module that it was made of, "
-            "or a function, which is attacked by its answers alone"
-        )
+    notes: list[Finding] = []
+    x = data.batch(0, PROBED)[0].to(device)
+    x = x if len(x) > 1 else x.expand(2, -1, -1, -1)
+    model = _on(getattr(model, "_orig_mod", model), device)  # torch.compile keeps there what it was given
+    model, scripts = with_script_parts(model)
+    notes += [_compiled(path) for path in scripts[:1]]
     if model.training and not strict:
         given, model = model, copied(model).eval()
+        model, adapted = recognised(model, x, len(data.classes), form)
+        given, _ = recognised(given, x, len(data.classes), form)
         notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
-    check_model(model, x, data.labels, strict=strict)
+    else:
+        model, adapted = recognised(model, x, len(data.classes), form)
+    notes += adapted
+    try:
+        check_model(model, x, data.labels, strict=strict)
+    except ValueError as error:
+        raise ValueError("; ".join([str(error), *(one.where for one in adapted)])) from error
     with torch.no_grad():
-        count = as_output(model(x)).logits.shape[1]
+        count = query(model, x).logits.shape[1]
+    refuse = form.reject_class
     if refuse is None and not strict and count == len(data.classes) + 1:
         refuse = count - 1
     if refuse is not None and refuse >= 0:
@@ -124,9 +138,25 @@ def ready(model: nn.Module, data: Dataset, device: str, *, strict: bool = True, 
     return Target(model, draws=DRAWS if random else 1, foreign=random, notes=tuple(notes))
 
 
+def _on(model: nn.Module, device: str) -> nn.Module:
+    """The model on a device; one that is spread over several stays as it is."""
+    spread = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    return model if len(spread) > 1 else model.to(device)
+
+
+def _compiled(path: str) -> Finding:
+    return Finding(
+        kind="compiled",
+        module=path,
+        where="TorchScript: its operations cannot be examined one by one, only its input and output",
+        evidence={},
+        remedy="give the module that was passed to torch.jit",
+    )
+
+
 def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
     with torch.no_grad():
-        reject = as_output(model(x)).reject
+        reject = query(model, x).reject
     assert reject is not None
     return Finding(
         kind="refusals",

@@ -165,7 +165,7 @@ def first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
 
 
 def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, Tensor) else value
+    return value.detach().clone() if isinstance(value, Tensor) else value  # a part may write into its input
 
 
 def fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.randomness import Stream, drawing, normal, uniform
-from unmask.types import Victim, as_output
+from unmask.types import Victim
+from unmask.victims import query
 
 __all__ = ["fit_copy"]
 
@@ -37,14 +38,14 @@ def fit_copy(
     with torch.random.fork_rng():
         torch.manual_seed(int(keys.rows[0]) & 0x7FFFFFFF)
         with torch.no_grad(), drawing(keys, foreign=True):
-            classes = as_output(victim(x[:1])).logits.shape[1]
+            classes = query(victim, x[:1]).logits.shape[1]
         copy = _network(x, classes).to(x.device).train()
         optimizer = torch.optim.Adam(copy.parameters(), 2e-3)
         seen, answers, order = x[:0], x.new_zeros(0, classes), torch.Generator().manual_seed(0)
         for turn in range(rounds):
             asked = torch.cat((_mixed(x, radius, keys.fold(turn)), _moved(copy, x, radius) if turn else x))
             with torch.no_grad(), drawing(keys.repeat(2).fold(turn), foreign=True):
-                parts = [as_output(victim(part)).logits.float() for part in asked.split(len(x))]
+                parts = [query(victim, part).logits.float() for part in asked.split(len(x))]
             seen, answers = torch.cat((seen, asked)), torch.cat((answers, *parts))
             for _ in range(steps):
                 rows = torch.randint(len(seen), (batch,), generator=order)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.digests import digest_of
 from unmask.gradients.bpda import View, bpda, find_part
 from unmask.types import Output
 
@@ -28,10 +28,10 @@ def fitted(part: str, images: Callable[[], Tensor], **options: Any) -> View:
     >>> view(nn.Sequential(Steps(), nn.Flatten()))(x).sum().backward(); bool(x.grad.abs().sum() > 0)
     True
     """
-    known: dict[bytes, Callable[[Tensor], Tensor]] = {}
+    known: dict[str, Callable[[Tensor], Tensor]] = {}
 
     def fit(model: nn.Module) -> nn.Module:
-        weights = _digest(model)
+        weights = digest_of(model.state_dict())
         if weights not in known:
             known[weights] = fit_surrogate(model, part, images(), **options)
         return bpda(part, known[weights])(model)
@@ -55,14 +55,6 @@ class _Later(nn.Module):
             self._made = (Context().run(self._make, self.model),)
         answer: Output | Tensor = self._made[0](x)
         return answer
-
-
-def _digest(model: nn.Module) -> bytes:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.digest()
 
 
 def fit_surrogate(
@@ -100,7 +92,7 @@ def fit_surrogate(
     """
     generator = torch.Generator().manual_seed(seed)
     module = find_part(model, part)
-    inputs, outputs = _observe(model, module, part, x[:1])
+    inputs, outputs = _observe(model, module, part, x[:2])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _default(inputs, outputs) if network is None else network
@@ -129,11 +121,11 @@ def _observe(model: nn.Module, module: nn.Module, part: str, x: Tensor) -> tuple
     seen: list[tuple[Tensor, Tensor]] = []
 
     def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen.append((args[0].float(), output.float()))
+        seen.append((args[0].float().clone(), output.float().clone()))
 
     handle = module.register_forward_hook(hook)
     try:
-        model(x)
+        model(x.clone())
     finally:
         handle.remove()
     if not seen:

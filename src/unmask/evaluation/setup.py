@@ -1,0 +1,50 @@
+"""What a reader must know of a model before any figure, from its answers to a few images and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from unmask.cases import Attacker
+from unmask.copying import copied
+from unmask.data import Dataset
+from unmask.diagnosis.asking import kept
+from unmask.diagnosis.examine import unavailable
+from unmask.diagnosis.lint import made_for, overwrites
+from unmask.evaluation.targets import Target
+from unmask.randomness import stream
+from unmask.records import Finding
+from unmask.threats import Threat
+
+__all__ = ["rms_radius", "seen_first"]
+
+_PROBED = 16
+"""Images that are looked at."""
+
+
+def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat, seed: int) -> Iterator[Finding]:
+    """Findings of kinds "range", "overwrites input" and, for attacks that take gradients, "gradient".
+
+    The last says where the gradient of the view that is attacked is missing, zero or not finite.
+    """
+    device = next(target.model.parameters(), torch.empty(0)).device
+    index = torch.arange(min(len(data), _PROBED))
+    x, y = (part.to(device) for part in data.floats(index))
+    keys = stream(seed, index, "setup")
+    with torch.no_grad(), kept(target.model):
+        yield from made_for(target.model, x, y, keys)
+        yield from overwrites(target.model, x, keys)
+    if attacker.access != "white box":
+        return
+    view = target.model if attacker.view is None else attacker.view(copied(target.model))
+    found = unavailable(view, x, y, rms_radius(threat, x), keys)
+    if found is not None:
+        yield found
+
+
+def rms_radius(threat: Threat, x: Tensor) -> float:
+    """Radius of the ball around images (B, C, H, W), as the root mean square of an element."""
+    size = float(threat.radius(x).mean())
+    return size if threat.norm == "linf" else size / x[0].numel() ** (0.5 if threat.norm == "l2" else 1.0)
