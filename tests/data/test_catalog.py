@@ -65,7 +65,7 @@ def test_the_imagenet_sample_is_resized_and_named_by_its_file(home: Path) -> Non
     assert data.images.shape == (2, 3, 224, 224)
     assert data.images.flatten(1).float().mean(1).round().tolist() == [60, 70]
     assert data.classes == ("tench", "goldfish")
-    assert data.note == "ImageNet sample (probably training images)"
+    assert data.note == "ImageNet sample (JPEG copies, probably training images)"
     assert load("imagenet-sample", home=home, size=28).images.shape == (2, 3, 28, 28)
     with pytest.raises(DataError, match=r"^imagenet-sample has no train split: ask for test$"):
         load("imagenet-sample", "train", home=home)
