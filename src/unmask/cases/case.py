@@ -99,7 +99,7 @@ class Case:
         pretrained: name of weights that others trained, for the ``classifier``; see :func:`pretrained`.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
         claimed: accuracy under attack that the authors stated for this defense, data and threat, with its source.
-        published: accuracy that the strongest published attack left of it, likewise.
+        published: accuracy that a published attack left of it, likewise.
         earlier: accuracy that an earlier run of the published attack left of it, likewise.
         most: examples at most, where the defense is too slow for more.
         few: examples of the curves over eps and of the controls.

@@ -29,6 +29,7 @@ from unmask.types import Estimator
 __all__ = ["CASES"]
 
 _CITATION = "Samangouei et al., ICLR 2018"
+_BY_BPDA = "by BPDA, in practice; 0 % in theory; Jalal et al. (2019) report 3 % by another attack (unverified)"
 
 
 def _on_manifold(steps: int, estimator: Estimator = autograd) -> Callable[[nn.Module], Attack]:
@@ -133,7 +134,7 @@ CASES = (
             "mnist", lambda: conv_critic(16), GanRecipe(iterations=4000), ClassifierRecipe(epochs=5, shift=2)
         ),
         draws=2,
-        published=table_of_2018(0.55, "what their attack leaves in practice, by BPDA; 0 % in theory"),
+        published=table_of_2018(0.55, _BY_BPDA),
         earlier=earlier_run(0.55),
         most=200,
         few=8,

@@ -24,7 +24,7 @@ class Case:
     kind: str
     threat: ThreatSpec
     claimed: Figure | None  # by the authors of the defense
-    published: Figure | None  # left by the strongest published attack
+    published: Figure | None  # left by a published attack
     citation: str
     random: bool
     classes: tuple[str, ...]
