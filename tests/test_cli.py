@@ -132,7 +132,9 @@ class TestHelp:
 
 class TestList:
     def test_cases_and_attacks(self, cli: Cli) -> None:
-        assert [line.split()[0] for line in cli("list").out.splitlines()] == list(CASES)
+        lines = cli("list").out.splitlines()
+        assert [line.split()[0] for line in lines] == list(CASES)
+        assert sum(line.endswith("; its weights do not ship") for line in lines) == len(SUITES["imagenet"])
         assert [line.split()[0] for line in cli("list", "attacks").out.splitlines()] == list(ATTACKS)
 
     def test_an_entry_is_a_line_however_narrow_the_terminal(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
