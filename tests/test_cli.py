@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,13 @@ import typer
 
 from tests.commands import unmask
 from tests.models import MEANS
-from unmask.cases import CASES
+from unmask.cases import CASES, SUITES
 from unmask.cli import app
+from unmask.cli.commands import SUITE_NAMES
+from unmask.defenses.jpeg import JPEG
+from unmask.defenses.preprocessed import Preprocessed
 from unmask.evaluation.chosen import ATTACKS
+from unmask.nets import mobilenet_v2
 
 MODELS = (
     MEANS
@@ -127,7 +132,9 @@ class TestHelp:
 
 class TestList:
     def test_cases_and_attacks(self, cli: Cli) -> None:
-        assert [line.split()[0] for line in cli("list").out.splitlines()] == list(CASES)
+        lines = cli("list").out.splitlines()
+        assert [line.split()[0] for line in lines] == list(CASES)
+        assert sum(line.endswith("; its weights do not ship") for line in lines) == len(SUITES["imagenet"])
         assert [line.split()[0] for line in cli("list", "attacks").out.splitlines()] == list(ATTACKS)
 
     def test_an_entry_is_a_line_however_narrow_the_terminal(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +231,7 @@ class TestAttack:
         assert end.code == 0
         table = json.loads(Path("run/report.json").read_text())
         (row,) = table["rows"]
-        assert table["schema"] == "unmask.table/1"
+        assert table["schema"] == "unmask.table/2"
         assert (row["clean"]["n"], row["plain"]["n"], row["plain"]["attack"]) == (12, 12, "apgd")
         assert row["clean"]["value"] > 0.8 > row["plain"]["value"] + 0.2
         assert row["adaptive"] is None
@@ -319,6 +326,57 @@ class TestDamage:
             f"FAILED {record['key']} (models.py:means apgd 0-12): its examples were changed",
             "2 records, 24 adversarial examples judged again: 1 failed.",
         ]
+
+
+class TestSuites:
+    @pytest.fixture(autouse=True)
+    def home(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setenv("UNMASK_HOME", str(tmp_path / "home"))
+        monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # nothing is downloaded
+        return tmp_path / "home"
+
+    def test_help_lists_them_all(self, cli: Cli) -> None:
+        assert tuple(SUITES) == SUITE_NAMES
+        assert ", ".join(SUITES) in " ".join(cli("reproduce", "--help").out.replace("│", " ").split())
+
+    def test_without_any_data_it_says_what_is_missing_and_ends_with_1(self, cli: Cli, home: Path) -> None:
+        end = cli("reproduce", "--suite", "iclr2018", "--n", "1", "--out", "run")
+        assert (end.code, end.out) == (1, "")
+        skipped, missing = end.err.splitlines()
+        assert skipped.startswith("15 of 15 cases are skipped, since something is missing: thermometer-cifar10, ")
+        assert all(name in skipped for name in SUITES["iclr2018"])
+        for name in ("mnist", "cifar10", "imagenet-sample"):
+            assert f"{name} (test) is missing: " in missing
+        assert f"the weights {home}/weights/mobilenet_v2.safetensors are missing: " in missing
+        assert not home.exists()
+        assert not Path("run").exists()
+
+    def test_what_can_run_runs_and_the_rest_is_told_before_and_after(
+        self, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(SUITES, "iclr2018", ("jpeg-imagenet", "plain-digits"))
+        command = ["reproduce", "--suite", "iclr2018", "--n", "3", "--no-sweep", "--out", "run"]
+        end = cli(*command)
+        assert end.code == 1
+        lines = end.err.splitlines()
+        assert lines[0].startswith("1 of 2 cases are skipped, since something is missing: jpeg-imagenet (")
+        assert lines[2].startswith("plain-digits clean")
+        assert lines[-1] == "unmask: skipped for want of data or weights: jpeg-imagenet"
+        rows = json.loads(Path("run/report.json").read_text())["rows"]
+        assert [(row["case"], row["complete"]) for row in rows] == [("plain-digits", True)]
+        assert cli(*command).code == 1  # continues
+        assert cli("repeat", "run", "--out", "again").code == 0
+
+    def test_a_case_asked_for_by_name_is_not_skipped(self, cli: Cli) -> None:
+        one_line(cli("reproduce", "--case", "jpeg-imagenet", "--n", "1"), "imagenet-sample (test) is missing: ")
+
+    def test_nor_one_whose_weights_are_missing(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        case = replace(
+            CASES["plain-digits"], pretrained="mobilenet_v2", build=lambda: Preprocessed(JPEG(), mobilenet_v2())
+        )
+        monkeypatch.setitem(CASES, "plain-digits", case)
+        end = cli("reproduce", "--case", "plain-digits", "--n", "1")
+        one_line(end, "mobilenet_v2.safetensors are missing: get them by `unmask fetch mobilenet_v2`")
 
 
 class TestReproduce:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from unmask.records import Example, Job, Record, ThreatSpec, digest
+from unmask.records import Example, Figure, Job, Record, ThreatSpec, digest
 
 JOB = Job("case:a", "digits", "bpda", ThreatSpec("linf", 0.1 + 0.2), 3, 0, 2, "adaptive", {"steps": 10, "path": None})
 EXAMPLES = (
@@ -63,4 +64,27 @@ def test_key_knows_the_options_but_not_their_order() -> None:
 def test_refuses_in_one_line(line: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as error:
         Record.from_json(line)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("value", 1.5),
+        ("value", float("nan")),
+        ("value", "0.5"),
+        ("source", ""),
+        ("url", "http://example.org/"),
+        ("url", "javascript:alert(1)"),
+        ("url", 'https://example.org/"><script>'),
+        ("url", "https://example.org/a b"),
+        ("url", "https://example.org/)"),  # it would end a link of Markdown
+        ("note", None),
+    ],
+)
+def test_a_figure_has_a_share_a_source_and_a_plain_address(field: str, value: Any) -> None:
+    good: dict[str, Any] = {"value": 0.5, "source": "Somebody", "url": "https://example.org/a_b?c=d#e", "note": ""}
+    assert Figure(**good).value == 0.5
+    with pytest.raises(ValueError, match="not a Figure: ") as error:
+        Figure(**{**good, field: value})
     assert "\n" not in str(error.value)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from unmask.weights import load_weights, save_weights
+from unmask.weights import load_weights, origin, save_weights
 
 
 def net(seed: int, hidden: int = 6) -> nn.Sequential:
@@ -132,3 +132,14 @@ def test_a_file_without_a_part_is_refused_where_the_part_is_wanted(tmp_path: Pat
     save_weights(Parts(0).head, path)
     with pytest.raises(ValueError, match="holds weights of another model: "):
         load_weights(Parts(0), path, without="head")  # what is left must be there, and nothing else
+
+
+def test_the_origin_of_weights_is_what_their_file_says_on_one_line(saved: Path, tmp_path: Path) -> None:
+    assert origin(saved) == ""
+    save_file({"a": torch.zeros(1)}, tmp_path / "told.safetensors", metadata={"source": "somewhere,\n  int8"})
+    assert origin(tmp_path / "told.safetensors") == "somewhere, int8"
+    (tmp_path / "torn.safetensors").write_bytes(b"nothing")
+    for name in ("torn", "none"):
+        with pytest.raises(ValueError, match=f"{name}.safetensors is not a readable safetensors file") as error:
+            origin(tmp_path / f"{name}.safetensors")
+        assert "\n" not in str(error.value)

@@ -16,6 +16,7 @@ __all__ = [
     "RUN_SCHEMA",
     "TABLE_SCHEMA",
     "Example",
+    "Figure",
     "Finding",
     "GradientCounts",
     "Job",
@@ -27,8 +28,8 @@ __all__ = [
 
 AUDIT_SCHEMA = "unmask.audit/1"
 RECORD_SCHEMA = "unmask.record/2"
-RUN_SCHEMA = "unmask.run/1"
-TABLE_SCHEMA = "unmask.table/1"
+RUN_SCHEMA = "unmask.run/2"
+TABLE_SCHEMA = "unmask.table/2"
 
 
 def digest(data: Any) -> str:
@@ -66,6 +67,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "Mapping[str, Any] | None": (dict, NoneType),
 }
 _MOST = 1 << 40
+_ADDRESS = re.compile(r"https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(/[\w./?=&%#~+-]*)?")
 _FILE = re.compile(r"examples/[\w-]+\.safetensors")
 
 
@@ -76,6 +78,40 @@ class ThreatSpec:
     norm: str
     eps: float
     unit: str = "raw"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An accuracy under attack that others stated, and where it stands.
+
+    Args:
+        value: the share, in [0, 1].
+        source: paper or repository, with the table or file in it.
+        url: of the source, or of the page from which one gets to it.
+        note: what a reader has to know before comparing; "unverified" where nobody could look the source up.
+
+    Raises ValueError for a value that is no share, a source without a name, or an address that is not plain https.
+
+    >>> Figure(0.05, "Athalye et al., ICML 2018, Table 1", "https://arxiv.org/abs/1802.00420").value
+    0.05
+    >>> Figure(0.05, "somebody", "javascript:alert(1)")
+    Traceback (most recent call last):
+    ValueError: not a Figure: the address of its source is 'javascript:alert(1)'
+    """
+
+    value: float
+    source: str
+    url: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 0 <= self.value <= 1:
+            raise ValueError(f"not a Figure: its value is {self.value!r}, not a share in [0, 1]")
+        if not self.source:
+            raise ValueError("not a Figure: its source has no name")
+        if not _ADDRESS.fullmatch(self.url):  # it becomes a link
+            raise ValueError(f"not a Figure: the address of its source is {self.url!r:.80}")
 
 
 @dataclass(frozen=True)

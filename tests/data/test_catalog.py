@@ -65,6 +65,7 @@ def test_the_imagenet_sample_is_resized_and_named_by_its_file(home: Path) -> Non
     assert data.images.shape == (2, 3, 224, 224)
     assert data.images.flatten(1).float().mean(1).round().tolist() == [60, 70]
     assert data.classes == ("tench", "goldfish")
+    assert data.note == "ImageNet sample (JPEG copies, probably training images)"
     assert load("imagenet-sample", home=home, size=28).images.shape == (2, 3, 28, 28)
     with pytest.raises(DataError, match=r"^imagenet-sample has no train split: ask for test$"):
         load("imagenet-sample", "train", home=home)
@@ -110,7 +111,11 @@ def test_the_home_is_that_of_the_environment(home: Path, monkeypatch: pytest.Mon
             'pip install "unmask[hub]" to download it, put test-00000-of-00001.parquet or '
             "cifar-10-batches-py/ into {folder}, or set UNMASK_HOME",
         ),
-        ("imagenet-sample", "put test-00000-of-00001.parquet into {folder}, or set UNMASK_HOME"),
+        (
+            "imagenet-sample",
+            "put test-00000-of-00001.parquet (of the images of github.com/EliSchwartz/imagenet-sample-images) into "
+            "{folder}, or set UNMASK_HOME",
+        ),
     ],
 )
 def test_what_is_missing_comes_with_its_remedy(tmp_path: Path, name: str, remedy: str) -> None:

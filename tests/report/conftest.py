@@ -14,6 +14,13 @@ from safetensors.numpy import save_file
 
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec
 
+CLAIMED = {"value": 0.79, "source": "Author et al. [1], Table 2", "url": "https://arxiv.org/abs/1", "note": "at 8/255"}
+
+
+def figure(value: float, **more: str) -> dict[str, Any]:
+    """What another paper says, as run.json holds it."""
+    return {"value": value, "source": "Other et al., 2019", "url": "https://example.org/a_b", "note": "", **more}
+
 
 @dataclass
 class Builder:
@@ -33,7 +40,7 @@ class Builder:
                 "data_note": "",
                 "kind": "shattered",
                 "threat": {"norm": "linf", "eps": 0.25, "unit": "raw"},
-                "claimed": 0.79,
+                "claimed": CLAIMED,
                 "published": None,
                 "citation": "Author et al., 2018",
                 "random": False,
@@ -113,7 +120,7 @@ def run(builder: Builder) -> Path:
     builder.record("broken", "plain", [1, 1, 1, 0], role="sweep", eps=0.5, base="plain")
     builder.record("broken", "bpda", [0, 0, 0, 1], role="sweep", eps=0.5, base="adaptive")
 
-    builder.case("noisy", ("plain", "eot"), random=True, kind="stochastic", published=0.0)
+    builder.case("noisy", ("plain", "eot"), random=True, kind="stochastic", published=figure(0.0))
     builder.record("noisy", "clean", [1, 1, 0.75, 0.5], role="clean")
     builder.record("noisy", "plain", [0.75, 0.5, 0.25, 0.5], role="plain", screened=[0.25, 0.5, 0.5, 0.5])
     builder.record("noisy", "eot", [1, 0.25, 0, 0.25], screened=[0.5, 0, 0.5, 0.5])

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from tests.report.conftest import figure
 from unmask.report import summary, write
 from unmask.report.histograms import histogram
 from unmask.report.pictures import Picture, strip
@@ -40,11 +41,13 @@ class Page(HTMLParser):
         self.words: list[str] = []
         self.tags: list[str] = []
         self.addresses: list[str] = []
+        self.links: list[str] = []  # of which nothing is loaded until a reader follows one
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.links += [v or "" for k, v in attrs if tag == "a" and k == "href"]
         self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "data", "action")]
 
     def handle_data(self, data: str) -> None:
@@ -80,8 +83,8 @@ def test_terminal_shows_every_figure_at_any_width(run: Path, width: int) -> None
     text = printed(run, width)
     assert max(map(len, text.splitlines())) <= width
     assert all(name in text for name in ("broken", "stochastic", "L∞ 0.25 raw"))
-    for figure in ("90.0 % [55.5, 99.7]", "80.0 % [44.4, 97.5]", "10.0 % [0.3, 44.5]", "79.0 %"):
-        assert figure in " ".join(text.split())
+    for number in ("90.0 % [55.5, 99.7]", "80.0 % [44.4, 97.5]", "10.0 % [0.3, 44.5]", "79.0 %"):
+        assert number in " ".join(text.split())
 
 
 def test_markdown(run: Path) -> None:
@@ -91,8 +94,9 @@ def test_markdown(run: Path) -> None:
     (row,) = [line for line in lines if line.startswith("| broken |")]
     assert row == (
         "| broken | shattered | digits | L∞ 0.25 raw | 10 | 90.0 % [55.5, 99.7] | 80.0 % [44.4, 97.5] "
-        "| 10.0 % [0.3, 44.5] | 79.0 % | — | falls | 200 / 80 | 10.5 s |"
+        "| 10.0 % [0.3, 44.5] | [79.0 %](https://arxiv.org/abs/1) | — | falls | 200 / 80 | 10.5 s |"
     )
+    assert "- claimed 79.0 %: [Author et al. \\[1\\], Table 2](https://arxiv.org/abs/1); at 8/255" in lines
     assert "| plain | 80.0 % [44.4, 97.5] | 100 | 40 | 1.5 s |" in lines
     assert "| eot | 37.5 % [2.8, 87.7] | 25.0 % | 25.0 % | 40 | 16 | 1.5 s |" in lines
 
@@ -117,10 +121,10 @@ def test_page_shows_the_figures(run: Path) -> None:
 def test_page_asks_for_nothing(run: Path) -> None:
     write(run)
     text, page = (run / "report.html").read_text(), Page(run / "report.html")
-    assert page.addresses
-    assert all(
-        address.startswith(("data:image/png;base64,", "data:image/webp;base64,", "#")) for address in page.addresses
-    )
+    local = [a for a in page.addresses if a.startswith(("data:image/png;base64,", "data:image/webp;base64,", "#"))]
+    assert local
+    assert {*page.addresses} - {*local} == {"https://arxiv.org/abs/1", "https://example.org/a_b"}  # sources of figures
+    assert all(address in page.links for address in {*page.addresses} - {*local})
     assert not {"script", "link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
     assert "@import" not in text
     assert all(target.startswith("#") for target in re.findall(r"url\(\s*['\"]?([^)]*)", text))
@@ -227,7 +231,9 @@ def test_import_is_light() -> None:
 
 def test_every_form_tells_earlier_figures_access_and_general_categories_where_there_are_any(builder: Any) -> None:
     access = {"plain": "white box", "square": "scores"}
-    builder.case("known", ("plain", "square"), earlier=0.123, access=access, groups=[0, 1, 1])
+    builder.case(
+        "known", ("plain", "square"), earlier=figure(0.123, note="at *4/255*"), access=access, groups=[0, 1, 1]
+    )
     builder.record("known", "clean", [1, 1, 1, 1], role="clean")
     builder.record("known", "plain", [1, 1, 1, 0], role="plain")
     builder.record("known", "square", [0, 0, 0, 0])
@@ -236,6 +242,8 @@ def test_every_form_tells_earlier_figures_access_and_general_categories_where_th
     for text in (html, markdown, printed(path.parent, 200), printed(path.parent, 60)):
         assert "earlier" in text.lower()
         assert "12.3 %" in text
+    assert "earlier 12.3 %: Other et al., 2019 ; at *4/255*" in html
+    assert "- earlier 12.3 %: [Other et al., 2019](https://example.org/a_b); at \\*4/255\\*" in markdown
     kept = "Right in the general category, though perhaps not in the class: clean 100.0 %"
     for text in (html, markdown):
         assert kept in " ".join(text.split())

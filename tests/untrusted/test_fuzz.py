@@ -95,7 +95,7 @@ CASE: dict[str, Any] = {
     "data": "digits",
     "kind": "shattered",
     "threat": {"norm": "linf", "eps": 0.1, "unit": "raw"},
-    "claimed": 0.5,
+    "claimed": {"value": 0.5, "source": "some", "url": "https://example.org/", "note": ""},
     "published": None,
     "citation": "",
     "random": False,

@@ -42,12 +42,12 @@ _TABLE = """
 
 SUITES: dict[str, tuple[str, ...]] = {
     **{
-        suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite) and case.ships)
+        suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite))
         for suite in ("digits", "mnist", "cifar10", "imagenet")
     },
-    "iclr2018": tuple(name for name in _TABLE.split() if CASES[name].ships),
+    "iclr2018": tuple(_TABLE.split()),
 }
-"""The cases of a data set, and those of Athalye et al.'s table in its order, whose weights come with the package."""
+"""The cases of a data set, and those of Athalye et al.'s table in its order."""
 
 
 def find_case(name: str) -> Case:

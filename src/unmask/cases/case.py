@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from unmask.attacks.problem import Attack
 from unmask.data import default_home
 from unmask.gradients.bpda import View
+from unmask.records import Figure
 from unmask.threats import Threat
-from unmask.weights import load_weights, shipped
+from unmask.weights import load_weights, origin, shipped
 
-__all__ = ["Attacker", "Case", "Dial", "Lens", "Recipe"]
+__all__ = ["Attacker", "Case", "Dial", "Lens", "Recipe", "pretrained"]
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,11 @@ class Case:
         attackers: by name; "plain" is one of them.
         train: how the weights that ship were made; None where the defense adds none to those of ``base``.
         base: the case whose weights the defense's ``classifier`` has.
-        pretrained: name of weights that others trained, for the ``classifier``, in ``default_home() / "weights"``.
+        pretrained: name of weights that others trained, for the ``classifier``; see :func:`pretrained`.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
-        claimed: accuracy under attack that the authors stated, as a share, if for this data and threat.
-        published: accuracy that the strongest published attack left, likewise.
-        earlier: what earlier runs of the same attack by others found, likewise.
+        claimed: accuracy under attack that the authors stated for this defense, data and threat, with its source.
+        published: accuracy that a published attack left of it, likewise.
+        earlier: accuracy that an earlier run of the published attack left of it, likewise.
         most: examples at most, where the defense is too slow for more.
         few: examples of the curves over eps and of the controls.
         lens: what a report shows of what the defense does to images.
@@ -119,9 +120,9 @@ class Case:
     base: str | None = None
     pretrained: str | None = None
     draws: int = 1
-    claimed: float | None = None
-    published: float | None = None
-    earlier: float | None = None
+    claimed: Figure | None = None
+    published: Figure | None = None
+    earlier: Figure | None = None
     most: int | None = None
     few: int = 64
     lens: Lens | None = None
@@ -134,9 +135,9 @@ class Case:
         if self.base is not None:
             load_weights(model.get_submodule("classifier"), _weights(folder, self.base))
         if self.pretrained is not None:
-            path = default_home() / "weights" / f"{self.pretrained}.safetensors"
+            path = pretrained(self.pretrained)
             if not path.is_file():
-                raise ValueError(f"{self.name} needs the weights {path}: put them there, or set UNMASK_HOME")
+                raise ValueError(f"{self.name}: {_absent(path)}")
             load_weights(model.get_submodule("classifier"), path)
         return model
 
@@ -152,14 +153,34 @@ class Case:
 
     @property
     def ships(self) -> bool:
-        """Whether all weights that the project trains for it come with the package."""
+        """Whether all of its weights come with the package."""
         needed = [name for name in (self.base, self.name if self.train is not None else None) if name is not None]
-        return all(_weights(None, name).is_file() for name in needed)
+        return self.pretrained is None and all(_weights(None, name).is_file() for name in needed)
+
+    @property
+    def lacks(self) -> str:
+        """What is missing of the weights that do not come with the package, and how to get it; empty for nothing."""
+        path = pretrained(self.pretrained) if self.pretrained else None
+        return _absent(path) if path and not path.is_file() else ""
+
+    @property
+    def provenance(self) -> str:
+        """Where its pretrained weights come from, as their file says; empty where it has none, or does not say."""
+        return origin(pretrained(self.pretrained)) if self.pretrained and not self.lacks else ""
 
     @property
     def borrowed(self) -> str:
         """The part of the defense whose weights are those of ``base``; empty where there is none."""
         return "classifier" if self.base is not None or self.pretrained is not None else ""
+
+
+def pretrained(name: str) -> Path:
+    """Where weights of that name, which others trained, are kept on this machine."""
+    return default_home() / "weights" / f"{name}.safetensors"
+
+
+def _absent(path: Path) -> str:
+    return f"the weights {path} are missing: get them by `unmask fetch {path.stem}`, or set UNMASK_HOME"
 
 
 def _weights(folder: Path | None, name: str) -> Path:

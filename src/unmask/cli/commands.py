@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from unmask.cli.console import fail, say, warn
 from unmask.cli.console import out as console
-from unmask.cli.console import say
 from unmask.cli.lists import TOPICS
 from unmask.cli.options import (
     Address,
@@ -35,7 +35,9 @@ from unmask.cli.options import (
 )
 from unmask.cli.running import carry_out, cluster_of, form_of
 
-__all__ = ["app"]
+__all__ = ["SUITE_NAMES", "app"]
+
+SUITE_NAMES = ("digits", "mnist", "cifar10", "imagenet", "iclr2018")
 
 # Each command imports what it needs, so that help does not wait for torch.
 app = typer.Typer(
@@ -57,7 +59,7 @@ def _unmask() -> None:
 @app.command()
 def reproduce(
     suite: Annotated[
-        str | None, typer.Option("--suite", help="All cases of one data set: digits, mnist, cifar10.")
+        str | None, typer.Option("--suite", help=f"Several cases: {', '.join(SUITE_NAMES)}; those that can run.")
     ] = None,
     case: Annotated[list[str] | None, typer.Option("--case", help="A case by name; may be repeated.")] = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 1000,
@@ -77,21 +79,32 @@ def reproduce(
 ) -> None:
     """Attack published defenses and show what is left of them.
 
+    Of a suite those cases run whose data and weights are here; exit with 1 if some are skipped.
+
     Example: [bold]unmask reproduce --case thermometer-mnist --n 200 --out runs/thermometer[/bold]
     """
     from unmask.cases import SUITES, find_case
+    from unmask.evaluation.available import available
     from unmask.evaluation.plan import plan_case
     from unmask.evaluation.run import Local
 
     if suite is not None and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
-    names = [*(SUITES[suite] if suite else ()), *(case or ())] or SUITES["digits"]
-    cases = [find_case(name) for name in dict.fromkeys(names)]
+    named = [find_case(name) for name in dict.fromkeys(case or ())]
+    of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     local = Local(batch_size, device, weights)
+    sorted_out = available(of_suite, lambda data: local.dataset(data, n))
+    if sorted_out.skipped:
+        warn(str(sorted_out))
+    cases = {found.name: found for found in (*sorted_out.cases, *named)}.values()
+    if not cases:
+        raise typer.Exit(1)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
     carry_out(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster, compile=compile)
+    if sorted_out.skipped:
+        raise typer.Exit(fail(f"skipped for want of data or weights: {', '.join(sorted_out.skipped)}", 1))
 
 
 @app.command()
@@ -225,7 +238,8 @@ def train(
 
     case = find_case(name)
     if case.train is None:
-        raise ValueError(f"{name} has no weights of its own: train {case.base}")
+        other = f"train {case.base}" if case.base else f"`unmask fetch {case.pretrained}`"
+        raise ValueError(f"{name} has no weights of its own: {other}")
     folder = out or Path("runs") / f"train-{name}"
     torch.manual_seed(seed)
     trained = case.base is not None and (folder / f"{case.base}.safetensors").is_file()

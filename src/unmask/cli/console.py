@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-__all__ = ["err", "fail", "out", "say"]
+__all__ = ["err", "fail", "out", "say", "warn"]
 
 out = Console()
 err = Console(stderr=True)
@@ -15,7 +15,12 @@ def say(line: str) -> None:
     print(line)
 
 
+def warn(text: str) -> None:
+    """Lines to stderr, which no width breaks."""
+    err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(message: str, code: int = 2) -> int:
     """One line to stderr; the exit code that goes with it."""
-    err.print(f"unmask: {' '.join(message.split())}", markup=False, highlight=False, soft_wrap=True)
+    warn(f"unmask: {' '.join(message.split())}")
     return code

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import typer
 
 from unmask.allocator import keep_freed_memory
-from unmask.cli.checks import app
 from unmask.cli.console import fail
+from unmask.cli.fetching import app
 
 __all__ = ["main"]
 

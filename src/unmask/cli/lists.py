@@ -12,6 +12,7 @@ def _cases() -> dict[str, str]:
 
     return {
         c.name: f"{c.defense}, {c.kind}; {c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
+        + ("" if c.ships else "; its weights do not ship")
         for c in CASES.values()
     }
 

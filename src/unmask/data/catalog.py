@@ -32,6 +32,8 @@ class _Published:
     repository: str | None = None  # on the hub, with the folder of its parquet files
     folder: str = ""
     originals: tuple[Originals, ...] = ()
+    caution: str = ""  # what a reader of figures on it has to know
+    home: str = ""  # where its images are to be had, if not on the hub
 
 
 _PUBLISHED = {
@@ -64,6 +66,8 @@ _PUBLISHED = {
             channels=3,
             splits=("test",),
             size=224,
+            home="github.com/EliSchwartz/imagenet-sample-images",
+            caution="probably training images",  # so clean accuracy is above that on the validation set
         ),
     )
 }
@@ -154,7 +158,8 @@ def _load_published(source: _Published, split: str, n: int | None, folder: Path,
         files = [_download(source, split, folder)]
     rows = parquet.read(files, n)
     images, jpeg = decode(rows.encoded, channels=source.channels, size=size, where=_where(files))
-    note = f"{source.title} (JPEG copies)" if jpeg else source.title
+    remarks = ", ".join(filter(None, ("JPEG copies" if jpeg else "", source.caution)))
+    note = f"{source.title} ({remarks})" if remarks else source.title
     return Dataset(source.name, images, rows.labels, source.classes or rows.classes, note)
 
 
@@ -180,7 +185,8 @@ def _download(source: _Published, split: str, folder: Path) -> Path:
         return fetched
     forms = " or ".join([file, *(form.example for form in source.originals)])
     install = 'pip install "unmask[hub]" to download it, ' if source.repository else ""
-    raise DataError(f"{source.name} ({split}) is missing: {install}put {forms} into {folder}, or set UNMASK_HOME")
+    made = f" (of the images of {source.home})" if source.home else ""
+    raise DataError(f"{source.name} ({split}) is missing: {install}put {forms}{made} into {folder}, or set UNMASK_HOME")
 
 
 def _present(source: _Published, folder: Path, split: str) -> bool:

@@ -63,18 +63,17 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
             for value in case.dial.values:
                 for base, name in (("clean", "clean"), ("plain", plain), ("adaptive", case.dial.attack)):
                     planned += jobs(name, "dial", ball, few, base=base, dial=value)
+    figures = {"claimed": case.claimed, "published": case.published, "earlier": case.earlier}
     about = {
         "case": case.name,
         "defense": case.defense,
         "kind": case.kind,
-        "claimed": case.claimed,
-        "published": case.published,
-        "earlier": case.earlier,
+        **{name: figure and asdict(figure) for name, figure in figures.items()},
         "citation": case.citation,
         "random": case.draws > 1,
         "measured": case.lens.measured if case.lens else "",
         "dial": {"varied": case.dial.varied, "own": case.dial.own} if case.dial else None,
-        "note": case.note,
+        "note": "; ".join(filter(None, (case.note, case.provenance and f"weights: {case.provenance}"))),
         "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
         "access": {name: attacker.access for name, attacker in case.attackers.items()},
         **on(data, n, ball),

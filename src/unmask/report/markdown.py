@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from unmask.records import Figure
 from unmask.report.read import RunFolder
 from unmask.report.table import AttackRow, Row, Setting
 from unmask.report.words import (
@@ -18,7 +19,9 @@ from unmask.report.words import (
     others,
     passes,
     percent,
+    quoted,
     sentence,
+    stated,
     threat,
 )
 from unmask.statistics import FIXED, Accuracy
@@ -66,9 +69,9 @@ def _main(row: Row, earlier: bool) -> list[str]:
         threat(row.threat),
         str(known.n if known else 0),
         *map(_cell, (row.clean, row.plain, row.adaptive)),
-        percent(row.claimed),
-        percent(row.published),
-        *([percent(row.earlier)] if earlier else []),
+        _linked(row.claimed),
+        _linked(row.published),
+        *([_linked(row.earlier)] if earlier else []),
         str(row.conclusion),
         passes(row),
         duration(row.seconds),
@@ -93,6 +96,7 @@ def _case(row: Row) -> list[str]:
         f"## {_escape(row.case)}",
         _escape(about),
         _escape(row.note),
+        "\n".join(f"- {name} {quoted(figure)}: {_source(figure)}" for name, figure in stated(row).items()),
         _escape(sentence(row)),
         _escape(category(row)),
         _table(names, [_attack(a, row.random, access, general) for a in row.attacks]) if row.attacks else "",
@@ -116,6 +120,16 @@ def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str
 
 def _setting(setting: Setting) -> list[str]:
     return [f"{setting.value:g}", *map(_cell, (setting.clean, setting.plain, setting.adaptive))]
+
+
+def _linked(figure: Figure | None) -> str:
+    return f"[{quoted(figure)}]({figure.url})" if figure else quoted(None)
+
+
+def _source(figure: Figure) -> str:
+    """Where it stands, and what a reader has to know of it; a bracket of its own must not end the link."""
+    name = re.sub(r"([\[\]])", r"\\\1", _escape(figure.source))
+    return f"[{name}]({figure.url})" + (f"; {_escape(figure.note)}" if figure.note else "")
 
 
 def _data(row: Row) -> str:

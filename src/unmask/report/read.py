@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.records import RUN_SCHEMA, Example, Record, ThreatSpec, check_types
+from unmask.records import RUN_SCHEMA, Example, Figure, Record, ThreatSpec, check_types
 from unmask.statistics import StopRule
 
 __all__ = ["Case", "Found", "RunFolder", "by_attack"]
@@ -23,13 +23,13 @@ class Case:
     data: str
     kind: str
     threat: ThreatSpec
-    claimed: float | None
-    published: float | None
+    claimed: Figure | None  # by the authors of the defense
+    published: Figure | None  # left by a published attack
     citation: str
     random: bool
     classes: tuple[str, ...]
     attacks: Mapping[str, str]  # name -> one line on what it does
-    earlier: float | None = None  # what others found before
+    earlier: Figure | None = None  # what an earlier run of the published attack left
     access: Mapping[str, str] = field(default_factory=dict)  # name -> what the attacker has
     groups: Sequence[int] | None = None  # the general category of each class, where classes have one
     measured: str = ""  # what the examples were measured by, beside the verdicts
@@ -113,7 +113,10 @@ def _name(target: str) -> str:
 
 def _case(raw: Mapping[str, Any]) -> Case:
     known = {name: raw[name] for name in Case.__dataclass_fields__ if name in raw}
-    case = Case(**{**known, "threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])})
+    known |= {"threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])}
+    for name in ("claimed", "published", "earlier"):
+        known[name] = None if raw.get(name) is None else Figure(**raw[name])
+    case = Case(**known)
     check_types(case)
     check_types(case.threat)
     if not all(isinstance(name, str) for name in (*case.classes, *case.attacks.values())):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from unmask.records import TABLE_SCHEMA, Record, ThreatSpec
+from unmask.records import TABLE_SCHEMA, Figure, Record, ThreatSpec
 from unmask.report.conclusion import Conclusion, conclusion, confirmed
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy, gap
@@ -63,9 +63,9 @@ class Row:
     plain: Accuracy | None
     adaptive: Accuracy | None
     attacks: tuple[AttackRow, ...]
-    claimed: float | None
-    published: float | None
-    earlier: float | None
+    claimed: Figure | None
+    published: Figure | None
+    earlier: Figure | None
     seconds: float
     kind: str
     note: str

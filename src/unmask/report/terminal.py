@@ -12,7 +12,7 @@ from rich.text import Text
 
 from unmask.report.conclusion import Conclusion
 from unmask.report.table import Row
-from unmask.report.words import any_earlier, duration, headline, interval, others, passes, percent, threat
+from unmask.report.words import any_earlier, duration, headline, interval, others, passes, percent, quoted, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]
@@ -57,7 +57,7 @@ def _wide(rows: Sequence[Row]) -> Table:
             Text(f"{row.kind}\n{threat(row.threat)}"),
             Text(_n(row)),
             *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
-            *(Text(percent(getattr(row, name))) for name in told),
+            *(Text(quoted(getattr(row, name))) for name in told),
             Text(passes(row), style="dim"),
             Text(duration(row.seconds), style="dim"),
         ]
@@ -75,8 +75,8 @@ def _narrow(rows: Sequence[Row]) -> Text:
         )
         for name in ("clean", "plain", "adaptive"):
             text.append_text(Text.assemble(f"  {name:10}", _figure(getattr(row, name), row), "\n"))
-        text.append(f"  claimed   {percent(row.claimed):>7}, published {percent(row.published)}", style="dim")
-        text.append(f", earlier {percent(row.earlier)}\n\n" if row.earlier is not None else "\n\n", style="dim")
+        text.append(f"  claimed   {quoted(row.claimed):>7}, published {quoted(row.published)}", style="dim")
+        text.append(f", earlier {quoted(row.earlier)}\n\n" if row.earlier else "\n\n", style="dim")
     return text
 
 

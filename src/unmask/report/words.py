@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unmask.records import ThreatSpec
+from unmask.records import Figure, ThreatSpec
 from unmask.report.conclusion import Conclusion, gained
 from unmask.report.table import Row
 from unmask.statistics import Accuracy, Gap
@@ -21,7 +21,9 @@ __all__ = [
     "passes",
     "percent",
     "probability",
+    "quoted",
     "sentence",
+    "stated",
     "threat",
 ]
 
@@ -90,6 +92,21 @@ def examples(rows: Sequence[Row]) -> str:
     """How many examples the figures rest on: ``200 examples a case``."""
     sizes = sorted({row.clean.n for row in rows if row.clean}) or [0]
     return f"{sizes[0]}{f' to {sizes[-1]}' if len(sizes) > 1 else ''} examples a case"
+
+
+def quoted(figure: Figure | None) -> str:
+    """A figure that others stated, in percent.
+
+    >>> quoted(Figure(0.79, "Buckman et al., ICLR 2018", "https://openreview.net/forum?id=S18Su--CW")), quoted(None)
+    ('79.0 %', '—')
+    """
+    return percent(figure.value if figure else None)
+
+
+def stated(row: Row) -> dict[str, Figure]:
+    """The figures that others stated for the case, by what they are."""
+    figures = {"claimed": row.claimed, "published": row.published, "earlier": row.earlier}
+    return {name: figure for name, figure in figures.items() if figure}
 
 
 def any_earlier(rows: Sequence[Row]) -> bool:

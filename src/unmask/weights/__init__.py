@@ -6,11 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-__all__ = ["load_weights", "save_weights", "shipped"]
+__all__ = ["load_weights", "origin", "save_weights", "shipped"]
 
 
 def shipped(name: str) -> Path:
@@ -42,7 +42,7 @@ def load_weights(model: nn.Module, path: Path, without: str = "") -> None:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}): fetch or train it again") from error
+        raise _unreadable(path, error) from error
     floats = {name: (t.to(torch.float32) if t.is_floating_point() else t) for name, t in tensors.items()}
     kept = model.state_dict().keys() - _own(model, without).keys()
     try:
@@ -50,6 +50,22 @@ def load_weights(model: nn.Module, path: Path, without: str = "") -> None:
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise ValueError(f"{path} holds weights of another model: {first}") from error
+
+
+def origin(path: Path) -> str:
+    """What the file says of where its weights come from: its metadata's ``source``, on one line; empty for nothing.
+
+    Raises ValueError where there is no readable file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return " ".join((file.metadata() or {}).get("source", "").split())
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not a readable safetensors file ({error}): fetch or train it again")
 
 
 def _own(model: nn.Module, without: str) -> dict[str, Tensor]:
