@@ -56,7 +56,7 @@ def _not_finite(evidence: Evidence) -> Iterator[Finding]:
             where=event.place if event else "the model's gradient",
             evidence={
                 "operation": event.name if event else "",
-                "gradient": "NaN or infinite",
+                "gradient": "not finite",
                 "images": round(found.share, 3),
             },
             remedy="finite_gradients",
