@@ -25,10 +25,10 @@ __all__ = [
     "digest",
 ]
 
-AUDIT_SCHEMA = "unmask.audit/1"
+AUDIT_SCHEMA = "unmask.audit/2"
 RECORD_SCHEMA = "unmask.record/2"
 RUN_SCHEMA = "unmask.run/1"
-TABLE_SCHEMA = "unmask.table/1"
+TABLE_SCHEMA = "unmask.table/2"
 
 
 def digest(data: Any) -> str:

@@ -20,8 +20,9 @@ from unmask.report import summary, write
 from unmask.report.histograms import histogram
 from unmask.report.pictures import Picture, strip
 from unmask.report.read import RunFolder
+from unmask.report.sentences import headline, others, sentence
 from unmask.report.table import table
-from unmask.report.words import count, duration, headline, others, sentence
+from unmask.report.words import count, duration
 
 EVIL = "<script>alert(1)</script>"
 

@@ -12,8 +12,8 @@ from scipy import stats
 from unmask.records import Record
 from unmask.report import write
 from unmask.report.read import RunFolder, by_attack
+from unmask.report.sentences import headline, sentence
 from unmask.report.table import table
-from unmask.report.words import headline, sentence
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:

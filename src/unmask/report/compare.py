@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unmask.records import ThreatSpec
 from unmask.report.read import Case, Found, RunFolder, by_attack
-from unmask.report.table import remaining, worst
+from unmask.report.worst_case import remaining, worst
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 
 __all__ = ["Pair", "against", "compare", "same"]

@@ -1,8 +1,8 @@
-"""Whether an attack can be trusted: the five behaviours of obfuscated gradients, the indicators of attack failure.
+"""Whether an attack works: the five behaviours of obfuscated gradients, the indicators of attack failure.
 
 The behaviours are those of Athalye, Carlini & Wagner (ICML 2018), the indicators those of Pintor et al., *Indicators of
 Attack Failure* (NeurIPS 2022). Each is asked of the plain attack, where it is evidence against the model's
-gradients, and of the adaptive one, where it is a reason not to trust what is left.
+gradients, and of the adaptive one, where it makes the robust accuracy unreliable.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmask.records import Example
-from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.thresholds import LEVEL, MARGIN
 from unmask.statistics import accuracy, gap
 
-__all__ = ["Evidence", "Indicator", "indicators", "judge"]
+__all__ = ["BY_SCORES", "Evidence", "Indicator", "indicators", "judge"]
+
+BY_SCORES = ("black-box", "transfer")
+"""Attacks of an audit that use no gradient of the model itself."""
 
 Verdicts = Mapping[int, Example]
 """Example's number -> what became of it."""
@@ -76,7 +79,7 @@ def indicators(run: RunFolder, case: Case) -> list[Indicator]:
                 larger=controls.get(f"{before}doubled eps"),
                 noise=controls.get("noise"),
                 doubled=controls.get(f"{before}doubled steps"),
-                scores={name: attacks[name] for name in ("black-box", "transfer") if name in attacks},
+                scores={name: attacks[name] for name in BY_SCORES if name in attacks},
                 **gradients,
             )
             found += judge(of, evidence)

@@ -6,21 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from unmask.report.read import RunFolder
+from unmask.report.sentences import caveat, headline, others, sentence
 from unmask.report.table import AttackRow, Row, Setting
-from unmask.report.words import (
-    any_earlier,
-    category,
-    count,
-    duration,
-    examples,
-    headline,
-    interval,
-    others,
-    passes,
-    percent,
-    sentence,
-    threat,
-)
+from unmask.report.words import any_earlier, category, count, duration, examples, interval, passes, percent, threat
 from unmask.statistics import FIXED, Accuracy
 
 __all__ = ["markdown"]
@@ -41,12 +29,13 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "claimed",
         "published",
         *(["earlier"] if earlier else []),
-        "conclusion",
+        "gradient masking",
         "passes",
         "time",
     ]
     blocks = [
         f"# {headline(rows)}",
+        *(_warnings(row, len(rows) > 1) for row in rows),
         _escape(others(rows)),
         _table(columns, [_main(row, earlier) for row in rows]),
         *(block for row in rows for block in _case(row)),
@@ -55,6 +44,14 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "Adaptive: the worst case for each example over all attacks, plain ones too.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _warnings(row: Row, named: bool) -> str:
+    """A quotation, so that it stands out; nothing where there is no warning."""
+    if not row.warnings:
+        return ""
+    of = f" ({row.case})" if named else ""
+    return "\n".join([f"> **Unreliable result{_escape(of)}:**", *(f"> - {_escape(text)}" for text in row.warnings)])
 
 
 def _main(row: Row, earlier: bool) -> list[str]:
@@ -69,7 +66,7 @@ def _main(row: Row, earlier: bool) -> list[str]:
         percent(row.claimed),
         percent(row.published),
         *([percent(row.earlier)] if earlier else []),
-        str(row.conclusion),
+        ", ".join(filter(None, (row.masking, caveat(row)))),
         passes(row),
         duration(row.seconds),
     ]
@@ -82,7 +79,7 @@ def _case(row: Row) -> list[str]:
         *(["access"] if access else []),
         "accuracy",
         *(["general category"] if general else []),
-        *(["one try", "every draw"] if row.random else []),
+        *(["one draw", "all draws"] if row.random else []),
         "forward",
         "backward",
         "time",
