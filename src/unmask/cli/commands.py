@@ -18,6 +18,7 @@ from unmask.cli.options import (
     Device,
     Engine,
     Eps,
+    FailingOn,
     FailUnder,
     GpusPerJob,
     Out,
@@ -29,6 +30,7 @@ from unmask.cli.options import (
     Workers,
 )
 from unmask.cli.running import carry_out, cluster_of
+from unmask.cli.threshold import FailOn, Threshold
 
 __all__ = ["app"]
 
@@ -63,6 +65,7 @@ def reproduce(
     weights: Weights = None,
     sweep: Annotated[bool, typer.Option(help="Also measure curves over eps, and the controls.")] = True,
     fail_under: FailUnder = None,
+    fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
     engine: Engine = "local",
     address: Address = None,
@@ -81,12 +84,13 @@ def reproduce(
     if suite is not None and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
     names = [*(SUITES[suite] if suite else ()), *(case or ())] or SUITES["digits"]
+    threshold = Threshold.of(fail_under, fail_on)
     cases = [find_case(name) for name in dict.fromkeys(names)]
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     local = Local(batch_size, device, weights)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    carry_out(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster, compile=compile)
+    carry_out(plans, out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -110,6 +114,7 @@ def attack(
     device: Device = "cpu",
     weights: Weights = None,
     fail_under: FailUnder = None,
+    fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
     engine: Engine = "local",
     address: Address = None,
@@ -123,9 +128,12 @@ def attack(
     """
     from unmask.evaluation.plan import plan_attack
     from unmask.evaluation.run import Local
+    from unmask.inputs import check_eps
     from unmask.threats import parse
 
+    threshold = Threshold.of(fail_under, fail_on)
     threat = parse(norm, eps, unit)
+    check_eps(norm, eps, unit)
     options = {
         "attack": attack,
         "steps": steps,
@@ -141,7 +149,7 @@ def attack(
     plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": options}
-    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
+    carry_out([plan], out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -164,6 +172,7 @@ def audit(
         int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
     ] = None,
     fail_under: FailUnder = None,
+    fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
     engine: Engine = "local",
     address: Address = None,
@@ -171,15 +180,18 @@ def audit(
     workers: Workers = None,
     compile: Compile = False,
 ) -> None:
-    """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
+    """Examine any model, build the attack that follows from what is found, and report the robust accuracy.
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
     from unmask.auditing.plan import arm
     from unmask.evaluation.run import Local
+    from unmask.inputs import check_eps
     from unmask.threats import parse
 
+    threshold = Threshold.of(fail_under, fail_on)
     threat = parse(norm, eps, unit)
+    check_eps(norm, eps, unit)
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     local = Local(batch_size, device, weights, strict=False, refuse=refuse_class)
@@ -189,7 +201,7 @@ def audit(
         cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": {"budget": budget, "refuse_class": refuse_class}}
-    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
+    carry_out([plan], out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()

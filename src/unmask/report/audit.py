@@ -31,9 +31,7 @@ def not_diagnosed(case: Case, row: Row) -> str:
 
 
 def _confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
-    if case.audit is None or not_diagnosed(case, row):
-        return []
-    return confirmed(case.audit["findings"], row.clean, row.gap)
+    return [] if not_diagnosed(case, row) else confirmed(case.findings, row.clean, row.gap)
 
 
 def audit_json(run: RunFolder, row: Row) -> str:
@@ -160,7 +158,7 @@ class Examination:
         return cls(
             heading=heading(case, row),
             findings=found,
-            unconfirmed=[] if unexamined else [finding for finding in case.audit["findings"] if finding not in found],
+            unconfirmed=[] if unexamined else [finding for finding in case.findings if finding not in found],
             indicators=indicators(run, case) if classified else [],
             tried=case.audit["tried"] if classified else [],
             parts=case.audit["parts"] if classified else [],
@@ -173,9 +171,11 @@ def heading(case: Case, row: Row) -> str:
     """What stands above the findings; it says no more than the verdict does."""
     if not_diagnosed(case, row):
         return "Gradients not diagnosed"
+    if row.masking in (Masking.MASKED, Masking.PARTLY_MASKED):
+        cause = "" if _confirmed(case, row) else ": the plain attack had no gradient on many of the images"
+        return f"Gradient masking found{cause}"
     if _confirmed(case, row):
-        masked = row.masking in (Masking.MASKED, Masking.PARTLY_MASKED)
-        return "Gradient masking found" if masked else "Gradients are missing or wrong in places"
+        return "Gradients are missing or wrong in places"
     return "No gradient masking found" if row.masking is Masking.NOT_FOUND else "No fault of the gradients found"
 
 
@@ -202,7 +202,7 @@ class Findings:
         if unseen := not_diagnosed(self.case, self.row):
             yield Text(f"\nNot diagnosed: {unseen}.", style="bold yellow")
         else:
-            style = ("bold red" if masked else "bold yellow") if found else "bold"
+            style = "bold red" if masked else "bold yellow" if found else "bold"
             yield Text(f"\n{heading(self.case, self.row)}.", style=style)
         for finding in found:
             yield from _told(finding, "red" if masked else "yellow")

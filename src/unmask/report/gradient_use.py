@@ -9,7 +9,7 @@ from unmask.report.indicators import BY_SCORES
 from unmask.report.read import Case, RunFolder
 from unmask.report.words import percent, place
 
-__all__ = ["BLACK_BOX", "black_box_only", "useless_gradients"]
+__all__ = ["BLACK_BOX", "black_box_only", "no_plain_gradient", "useless_gradients"]
 
 BLACK_BOX = "only black-box attacks were run; a white-box attacker may do better: the figure is an upper bound only"
 
@@ -48,6 +48,13 @@ def useless_gradients(run: RunFolder, case: Case) -> Iterator[str]:
         yield f"the attack's gradient had NaN or infinite elements on {percent(not_finite)} of the images{ends}{hint}"
 
 
+def no_plain_gradient(run: RunFolder, case: Case) -> bool:
+    """Whether the plain attack had no gradient on a tenth of the images or more, at the start or throughout."""
+    known = (case.audit or {}).get("gradients", {}).get("plain", {})
+    count = _sum(run.of(case, "plain"))
+    return known.get("silent", 0.0) >= _USELESS or (count.examples > 0 and count.none / count.examples >= _USELESS)
+
+
 def _by_name(run: RunFolder, case: Case) -> dict[str, list[Record]]:
     attacks: dict[str, list[Record]] = {}
     for record in run.of(case, "plain", "adaptive"):
@@ -84,7 +91,7 @@ def _place(case: Case, *evidence: str) -> str:
             for one in case.setup_findings
             if one["kind"] == "gradient" and any(one["evidence"].get(key) for key in evidence)
         ),
-        *(one for one in (case.audit or {}).get("findings", []) if one["evidence"].get("gradient") in evidence),
+        *(one for one in case.findings if one["evidence"].get("gradient") in evidence),
     ]
     return place(fitting[0]) if fitting else ""
 

@@ -50,8 +50,8 @@ def _warnings(row: Row, named: bool) -> str:
     """A quotation, so that it stands out; nothing where there is no warning."""
     if not row.warnings:
         return ""
-    of = f" ({row.case})" if named else ""
-    return "\n".join([f"> **Unreliable result{_escape(of)}:**", *(f"> - {_escape(text)}" for text in row.warnings)])
+    of = f" ({_escape(row.case)})" if named else ""
+    return "\n".join([f"> **Unreliable result{of}:**", *(f"> - {_escape(text)}" for text in row.warnings)])
 
 
 def _main(row: Row, earlier: bool) -> list[str]:

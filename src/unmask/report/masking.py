@@ -39,7 +39,8 @@ class Evidence:
     Args:
         complete: whether the verdicts of all attacks of the run are there.
         gap: from the plain attacks to the adaptive ones alone.
-        findings: of a diagnosis of the gradients; None where there was none.
+        findings: of a diagnosis of the gradients.
+        sound: whether there was a diagnosis that found nothing, and the plain attack had gradients.
         warnings: about the figure.
     """
 
@@ -48,7 +49,8 @@ class Evidence:
     plain: Accuracy | None
     adaptive: Accuracy | None
     gap: Gap | None
-    findings: Sequence[Mapping[str, Any]] | None
+    findings: Sequence[Mapping[str, Any]]
+    sound: bool
     warnings: Warnings
 
 
@@ -80,7 +82,7 @@ def masking(known: Evidence) -> Judgement:
     >>> from unmask.statistics import accuracy, gap
     >>> before, after = [1] * 20, [0] * 20
     >>> plain, adaptive = accuracy(before), accuracy(after)
-    >>> masking(Evidence(True, plain, plain, adaptive, gap(before, after), None, Warnings())).masking
+    >>> masking(Evidence(True, plain, plain, adaptive, gap(before, after), (), False, Warnings())).masking
     <Masking.MASKED: 'masked'>
     """
     return _prerequisites(known) or _proven(known) or _doubts(known) or _not_proven(known)
@@ -101,8 +103,7 @@ def _prerequisites(known: Evidence) -> Judgement | None:
 
 def _proven(known: Evidence) -> Judgement | None:
     """The paired test; where a diagnosis found nothing wrong, a stronger attack is no more than that."""
-    sound = known.findings is not None and not known.findings
-    if sound or not gained(known.clean, known.gap) or known.plain is None or known.adaptive is None:
+    if known.sound or not gained(known.clean, known.gap) or known.plain is None or known.adaptive is None:
         return None
     return Judgement(Masking.MASKED if known.adaptive.value <= known.plain.value / 2 else Masking.PARTLY_MASKED)
 
@@ -119,12 +120,11 @@ def _doubts(known: Evidence) -> Judgement | None:
 
 
 def _not_proven(known: Evidence) -> Judgement:
-    if confirmed(known.findings or (), known.clean, known.gap):
+    if confirmed(known.findings, known.clean, known.gap):
         return Judgement(Masking.PARTLY_MASKED)
     if known.gap is None:
         return _one_attack(known)
-    sound = known.findings is not None and not known.findings
-    if _differ(known.clean, known.gap) and not sound:
+    if _differ(known.clean, known.gap) and not known.sound:
         return Judgement(Masking.INCONCLUSIVE, "the attacks differ, but by no more than chance explains")
     return Judgement(Masking.NOT_FOUND)
 

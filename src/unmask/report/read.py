@@ -50,6 +50,16 @@ class Case:
         """Whether it is there to be compared with and hides nothing."""
         return self.kind.startswith("none")
 
+    @property
+    def diagnosed(self) -> bool:
+        """Whether an audit could look at the gradients."""
+        return self.audit is not None and not self.audit.get("unexamined")
+
+    @property
+    def findings(self) -> list[Mapping[str, Any]]:
+        """What an audit found of the gradients."""
+        return list((self.audit or {}).get("findings", []))
+
     def name_of(self, number: int) -> str:
         """A class as people call it."""
         return self.classes[number] if number < len(self.classes) else str(number)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from unmask.records import TABLE_SCHEMA, Record, ThreatSpec
 from unmask.report.figures import Figures, figures
+from unmask.report.gradient_use import no_plain_gradient
 from unmask.report.masking import Evidence, Masking, masking
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.report.warnings import warnings
@@ -114,7 +114,16 @@ def _row(run: RunFolder, case: Case) -> Row:
     known = figures(run, case)
     doubts = warnings(run, case, known.clean, known.robust, known.controls, complete=known.complete)
     judged = masking(
-        Evidence(known.complete, known.clean, known.plain, known.adaptive, known.gap, _findings(case), doubts)
+        Evidence(
+            known.complete,
+            known.clean,
+            known.plain,
+            known.adaptive,
+            known.gap,
+            findings=case.findings,
+            sound=case.diagnosed and not case.findings and not no_plain_gradient(run, case),
+            warnings=doubts,
+        )
     )
     anytime = run.rule is not None
     return Row(
@@ -160,14 +169,6 @@ def _row(run: RunFolder, case: Case) -> Row:
         intervals=ANYTIME if anytime else FIXED,
         stop_when=str(run.rule) if run.rule else None,
     )
-
-
-def _findings(case: Case) -> Sequence[Mapping[str, Any]] | None:
-    """Of an audit that could look at gradients."""
-    if case.audit is None or case.audit.get("unexamined"):
-        return None
-    found: Sequence[Mapping[str, Any]] = case.audit["findings"]
-    return found
 
 
 def _generals(known: Figures, case: Case) -> dict[str, Accuracy]:

@@ -80,7 +80,7 @@ def warnings(
     """
     black_box = black_box_only(run, case)
     return Warnings(
-        unclassified=tuple(_unclassified(run, case, clean)),
+        unclassified=tuple(_unclassified(run, case, clean, complete)),
         too_few=tuple(_too_few(robust)) if complete else (),
         setup=tuple(_setup(run, case, controls)),
         attack=tuple(_attack(run, case, black_box)) if robust is not None and robust.value > MARGIN else (),
@@ -89,12 +89,14 @@ def warnings(
     )
 
 
-def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None) -> Iterator[str]:
+def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None, complete: bool) -> Iterator[str]:
     for finding in case.setup_findings:
         if finding["kind"] == "range":
             yield f"the model was made for images of another range than [0, 1]; remedy: {finding['remedy']}"
+    if clean is None or not (complete or clean.n >= FEWEST):
+        return
     classes = len(case.classes)
-    if clean is not None and classes > 1 and clean.low <= 1 / classes:
+    if classes > 1 and clean.low <= 1 / classes:
         yield (
             f"the clean accuracy, {percent(clean.value)} {interval(clean)}, is not significantly above chance, "
             f"{percent(1 / classes)} for {classes} classes"
