@@ -12,15 +12,12 @@ from rich.text import Text
 
 from unmask.records import AUDIT_SCHEMA
 from unmask.report.indicators import Indicator, indicators
-from unmask.report.masking import Masking, confirmed
+from unmask.report.masking import NOT_CLASSIFIED, Masking, confirmed
 from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
-__all__ = ["NOT_CLASSIFIED", "Examination", "Findings", "audit_json", "heading", "not_diagnosed", "script"]
-
-
-NOT_CLASSIFIED = "gradients are not diagnosed, since the model is not shown to classify these images"
+__all__ = ["Examination", "Findings", "audit_json", "heading", "not_diagnosed", "script"]
 
 
 def not_diagnosed(case: Case, row: Row) -> str:
@@ -200,7 +197,7 @@ class Findings:
         found = _confirmed(self.case, self.row)
         masked = self.row.masking is Masking.MASKED
         if unseen := not_diagnosed(self.case, self.row):
-            yield Text(f"\nNot diagnosed: {unseen}.", style="bold yellow")
+            yield Text(f"\nGradients are not diagnosed: {unseen}.", style="bold yellow")
         else:
             style = "bold red" if masked else "bold yellow" if found else "bold"
             yield Text(f"\n{heading(self.case, self.row)}.", style=style)

@@ -11,7 +11,9 @@ from unmask.report.thresholds import LEVEL, MARGIN
 from unmask.report.warnings import Warnings
 from unmask.statistics import Accuracy, Gap
 
-__all__ = ["Evidence", "Judgement", "Masking", "confirmed", "gained", "masking"]
+__all__ = ["NOT_CLASSIFIED", "Evidence", "Judgement", "Masking", "confirmed", "gained", "masking"]
+
+NOT_CLASSIFIED = "the model is not shown to classify these images"
 
 _HARMLESS = ("vanishing", "stochastic")
 """Kinds of findings that count only where they cost the plain attack something; others always do."""
@@ -95,7 +97,7 @@ def _prerequisites(known: Evidence) -> Judgement | None:
     if not known.clean.value:
         return Judgement(Masking.INCONCLUSIVE, "no image is classified correctly, so there is nothing to attack")
     if known.warnings.unclassified:
-        return Judgement(Masking.INCONCLUSIVE, "the model is not shown to classify these images")
+        return Judgement(Masking.INCONCLUSIVE, NOT_CLASSIFIED)
     if known.warnings.too_few:
         return Judgement(Masking.INCONCLUSIVE, "too few images for any conclusion")
     return None
