@@ -13,8 +13,8 @@ import pytest
 from tests.commands import unmask
 from unmask.auditing.candidates import call
 from unmask.records import ThreatSpec
-from unmask.report.audit import script
 from unmask.report.read import Case
+from unmask.report.script import script
 
 MODELS = """
 import torch

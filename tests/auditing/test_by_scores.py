@@ -83,3 +83,9 @@ def test_a_factory_may_give_a_function_of_arrays(tmp_path: Path) -> None:
     path.write_text("def build(): return lambda x: x.reshape(len(x), -1)[:, 20:30]")
     command = ["audit", f"{path}:build", "--data", "digits", "--eps", "0.3", "--n", "16", "--budget", "quick"]
     assert unmask(*command, "--out", str(tmp_path / "run")) == 0
+
+
+@pytest.mark.parametrize(("size", "message"), [(8.0, "did you mean 8/255"), (0.0, "give a size above 0")])
+def test_a_size_that_nobody_means_is_refused(size: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        audit(scores, DATA, Linf(size), n=16, budget="quick")

@@ -68,6 +68,12 @@ def test_gradients_that_are_missing_here_and_there_are_no_reason(builder: Builde
     assert attacked(builder, gradients=GradientCounts(N, 1, 1)).reliable
 
 
+def test_gradients_that_are_missing_on_half_as_many_images_as_are_left(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    row = attacked(builder, 0.1, gradients=GradientCounts(N, 1, 0))
+    assert row.warnings == ("the attack had no gradient on 5.0 % of the images; run `unmask audit`",)
+
+
 def test_an_attack_that_breaks_nearly_all_needs_no_more_gradients(builder: Builder) -> None:
     builder.case("a", ("plain",))
     row = attacked(builder, 0.05, gradients=GradientCounts(N, N // 2, 0))

@@ -17,7 +17,7 @@ _ACCESS = ("scores", "labels")
 """Of attackers who see answers alone."""
 
 _USELESS = 0.1
-"""Share of the images on which gradients may be of no use."""
+"""Share of the images on which gradients may be of no use; half as many as are left, where that is less."""
 
 
 def black_box_only(run: RunFolder, case: Case) -> bool:
@@ -28,22 +28,24 @@ def black_box_only(run: RunFolder, case: Case) -> bool:
     return bool(attacks) and all(_black_box(case, name, records) for name, records in attacks.items())
 
 
-def useless_gradients(run: RunFolder, case: Case) -> Iterator[str]:
-    """What to say where every attack that takes gradients had none, or NaN in them, on a tenth of the images or more.
+def useless_gradients(run: RunFolder, case: Case, robust: float) -> Iterator[str]:
+    """What to say where every attack that takes gradients had none, or NaN in them, on too many of the images.
 
-    The share is that of the attack with the fewest such images. Attacks on other models do not count.
+    The share is that of the attack with the fewest such images. Attacks on other models do not count. ``robust`` is
+    the share that all attacks leave.
     """
+    many = min(_USELESS, robust / 2)
     counts = [_sum(records) for name, records in _by_name(run, case).items() if name not in BY_SCORES]
     taken = [count for count in counts if count.examples]
     if not taken:
         return
     hint = "" if case.audit is not None else "; run `unmask audit`"
     none = min(count.none / count.examples for count in taken)
-    if none >= _USELESS:
+    if none >= many:
         ends = _ends(_place(case, "missing", "zero"), "ends")
         yield f"the attack had no gradient on {percent(none)} of the images{ends}{hint}"
     not_finite = min(count.not_finite / count.examples for count in taken)
-    if not_finite >= _USELESS:
+    if not_finite >= many:
         ends = _ends(_place(case, "not finite"), "becomes NaN")
         yield f"the attack's gradient had NaN or infinite elements on {percent(not_finite)} of the images{ends}{hint}"
 

@@ -83,7 +83,7 @@ def warnings(
         unclassified=tuple(_unclassified(run, case, clean, complete)),
         too_few=tuple(_too_few(robust)) if complete else (),
         setup=tuple(_setup(run, case, controls)),
-        attack=tuple(_attack(run, case, black_box)) if robust is not None and robust.value > MARGIN else (),
+        attack=tuple(_attack(run, case, robust.value, black_box)) if robust and robust.value > MARGIN else (),
         imprecise=tuple(_imprecise(robust)) if complete else (),
         black_box=black_box,
     )
@@ -131,8 +131,8 @@ def _setup(run: RunFolder, case: Case, controls: Mapping[str, Accuracy]) -> Iter
             )
 
 
-def _attack(run: RunFolder, case: Case, black_box: bool) -> Iterator[str]:
-    useless = list(useless_gradients(run, case))
+def _attack(run: RunFolder, case: Case, robust: float, black_box: bool) -> Iterator[str]:
+    useless = list(useless_gradients(run, case, robust))
     yield from useless
     if black_box:
         yield BLACK_BOX
