@@ -104,7 +104,7 @@ def _behaviours(known: Evidence) -> Iterator[Answer]:
         yield f"{name} beats gradients", beaten, value, f"{name} attacks break {value:.0%} more than gradients do"
     if known.unbounded is not None:
         left = accuracy([example.robust for example in known.unbounded.values()])
-        why = f"without a bound {left.value:.0%} is left, where nothing can stand"
+        why = f"without a bound {left.value:.0%} is left, where no model can be robust"
         yield "unconstrained failure", left.low > _RARE, left.value, why
     if known.noise is not None:
         both = sorted(known.noise.keys() & known.attack.keys())
@@ -130,7 +130,7 @@ def _growth(known: Evidence, larger: Verdicts) -> Answer:
 
 def _failures(known: Evidence) -> Iterator[Answer]:
     lost = accuracy([float(e.screened == 0 and e.robust > 0.5) for e in known.attack.values()])
-    why = f"{lost.value:.0%} of the examples were broken while they were attacked, and stand when judged"
+    why = f"{lost.value:.0%} of the examples were broken while they were attacked, and are robust when judged"
     yield "silent success", lost.low > 0.01, lost.value, why
     if known.silent is not None:
         why = f"{known.silent:.0%} of the images have no gradient to start with"

@@ -25,8 +25,8 @@ class AttackRow:
     name: str
     role: str
     accuracy: Accuracy
-    one_shot: float  # share of examples that stand in the first fresh draw
-    always: float  # share that stand in every fresh draw
+    one_shot: float  # share of examples that are robust in the first fresh draw
+    always: float  # share that are robust in every fresh draw
     forwards: int
     backwards: int
     seconds: float
