@@ -69,7 +69,11 @@ def main() -> None:
             continue
         kinds = {finding["kind"] for finding in report["findings"]}
         places = {finding["module"] for finding in report["findings"]}
-        good = kinds == ZOO[name].kinds and places == ZOO[name].places and report["obfuscated"] == bool(kinds)
+        good = (
+            kinds == ZOO[name].kinds
+            and places == ZOO[name].places
+            and (report["masking"] in ("masked", "partly masked")) == bool(kinds)
+        )
         right += good
         figures = [f"{100 * report['accuracy'][key]['value']:.1f}" for key in ("clean", "plain", "adaptive")]
         passes = sum(attack["forwards"] + attack["backwards"] for attack in report["attacks"])

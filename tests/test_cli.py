@@ -38,12 +38,21 @@ class Answer(Means):
         return self.answer(x, super().forward(x))
 
 
+class Rounded(Means):
+    def forward(self, x):
+        return super().forward((x * 16).round() / 16)
+
+
 def means():
     return Answer().eval()
 
 
 def nan():
     return Answer(lambda x, z: z * torch.nan).eval()
+
+
+def rounded():
+    return Rounded().eval()
 
 
 def probabilities():
@@ -167,6 +176,8 @@ class TestList:
         assert run.stderr == "unmask: No space left on device: make room, then the same command again continues\n"
 
 
+WRONG_SIZES = ("-1", "nan", "inf", "much", "8/0", "1_0", "8/", "1e999", " .3", "0x8")
+
 MISTAKES: list[tuple[list[str], str]] = [
     (["nope"], "No such command 'nope'; see `unmask --help`"),
     (["list", "nope"], "nothing to list under 'nope'; there are: cases, defenses, attacks, datasets, models"),
@@ -193,10 +204,13 @@ MISTAKES: list[tuple[list[str], str]] = [
     (attack("means", "--attack", "nope"), "no attack 'nope'; attacks: fgsm"),
     (attack("means", "--norm", "l7"), "unknown norm 'l7': use one of linf, l2, l1"),
     (attack("means", "--unit", "inch"), "unknown unit 'inch': use one of raw, rms"),
-    (attack("means", "--eps", "-1"), "eps must be a finite number >= 0, got -1"),
-    (attack("means", "--eps", "nan"), "eps must be a finite number >= 0, got nan"),
-    (attack("means", "--eps", "much"), "Invalid value for '--eps'"),
-    (attack("means", "--eps", "8/0"), "'8/0' is no number and no fraction: 0.3 or 8/255, say"),
+    *((attack("means", "--eps", eps), f"{eps!r} is no decimal number and no fraction of two") for eps in WRONG_SIZES),
+    (attack("means", "--eps", "1_0"), "did you mean 10?"),
+    (attack("means", "--eps", "\uff18/\uff12\uff15\uff15"), "did you mean 8/255?"),
+    (attack("means", "--eps", "0"), "eps is 0: give a size above 0, such as 8/255"),
+    (attack("means", "--eps", "8"), "eps 8 is more than the whole range [0, 1] of a pixel: did you mean 8/255?"),
+    (["audit", *attack("means", "--eps", "8")[1:4], "--eps", "8"], "did you mean 8/255?"),
+    (attack("means", "--fail-on", "lower"), "--fail-on lower is for --fail-under"),
     (attack("means", "--bpda", "nope"), "the model has no part 'nope'; its parts: read"),
     (attack("means", "--bpda", "read=magic"), "no surrogate 'magic' for part 'read'"),
     (attack("means", "--device", "cuda:99"), "device 'cuda:99' is not usable"),
@@ -275,16 +289,37 @@ class TestAttack:
         assert again.code == 2
         assert again.err.splitlines() == [last]
 
-    @pytest.mark.parametrize(("share", "code"), [("0", 0), ("0.99", 1)])
-    def test_fail_under(self, cli: Cli, share: str, code: int) -> None:
-        end = cli(*attack("means", "--fail-under", share))
-        assert end.code == code
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["0"], ""),
+            (["0.99"], "models.py:means: robust accuracy {value:.4g} is under 0.99"),
+            (["{value}"], ""),
+            (
+                ["{value}", "--fail-on", "lower"],
+                "models.py:means: the lower end of the interval is {low:.4g}, under {value:g}",
+            ),
+            (["{low}", "--fail-on", "lower"], ""),
+        ],
+    )
+    def test_fail_under(self, cli: Cli, options: list[str], message: str) -> None:
+        assert cli(*attack(n=100)).code == 0
+        found = json.loads(Path("run/report.json").read_text())["rows"][0]["plain"]
+        assert 0.1 < found["low"] < found["value"] < 0.9
+        end = cli(*attack("means", "--fail-under", *(option.format(**found) for option in options), n=100))
+        assert end.code == (1 if message else 0)
         said = [line for line in end.err.splitlines() if line.startswith("unmask: ")]
-        assert len(said) == code
-        if code:
-            value = json.loads(Path("run/report.json").read_text())["rows"][0]["plain"]["value"]
-            assert said == [f"unmask: accuracy left under 0.99: models.py:means {value:.4g}"]
-        assert cli(*attack("means", "--fail-under", share)).code == code  # of a run that is there already, too
+        assert said == ([f"unmask: {message.format(**found)}"] if message else [])
+
+    def test_an_unreliable_figure_fails_at_any_threshold(self, cli: Cli) -> None:
+        """No gradient, so that all of the clean accuracy is left."""
+        end = cli(*attack("rounded", "--fail-under", "0", n=40))
+        assert end.code == 1
+        assert end.err.splitlines()[-1].startswith(
+            "unmask: models.py:rounded: unreliable: the attack had no gradient on 100.0 % of the images"
+        )
+        assert "inconclusive, upper bound only" in end.out
+        assert cli(*attack("rounded", n=40)).code == 0, "without a threshold it is no failure"
 
 
 class TestDamage:
@@ -395,5 +430,5 @@ class TestReproduce:
         end = self.run(cli, "--fail-under", "0.9")
         assert end.code == 1
         last = end.err.splitlines()[-1]
-        assert last.startswith("unmask: accuracy left under 0.9: plain-digits ")
-        assert "thermometer-digits " in last
+        assert last.startswith("unmask: plain-digits: ")
+        assert "; thermometer-digits: " in last

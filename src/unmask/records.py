@@ -26,7 +26,7 @@ __all__ = [
     "digest",
 ]
 
-AUDIT_SCHEMA = "unmask.audit/1"
+AUDIT_SCHEMA = "unmask.audit/2"
 RECORD_SCHEMA = "unmask.record/2"
 RUN_SCHEMA = "unmask.run/2"
 TABLE_SCHEMA = "unmask.table/2"

@@ -13,8 +13,8 @@ import pytest
 from tests.commands import unmask
 from unmask.auditing.candidates import call
 from unmask.records import ThreatSpec
-from unmask.report.audit import script
 from unmask.report.read import Case
+from unmask.report.script import script
 
 MODELS = """
 import torch
@@ -91,12 +91,12 @@ def audited(folder: Path, name: str) -> dict[str, Any]:
 def test_masked_models_are_seen_through(name: str, kinds: set[str], places: set[str], tmp_path: Path) -> None:
     """Their network has nothing left under the same ball; a random one is right in some of its draws, by luck."""
     report = audited(tmp_path, name)
-    assert report["obfuscated"] is True
+    assert report["masking"] in ("masked", "partly masked")
     assert {finding["kind"] for finding in report["findings"]} == kinds
     assert {finding["module"] for finding in report["findings"]} == places
     assert report["accuracy"]["adaptive"]["value"] <= (0.3 if "stochastic" in kinds else 0.0)
     assert report["accuracy"]["plain"]["value"] > report["accuracy"]["adaptive"]["value"] + 0.1
-    assert report["distrust"] == []
+    assert report["warnings"] == []
 
 
 def test_a_hot_robust_model_keeps_what_it_had(tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_a_hot_robust_model_keeps_what_it_had(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["weak", "strong"])
 def test_sound_models_raise_no_alarm(name: str, tmp_path: Path) -> None:
     report = audited(tmp_path, name)
-    assert report["obfuscated"] is False
+    assert report["masking"] == "no masking found"
     assert report["findings"] == []
-    assert report["distrust"] == []
+    assert report["warnings"] == []
 
 
 @pytest.mark.parametrize("name", ["unsure", "refusing", "mapped"])
@@ -138,14 +138,15 @@ def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.Ca
     assert (found["kind"], found["module"]) == ("batch", "")
     assert found["evidence"]["change"] > 0
     assert report["findings"] == []
-    assert any("others of its batch" in reason for reason in report["distrust"])
+    assert any("others of its batch" in warning for warning in report["warnings"])
+    assert report["masking"] == "inconclusive"
     assert "an answer depends on the other examples" in capsys.readouterr().out
     assert "let each example be answered by itself" in (tmp_path / "crowded" / "report.html").read_text()
 
 
 def test_the_files_of_an_audit(tmp_path: Path) -> None:
     report = audited(tmp_path, "rounded")
-    assert report["schema"] == "unmask.audit/1"
+    assert report["schema"] == "unmask.audit/2"
     assert report["threat"] == {"norm": "linf", "eps": 0.15, "unit": "raw"}
     assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "transfer", "black-box"}
     assert {"noise", "eps 0", "unbounded", "one step", "doubled steps", "doubled eps"} < set(report["controls"])

@@ -31,14 +31,14 @@ def labels(x: Any) -> Any:
 
 
 @pytest.mark.parametrize(("call", "third"), [(scores, "differences"), (labels, "labels")])
-def test_an_undefended_model_falls_by_its_answers_alone(call: Any, third: str, tmp_path: Path) -> None:
+def test_an_undefended_model_is_broken_by_its_answers_alone(call: Any, third: str, tmp_path: Path) -> None:
     report = audit(call, DATA, Linf(0.15), n=24, budget="quick", out=tmp_path / "run")
     assert report["target"] == call.__name__
     assert {attack["name"] for attack in report["attacks"]} == {"transfer", "black-box", third}
     assert all(attack["backwards"] == 0 for attack in report["attacks"] if attack["name"] != "transfer")
     assert report["accuracy"]["plain"] is None
     assert report["accuracy"]["adaptive"]["value"] <= (0.25 if call is labels else 0.0), "with a few hundred queries"
-    assert (report["obfuscated"], report["findings"]) == (None, [])
+    assert (report["masking"], report["findings"]) == ("inconclusive", [])
     assert report["unexamined"].startswith(f"the model answers {'labels' if call is labels else 'scores'} only")
     assert "could not be examined" in (tmp_path / "run" / "report.html").read_text()
 
@@ -52,7 +52,9 @@ def test_a_strong_model_keeps_what_it_has_and_controls_say_that_the_attack_works
 
     report = audit(strong, DATA, Linf(0.1), n=24, budget="quick")
     assert report["accuracy"]["adaptive"]["value"] > 0.7
-    assert report["distrust"] == []
+    assert (report["upper_bound"], report["masking"]) == (True, "inconclusive")
+    assert len(report["warnings"]) == 1, "no control came out wrong"
+    assert "only black-box attacks were run" in report["warnings"][0]
     assert {one["name"] for one in report["indicators"]} >= {"unconstrained failure", "incomplete optimisation"}
 
 
@@ -68,7 +70,9 @@ def test_a_service_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
     with service(answer) as url:
         command = ["audit", url, "--data", "digits", "--eps", "0.15", "--n", "8", "--budget", "quick"]
         assert unmask(*command, "--out", str(tmp_path / "run")) == 0
-        assert "Not examined: the model answers scores only" in capsys.readouterr().out.replace("\n", " ")
+        assert "Gradients are not diagnosed: the model answers scores only" in capsys.readouterr().out.replace(
+            "\n", " "
+        )
         assert unmask("verify", str(tmp_path / "run")) == 0
     assert unmask(*command, "--out", str(tmp_path / "gone")) == 2
     assert "check that it runs" in capsys.readouterr().err
@@ -79,3 +83,9 @@ def test_a_factory_may_give_a_function_of_arrays(tmp_path: Path) -> None:
     path.write_text("def build(): return lambda x: x.reshape(len(x), -1)[:, 20:30]")
     command = ["audit", f"{path}:build", "--data", "digits", "--eps", "0.3", "--n", "16", "--budget", "quick"]
     assert unmask(*command, "--out", str(tmp_path / "run")) == 0
+
+
+@pytest.mark.parametrize(("size", "message"), [(8.0, "did you mean 8/255"), (0.0, "give a size above 0")])
+def test_a_size_that_nobody_means_is_refused(size: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        audit(scores, DATA, Linf(size), n=16, budget="quick")

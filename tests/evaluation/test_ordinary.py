@@ -26,7 +26,9 @@ NET = find_case("plain-digits").load()
 
 
 class Around(nn.Module):
-    def __init__(self, before: Callable[[Tensor], Tensor] = lambda x: x, after: Callable = lambda z: z) -> None:
+    def __init__(
+        self, before: Callable[[Tensor], Tensor] = lambda x: x, after: Callable[[Tensor], object] = lambda z: z
+    ) -> None:
         super().__init__()
         self.net, self.before, self.after = copy.deepcopy(NET), before, after
         self.eval()
@@ -50,9 +52,13 @@ def in_place_by_numpy(x: Tensor) -> Tensor:
 class ViewAfterConvolution(Around):
     def __init__(self) -> None:
         super().__init__()
-        self.twice = nn.Conv2d(1, 2, 3, padding=1, bias=False)
-        self.twice.weight.data.zero_()[:, :, 1, 1] = 1
-        self.before = lambda x: self.twice(x).view(-1, 128)[:, :64].view(-1, 1, 8, 8)
+        twice = self.twice = nn.Conv2d(1, 2, 3, padding=1, bias=False)
+        twice.weight.data.zero_()[:, :, 1, 1] = 1
+        self.before = self.first_channel
+
+    def first_channel(self, x: Tensor) -> Tensor:
+        made: Tensor = self.twice(x)
+        return made.view(-1, 128)[:, :64].view(-1, 1, 8, 8)
 
 
 class InDoubles(nn.Module):
@@ -80,11 +86,11 @@ class Recurrent(Around):
         super().__init__()
         self.state: Tensor | None = None
         self.read = nn.RNN(8, 8, batch_first=True, nonlinearity="relu", bias=False)
-        self.read.weight_ih_l0.data.copy_(torch.eye(8))
-        self.read.weight_hh_l0.data.zero_()
+        self.read.load_state_dict({"weight_ih_l0": torch.eye(8), "weight_hh_l0": torch.zeros(8, 8)})
         self.before = self.rows
 
     def rows(self, x: Tensor) -> Tensor:
+        out: Tensor
         out, self.state = self.read(x.squeeze(1))
         return out.unsqueeze(1)
 
@@ -209,7 +215,7 @@ def test_channels_last_is_recognised_by_its_failure() -> None:
 def test_layers_of_static_quantisation_are_not_taken_for_training() -> None:
     net = nn.Sequential(torch.ao.quantization.QuantStub(), nn.Flatten(), nn.Linear(64, 10))
     net.append(torch.ao.quantization.DeQuantStub())
-    net.eval().qconfig = torch.ao.quantization.get_default_qconfig("x86")  # type: ignore[assignment]
+    net.eval().qconfig = torch.ao.quantization.get_default_qconfig("x86")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         prepared = torch.ao.quantization.prepare(net)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec
+from unmask.records import RUN_SCHEMA, Example, GradientCounts, Job, Record, ThreatSpec
 
 CLAIMED = {"value": 0.79, "source": "Author et al. [1], Table 2", "url": "https://arxiv.org/abs/1", "note": "at 8/255"}
 
@@ -62,14 +62,20 @@ class Builder:
         start: int = 0,
         images: bool = False,
         measured: Sequence[float] = (),
+        gradients: GradientCounts | None = None,
+        infeasible: int = 0,
+        backwards: int = 4,
         **options: Any,
     ) -> Record:
-        """Examples of label 1, predicted as 2 where they do not stand; 10 forward passes each, 4 backward."""
+        """Examples of label 1, predicted as 2 where they are not robust; 10 forward passes each, 4 backward.
+
+        The candidates of the first ``infeasible`` are outside the ball.
+        """
         job = Job(
             f"case:{case}", "digits", attack, ThreatSpec("linf", eps), 0, start, start + len(robust), role, options
         )
         examples = tuple(
-            Example(start + i, 1, 1 if r == 1 else 2, r, r > 0.5, r == 1, s, eps)
+            Example(start + i, 1, 1 if r == 1 else 2, r, r > 0.5, r == 1, s, eps, feasible=i >= infeasible)
             for i, (r, s) in enumerate(zip(robust, screened or robust, strict=True))
         )
         file = f"examples/{job.key}.safetensors" if images else None
@@ -80,7 +86,8 @@ class Builder:
             looked: dict[str, Any] = {"seen": clean[:3] / 2, "measured": np.array(measured, np.float32)}
             looked = looked if measured else {}
             save_file({"clean": clean[:3], "x_adv": clean + 1 / 32, "index": index, **looked}, self.path / file)
-        record = Record(job, examples, 4, 10 * len(robust), 4 * len(robust), len(robust), 1.5, file)
+        n = len(robust)
+        record = Record(job, examples, 4, 10 * n, backwards * n, n, 1.5, file, gradients=gradients)
         self.records.append(record)
         return record
 
@@ -109,7 +116,7 @@ def builder(tmp_path: Path) -> Builder:
 
 @pytest.fixture
 def run(builder: Builder) -> Path:
-    """One of each: a defense that falls, a random one, a control that is weak, one unfinished."""
+    """One of each: a masked defense, a random one, a control, an incomplete one."""
     clean = [1] * 9 + [0]
     builder.case("broken")
     builder.record("broken", "clean", clean, role="clean")

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from unmask import compare
-from unmask.report.compare import against
+from unmask.report.compare import against, unreliable
 from unmask.report.read import RunFolder
 from unmask.report.table import table
 from unmask.statistics import ANYTIME, accuracy
@@ -91,3 +91,14 @@ def test_a_run_with_a_stop_rule_has_intervals_that_bear_it(builder: Any) -> None
     assert row.adaptive is not None
     assert row.adaptive.high == accuracy([0] * 128, anytime=True).high > accuracy([0] * 128).high
     assert (row.intervals, row.stop_when) == (ANYTIME, "upper<0.05")
+
+
+def test_unreliable_and_incomplete_runs_are_named(builder: Any) -> None:
+    defense(builder, "sound", [1] * 20, [1] * 20)
+    defense(builder, "few", [1] * 9, [1] * 9)
+    defense(builder, "begun", [1] * 20, [1] * 20, n=30)
+    folder = builder.write()
+    assert unreliable(folder, folder, ("sound", "few")) == [
+        f"{folder}, few, is unreliable: 9 images: too few for any conclusion; ask for at least 10 with --n"
+    ]
+    assert unreliable(folder, folder, ("begun", "begun")) == [f"{folder}, begun, is unreliable: the run is incomplete"]

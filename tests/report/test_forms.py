@@ -21,8 +21,9 @@ from unmask.report import summary, write
 from unmask.report.histograms import histogram
 from unmask.report.pictures import Picture, strip
 from unmask.report.read import RunFolder
+from unmask.report.sentences import headline, others, sentence
 from unmask.report.table import table
-from unmask.report.words import count, duration, headline, others, sentence
+from unmask.report.words import count, duration
 
 EVIL = "<script>alert(1)</script>"
 
@@ -56,21 +57,28 @@ class Page(HTMLParser):
 
 def test_headline_counts_defenses_that_are_done(run: Path) -> None:
     rows = table(RunFolder.read(run))
-    assert headline(rows) == "1 of 2 defenses falls: its gradient was hidden, not its weakness"
-    assert others(rows) == "Weak: bare (control). Too few examples to tell: noisy. Unfinished: begun."
-    assert headline(rows[:1]) == "The defense falls: its gradient was hidden, not its weakness"
-    assert headline([rows[0], rows[0]]) == "All 2 defenses fall: their gradient was hidden, not their weakness"
-    assert headline(rows[1:2]) == "No verdict: the attacks differ by no more than chance allows on so few examples"
-    assert headline(rows[2:3]) == "25.0 % of 100.0 % clean accuracy is left under plain"
-    assert headline(rows[3:]) == "No verdict yet: the defense is not finished"
+    assert headline(rows) == "Gradients are masked in 1 of 2 defenses"
+    inconclusive = "noisy (unreliable figure), bare (control) (unreliable figure)"
+    assert others(rows) == f"Masked: broken. Inconclusive: {inconclusive}. Incomplete: begun."
+    assert headline(rows[:1]) == (
+        "Gradients are masked: robust accuracy 10.0 % [0.3, 44.5], not the 80.0 % that the plain attack leaves"
+    )
+    assert headline([rows[0], rows[0]]) == "Gradients are masked in 2 of 2 defenses"
+    assert headline(rows[1:2]) == "Inconclusive: the model is not shown to classify these images"
+    assert headline(rows[2:3]) == (
+        "Inconclusive: too few images for any conclusion; robust accuracy 25.0 % [0.6, 80.6]"
+    )
+    assert headline([rows[1], rows[1]]) == "Inconclusive for 2 of 2 defenses"
+    assert headline(rows[3:]) == "Incomplete: the run is not finished"
+    assert headline([rows[3], rows[3]]) == "Incomplete: 0 of 2 defenses are finished"
 
 
 def test_sentences_hold_the_numbers(run: Path) -> None:
     broken, noisy, bare, begun = map(sentence, table(RunFolder.read(run)))
     assert broken.startswith("The plain attack leaves 80.0 %, the adaptive attacks 10.0 % [0.3, 44.5] (p = 0.035): ")
     assert noisy.startswith("The plain attack leaves 50.0 %, the adaptive attacks 31.2 % [")
-    assert bare.startswith("25.0 % of 100.0 % clean accuracy is left under plain. ")
-    assert begun.startswith("Unfinished: ")
+    assert bare.startswith("25.0 % [0.6, 80.6] of 100.0 % clean accuracy is left under plain. ")
+    assert begun.startswith("Incomplete: ")
 
 
 def test_small_words() -> None:
@@ -90,11 +98,11 @@ def test_terminal_shows_every_figure_at_any_width(run: Path, width: int) -> None
 def test_markdown(run: Path) -> None:
     write(run)
     lines = (run / "report.md").read_text().splitlines()
-    assert lines[0] == "# 1 of 2 defenses falls: its gradient was hidden, not its weakness"
+    assert lines[0] == "# Gradients are masked in 1 of 2 defenses"
     (row,) = [line for line in lines if line.startswith("| broken |")]
     assert row == (
         "| broken | shattered | digits | L∞ 0.25 raw | 10 | 90.0 % [55.5, 99.7] | 80.0 % [44.4, 97.5] "
-        "| 10.0 % [0.3, 44.5] | [79.0 %](https://arxiv.org/abs/1) | — | falls | 200 / 80 | 10.5 s |"
+        "| 10.0 % [0.3, 44.5] | [79.0 %](https://arxiv.org/abs/1) | — | masked | 200 / 80 | 10.5 s |"
     )
     assert "- claimed 79.0 %: [Author et al. \\[1\\], Table 2](https://arxiv.org/abs/1); at 8/255" in lines
     assert "| plain | 80.0 % [44.4, 97.5] | 100 | 40 | 1.5 s |" in lines
@@ -105,7 +113,7 @@ def test_page_shows_the_figures(run: Path) -> None:
     assert write(run) == run / "report.html"
     page = Page(run / "report.html")
     for words in (
-        "1 of 2 defenses falls: its gradient was hidden, not its weakness.",
+        "Gradients are masked in 1 of 2 defenses.",
         "10.0 % [0.3, 44.5]",
         "how bpda works",
         "seed 17",

@@ -126,22 +126,22 @@ def failing(builder: Builder, left: int) -> Path:
     return builder.write()
 
 
-def test_nothing_is_to_be_doubted_of_what_is_not_left(builder: Builder, tmp_path: Path) -> None:
+def test_a_figure_of_zero_is_reliable(builder: Builder, tmp_path: Path) -> None:
     write(failing(builder, left=0))
     report = json.loads((tmp_path / "report.json").read_text())
-    assert (report["trusted"], report["distrust"]) == (True, [])
+    assert (report["reliable"], report["warnings"]) == (True, [])
     assert [one["name"] for one in report["indicators"] if one["failed"]]
 
 
-def test_an_untrustworthy_figure_is_headed_by_why_in_every_form(builder: Builder, tmp_path: Path) -> None:
+def test_warnings_stand_above_the_figures_in_every_form(builder: Builder, tmp_path: Path) -> None:
     page = write(failing(builder, left=4)).read_text()
     report = json.loads((tmp_path / "report.json").read_text())
     signs = {(one["name"], one["of"]) for one in report["indicators"] if one["failed"]}
     names = {"black-box beats gradients", "unconstrained failure", "unavailable gradients"}
     assert signs == {(name, of) for name in names for of in ("plain", "adaptive")}
-    assert report["trusted"] is False
-    assert len(report["distrust"]) == 3
-    assert "Do not trust this number:</strong> black-box attacks break 80% more than gradients do" in page
+    assert (report["reliable"], report["upper_bound"], report["masking"]) == (False, True, "masked")
+    assert len(report["warnings"]) == 3
+    assert "<li>black-box attacks break 80% more than gradients do</li>" in page
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(summary(tmp_path))
-    assert console.export_text().lstrip().startswith("Do not trust this number:")
+    assert console.export_text().lstrip().startswith("Unreliable result:")

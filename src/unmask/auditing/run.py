@@ -22,6 +22,7 @@ from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
 from unmask.evaluation.targets import Target, ready
 from unmask.forms import ModelForm, under_default_dtype
+from unmask.inputs import check_eps
 from unmask.report import write
 from unmask.scores import Call, ScoresOnly
 from unmask.threats import Threat
@@ -45,7 +46,7 @@ def audit(
     refuse_class: int | None = None,
     compile: bool = False,
 ) -> dict[str, Any]:
-    """Examine ``model``, attack it by what is found, and tell what accuracy is left.
+    """Examine ``model``, attack it by what is found, and report the robust accuracy.
 
     As the command ``unmask audit``, which can besides be continued after an interruption.
 
@@ -68,17 +69,20 @@ def audit(
         compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
 
     Returns what report.json holds: "accuracy" ("clean", "plain", "adaptive", each with "value", "low", "high", "n"),
-    "obfuscated", "findings" ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in how the model
-    was made ready, in the same form), "distrust", "script" ...
+    "masking" (whether the gradient is masked: "masked", "partly masked", "no masking found", "inconclusive" or
+    "incomplete"), "warnings" (reasons why the robust accuracy is unreliable), "reliable", "upper_bound", "findings"
+    ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in the model's setup, in the same form),
+    "script" ...
 
     Raises ValueError with one line for a model or data that do not fit, or an ``out`` that holds another run.
 
     >>> from unmask.cases import find_case
     >>> from unmask.threats import Linf
     >>> report = audit(find_case("plain-digits").load(), "digits", Linf(0.15), n=16, budget="quick")
-    >>> report["obfuscated"], report["accuracy"]["adaptive"]["value"]
-    (False, 0.0)
+    >>> report["masking"], report["accuracy"]["adaptive"]["value"]
+    ('no masking found', 0.0)
     """
+    check_eps(threat.norm, threat.eps, threat.unit)
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)

@@ -146,9 +146,12 @@ def compare(
 
     Example: [bold]unmask compare runs/a runs/b[/bold]
     """
-    from unmask.report.compare import compare
+    from unmask.report.compare import compare, unreliable
 
-    _show(compare(first, second, (case, with_ or case)))
+    cases = (case, with_ or case)
+    _show(compare(first, second, cases))
+    for line in unreliable(first, second, cases):
+        say(line)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from unmask.cli.options import (
     Device,
     Engine,
     Eps,
+    FailingOn,
     FailUnder,
     GpusPerJob,
     Layout,
@@ -34,6 +35,7 @@ from unmask.cli.options import (
     Workers,
 )
 from unmask.cli.running import carry_out, cluster_of, form_of
+from unmask.cli.threshold import FailOn, Threshold
 
 __all__ = ["SUITE_NAMES", "app"]
 
@@ -70,6 +72,7 @@ def reproduce(
     weights: Weights = None,
     sweep: Annotated[bool, typer.Option(help="Also measure curves over eps, and the controls.")] = True,
     fail_under: FailUnder = None,
+    fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
     engine: Engine = "local",
     address: Address = None,
@@ -90,6 +93,7 @@ def reproduce(
 
     if suite is not None and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
+    threshold = Threshold.of(fail_under, fail_on)
     named = [find_case(name) for name in dict.fromkeys(case or ())]
     of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
     cluster = cluster_of(engine, address, gpus_per_job, workers)
@@ -102,7 +106,7 @@ def reproduce(
         raise typer.Exit(1)
     plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    carry_out(plans, out, asked, {"suite": suite}, local, fail_under, stop_when, cluster, compile=compile)
+    carry_out(plans, out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
     if sorted_out.skipped:
         raise typer.Exit(fail(f"skipped for want of data or weights: {', '.join(sorted_out.skipped)}", 1))
 
@@ -132,6 +136,7 @@ def attack(
     device: Device = "cpu",
     weights: Weights = None,
     fail_under: FailUnder = None,
+    fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
     engine: Engine = "local",
     address: Address = None,
@@ -146,9 +151,12 @@ def attack(
     from unmask.evaluation.failures import in_one_line
     from unmask.evaluation.plan import plan_attack
     from unmask.evaluation.run import Local
+    from unmask.inputs import check_eps
     from unmask.threats import parse
 
+    threshold = Threshold.of(fail_under, fail_on)
     threat = parse(norm, eps, unit)
+    check_eps(norm, eps, unit)
     options = {
         "attack": attack,
         "steps": steps,
@@ -166,7 +174,7 @@ def attack(
         plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": options, "form": asdict(form)}
-    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
+    carry_out([plan], out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -190,6 +198,7 @@ def audit(
     output: OutputKey = None,
     refuse_class: RefuseClass = None,
     fail_under: FailUnder = None,
+    fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
     engine: Engine = "local",
     address: Address = None,
@@ -197,15 +206,18 @@ def audit(
     workers: Workers = None,
     compile: Compile = False,
 ) -> None:
-    """Examine any model, build the attack that follows from what is found, and tell what accuracy is left.
+    """Examine any model, build the attack that follows from what is found, and report the robust accuracy.
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
     from unmask.auditing.plan import arm
     from unmask.evaluation.run import Local
+    from unmask.inputs import check_eps
     from unmask.threats import parse
 
+    threshold = Threshold.of(fail_under, fail_on)
     threat = parse(norm, eps, unit)
+    check_eps(norm, eps, unit)
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     form = form_of(layout, pixel_range, output, refuse_class)
@@ -216,7 +228,7 @@ def audit(
         cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": plan.about["threat"], "options": {"budget": budget}, "form": asdict(form)}
-    carry_out([plan], out, asked, {"suite": None}, local, fail_under, stop_when, cluster, compile=compile)
+    carry_out([plan], out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()

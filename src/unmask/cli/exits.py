@@ -49,7 +49,7 @@ def _fault(error: OSError) -> str:
     """What the system refused, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{error.strerror}: make room, then the same command again continues"
-    return f"{error.filename or 'the system'}: {error.strerror or error}: mend that, then give the same command again"
+    return f"{error.filename or 'the system'}: {error.strerror or error}: fix this and run the same command again"
 
 
 def _muted(code: int) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import re
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from unmask.cli.threshold import FailOn
 
 __all__ = [
     "Address",
@@ -15,6 +20,7 @@ __all__ = [
     "Engine",
     "Eps",
     "FailUnder",
+    "FailingOn",
     "GpusPerJob",
     "Layout",
     "Out",
@@ -38,17 +44,22 @@ Target = Annotated[
 ]
 
 
+_DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]+)?"
+_SIZE = re.compile(rf"({_DECIMAL})(?:/({_DECIMAL}))?")
+
+
 def _size(given: str) -> float:
-    """A number, or a fraction of two.
+    """A decimal number of ASCII digits, or a fraction of two; not all that Python takes for a number.
 
     >>> _size("0.3"), _size("8/255") == 8 / 255
     (0.3, True)
     """
-    whole, slash, part = given.partition("/")
-    try:
-        return float(whole) / float(part) if slash else float(whole)
-    except (ValueError, ZeroDivisionError):
-        raise typer.BadParameter(f"{given!r} is no number and no fraction: 0.3 or 8/255, say") from None
+    match = _SIZE.fullmatch(given)
+    if match is not None and float(match[2] or 1) and math.isfinite(size := float(match[1]) / float(match[2] or 1)):
+        return size
+    plain = unicodedata.normalize("NFKC", given).replace("_", "").strip()
+    hint = f"did you mean {plain}?" if match is None and _SIZE.fullmatch(plain) else "give 0.3 or 8/255, say"
+    raise typer.BadParameter(f"{given!r} is no decimal number and no fraction of two: {hint}")
 
 
 Eps = Annotated[
@@ -78,7 +89,15 @@ Compile = Annotated[
 Weights = Annotated[Path | None, typer.Option("--weights", help="Folder of weights to use instead of those that ship.")]
 FailUnder = Annotated[
     float | None,
-    typer.Option("--fail-under", min=0, max=1, help="Exit with 1 if less accuracy than this share is left of a case."),
+    typer.Option(
+        "--fail-under",
+        min=0,
+        max=1,
+        help="Exit with 1 if the robust accuracy of a case is below this share, unreliable or incomplete.",
+    ),
+]
+FailingOn = Annotated[
+    FailOn, typer.Option("--fail-on", help="What --fail-under compares: the figure, or its interval's lower end.")
 ]
 StopWhen = Annotated[
     str | None,

@@ -13,6 +13,7 @@ from unmask.cli.console import err, fail, say
 from unmask.cli.console import out as console
 
 if TYPE_CHECKING:
+    from unmask.cli.threshold import Threshold
     from unmask.evaluation.cluster import Ray
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.run import Local
@@ -53,7 +54,7 @@ def carry_out(
     asked: dict[str, Any],
     about: dict[str, Any],
     local: Local,
-    fail_under: float | None,
+    threshold: Threshold | None,
     stop_when: str | None,
     cluster: Ray | None,
     *,
@@ -91,8 +92,5 @@ def carry_out(
     path = write(out)
     console.print(summary(out))
     say(f"Report: {path.resolve()}")
-    if fail_under is not None:
-        left = {row.case: row.adaptive or row.plain for row in table(RunFolder.read(out))}
-        under = [f"{name} {a.value:.4g}" for name, a in left.items() if a and a.value < fail_under]
-        if under:
-            raise typer.Exit(fail(f"accuracy left under {fail_under:g}: {', '.join(under)}", 1))
+    if threshold is not None and (failures := threshold.failures(table(RunFolder.read(out)))):
+        raise typer.Exit(fail("; ".join(failures), 1))

@@ -18,7 +18,7 @@ from unmask.evaluation.store import Store, pack
 from unmask.evaluation.targets import Target, find_target
 from unmask.forms import ModelForm
 from unmask.records import Job, Record
-from unmask.report.table import left
+from unmask.report.worst_case import left
 from unmask.statistics import StopRule
 
 __all__ = ["Executor", "Local", "Progress", "run"]

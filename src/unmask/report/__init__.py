@@ -61,7 +61,7 @@ def summary(run: Path) -> RenderableType:
     """
     from rich.console import Group
 
-    from unmask.report.audit import Distrust, Findings
+    from unmask.report.audit import Findings
     from unmask.report.read import RunFolder
     from unmask.report.table import table
     from unmask.report.terminal import Summary
@@ -69,14 +69,12 @@ def summary(run: Path) -> RenderableType:
     folder = RunFolder.read(run)
     with _one_line(run):
         rows = table(folder)
-    if folder.cases and folder.cases[0].audit:
-        return Group(Distrust(folder, rows[0]), Summary(rows), Findings(folder, rows[0]))
-    return Summary(rows)
+    return Group(Summary(rows), *(Findings(case, row) for case, row in zip(folder.cases, rows, strict=True)))
 
 
 @contextmanager
 def _one_line(run: Path) -> Iterator[None]:
-    """Files of strangers may hold anything that is well-formed and still belongs to no run."""
+    """Untrusted files may hold anything that is well-formed and still belongs to no run."""
     from jinja2 import UndefinedError
 
     try:

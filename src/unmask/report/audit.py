@@ -1,9 +1,9 @@
-"""What an audit adds to a report: findings, reasons for distrust, and the script that repeats the attack."""
+"""What an audit adds to a report: findings about gradients, model setup, the views that were tried."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,45 +11,25 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from unmask.records import AUDIT_SCHEMA
-from unmask.report.conclusion import MARGIN, confirmed
 from unmask.report.indicators import Indicator, indicators
+from unmask.report.masking import NOT_CLASSIFIED, Masking, confirmed
 from unmask.report.read import Case, RunFolder
+from unmask.report.script import script
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
-__all__ = ["Distrust", "Examination", "Findings", "audit_json", "distrust", "obfuscated", "script"]
+__all__ = ["Examination", "Findings", "audit_json", "heading", "not_diagnosed"]
 
 
-def obfuscated(case: Case, row: Row) -> bool:
-    """Whether the model's own gradients mislead."""
-    return bool(_confirmed(case, row))
+def not_diagnosed(case: Case, row: Row) -> str:
+    """Why an audit says nothing about gradients; empty where it does."""
+    assert case.audit is not None
+    unexamined: str = case.audit.get("unexamined", "")
+    return unexamined or ("" if row.classified else NOT_CLASSIFIED)
 
 
 def _confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
-    assert case.audit is not None
-    return confirmed(case.audit["findings"], row.clean, row.gap)
-
-
-_SPOILED = {
-    "batch": "an image's answer depends on the others of its batch: the figures hold for the batches of this audit",
-    "unrepeatable": "the model's answers cannot be repeated, so that what an attack has seen need not come again",
-    "range": "the model was made for images of another range than [0, 1]",
-}
-"""Mistakes in how a model was made ready after which no figure means what it says."""
-
-
-def distrust(run: RunFolder, case: Case, row: Row) -> list[str]:
-    """Reasons not to trust the adaptive accuracy: a model that was not made ready, controls that came out wrong."""
-    assert case.audit is not None
-    reasons = [_SPOILED[finding["kind"]] for finding in case.audit.get("lint", []) if finding["kind"] in _SPOILED]
-    still, clean = row.controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, "clean") for e in r.examples]
-    if still and clean:
-        value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
-        if not (still.low <= value <= still.high) and abs(still.value - value) > 0.1:
-            reasons.append(f"at eps 0 the accuracy is {still.value:.0%}, clean it is {value:.0%}")
-    if row.adaptive is None or row.adaptive.value <= MARGIN:
-        return reasons  # hardly anything is left that could be too much
-    return [*reasons, *(one.why for one in indicators(run, case) if one.failed and one.of == "adaptive")]
+    return [] if not_diagnosed(case, row) else confirmed(case.findings, row.clean, row.gap)
 
 
 def audit_json(run: RunFolder, row: Row) -> str:
@@ -65,10 +45,14 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "threat": asdict(case.threat),
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
         "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
-        "obfuscated": None if case.audit.get("unexamined") else obfuscated(case, row),
-        "unexamined": case.audit.get("unexamined", ""),
+        "masking": row.masking,
+        "reason": row.reason,
+        "warnings": list(row.warnings),
+        "reliable": row.reliable,
+        "upper_bound": row.upper_bound,
+        "unexamined": not_diagnosed(case, row),
         "findings": _confirmed(case, row),
-        "lint": case.audit.get("lint", []),
+        "lint": case.setup_findings,
         "attacks": [
             {
                 "name": attack.name,
@@ -81,13 +65,11 @@ def audit_json(run: RunFolder, row: Row) -> str:
             for attack in row.attacks
         ],
         "controls": {name: _figure(a) for name, a in row.controls.items()},
-        "trusted": not distrust(run, case, row),
-        "distrust": distrust(run, case, row),
         "indicators": [asdict(one) for one in indicators(run, case)],
         "complete": row.complete,
         "intervals": row.intervals,
         "stop_when": row.stop_when,
-        "examination": case.audit,
+        "examination": case.audit if row.classified else {**case.audit, "findings": []},
         "script": script(case),
         "seconds": row.seconds,
         "environment": {name: run.asked.get(name) for name in ("versions", "hardware", "revision")},
@@ -95,111 +77,13 @@ def audit_json(run: RunFolder, row: Row) -> str:
     return json.dumps(text, indent=1) + "\n"
 
 
-def script(case: Case) -> str:
-    """Python code that repeats the core of the adaptive attack with the library's own parts."""
-    assert case.audit is not None
-    if not case.audit["tried"]:
-        return _script_by_scores(case)
-    best = next(one for one in case.audit["tried"] if not one["failure"])
-    draws, threat = case.audit["draws"], case.threat
-    passes = ", batch=1" if case.audit.get("apart") else ""
-    averaged = f", unmask.EOT({draws}{passes})" if draws > 1 else ""
-    return "\n".join(
-        [
-            "import unmask",
-            "from unmask.data import load",
-            "",
-            f"model = ...  # {_bare(case.case)}, in evaluation mode",
-            f"x, y = load({json.dumps(case.data)}, n=200).batch()",
-            f'threat = unmask.{_BALLS[threat.norm]}({threat.eps:.6g}, "{threat.unit}")',
-            f"judge = unmask.Judge(model, threat{', draws=16, foreign=True' if case.random else ''})",
-            "",
-            "def view(model):",
-            *(f"    model = unmask.{step}(model)" for step in best["code"]),
-            "    return model",
-            "",
-            "module = unmask.attackable(model, view{})  # for AutoAttack, Foolbox, ART".format(
-                f", samples={draws}" if draws > 1 else ""
-            ),
-            f"attack = unmask.pgd(100, unmask.margin{averaged}, size=0.1, restarts=2)",
-            "print(unmask.trial(judge, model, attack, x, y, view=view).accuracy)",
-        ]
-    )
-
-
-def _script_by_scores(case: Case) -> str:
-    ball = f'unmask.{_BALLS[case.threat.norm]}({case.threat.eps:.6g}, "{case.threat.unit}")'
-    return "\n".join(
-        [
-            "import unmask",
-            "from unmask.data import load",
-            "",
-            f"model = unmask.ScoresOnly(...)  # {_bare(case.case)}; or unmask.remote(url)",
-            f"x, y = load({json.dumps(case.data)}, n=200).batch()",
-            f"judge = unmask.Judge(model, {ball})",
-            "",
-            "print(unmask.trial(judge, model, unmask.Square(1000), x, y).accuracy)",
-        ]
-    )
-
-
-def _bare(name: str) -> str:
-    """Without what would end a comment."""
-    return " ".join(name.split())
-
-
-_BALLS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
-
-
-@dataclass(frozen=True)
-class Distrust:
-    """What stands above figures that failed their controls, to be printed by rich."""
-
-    run: RunFolder
-    row: Row
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Nothing where there is no reason for distrust."""
-        reasons = distrust(self.run, self.run.cases[0], self.row)
-        if reasons:
-            yield Text("Do not trust this number:", style="bold yellow")
-        for reason in reasons:
-            yield Text(f"  {reason}", style="yellow")
-
-
-@dataclass(frozen=True)
-class Findings:
-    """An audit's findings and checks, to be printed by rich."""
-
-    run: RunFolder
-    row: Row
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """One line a finding, with its remedy beneath."""
-        case = self.run.cases[0]
-        assert case.audit is not None
-        found = _confirmed(case, self.row)
-        verdict = "Its gradients mislead." if found else "Nothing hides its gradients."
-        if unseen := case.audit.get("unexamined"):
-            yield Text(f"\nNot examined: {unseen}.", style="bold yellow")
-        else:
-            yield Text(f"\n{verdict}", style="bold red" if found else "bold green")
-        for finding in found:
-            yield _line(finding, "red")
-            yield Text(f"             remedy: {finding['remedy']}", style="dim")
-        for finding in case.audit.get("lint", []):
-            yield _line(finding, "yellow")
-            yield Text(f"             remedy: {finding['remedy']}", style="dim")
-
-
 @dataclass(frozen=True)
 class Examination:
-    """What the page of an audit shows beside its figures."""
+    """What the page of an audit shows beside its figures; nothing of the gradients where ``unexamined`` says why."""
 
+    heading: str
     findings: list[Mapping[str, Any]]
-    lint: list[Mapping[str, Any]]
     unconfirmed: list[Mapping[str, Any]]
-    distrust: list[str]
     indicators: list[Indicator]
     tried: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
@@ -211,19 +95,59 @@ class Examination:
         """None where the case was not audited."""
         if case.audit is None:
             return None
-        found = _confirmed(case, row)
-        rest = [finding for finding in case.audit["findings"] if finding not in found]
+        found, classified = _confirmed(case, row), row.classified
+        unexamined = not_diagnosed(case, row)
         return cls(
+            heading=heading(case, row),
             findings=found,
-            lint=case.audit.get("lint", []),
-            unconfirmed=rest,
-            distrust=distrust(run, case, row),
-            indicators=indicators(run, case),
-            tried=case.audit["tried"],
-            parts=case.audit["parts"],
+            unconfirmed=[] if unexamined else [finding for finding in case.findings if finding not in found],
+            indicators=indicators(run, case) if classified else [],
+            tried=case.audit["tried"] if classified else [],
+            parts=case.audit["parts"] if classified else [],
             script=script(case),
-            unexamined=case.audit.get("unexamined", ""),
+            unexamined=unexamined,
         )
+
+
+def heading(case: Case, row: Row) -> str:
+    """What stands above the findings; it says no more than the verdict does."""
+    if not_diagnosed(case, row):
+        return "Gradients not diagnosed"
+    if row.masking in (Masking.MASKED, Masking.PARTLY_MASKED):
+        cause = "" if _confirmed(case, row) else ": the plain attack had no gradient on many of the images"
+        return f"Gradient masking found{cause}"
+    if _confirmed(case, row):
+        return "Gradients are missing or wrong in places"
+    return "No gradient masking found" if row.masking is Masking.NOT_FOUND else "No fault of the gradients found"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found of a model's gradients and of its setup, to be printed by rich."""
+
+    case: Case
+    row: Row
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """One line a finding, with its remedy beneath."""
+        if self.case.audit is not None:
+            yield from self._gradients()
+        setup = self.case.setup_findings
+        if setup:
+            yield Text("\nModel setup warnings.", style="bold yellow")
+        for finding in setup:
+            yield from _told(finding, "yellow")
+
+    def _gradients(self) -> Iterator[Text]:
+        found = _confirmed(self.case, self.row)
+        masked = self.row.masking is Masking.MASKED
+        if unseen := not_diagnosed(self.case, self.row):
+            yield Text(f"\nGradients are not diagnosed: {unseen}.", style="bold yellow")
+        else:
+            style = "bold red" if masked else "bold yellow" if found else "bold"
+            yield Text(f"\n{heading(self.case, self.row)}.", style=style)
+        for finding in found:
+            yield from _told(finding, "red" if masked else "yellow")
 
 
 def _refused(run: RunFolder, case: Case, role: str) -> float | None:
@@ -232,9 +156,10 @@ def _refused(run: RunFolder, case: Case, role: str) -> float | None:
     return sum(example.refused for example in examples) / len(examples) if examples else None
 
 
-def _line(finding: Mapping[str, Any], colour: str) -> Text:
-    place = f"{finding['module']}: " if finding["module"] else ""
-    return Text.assemble((f"  {finding['kind']:10} ", colour), place, (finding["where"], "dim"))
+def _told(finding: Mapping[str, Any], colour: str) -> Iterator[Text]:
+    part = f"{finding['module']}: " if finding["module"] else ""
+    yield Text.assemble((f"  {finding['kind']:10} ", colour), part, (finding["where"], "dim"))
+    yield Text(f"             remedy: {finding['remedy']}", style="dim")
 
 
 def _figure(a: Accuracy | None) -> dict[str, Any] | None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from unmask.records import ThreatSpec
 from unmask.report.read import Case, Found, RunFolder, by_attack
-from unmask.report.table import remaining, worst
+from unmask.report.table import table
+from unmask.report.worst_case import remaining, worst
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 
-__all__ = ["Pair", "against", "compare", "same"]
+__all__ = ["Pair", "against", "compare", "same", "unreliable"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ def compare(first: Path | str, second: Path | str, cases: tuple[str | None, str 
     return [
         _pair(what, found[0][what], found[1][what], anytime) for what in found[0] if found[0][what] and found[1][what]
     ]
+
+
+def unreliable(first: Path, second: Path, cases: tuple[str | None, str | None] = (None, None)) -> list[str]:
+    """A line for each of the two cases of :func:`compare` whose robust accuracy is unreliable or not complete."""
+    lines = []
+    for path, name in dict.fromkeys(zip((first, second), cases, strict=True)):
+        run = RunFolder.read(path)
+        case = _case(run, name)
+        row = next(row for row in table(run) if row.case == case.case)
+        why = "" if row.complete else "the run is incomplete"
+        if why := why or next(iter(row.warnings), ""):
+            lines.append(f"{path}, {row.case}, is unreliable: {why}")
+    return lines
 
 
 def against(first: Path, second: Path) -> list[Pair]:

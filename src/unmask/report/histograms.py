@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from unmask.report.kept import Kept
 from unmask.report.read import Case, RunFolder, by_attack
 from unmask.report.svg import ADAPTIVE, CLEAN, QUIET, plot
-from unmask.report.table import worst
+from unmask.report.worst_case import worst
 
 __all__ = ["histogram"]
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unmask.report import words
+from unmask.report import sentences, words
 from unmask.report.audit import Examination
-from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.curves import curve, trade
 from unmask.report.film import Film, film
 from unmask.report.histograms import histogram
@@ -18,6 +17,7 @@ from unmask.report.losses import losses
 from unmask.report.pictures import strip
 from unmask.report.read import Case, RunFolder
 from unmask.report.table import Row
+from unmask.report.thresholds import LEVEL, MARGIN
 from unmask.report.ways import by_strength, ways
 
 __all__ = ["html"]
@@ -32,7 +32,8 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters.update({name: getattr(words, name) for name in words.__all__})
+    for texts in (words, sentences):
+        pages.filters.update({name: getattr(texts, name) for name in texts.__all__ if name.islower()})
     cards = [
         (
             row,
@@ -41,11 +42,14 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
             Markup(histogram(run, case)),
             strip(run, case),
             Examination.of(run, case, row),
+            case.setup_findings,
             *_way(run, case),
         )
         for row, case in zip(rows, run.cases, strict=True)
     ]
-    return pages.get_template("page.html").render(asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN)
+    return pages.get_template("page.html").render(
+        asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN, meaning=sentences.MEANING
+    )
 
 
 def _way(run: RunFolder, case: Case) -> tuple[Markup, Film | None]:

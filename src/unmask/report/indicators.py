@@ -1,8 +1,8 @@
-"""Whether an attack can be trusted: the five behaviours of obfuscated gradients, the indicators of attack failure.
+"""Whether an attack works: the five behaviours of obfuscated gradients, the indicators of attack failure.
 
 The behaviours are those of Athalye, Carlini & Wagner (ICML 2018), the indicators those of Pintor et al., *Indicators of
 Attack Failure* (NeurIPS 2022). Each is asked of the plain attack, where it is evidence against the model's
-gradients, and of the adaptive one, where it is a reason not to trust what is left.
+gradients, and of the adaptive one, where it makes the robust accuracy unreliable.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmask.records import Example
-from unmask.report.conclusion import LEVEL, MARGIN
 from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.thresholds import LEVEL, MARGIN
 from unmask.statistics import accuracy, gap
 
-__all__ = ["Evidence", "Indicator", "indicators", "judge"]
+__all__ = ["BY_SCORES", "Evidence", "Indicator", "indicators", "judge"]
+
+BY_SCORES = ("black-box", "transfer")
+"""Attacks of an audit that use no gradient of the model itself."""
 
 Verdicts = Mapping[int, Example]
 """Example's number -> what became of it."""
@@ -76,7 +79,7 @@ def indicators(run: RunFolder, case: Case) -> list[Indicator]:
                 larger=controls.get(f"{before}doubled eps"),
                 noise=controls.get("noise"),
                 doubled=controls.get(f"{before}doubled steps"),
-                scores={name: attacks[name] for name in ("black-box", "transfer") if name in attacks},
+                scores={name: attacks[name] for name in BY_SCORES if name in attacks},
                 **gradients,
             )
             found += judge(of, evidence)
@@ -101,7 +104,7 @@ def _behaviours(known: Evidence) -> Iterator[Answer]:
         yield f"{name} beats gradients", beaten, value, f"{name} attacks break {value:.0%} more than gradients do"
     if known.unbounded is not None:
         left = accuracy([example.robust for example in known.unbounded.values()])
-        why = f"without a bound {left.value:.0%} is left, where nothing can stand"
+        why = f"without a bound {left.value:.0%} is left, where no model can be robust"
         yield "unconstrained failure", left.low > _RARE, left.value, why
     if known.noise is not None:
         both = sorted(known.noise.keys() & known.attack.keys())
@@ -127,7 +130,7 @@ def _growth(known: Evidence, larger: Verdicts) -> Answer:
 
 def _failures(known: Evidence) -> Iterator[Answer]:
     lost = accuracy([float(e.screened == 0 and e.robust > 0.5) for e in known.attack.values()])
-    why = f"{lost.value:.0%} of the examples were broken while they were attacked, and stand when judged"
+    why = f"{lost.value:.0%} of the examples were broken while they were attacked, and are robust when judged"
     yield "silent success", lost.low > 0.01, lost.value, why
     if known.silent is not None:
         why = f"{known.silent:.0%} of the images have no gradient to start with"

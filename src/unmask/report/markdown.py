@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from unmask.records import Figure
 from unmask.report.read import RunFolder
+from unmask.report.sentences import caveat, headline, others, sentence
 from unmask.report.table import AttackRow, Row, Setting
 from unmask.report.words import (
     any_earlier,
@@ -14,13 +15,10 @@ from unmask.report.words import (
     count,
     duration,
     examples,
-    headline,
     interval,
-    others,
     passes,
     percent,
     quoted,
-    sentence,
     stated,
     threat,
 )
@@ -44,12 +42,13 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "claimed",
         "published",
         *(["earlier"] if earlier else []),
-        "conclusion",
+        "gradient masking",
         "passes",
         "time",
     ]
     blocks = [
         f"# {headline(rows)}",
+        *(_warnings(row, len(rows) > 1) for row in rows),
         _escape(others(rows)),
         _table(columns, [_main(row, earlier) for row in rows]),
         *(block for row in rows for block in _case(row)),
@@ -58,6 +57,14 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "Adaptive: the worst case for each example over all attacks, plain ones too.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _warnings(row: Row, named: bool) -> str:
+    """A quotation, so that it stands out; nothing where there is no warning."""
+    if not row.warnings:
+        return ""
+    of = f" ({_escape(row.case)})" if named else ""
+    return "\n".join([f"> **Unreliable result{of}:**", *(f"> - {_escape(text)}" for text in row.warnings)])
 
 
 def _main(row: Row, earlier: bool) -> list[str]:
@@ -72,7 +79,7 @@ def _main(row: Row, earlier: bool) -> list[str]:
         _linked(row.claimed),
         _linked(row.published),
         *([_linked(row.earlier)] if earlier else []),
-        str(row.conclusion),
+        ", ".join(filter(None, (row.masking, caveat(row)))),
         passes(row),
         duration(row.seconds),
     ]
@@ -85,7 +92,7 @@ def _case(row: Row) -> list[str]:
         *(["access"] if access else []),
         "accuracy",
         *(["general category"] if general else []),
-        *(["one try", "every draw"] if row.random else []),
+        *(["one draw", "all draws"] if row.random else []),
         "forward",
         "backward",
         "time",

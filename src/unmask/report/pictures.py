@@ -12,7 +12,7 @@ from PIL import Image
 
 from unmask.report.kept import Array, Kept
 from unmask.report.read import Case, RunFolder, by_attack
-from unmask.report.table import worst
+from unmask.report.worst_case import worst
 
 __all__ = ["Picture", "Strip", "address", "pixels", "strip"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.records import RUN_SCHEMA, Example, Figure, Record, ThreatSpec, check_types
+from unmask.records import RUN_SCHEMA, Example, Figure, Finding, Record, ThreatSpec, check_types
 from unmask.statistics import StopRule
 
 __all__ = ["Case", "Found", "RunFolder", "by_attack"]
@@ -38,11 +38,27 @@ class Case:
     data_note: str = ""
     n: int | None = None  # examples asked for; None is as many as have a clean verdict, which comes first
     audit: Mapping[str, Any] | None = None  # what the examination of a model found, where it was one
+    setup: Sequence[Mapping[str, Any]] = ()  # findings when the model was loaded, where it was not audited
+
+    @property
+    def setup_findings(self) -> list[Mapping[str, Any]]:
+        """What was found wrong with the model's setup, before any attack."""
+        return [*self.setup, *(self.audit or {}).get("lint", [])]
 
     @property
     def control(self) -> bool:
         """Whether it is there to be compared with and hides nothing."""
         return self.kind.startswith("none")
+
+    @property
+    def diagnosed(self) -> bool:
+        """Whether an audit could look at the gradients."""
+        return self.audit is not None and not self.audit.get("unexamined")
+
+    @property
+    def findings(self) -> list[Mapping[str, Any]]:
+        """What an audit found of the gradients."""
+        return list((self.audit or {}).get("findings", []))
 
     def name_of(self, number: int) -> str:
         """A class as people call it."""
@@ -121,6 +137,8 @@ def _case(raw: Mapping[str, Any]) -> Case:
     check_types(case.threat)
     if not all(isinstance(name, str) for name in (*case.classes, *case.attacks.values())):
         raise TypeError("a name is no text")
+    for finding in case.setup:
+        check_types(Finding(**finding))
     return case
 
 

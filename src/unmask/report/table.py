@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from unmask.records import TABLE_SCHEMA, Figure, Record, ThreatSpec
-from unmask.report.conclusion import Conclusion, conclusion, confirmed
+from unmask.report.figures import Figures, figures
+from unmask.report.gradient_use import no_plain_gradient
+from unmask.report.masking import Evidence, Masking, masking
 from unmask.report.read import Case, Found, RunFolder, by_attack
-from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy, gap
+from unmask.report.warnings import warnings
+from unmask.report.worst_case import accuracy_of, adaptive_accuracy, known_accuracy, named, worst
+from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy
 
-__all__ = ["AttackRow", "Point", "Row", "Setting", "left", "remaining", "strongest", "table", "to_json", "worst"]
+__all__ = ["AttackRow", "Point", "Row", "Setting", "table", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +25,8 @@ class AttackRow:
     name: str
     role: str
     accuracy: Accuracy
-    one_shot: float  # share of examples that stand in the first fresh draw
-    always: float  # share that stand in every fresh draw
+    one_shot: float  # share of examples that are robust in the first fresh draw
+    always: float  # share that are robust in every fresh draw
     forwards: int
     backwards: int
     seconds: float
@@ -76,7 +80,12 @@ class Row:
     own: float | None  # the setting of the case itself
     settings: tuple[Setting, ...]
     complete: bool  # the clean verdicts and those of every attack of run.json are all there
-    conclusion: Conclusion
+    masking: Masking  # the first part of the verdict; the second is the robust accuracy
+    reason: str  # why the first part is inconclusive
+    warnings: tuple[str, ...]  # reasons why the robust accuracy is unreliable, the gravest first
+    reliable: bool  # whether there are none
+    upper_bound: bool  # whether the robust accuracy is an upper bound and nothing more
+    classified: bool  # whether the model is shown to classify the images
     gap: Gap | None  # from the plain attacks to the adaptive ones alone, on the examples of both
     control: bool
     random: bool
@@ -84,7 +93,11 @@ class Row:
     general: Mapping[str, Accuracy]  # of "clean", "plain", "adaptive": share that keeps its general category
     intervals: str  # of which kind
     stop_when: str | None  # the rule by which the number of examples was chosen
-    misleads: bool | None  # whether the model's gradients do, where an audit has looked at them
+
+    @property
+    def robust(self) -> Accuracy | None:
+        """The robust accuracy: the worst case over all attacks."""
+        return self.adaptive or self.plain
 
 
 def table(run: RunFolder) -> list[Row]:
@@ -97,67 +110,30 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps({"schema": TABLE_SCHEMA, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
 
 
-def worst(attacks: Iterable[Mapping[int, Found]]) -> dict[int, Found]:
-    """For each example the verdict under the attack that did best on the draws that attacks select by.
-
-    Of equals the attack counts that did best on all examples, on the same draws: to look at the fresh
-    ones would be to select by them.
-    """
-    chosen: dict[int, Found] = {}
-    for verdicts in strongest(attacks):
-        for index, found in verdicts.items():
-            if index not in chosen or found.example.screened < chosen[index].example.screened:
-                chosen[index] = found
-    return dict(sorted(chosen.items()))
-
-
-def strongest(attacks: Iterable[Mapping[int, Found]]) -> list[Mapping[int, Found]]:
-    """Attacks by what they leave on the draws that attacks select by, the one that leaves least first."""
-    return sorted(attacks, key=_screened)
-
-
-def remaining(plain: Mapping[str, dict[int, Found]], adaptive: Mapping[str, dict[int, Found]]) -> dict[int, Found]:
-    """The worst case over all attacks, on the examples that an adaptive attack has tried, if there is any."""
-    chosen = worst([*adaptive.values(), *plain.values()])
-    tried = set().union(*adaptive.values()) if adaptive else chosen.keys()
-    return {index: found for index, found in chosen.items() if index in tried}
-
-
-def left(records: Sequence[Record]) -> Accuracy | None:
-    """What the attacks of one case leave, by an interval that holds whenever it is asked for."""
-    plain, adaptive = (by_attack(r for r in records if r.job.role == role) for role in ("plain", "adaptive"))
-    return _accuracy(remaining(plain, adaptive), anytime=True)
-
-
 def _row(run: RunFolder, case: Case) -> Row:
-    rule = run.rule
-    anytime = rule is not None
-    clean = by_attack(run.of(case, "clean"))
-    plain, adaptive = by_attack(run.of(case, "plain")), by_attack(run.of(case, "adaptive"))
-    clean_accuracy = _accuracy(worst(clean.values()), anytime=anytime)
-    plain_accuracy = _accuracy(worst(plain.values()), _named(plain), anytime=anytime)
-    adaptive_accuracy = _adaptive(plain, adaptive, anytime)
-    paired = _gap(worst(plain.values()), worst(adaptive.values()), anytime)
-    done = [worst(clean.values()), *({**plain, **adaptive}.get(name, {}) for name in case.attacks)]
-    enough = max(case.n or len(done[0]), 1)
-    if rule and (so_far := adaptive_accuracy or plain_accuracy) and rule.met(so_far):
-        enough = len(done[0])
-    complete = min(map(len, done)) >= enough
-    misleads = None
-    if case.audit is not None and not case.audit.get("unexamined"):
-        misleads = bool(confirmed(case.audit["findings"], clean_accuracy, paired))
-    result = Conclusion.UNFINISHED
-    if complete and clean_accuracy:
-        sound = misleads is False
-        result = conclusion(clean_accuracy, plain_accuracy, adaptive_accuracy, paired, sound=sound)
+    known = figures(run, case)
+    doubts = warnings(run, case, known.clean, known.robust, known.controls, complete=known.complete)
+    judged = masking(
+        Evidence(
+            known.complete,
+            known.clean,
+            known.plain,
+            known.adaptive,
+            known.gap,
+            findings=case.findings,
+            sound=case.diagnosed and not case.findings and not no_plain_gradient(run, case),
+            warnings=doubts,
+        )
+    )
+    anytime = run.rule is not None
     return Row(
         case=case.case,
         defense=case.defense,
         data=case.data,
         threat=case.threat,
-        clean=clean_accuracy,
-        plain=plain_accuracy,
-        adaptive=adaptive_accuracy,
+        clean=known.clean,
+        plain=known.plain,
+        adaptive=known.adaptive,
         attacks=tuple(_attacks(run, case, anytime)),
         claimed=case.claimed,
         published=case.published,
@@ -166,33 +142,42 @@ def _row(run: RunFolder, case: Case) -> Row:
         kind=case.kind,
         note=case.note,
         data_note=case.data_note,
-        controls={name: _sure(found, name, anytime) for name, found in by_attack(run.of(case, "control")).items()},
+        controls=known.controls,
         curve=tuple(
             _curve(
                 run.of(case, "sweep"),
-                Point(0.0, clean_accuracy, clean_accuracy),
-                Point(case.threat.eps, plain_accuracy, adaptive_accuracy),
+                Point(0.0, known.clean, known.clean),
+                Point(case.threat.eps, known.plain, known.adaptive),
                 anytime=anytime,
             )
         ),
         varied=str(case.dial["varied"]) if case.dial else "",
         own=float(case.dial["own"]) if case.dial else None,
         settings=tuple(_settings(run.of(case, "dial"), anytime=anytime)),
-        complete=complete,
-        conclusion=result,
-        gap=paired,
+        complete=known.complete,
+        masking=judged.masking,
+        reason=judged.reason,
+        warnings=doubts.texts,
+        reliable=not doubts.texts,
+        upper_bound=doubts.upper_bound,
+        classified=not doubts.unclassified,
+        gap=known.gap,
         control=case.control,
         random=case.random,
         citation=case.citation,
-        general={
-            name: kept
-            for name, attacks in (("clean", clean), ("plain", plain), ("adaptive", {**plain, **adaptive}))
-            if (kept := _general(worst(attacks.values()), case)) is not None
-        },
+        general=_generals(known, case),
         intervals=ANYTIME if anytime else FIXED,
-        stop_when=str(rule) if rule else None,
-        misleads=misleads,
+        stop_when=str(run.rule) if run.rule else None,
     )
+
+
+def _generals(known: Figures, case: Case) -> dict[str, Accuracy]:
+    clean, plain, adaptive = (known.attacks[role] for role in ("clean", "plain", "adaptive"))
+    kept = {
+        name: _general(worst(attacks.values()), case)
+        for name, attacks in (("clean", clean), ("plain", plain), ("adaptive", {**plain, **adaptive}))
+    }
+    return {name: a for name, a in kept.items() if a is not None}
 
 
 def _attacks(run: RunFolder, case: Case, anytime: bool) -> Iterable[AttackRow]:
@@ -202,7 +187,7 @@ def _attacks(run: RunFolder, case: Case, anytime: bool) -> Iterable[AttackRow]:
             yield AttackRow(
                 name=name,
                 role=role,
-                accuracy=_sure(found, name, anytime),
+                accuracy=known_accuracy(found, name, anytime=anytime),
                 one_shot=sum(f.example.one_shot for f in found.values()) / len(found),
                 always=sum(f.example.always for f in found.values()) / len(found),
                 forwards=sum(record.forwards for record in records),
@@ -236,8 +221,8 @@ def _curve(sweep: Sequence[Record], *known: Point, anytime: bool) -> list[Point]
         )
         points[eps] = Point(
             eps,
-            _accuracy(worst(plain.values()), _named(plain), anytime=anytime),
-            _adaptive(plain, adaptive, anytime),
+            accuracy_of(worst(plain.values()), named(plain), anytime=anytime),
+            adaptive_accuracy(plain, adaptive, anytime=anytime),
         )
     return [points[eps] for eps in sorted(points)]
 
@@ -250,38 +235,6 @@ def _settings(records: Sequence[Record], *, anytime: bool) -> Iterable[Setting]:
             for base in ("clean", "plain", "adaptive")
         }
         clean, plain, adaptive = (
-            _accuracy(worst(attacks.values()), _named(attacks), anytime=anytime) for attacks in found.values()
+            accuracy_of(worst(attacks.values()), named(attacks), anytime=anytime) for attacks in found.values()
         )
         yield Setting(value, clean, plain, adaptive)
-
-
-def _adaptive(
-    plain: Mapping[str, dict[int, Found]], adaptive: Mapping[str, dict[int, Found]], anytime: bool
-) -> Accuracy | None:
-    """Worst case over all attacks; None where no adaptive one has been tried."""
-    found = remaining(plain, adaptive) if adaptive else {}
-    return _accuracy(found, _named({**adaptive, **plain}), anytime=anytime)
-
-
-def _gap(plain: Mapping[int, Found], adaptive: Mapping[int, Found], anytime: bool) -> Gap | None:
-    both = sorted(plain.keys() & adaptive.keys())
-    if not both:
-        return None
-    before, after = ([found[i].example.robust for i in both] for found in (plain, adaptive))
-    return gap(before, after, anytime=anytime)
-
-
-def _named(attacks: Mapping[str, object]) -> str:
-    return ("worst of " if len(attacks) > 1 else "") + ", ".join(attacks)
-
-
-def _screened(verdicts: Mapping[int, Found]) -> float:
-    return sum(found.example.screened for found in verdicts.values()) / len(verdicts)
-
-
-def _sure(found: Mapping[int, Found], attack: str | None, anytime: bool) -> Accuracy:
-    return accuracy([found[index].example.robust for index in sorted(found)], attack, anytime=anytime)
-
-
-def _accuracy(found: Mapping[int, Found], attack: str | None = None, *, anytime: bool) -> Accuracy | None:
-    return _sure(found, attack, anytime) if found else None

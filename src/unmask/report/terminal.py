@@ -10,20 +10,20 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from unmask.report.conclusion import Conclusion
+from unmask.report.masking import Masking
+from unmask.report.sentences import caveat, headline, others
 from unmask.report.table import Row
-from unmask.report.words import any_earlier, duration, headline, interval, others, passes, percent, quoted, threat
+from unmask.report.words import any_earlier, duration, interval, passes, percent, quoted, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]
 
 STYLES = {
-    Conclusion.FALLS: "bold red",
-    Conclusion.WEAKENED: "yellow",
-    Conclusion.WEAK: "red",
-    Conclusion.STANDS: "bold green",
-    Conclusion.UNDECIDED: "yellow",
-    Conclusion.UNFINISHED: "dim",
+    Masking.MASKED: "bold red",
+    Masking.PARTLY_MASKED: "bold yellow",
+    Masking.NOT_FOUND: "bold",
+    Masking.INCONCLUSIVE: "bold yellow",
+    Masking.INCOMPLETE: "dim",
 }
 
 
@@ -34,13 +34,23 @@ class Summary:
     rows: Sequence[Row]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """A table where there is room for it, else a list."""
+        """Warnings, a table where there is room for it, else a list, and the verdict."""
+        for row in self.rows:
+            if row.warnings:
+                yield _warnings(row, len(self.rows) > 1)
         table = _wide(self.rows)
         needed = console.measure(table, options=options.update(width=10_000)).maximum
         yield table if needed <= options.max_width else _narrow(self.rows)
-        yield Text(headline(self.rows), style="bold")
+        alone = self.rows[0] if len(self.rows) == 1 else None
+        yield Text(headline(self.rows), style=STYLES[alone.masking] if alone else "bold")
         if rest := others(self.rows):
             yield Text(rest, style="dim")
+
+
+def _warnings(row: Row, named: bool) -> Text:
+    of = f" ({row.case})" if named else ""
+    lines = "".join(f"  {text}\n" for text in row.warnings)
+    return Text.assemble((f"Unreliable result{of}:\n", "bold yellow"), (lines, "yellow"), end="")
 
 
 def _wide(rows: Sequence[Row]) -> Table:
@@ -53,7 +63,7 @@ def _wide(rows: Sequence[Row]) -> Table:
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
         cells = [
-            Text(row.case, style="bold"),
+            _verdict(row),
             Text(f"{row.kind}\n{threat(row.threat)}"),
             Text(_n(row)),
             *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
@@ -65,6 +75,14 @@ def _wide(rows: Sequence[Row]) -> Table:
     return table
 
 
+def _verdict(row: Row) -> Text:
+    """The case, whether its gradient is masked, and what has to be said of its figure, a line each."""
+    told = caveat(row)
+    return Text.assemble(
+        (row.case, "bold"), ("\n" + row.masking, STYLES[row.masking]), ("\n" + told if told else "", "yellow")
+    )
+
+
 def _narrow(rows: Sequence[Row]) -> Text:
     text = Text()
     for row in rows:
@@ -73,6 +91,8 @@ def _narrow(rows: Sequence[Row]) -> Text:
             f"{row.kind}, {threat(row.threat)}, n {_n(row)}, {passes(row)} passes, {duration(row.seconds)}\n",
             style="dim",
         )
+        masked = ", ".join(filter(None, (row.masking, caveat(row))))
+        text.append_text(Text.assemble("  masking    ", (masked, STYLES[row.masking]), "\n"))
         for name in ("clean", "plain", "adaptive"):
             text.append_text(Text.assemble(f"  {name:10}", _figure(getattr(row, name), row), "\n"))
         text.append(f"  claimed   {quoted(row.claimed):>7}, published {quoted(row.published)}", style="dim")
@@ -83,7 +103,7 @@ def _narrow(rows: Sequence[Row]) -> Text:
 def _figure(a: Accuracy | None, row: Row) -> Text:
     if a is None:
         return Text(f"{percent(None):>7}", style="dim")
-    style = STYLES[row.conclusion] if a is row.adaptive else ""
+    style = STYLES[row.masking] if a is row.adaptive else ""
     return Text.assemble((f"{percent(a.value):>7}", style), (f" {interval(a):12}", "dim"))
 
 

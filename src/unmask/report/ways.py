@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from unmask.report.kept import Array, Kept
 from unmask.report.read import Case, RunFolder, by_attack
-from unmask.report.table import strongest
+from unmask.report.worst_case import strongest
 
 __all__ = ["REFUSED", "WHOLE", "Way", "by_strength", "ways"]
 

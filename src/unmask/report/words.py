@@ -1,13 +1,15 @@
-"""Numbers and outcomes in words, the same in every form of the report."""
+"""Numbers in words, the same in every form of the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from unmask.records import Figure, ThreatSpec
-from unmask.report.conclusion import Conclusion, gained
-from unmask.report.table import Row
 from unmask.statistics import Accuracy, Gap
+
+if TYPE_CHECKING:
+    from unmask.report.table import Row
 
 __all__ = [
     "any_earlier",
@@ -15,14 +17,12 @@ __all__ = [
     "count",
     "duration",
     "examples",
-    "headline",
     "interval",
-    "others",
     "passes",
     "percent",
+    "place",
     "probability",
     "quoted",
-    "sentence",
     "stated",
     "threat",
 ]
@@ -42,6 +42,11 @@ def percent(share: float | None) -> str:
 def interval(a: Accuracy) -> str:
     """The 95 % interval, in percent: ``[97.1, 99.3]``."""
     return f"[{100 * a.low:.1f}, {100 * a.high:.1f}]"
+
+
+def place(finding: Mapping[str, Any]) -> str:
+    """Where a finding is: the module, where it is one, and the line."""
+    return f"{finding['module']}: {finding['where']}" if finding["module"] else str(finding["where"])
 
 
 def duration(seconds: float) -> str:
@@ -120,99 +125,3 @@ def category(row: Row) -> str:
         return ""
     shares = ", ".join(f"{name} {percent(a.value)} {interval(a)}" for name, a in row.general.items())
     return f"Right in the general category, though perhaps not in the class: {shares}."
-
-
-def headline(rows: Sequence[Row]) -> str:
-    """The point of the run in one sentence; controls do not count."""
-    subjects = [row for row in rows if not row.control] or list(rows)
-    decided = [row for row in subjects if row.conclusion is not Conclusion.UNFINISHED]
-    falls = sum(row.conclusion is Conclusion.FALLS for row in decided)
-    weakened = sum(row.conclusion is Conclusion.WEAKENED for row in decided)
-    if not decided:
-        return f"No verdict yet: {_of(0, len(subjects))} finished"
-    if falls:
-        whose = "its" if falls == 1 else "their"
-        return f"{_of(falls, len(decided))} {_verb('fall', falls)}: {whose} gradient was hidden, not {whose} weakness"
-    if weakened:
-        lose = "loses part of its" if weakened == 1 else "lose part of their"
-        return f"{_of(weakened, len(decided))} {lose} robustness once the gradient is no longer hidden"
-    if all(row.conclusion is Conclusion.UNDECIDED for row in decided):
-        return "No verdict: the attacks differ by no more than chance allows on so few examples"
-    if all(row.gap is None for row in decided):
-        return "; ".join(map(_left, decided))
-    if any(row.misleads for row in decided):
-        return "Its gradients mislead, and yet the plain attack does about as well as the adaptive ones"
-    if any(_outdone(row) for row in decided):
-        return "No hidden gradient found, though the adaptive attacks leave less than the plain one"
-    return "No hidden gradient found: the plain attacks do about as well as the adaptive ones"
-
-
-def others(rows: Sequence[Row]) -> str:
-    """What the headline leaves out: the cases of every other conclusion, and the controls."""
-    groups = {
-        "Falls": [row for row in rows if row.control and row.conclusion is Conclusion.FALLS],
-        "Weakened": [row for row in rows if row.conclusion is Conclusion.WEAKENED],
-        "Stands": [row for row in rows if row.conclusion is Conclusion.STANDS],
-        "Weak": [row for row in rows if row.conclusion is Conclusion.WEAK],
-        "Too few examples to tell": [row for row in rows if row.conclusion is Conclusion.UNDECIDED],
-        "Unfinished": [row for row in rows if row.conclusion is Conclusion.UNFINISHED],
-    }
-    return " ".join(f"{word}: {', '.join(map(_mention, group))}." for word, group in groups.items() if group)
-
-
-def sentence(row: Row) -> str:
-    """The verdict on one case, with the numbers that it rests on."""
-    if row.conclusion is Conclusion.UNFINISHED:
-        return "Unfinished: give the same command again to continue; the figures are those of the examples done so far."
-    if row.plain is None or row.adaptive is None or row.gap is None:
-        return f"{_left(row)}. To tell whether a gradient is hidden takes both plain and adaptive attacks."
-    if row.clean is not None and not row.clean.value:
-        return "No image is classified rightly as it is: there is nothing to attack."
-    left = f"{percent(row.adaptive.value)} {interval(row.adaptive)}"
-    against = (
-        f"The plain attack leaves {percent(row.plain.value)}, the adaptive attacks {left} ({probability(row.gap)})"
-    )
-    match row.conclusion:
-        case Conclusion.FALLS if row.kind == "detector":
-            return f"{against}: the plain attack did not look at the detector, the adaptive ones do."
-        case Conclusion.FALLS:
-            return f"{against}: the gradient was hidden, the weakness was always there."
-        case Conclusion.WEAKENED:
-            return f"{against}: a hidden gradient accounts for part of the robustness, not for all of it."
-        case Conclusion.UNDECIDED:
-            return f"{against}: too few examples to tell this from chance; ask for more with --n."
-        case Conclusion.WEAK:
-            what = "Its gradients mislead, and yet" if row.misleads else "Nothing is hidden:"
-            return f"{what} the plain attack leaves {percent(row.plain.value)}, all attacks together {left}."
-        case _ if _outdone(row):
-            return f"{against}: the adaptive attacks are the stronger ones, but nothing hides the gradient."
-        case _:
-            return (
-                f"{left} is left under every attack here, and the plain attack is about as strong as the adaptive ones."
-            )
-
-
-def _outdone(row: Row) -> bool:
-    """Whether stronger attacks leave less though gradients are right."""
-    return row.misleads is False and gained(row.clean, row.gap)
-
-
-def _of(some: int, total: int) -> str:
-    if total == 1:
-        return "The defense" if some else "the defense is not"
-    return f"All {total} defenses" if some == total else f"{some} of {total} defenses"
-
-
-def _verb(verb: str, number: int) -> str:
-    return verb + "s" if number == 1 else verb
-
-
-def _mention(row: Row) -> str:
-    return f"{row.case} (control)" if row.control else row.case
-
-
-def _left(row: Row) -> str:
-    left = row.adaptive or row.plain
-    if left is None or row.clean is None:
-        return f"Nothing attacked {row.case}"
-    return f"{percent(left.value)} of {percent(row.clean.value)} clean accuracy is left under {left.attack}"

@@ -1,0 +1,151 @@
+"""The verdict in words: is the gradient masked, and what robust accuracy is left. The two are never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unmask.report.masking import Masking, gained
+from unmask.report.table import Row
+from unmask.report.thresholds import MARGIN
+from unmask.report.words import interval, percent, probability
+from unmask.statistics import Accuracy
+
+__all__ = ["MEANING", "caveat", "headline", "others", "sentence"]
+
+MEANING = {
+    Masking.MASKED: "adaptive attacks leave significantly less than the plain attack, at most half of it, so that the "
+    "plain figure is no evidence of robustness; it does not say that no robustness is left",
+    Masking.PARTLY_MASKED: "adaptive attacks leave significantly less than the plain attack, but more than half of it, "
+    "or a diagnosis found gradients that are missing or wrong at little cost to the plain attack; it does not say that "
+    "a stronger attack would leave as much",
+    Masking.NOT_FOUND: "the plain attack does about as well as the adaptive ones, or a diagnosis found the gradients "
+    "sound; it does not say that the model is robust, for which see the robust accuracy",
+    Masking.INCONCLUSIVE: "the warnings, or the sentence under the name of the case, say what is missing; it is no "
+    "evidence of masking, and none of sound gradients",
+    Masking.INCOMPLETE: "verdicts are missing, so that nothing is concluded; it says nothing about the model",
+}
+"""What each answer means, and what it does not."""
+
+
+def headline(rows: Sequence[Row]) -> str:
+    """The point of the run in one sentence; controls do not count."""
+    subjects = [row for row in rows if not row.control] or list(rows)
+    if len(subjects) == 1:
+        return _headline(subjects[0])
+    decided = [row for row in subjects if row.masking is not Masking.INCOMPLETE]
+    if not decided:
+        return f"Incomplete: 0 of {len(subjects)} defenses are finished"
+    masked, partly, sound, open_ = (
+        sum(row.masking is kind for row in decided)
+        for kind in (Masking.MASKED, Masking.PARTLY_MASKED, Masking.NOT_FOUND, Masking.INCONCLUSIVE)
+    )
+    total = f"{len(decided)} defenses"
+    if masked:
+        return f"Gradients are masked in {masked} of {total}" + (f", partly masked in {partly}" if partly else "")
+    if partly:
+        return f"Gradients are partly masked in {partly} of {total}"
+    if open_:
+        return f"Inconclusive for {open_} of {total}" + (f"; no gradient masking found in {sound}" if sound else "")
+    return f"No gradient masking found in {sound} of {total}"
+
+
+def others(rows: Sequence[Row]) -> str:
+    """What the headline leaves out: the cases of every answer, and the controls; nothing of a single case."""
+    if len(rows) == 1:
+        return ""
+    groups = {kind: [row for row in rows if row.masking is kind] for kind in Masking}
+    return " ".join(
+        f"{str(kind).capitalize()}: {', '.join(map(_mention, group))}." for kind, group in groups.items() if group
+    )
+
+
+def sentence(row: Row) -> str:
+    """The verdict on one case, with the numbers that it rests on."""
+    match row.masking:
+        case Masking.INCOMPLETE:
+            return (
+                "Incomplete: run the same command again to continue; the figures are those of the examples done so far."
+            )
+        case Masking.INCONCLUSIVE:
+            return f"{_compared(row)}. Whether gradients are masked is not known: {row.reason}."
+        case Masking.MASKED if row.kind == "detector":
+            told = "the plain attack ignores the detector, the adaptive ones do not"
+        case Masking.MASKED:
+            told = "the plain attack fails because the gradient is masked, not because the model is robust"
+        case Masking.PARTLY_MASKED if gained(row.clean, row.gap):
+            told = "masked gradients account for a part of the robustness, not for all of it"
+        case Masking.PARTLY_MASKED:
+            told = "gradients are missing or wrong in places, though this costs the plain attack little or nothing"
+        case _ if row.gap is None:
+            told = "the gradient leads the plain attack to where the model fails"
+        case _ if gained(row.clean, row.gap):
+            told = "the adaptive attacks are the stronger ones, but the gradients were examined and are sound"
+        case _:
+            told = "the plain attack is about as strong as the adaptive ones"
+    return f"{_compared(row)}: {told}."
+
+
+def caveat(row: Row) -> str:
+    """What has to be said beside the first part of the verdict about the second; mostly nothing."""
+    if row.masking is Masking.INCOMPLETE or (row.reliable and not row.upper_bound):
+        return ""
+    return "upper bound only" if row.upper_bound else "unreliable figure"
+
+
+def _headline(row: Row) -> str:
+    robust = _robust(row)
+    match row.masking:
+        case Masking.INCOMPLETE:
+            return "Incomplete: the run is not finished"
+        case Masking.INCONCLUSIVE if row.upper_bound:
+            return f"Inconclusive: upper bound only; {robust}"
+        case Masking.INCONCLUSIVE if not row.classified or (row.clean is not None and not row.clean.value):
+            return f"Inconclusive: {row.reason}"
+        case Masking.INCONCLUSIVE:
+            return f"Inconclusive: {row.reason}; {robust}"
+        case Masking.NOT_FOUND:
+            return f"No gradient masking found; {robust}"
+        case Masking.PARTLY_MASKED if not gained(row.clean, row.gap):
+            return f"Gradients are partly masked, at little or no cost to the plain attack; {robust}"
+        case _:
+            return _masked(row, robust)
+
+
+def _masked(row: Row, robust: str) -> str:
+    partly = "partly " if row.masking is Masking.PARTLY_MASKED else ""
+    if row.upper_bound:
+        return f"Gradients are {partly}masked; upper bound only: {robust}"
+    left = row.robust
+    if not partly and left is not None and left.value <= MARGIN:
+        return f"Gradients are masked: the defense adds no robustness ({percent(left.value)} left)"
+    plain = percent(row.plain.value if row.plain else None)
+    return f"Gradients are {partly}masked: {robust}, not the {plain} that the plain attack leaves"
+
+
+def _robust(row: Row) -> str:
+    """The second part of the verdict."""
+    left = row.robust
+    if left is None:
+        return "robust accuracy not known"
+    return f"robust accuracy {'at most ' if row.upper_bound else ''}{_figure(left)}"
+
+
+def _compared(row: Row) -> str:
+    if row.plain is not None and row.adaptive is not None and row.gap is not None:
+        return (
+            f"The plain attack leaves {percent(row.plain.value)}, the adaptive attacks {_figure(row.adaptive)} "
+            f"({probability(row.gap)})"
+        )
+    if row.robust is None or row.clean is None:
+        return f"Nothing attacked {row.case}"
+    return f"{_figure(row.robust)} of {percent(row.clean.value)} clean accuracy is left under {row.robust.attack}"
+
+
+def _figure(a: Accuracy) -> str:
+    return f"{percent(a.value)} {interval(a)}"
+
+
+def _mention(row: Row) -> str:
+    name = f"{row.case} (control)" if row.control else row.case
+    told = caveat(row)
+    return f"{name} ({told})" if told else name

@@ -1,0 +1,153 @@
+"""Reasons why the robust accuracy of a case is unreliable, from its records and run.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from unmask.records import Example
+from unmask.report.gradient_use import BLACK_BOX, black_box_only, useless_gradients
+from unmask.report.indicators import indicators
+from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.thresholds import FEWEST, MARGIN, WIDEST
+from unmask.report.words import interval, percent
+from unmask.statistics import Accuracy
+
+__all__ = ["Warnings", "warnings"]
+
+_SETUP = {
+    "batch": "an image's answer depends on the others of its batch: the figures hold for the batches of this run",
+    "unrepeatable": "the model's answers cannot be repeated, so that what an attack has seen need not come again",
+}
+"""Mistakes in a model's setup after which an attack may leave too much."""
+
+_ONE_CLASS, _BALANCED = 0.9, 0.6
+"""Share of the predictions that are of one class, where at most that share of the labels is."""
+
+_STILL = 0.1
+"""By how much the accuracy at eps 0 may differ from the clean one."""
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """Reasons why a figure is unreliable.
+
+    Args:
+        unclassified: the model is not shown to classify the images, so that no figure or finding means anything.
+        too_few: there are too few images for any conclusion.
+        setup: the model or its attacks do not work as they should.
+        attack: the attacks may leave too much.
+        imprecise: the interval is too wide.
+        black_box: only attacks were run that use no gradient, whether or not they leave anything.
+    """
+
+    unclassified: tuple[str, ...] = ()
+    too_few: tuple[str, ...] = ()
+    setup: tuple[str, ...] = ()
+    attack: tuple[str, ...] = ()
+    imprecise: tuple[str, ...] = ()
+    black_box: bool = False
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All of them, the gravest first."""
+        return (*self.unclassified, *self.too_few, *self.setup, *self.attack, *self.imprecise)
+
+    @property
+    def unreliable(self) -> bool:
+        """Whether a better attack may leave less."""
+        return bool(self.setup or self.attack)
+
+    @property
+    def upper_bound(self) -> bool:
+        """Whether the figure is an upper bound of the robust accuracy and nothing more."""
+        return (self.unreliable or self.black_box) and not (self.unclassified or self.too_few)
+
+
+def warnings(
+    run: RunFolder,
+    case: Case,
+    clean: Accuracy | None,
+    robust: Accuracy | None,
+    controls: Mapping[str, Accuracy],
+    *,
+    complete: bool,
+) -> Warnings:
+    """The warnings about ``robust``, the worst case over all attacks of a case.
+
+    Of a figure of at most ``MARGIN`` nothing is said about attacks, since it cannot be too high by much.
+    """
+    black_box = black_box_only(run, case)
+    return Warnings(
+        unclassified=tuple(_unclassified(run, case, clean, complete)),
+        too_few=tuple(_too_few(robust)) if complete else (),
+        setup=tuple(_setup(run, case, controls)),
+        attack=tuple(_attack(run, case, robust.value, black_box)) if robust and robust.value > MARGIN else (),
+        imprecise=tuple(_imprecise(robust)) if complete else (),
+        black_box=black_box,
+    )
+
+
+def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None, complete: bool) -> Iterator[str]:
+    for finding in case.setup_findings:
+        if finding["kind"] == "range":
+            yield f"the model was made for images of another range than [0, 1]; remedy: {finding['remedy']}"
+    if clean is None or not (complete or clean.n >= FEWEST):
+        return
+    classes = len(case.classes)
+    if classes > 1 and clean.low <= 1 / classes:
+        yield (
+            f"the clean accuracy, {percent(clean.value)} {interval(clean)}, is not significantly above chance, "
+            f"{percent(1 / classes)} for {classes} classes"
+        )
+    yield from _one_class(case, [example for record in run.of(case, "clean") for example in record.examples])
+
+
+def _one_class(case: Case, clean: list[Example]) -> Iterator[str]:
+    if not clean:
+        return
+    ((most, count),) = Counter(example.predicted for example in clean).most_common(1)
+    predicted, labelled = count / len(clean), sum(example.label == most for example in clean) / len(clean)
+    if predicted >= _ONE_CLASS and labelled <= _BALANCED:
+        yield (
+            f"{percent(predicted)} of the predictions on clean images are class {case.name_of(most)}, "
+            f"of the labels {percent(labelled)}"
+        )
+
+
+def _setup(run: RunFolder, case: Case, controls: Mapping[str, Accuracy]) -> Iterator[str]:
+    yield from (_SETUP[finding["kind"]] for finding in case.setup_findings if finding["kind"] in _SETUP)
+    still, clean = controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, "clean") for e in r.examples]
+    if still and clean:
+        value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
+        if not (still.low <= value <= still.high) and abs(still.value - value) > _STILL:
+            yield f"at eps 0 the accuracy is {still.value:.0%}, clean it is {value:.0%}"
+    for name, found in by_attack(run.of(case, "plain", "adaptive")).items():
+        if outside := sum(not one.example.feasible for one in found.values()):
+            yield (
+                f"{outside} of {len(found)} candidates of {name} were outside the ball or box "
+                "and count as the clean image"
+            )
+
+
+def _attack(run: RunFolder, case: Case, robust: float, black_box: bool) -> Iterator[str]:
+    useless = list(useless_gradients(run, case, robust))
+    yield from useless
+    if black_box:
+        yield BLACK_BOX
+    if case.audit is not None:
+        for one in indicators(run, case):
+            if one.failed and one.of == "adaptive" and not (useless and one.name == "unavailable gradients"):
+                yield one.why
+
+
+def _too_few(robust: Accuracy | None) -> Iterator[str]:
+    if robust is not None and robust.n < FEWEST:
+        images = "image" if robust.n == 1 else "images"
+        yield f"{robust.n} {images}: too few for any conclusion; ask for at least {FEWEST} with --n"
+
+
+def _imprecise(robust: Accuracy | None) -> Iterator[str]:
+    if robust is not None and robust.n >= FEWEST and (width := robust.high - robust.low) > WIDEST:
+        yield f"the interval of the robust accuracy is {100 * width:.0f} points wide; ask for more images with --n"
