@@ -87,8 +87,8 @@ def _float_layer(part: nn.Module) -> nn.Module | None:
         return None
     for kinds, make in _FLOAT:
         if isinstance(part, kinds):
-            layer = make(part)
-            return nn.Sequential(layer, nn.ReLU()) if type(part).__name__.endswith("ReLU") else layer
+            layer, weighted = make(part), isinstance(part, _WEIGHTED)
+            return nn.Sequential(layer, nn.ReLU()) if weighted and "ReLU" in type(part).__name__ else layer
     return None
 
 
@@ -128,10 +128,14 @@ def _with_weights(layer: Any, part: Any) -> nn.Module:
     return layer  # type: ignore[no-any-return]
 
 
+_CONVOLUTIONS = (quantized.Conv1d, quantized.Conv2d, quantized.Conv3d)
+_WEIGHTED = (quantized.Linear, quantized.BatchNorm2d, *_CONVOLUTIONS)
+"""Layers that may be fused with a ReLU behind them: a class of their own, derived from these."""
+
 _FLOAT: tuple[tuple[Any, Callable[[Any], nn.Module]], ...] = (
     ((quantized.Quantize, quantized.DeQuantize), lambda part: nn.Identity()),
     ((quantized.Linear, dynamic.Linear), _linear),
-    ((quantized.Conv1d, quantized.Conv2d, quantized.Conv3d), _conv),
+    (_CONVOLUTIONS, _conv),
     (quantized.BatchNorm2d, _norm),
     (quantized.QFunctional, lambda part: quantized.FloatFunctional()),
     (quantized.ReLU6, lambda part: nn.ReLU6()),
