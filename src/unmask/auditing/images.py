@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.data import Dataset
-from unmask.diagnosis.lint import lint
+from unmask.diagnosis.lint import lint, made_for
 from unmask.evaluation.targets import Target
 from unmask.randomness import drawing, stream
 from unmask.types import Output
@@ -55,7 +55,10 @@ def right(target: Target, data: Dataset, n: int, seed: int, device: str) -> tupl
         answers = [_accepted(steady(target.model, foreign=target.foreign)(part)) for part in x.split(64)]
     rows = (torch.cat(answers) == y).nonzero().squeeze(1)
     if not len(rows):
-        raise ValueError(f"the model gets none of the first {len(x)} images right: check that the data set is its own")
+        with torch.no_grad():
+            ranges = made_for(target.model, x[:_LINTED], y[:_LINTED], stream(seed, index[:_LINTED], "range"))
+            why = next((f"{one.where}: give {one.remedy}" for one in ranges), "check that the data set is its own")
+        raise ValueError(f"the model gets none of the first {len(x)} images right: {why}")
     return x[rows], y[rows], index[rows.cpu()]
 
 
