@@ -205,7 +205,7 @@ class L1:
             if at is not None and x is not None:
                 changed = changed_inside(at, x)
                 width = torch.where(changed > 0, torch.minimum(width, (changed / 1.5).clamp_min(1)), width)
-        return sparse(rows, free, width[:, None]).view_as(grad)
+        return sparse(rows, free, width[:, None].to(rows.dtype)).view_as(grad)
 
 
 _NORMS: dict[str, Callable[[float, str], Threat]] = {"linf": Linf, "l2": L2, "l1": L1}
