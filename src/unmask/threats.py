@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from unmask.projections import norm_of, project, scaled, soft_thresholded
+from unmask.projections import EDGE, changed_inside, norm_of, project, scaled, soft_thresholded, sparse
 from unmask.randomness import normal, uniform
 
 __all__ = ["L1", "L2", "UNITS", "Linf", "Threat", "parse"]
@@ -57,10 +57,18 @@ class Threat(Protocol):
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """(B,) float64, how far ``x_adv`` is from ``x``, in ``unit``."""
 
-    def ascent(self, grad: Tensor) -> Tensor:
+    def ascent(
+        self, grad: Tensor, at: Tensor | None = None, x: Tensor | None = None, width: Tensor | None = None
+    ) -> Tensor:
         """The direction of unit norm in which a function with this gradient rises fastest; zero where it is zero.
 
-        NaN coordinates count as zero.
+        NaN coordinates count as zero. L1 alone uses the other arguments:
+
+        Args:
+            grad: (B, ...).
+            at: like ``grad``, where in the box the step begins; None for coordinates that are not pixels.
+            x: like ``grad``, the image.
+            width: (B,) how many elements the step is spread over, at least 1; None for the norm's own choice.
         """
 
 
@@ -95,7 +103,9 @@ class Linf:
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return _distance(self.unit, math.inf, x_adv, x)
 
-    def ascent(self, grad: Tensor) -> Tensor:
+    def ascent(
+        self, grad: Tensor, at: Tensor | None = None, x: Tensor | None = None, width: Tensor | None = None
+    ) -> Tensor:
         return grad.sign()  # of NaN: 0
 
 
@@ -131,7 +141,9 @@ class L2:
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return _distance(self.unit, 2, x_adv, x)
 
-    def ascent(self, grad: Tensor) -> Tensor:
+    def ascent(
+        self, grad: Tensor, at: Tensor | None = None, x: Tensor | None = None, width: Tensor | None = None
+    ) -> Tensor:
         rows = grad.flatten(1).nan_to_num()
         peak = rows.abs().amax(1, keepdim=True)
         rows = rows / torch.where(peak > 0, peak, 1)  # first, so that no square under- or overflows
@@ -172,17 +184,28 @@ class L1:
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         return _distance(self.unit, 1, x_adv, x)
 
-    def ascent(self, grad: Tensor, share: float = 0.01) -> Tensor:
-        """SLIDE's direction: equal steps along the ``share`` of coordinates with the largest gradient.
+    def ascent(
+        self, grad: Tensor, at: Tensor | None = None, x: Tensor | None = None, width: Tensor | None = None
+    ) -> Tensor:
+        """Equal steps along the ``width`` elements with the largest gradient, of those that the box does not stop.
 
-        The steepest direction is the single largest coordinate (``share=0``), which makes slow progress; 0.01
-        is the choice of Tramèr & Boneh, *Adversarial Training and Robustness for Multiple Perturbations*
-        (NeurIPS 2019).
+        The steepest direction is the single largest element (``width`` 1), which makes slow progress; one in a
+        hundred is the choice of Tramèr & Boneh, *Adversarial Training and Robustness for Multiple Perturbations*
+        (NeurIPS 2019). Without a ``width`` it is one in a hundred, but at most two thirds of the elements that ``at``
+        has changed and that are not at an edge of the box: the search settles on fewer and fewer, as that of Croce &
+        Hein, *Mind the box* (ICML 2021). An element at an edge that the step would leave does not count; see
+        :func:`unmask.projections.sparse`.
         """
         rows = grad.flatten(1).nan_to_num()
-        largest = rows.abs().topk(max(1, round(share * rows.shape[1])), dim=1).indices
-        step = torch.zeros_like(rows).scatter(1, largest, rows.gather(1, largest).sign())
-        return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(grad)
+        free = torch.ones_like(rows, dtype=torch.bool)
+        if at is not None:
+            free = torch.where(rows > 0, at.flatten(1) < 1 - EDGE, at.flatten(1) > EDGE)
+        if width is None:
+            width = rows.new_full((len(rows),), max(1, round(0.01 * rows.shape[1])))
+            if at is not None and x is not None:
+                changed = changed_inside(at, x)
+                width = torch.where(changed > 0, torch.minimum(width, (changed / 1.5).clamp_min(1)), width)
+        return sparse(rows, free, width[:, None].to(rows.dtype)).view_as(grad)
 
 
 _NORMS: dict[str, Callable[[float, str], Threat]] = {"linf": Linf, "l2": L2, "l1": L1}

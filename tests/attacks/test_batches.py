@@ -40,7 +40,7 @@ ATTACKS: dict[str, tuple[Attack, Threat]] = {
     "apgd-random": (_random(APGD(6, margin, EOT(3))), Linf(0.05)),
     "spsa": (pgd(3, estimator=SPSA(4)), Linf(0.05)),
     "apgd": (APGD(12, restarts=2), Linf(0.05)),
-    "apgd-l1": (APGD(12, margin), L1(3.0)),
+    "apgd-l1": (APGD(12, margin), L1(1.0)),
     "apgd-targeted": (APGD(6, targeted_margin, targets=2), L2(0.5)),
     "square": (Square(25), Linf(0.05)),
     "square-l2": (Square(25), L2(0.5)),

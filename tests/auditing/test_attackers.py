@@ -12,7 +12,7 @@ from unmask.losses import cross_entropy, dlr
 
 def test_random_models_are_searched_by_cross_entropy_instead_of_dlr() -> None:
     def losses(random: bool) -> list[object]:
-        attacks = adaptive([Tried(PLAIN, 1.0, 0.0, 0.5)], 10, BUDGETS["quick"], random=random).attacks
+        attacks = adaptive([Tried(PLAIN, 1.0, 0.0, 0.5)], 10, BUDGETS["quick"], "linf", random=random).attacks
         return [attack.loss for attack in attacks if isinstance(attack, APGD)]
 
     assert losses(random=False) == [dlr]

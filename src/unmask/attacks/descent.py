@@ -76,7 +76,7 @@ class Descent:
                 state, keys = tuple(s[keep] for s in state), keys.select(keep)
             if step == self.steps or not len(rows):
                 break
-            z, state = self.update.move(z, direction, state, step, threat, radius)
+            z, state = self.update.move(z, direction, state, step, threat, radius, x if self.space.bounded else None)
             z = self.space.retract(z, x, threat)
         if problem.random and self.penalty is None and len(rows):
             ledger.settle(

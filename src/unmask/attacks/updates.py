@@ -21,8 +21,23 @@ class Update(Protocol):
     def begin(self, z: Tensor) -> State: ...
 
     def move(
-        self, z: Tensor, direction: Tensor, state: State, step: int, threat: Threat, radius: Tensor
-    ) -> tuple[Tensor, State]: ...
+        self,
+        z: Tensor,
+        direction: Tensor,
+        state: State,
+        step: int,
+        threat: Threat,
+        radius: Tensor,
+        x: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
+        """``z`` and the state after step number ``step``.
+
+        Args:
+            threat: the ball.
+            radius: (B,) its radius.
+            x: the images, where ``z`` are pixels; None for other coordinates, which have no box.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -41,14 +56,21 @@ class Steepest:
         return (torch.zeros_like(z),) if self.momentum else ()
 
     def move(
-        self, z: Tensor, direction: Tensor, state: State, step: int, threat: Threat, radius: Tensor
+        self,
+        z: Tensor,
+        direction: Tensor,
+        state: State,
+        step: int,
+        threat: Threat,
+        radius: Tensor,
+        x: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         if self.momentum:
             mean = direction.abs().flatten(1).mean(1).clamp_min(1e-30).view(-1, *[1] * (z.ndim - 1))
             direction = self.momentum * state[0] + direction / mean
             state = (direction,)
         length = (self.size * radius).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
-        return threat.ascent(direction).mul_(length).add_(z), state
+        return threat.ascent(direction, None if x is None else z, x).mul_(length).add_(z), state
 
 
 @dataclass(frozen=True)
@@ -63,7 +85,14 @@ class Adam:
         return torch.zeros_like(z), torch.zeros_like(z)
 
     def move(
-        self, z: Tensor, direction: Tensor, state: State, step: int, threat: Threat, radius: Tensor
+        self,
+        z: Tensor,
+        direction: Tensor,
+        state: State,
+        step: int,
+        threat: Threat,
+        radius: Tensor,
+        x: Tensor | None = None,
     ) -> tuple[Tensor, State]:
         first = torch.lerp(state[0], direction, 1 - self.beta1)
         second = torch.lerp(state[1], direction.square(), 1 - self.beta2)

@@ -104,7 +104,7 @@ def plan_audit(
     models = sources(target.model, evidence, x, rms_radius(threat, x), keys, limits.copy)
     spaces = decoders(target.model, evidence, x)
     chosen = attackers(tried, models, spaces, classes, limits, norm=threat.norm, random=random)
-    checks = controls(tried, classes, limits, random=random)
+    checks = controls(tried, classes, limits, norm=threat.norm, random=random)
     told = {
         **_told(evidence, found, tried, budget),
         "lint": linted(target, data, seed, device),
