@@ -20,7 +20,7 @@ def test_a_run_repeats_itself_and_holds_against_the_original(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     run, again, other = (str(tmp_path / name) for name in ("run", "again", "other"))
-    attack = ["attack", "case:plain-digits", "--data", "digits", "--n", "9", "--attack", "pgd", "--steps", "3"]
+    attack = ["attack", "case:plain-digits", "--data", "digits", "--n", "12", "--attack", "pgd", "--steps", "3"]
     assert call(capsys, *attack, "--eps", "0.05", "--out", run)[0] == 0
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
@@ -29,7 +29,7 @@ def test_a_run_repeats_itself_and_holds_against_the_original(
     assert torch.get_num_threads() == threads
     code, out, _ = call(capsys, "verify", again, "--against", run)
     assert code == 0
-    assert out.count("0 of 9 examples differ") == 2
+    assert out.count("0 of 12 examples differ") == 2
     code, _, err = call(capsys, "repeat", run, "--out", run)
     assert (code, "is the run itself" in err) == (2, True)
     assert call(capsys, *attack, "--eps", "0.2", "--out", other)[0] == 0

@@ -48,4 +48,4 @@ def test_it_asks_twice_its_images_in_each_round() -> None:
         return x.flatten(1)[:, :3]
 
     fit_copy(counting, X[:20], 0.1, KEYS.select(torch.arange(20)), rounds=3, steps=1)
-    assert sum(asked) == 1 + 3 * 2 * 20
+    assert sum(asked) == 2 + 3 * 2 * 20  # two images tell how many classes there are

@@ -84,13 +84,14 @@ class _Recorder(TorchFunctionMode):
         self._alive: list[Tensor] = []  # so that no token is given twice
         self._values: dict[Token, Tensor] = {}  # that each was last seen with: most are seen many times
         self._inside = 0  # custom autograd functions, which count as one operation
+        self.modes = 0  # dispatch modes that are active when the model is called
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if func in _INNER_GRADIENTS:
             kwargs["retain_graph"] = True  # the graph is still needed here
-        inner = isinstance(func, torch._ops.OpOverload)  # called by a dispatch mode, below autograd, within another one
+        inner = torch._C._len_torch_dispatch_stack() < self.modes  # a dispatch mode calls it, below autograd
         if name in ("__get__", "__set__", "") or inner or not self._running or self._inside:
             return func(*args, **kwargs)
         return self.operation(name.strip("_"), func, args, kwargs)
@@ -186,6 +187,7 @@ def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event
         torch.enable_grad(),
         recorder,
     ):
+        recorder.modes = torch._C._len_torch_dispatch_stack()
         model(x.clone())  # some models write into their input
     return recorder.events
 

@@ -37,7 +37,9 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
             raise
         except Exception as error:
             raise failure(x, error) from error
-        if strict and (training := parts_in_training(model, x, stream(0, range(len(x)), "training mode"))):
+        keys = stream(0, range(len(x)), "training mode")
+        training = ["all of it"] if model.training else parts_in_training(model, x, keys)
+        if strict and training:
             raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
     if not logits.isfinite().all():
         kind = "NaN" if logits.isnan().any() else "Inf"

@@ -19,7 +19,7 @@ def in_one_line(what: str) -> Iterator[None]:
     >>> with in_one_line("the model"):
     ...     raise SystemExit(0)
     Traceback (most recent call last):
-    ValueError: the model fails with SystemExit at <doctest failures.in_one_line[0]>:2: 0
+    ValueError: the model fails with SystemExit at <doctest ...>:2: 0
     """
     try:
         yield

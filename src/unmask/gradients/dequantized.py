@@ -43,6 +43,7 @@ def dequantized(model: nn.Module) -> nn.Module:
     Returns:
         A module on (B, C, H, W) images whose outputs differ from the model's by rounding.
 
+    >>> import torch
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2)).eval()
     >>> import warnings; warnings.simplefilter("ignore")
     >>> q = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)

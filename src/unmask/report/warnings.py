@@ -92,7 +92,8 @@ def warnings(
 def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None, complete: bool) -> Iterator[str]:
     for finding in case.setup_findings:
         if finding["kind"] == "range":
-            yield f"the model was made for images of another range than [0, 1]; remedy: {finding['remedy']}"
+            told = f"({finding['where']}): {finding['remedy']}"
+            yield f"the model was made for images of another range than [0, 1] {told}"
     if clean is None or not (complete or clean.n >= FEWEST):
         return
     classes = len(case.classes)
