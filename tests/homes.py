@@ -14,8 +14,8 @@ _BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 def home_with(name: str, split: str = "test") -> Path:
     """A home that holds a data set, ``$UNMASK_HOME`` or one beside the checkout; without one, the test is skipped."""
-    home = default_home() if os.environ.get("UNMASK_HOME") or not _BESIDE.is_dir() else _BESIDE
     try:
+        home = default_home() if os.environ.get("UNMASK_HOME") or not _BESIDE.is_dir() else _BESIDE
         load(name, split, n=1, home=home)
     except DataError as error:
         pytest.skip(str(error))

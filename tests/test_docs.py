@@ -14,7 +14,6 @@ import pytest
 
 from tests.commands import unmask
 from unmask.auditing.budgets import BUDGETS
-from unmask.data.catalog import default_home
 
 PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -35,7 +34,6 @@ def test_snippets_and_commands_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Snippets for libraries that are not installed are only read."""
-    monkeypatch.setenv("UNMASK_HOME", str(default_home()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, Any] = {}

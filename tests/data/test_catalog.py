@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -86,7 +87,18 @@ def test_the_home_is_that_of_the_environment(home: Path, monkeypatch: pytest.Mon
     assert default_home() == home
     assert len(load("mnist")) == 3
     monkeypatch.setenv("UNMASK_HOME", "")
-    assert default_home() == Path.home() / ".cache" / "unmask"
+    monkeypatch.setenv("HOME", "/some/where")
+    assert default_home() == Path("/some/where/.cache/unmask")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNMASK_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    told = "this user has no home folder: set UNMASK_HOME to a folder for data and weights"
+    with pytest.raises(DataError, match=f"^{told}$"):
+        load("mnist")
+    assert describe("mnist").endswith(f"; {told}")
 
 
 @pytest.mark.usefixtures("without_hub")
