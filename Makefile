@@ -3,6 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 OUT ?= runs/demo
 BIN := .venv/bin
+unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS MYPYPATH PYTEST_ADDOPTS PYTEST_PLUGINS  # are for other work
 
 .PHONY: help demo test check bench clean
 
@@ -10,7 +11,7 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
 
 demo: .venv/.installed-runtime  ## install unmask and break the digits defenses, into OUT=runs/demo
-	$(BIN)/unmask reproduce --suite digits --n 200 --out $(OUT)
+	$(BIN)/unmask reproduce --suite digits --n 200 --out "$(OUT)"
 
 test: check  ## install the developers' tools too, then lint, types, tests and doctests on JOBS=2 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -133,10 +132,8 @@ class TestHelp:
 
     def test_it_does_not_wait_for_torch(self) -> None:
         code = "import sys; from unmask.cli import main\ntry: main()\nfinally: print('torch' in sys.modules)"
-        began = time.monotonic()
         run = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True)
         assert run.stdout.endswith("False\n")
-        assert time.monotonic() - began < 5  # some tenths of a second, on a machine that is not busy
 
 
 class TestList:

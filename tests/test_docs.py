@@ -15,7 +15,6 @@ import pytest
 from tests.commands import unmask
 from unmask.auditing.budgets import BUDGETS
 from unmask.cases import CASES
-from unmask.data.catalog import default_home
 from unmask.threats import Threat
 
 PAGE = (Path(__file__).parents[1] / "docs" / "audit.md").read_text(encoding="utf-8")
@@ -38,7 +37,6 @@ def test_snippets_and_commands_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Snippets for libraries that are not installed are only read."""
-    monkeypatch.setenv("UNMASK_HOME", str(default_home()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     names: dict[str, Any] = {}

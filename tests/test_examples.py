@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from unmask.data.catalog import default_home
+from tests.homes import home_with
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -24,8 +24,8 @@ def test_own_defense() -> None:
     assert left["inline"] < 5
 
 
-@pytest.mark.skipif(not (default_home() / "data" / "mnist").is_dir(), reason="MNIST is not there")
-def test_masked_model(tmp_path: Path) -> None:
+def test_masked_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_HOME", str(home_with("mnist")))
     command = [sys.executable, "-m", "unmask.cli", "audit", f"{EXAMPLES}/masked_model.py:build", "--data", "mnist"]
     options = ["--eps", "0.3", "--n", "16", "--budget", "quick", "--out", str(tmp_path / "run")]
     subprocess.run([*command, *options], capture_output=True, text=True, check=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unmask.cases import find_case
-from unmask.data import DataError, load
+from unmask.data import load
 from unmask.judging import Judge
 from unmask.trials import trial, verdicts
 
@@ -15,10 +15,7 @@ N = 48
 
 def left(name: str, attacker: str, n: int = N) -> float:
     case = find_case(name)
-    try:
-        x, y = load(case.data, n=n).batch()
-    except DataError as error:
-        pytest.skip(str(error))
+    x, y = load(case.data, n=n).batch()
     model = case.load()
     judge = Judge(model, case.threat, case.draws)
     if attacker == "clean":

@@ -11,19 +11,13 @@ import numpy as np
 import pytest
 import torch
 
+from tests.homes import home_with
 from unmask.data import DataError, default_home, describe, load, names
 
 Encode = Callable[..., bytes]
 Write = Callable[..., Path]
 
 TEST = "test-00000-of-00001.parquet"
-
-
-def a_home_with_data() -> Path | None:
-    """A home that really holds the data, where this machine has one."""
-    here = Path(__file__).resolve().parents[3] / "shared"
-    homes = [Path(os.environ["UNMASK_HOME"])] if os.environ.get("UNMASK_HOME") else [here]
-    return next((home for home in homes if all((home / "data" / name).is_dir() for name in names()[1:])), None)
 
 
 def grey(value: int, encode: Encode, form: str = "PNG") -> bytes:
@@ -94,7 +88,18 @@ def test_the_home_is_that_of_the_environment(home: Path, monkeypatch: pytest.Mon
     assert default_home() == home
     assert len(load("mnist")) == 3
     monkeypatch.setenv("UNMASK_HOME", "")
-    assert default_home() == Path.home() / ".cache" / "unmask"
+    monkeypatch.setenv("HOME", "/some/where")
+    assert default_home() == Path("/some/where/.cache/unmask")
+
+
+def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("UNMASK_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    told = "this user has no home folder: set UNMASK_HOME to a folder for data and weights"
+    with pytest.raises(DataError, match=f"^{told}$"):
+        load("mnist")
+    assert describe("mnist").endswith(f"; {told}")
 
 
 @pytest.mark.usefixtures("without_hub")
@@ -130,19 +135,23 @@ def test_missing_data_is_downloaded_into_the_home(
 ) -> None:
     asked = []
 
-    def hf_hub_download(repo_id: str, filename: str, *, repo_type: str, local_dir: Path) -> str:
-        asked.append((repo_id, filename, repo_type, local_dir))
+    def hf_hub_download(repo_id: str, filename: str, *, repo_type: str, local_dir: str) -> str:
+        asked.append((repo_id, filename, repo_type))
+        (Path(local_dir) / ".cache").mkdir()
         column = "img" if "cifar10" in repo_id else "image"
-        return str(write(local_dir / filename, [encode(np.full((28, 28), 9))], [4], column=column))
+        return str(write(Path(local_dir) / filename, [encode(np.full((28, 28), 9))], [4], column=column))
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
     for _ in range(2):  # the second time it is there
         assert load("mnist", "train", home=tmp_path).labels.tolist() == [4]
         assert load("cifar10", home=tmp_path).images.unique().tolist() == [9]
     assert asked == [
-        ("ylecun/mnist", "mnist/train-00000-of-00001.parquet", "dataset", tmp_path / "data/mnist"),
-        ("uoft-cs/cifar10", f"plain_text/{TEST}", "dataset", tmp_path / "data/cifar10"),
+        ("ylecun/mnist", "mnist/train-00000-of-00001.parquet", "dataset"),
+        ("uoft-cs/cifar10", f"plain_text/{TEST}", "dataset"),
     ]
+    files = {str(path.relative_to(tmp_path / "data")) for path in tmp_path.rglob("*") if not path.is_dir()}
+    assert files == {"mnist/mnist/train-00000-of-00001.parquet", f"cifar10/plain_text/{TEST}"}
+    assert not list(tmp_path.rglob(".cache"))
 
 
 def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +163,26 @@ def test_a_failed_download_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         load("mnist", home=tmp_path)
     wanted = f"cannot download mnist/{TEST} of ylecun/mnist (no route to host): try again with a network, or put "
     assert str(caught.value) == wanted + f"{TEST} into {tmp_path / 'data' / 'mnist'}"
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("cut off"), KeyboardInterrupt()])
+@pytest.mark.parametrize("before", [[], ["home"], ["home/data/mnist/mnist/train-00000-of-00001.parquet"]])
+def test_a_failed_download_leaves_nothing(
+    failure: BaseException, before: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hf_hub_download(_: str, filename: str, *, local_dir: str, **__: object) -> str:
+        for name in (filename, ".cache/huggingface/download/x.incomplete"):
+            (Path(local_dir) / name).parent.mkdir(parents=True)
+            (Path(local_dir) / name).write_bytes(b"half")
+        raise failure
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
+    for name in before:
+        (tmp_path / name).mkdir(parents=True)
+    there = sorted(tmp_path.rglob("*"))
+    with pytest.raises((DataError, KeyboardInterrupt)):
+        load("mnist", home=tmp_path / "home")
+    assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_any_folder_or_file_by_its_path(tmp_path: Path, write: Write, encode: Encode) -> None:
@@ -228,13 +257,21 @@ def test_describe_survives_a_missing_shard(home: Path, write: Write) -> None:
     assert describe("mnist", home=home).endswith("must have each shard 0 to 1 once, not [0]: fetch or remove shards")
 
 
-@pytest.mark.skipif(a_home_with_data() is None, reason="no home with data on this machine")
-def test_the_real_data() -> None:
-    home = a_home_with_data()
-    mnist = load("mnist", n=5, home=home)
+def test_the_real_mnist() -> None:
+    mnist = load("mnist", n=5, home=home_with("mnist"))
     assert mnist.labels.tolist() == [7, 2, 1, 0, 4]  # the known head of the test set
     assert mnist.batch()[0][0].sum() == pytest.approx(72.5, abs=0.5)
+
+
+def test_the_real_images_to_train_on() -> None:
+    home = home_with("mnist", "train")
     assert load("mnist", "train", n=5, home=home).labels.tolist() == [5, 0, 4, 1, 9]
-    cifar10 = load("cifar10", n=1000, home=home)
+
+
+def test_the_real_cifar10() -> None:
+    cifar10 = load("cifar10", n=1000, home=home_with("cifar10"))
     assert cifar10.labels.bincount(minlength=10).min() > 50
-    assert load("imagenet-sample", n=3, home=home).images.shape == (3, 3, 224, 224)
+
+
+def test_the_real_photographs() -> None:
+    assert load("imagenet-sample", n=3, home=home_with("imagenet-sample")).images.shape == (3, 3, 224, 224)

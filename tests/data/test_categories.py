@@ -1,19 +1,10 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
+from tests.homes import home_with
 from unmask.data import DataError, load
 from unmask.data.categories import _CIFAR10, _IMAGENET, _numbers, categories
-
-
-def a_home() -> Path | None:
-    """A home with the ImageNet sample, where this machine has one."""
-    here = Path(__file__).resolve().parents[3] / "shared"
-    home = Path(os.environ["UNMASK_HOME"]) if os.environ.get("UNMASK_HOME") else here
-    return home if (home / "data/imagenet-sample").is_dir() else None
 
 
 @pytest.mark.parametrize(("groups", "classes"), [(_IMAGENET, 1000), (_CIFAR10, 10)])
@@ -71,9 +62,9 @@ KNOWN = {
 }
 
 
-@pytest.mark.skipif(a_home() is None, reason="no home with the ImageNet sample on this machine")
 def test_well_known_classes_by_name() -> None:
-    classes = [name.split(",")[0] for name in load("imagenet-sample", n=1, home=a_home()).classes]
+    data = load("imagenet-sample", n=1, home=home_with("imagenet-sample"))
+    classes = [name.split(",")[0] for name in data.classes]
     of, names = categories("imagenet")
     assert set(KNOWN) == set(names)
     for group, members in KNOWN.items():

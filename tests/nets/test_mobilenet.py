@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -10,19 +7,11 @@ import torch.nn.functional as F
 from scipy.signal import correlate2d
 from torch import nn
 
+from tests.homes import home_with
 from unmask.data import load
 from unmask.nets import mobilenet_v2
 from unmask.nets.mobilenet import SamePad
 from unmask.weights import load_weights
-
-NAME = "mobilenet_v2.safetensors"
-
-
-def a_home() -> Path | None:
-    """A home with the weights and the images, where this machine has one."""
-    here = Path(__file__).resolve().parents[3] / "shared"
-    home = Path(os.environ["UNMASK_HOME"]) if os.environ.get("UNMASK_HOME") else here
-    return home if (home / "weights" / NAME).is_file() and (home / "data/imagenet-sample").is_dir() else None
 
 
 @pytest.mark.parametrize("side", [7, 8])
@@ -76,12 +65,13 @@ def test_no_example_knows_another_and_gradients_arrive() -> None:
     assert (gradient[1] != 0).any()
 
 
-@pytest.mark.skipif(a_home() is None, reason="no home with these weights on this machine")
 def test_classifies_photographs() -> None:
-    home = a_home()
-    assert home is not None
+    home = home_with("imagenet-sample")
+    weights = home / "weights" / "mobilenet_v2.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no weights at {weights}")
     net = mobilenet_v2().eval()
-    load_weights(net, home / "weights" / NAME)
+    load_weights(net, weights)
     x, y = load("imagenet-sample", n=12, home=home).batch()
     with torch.no_grad():
         right = (net(x).argmax(1) == y).float().mean()

@@ -83,8 +83,14 @@ def names() -> tuple[str, ...]:
 
 
 def default_home() -> Path:
-    """The folder of data and weights: ``$UNMASK_HOME``, or ``~/.cache/unmask``."""
-    return Path(os.environ.get("UNMASK_HOME") or "~/.cache/unmask").expanduser()
+    """The folder of data and weights: ``$UNMASK_HOME``, or ``~/.cache/unmask``.
+
+    Raises :class:`DataError` where there is neither: some containers run as a user without a home.
+    """
+    try:
+        return Path(os.environ.get("UNMASK_HOME") or "~/.cache/unmask").expanduser()
+    except RuntimeError as error:
+        raise DataError("this user has no home folder: set UNMASK_HOME to a folder for data and weights") from error
 
 
 def describe(name: str, *, home: Path | None = None) -> str:
@@ -98,8 +104,8 @@ def describe(name: str, *, home: Path | None = None) -> str:
     if name not in _PUBLISHED:
         raise _unknown(name)
     source = _PUBLISHED[name]
-    folder = _folder(source, home)
     try:
+        folder = _folder(source, home)
         present = [split for split in source.splits if _present(source, folder, split)]
         state = f"{' and '.join(present)} in {folder}" if present else f"missing from {folder}"
     except DataError as error:
