@@ -8,9 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.homes import home_with
+from tests.needs import need
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -24,8 +22,8 @@ def test_own_defense() -> None:
     assert left["inline"] < 5
 
 
-def test_masked_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("UNMASK_HOME", str(home_with("mnist")))
+def test_masked_model(tmp_path: Path) -> None:
+    need("mnist")
     command = [sys.executable, "-m", "unmask.cli", "audit", f"{EXAMPLES}/masked_model.py:build", "--data", "mnist"]
     options = ["--eps", "0.3", "--n", "16", "--budget", "quick", "--out", str(tmp_path / "run")]
     subprocess.run([*command, *options], capture_output=True, text=True, check=True)

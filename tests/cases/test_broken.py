@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.needs import need
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.judging import Judge
@@ -15,6 +16,7 @@ N = 48
 
 def left(name: str, attacker: str, n: int = N) -> float:
     case = find_case(name)
+    need(case.data)
     x, y = load(case.data, n=n).batch()
     model = case.load()
     judge = Judge(model, case.threat, case.draws)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.homes import home_with
+from tests.needs import need
 from unmask.data import DataError, default_home, describe, load, names
 
 Encode = Callable[..., bytes]
@@ -258,20 +258,23 @@ def test_describe_survives_a_missing_shard(home: Path, write: Write) -> None:
 
 
 def test_the_real_mnist() -> None:
-    mnist = load("mnist", n=5, home=home_with("mnist"))
+    need("mnist")
+    mnist = load("mnist", n=5)
     assert mnist.labels.tolist() == [7, 2, 1, 0, 4]  # the known head of the test set
     assert mnist.batch()[0][0].sum() == pytest.approx(72.5, abs=0.5)
 
 
 def test_the_real_images_to_train_on() -> None:
-    home = home_with("mnist", "train")
-    assert load("mnist", "train", n=5, home=home).labels.tolist() == [5, 0, 4, 1, 9]
+    need("mnist", "train")
+    assert load("mnist", "train", n=5).labels.tolist() == [5, 0, 4, 1, 9]
 
 
 def test_the_real_cifar10() -> None:
-    cifar10 = load("cifar10", n=1000, home=home_with("cifar10"))
+    need("cifar10")
+    cifar10 = load("cifar10", n=1000)
     assert cifar10.labels.bincount(minlength=10).min() > 50
 
 
 def test_the_real_photographs() -> None:
-    assert load("imagenet-sample", n=3, home=home_with("imagenet-sample")).images.shape == (3, 3, 224, 224)
+    need("imagenet-sample")
+    assert load("imagenet-sample", n=3).images.shape == (3, 3, 224, 224)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.homes import home_with
+from tests.needs import need
 from unmask.data import DataError, load
 from unmask.data.categories import _CIFAR10, _IMAGENET, _numbers, categories
 
@@ -63,8 +63,8 @@ KNOWN = {
 
 
 def test_well_known_classes_by_name() -> None:
-    data = load("imagenet-sample", n=1, home=home_with("imagenet-sample"))
-    classes = [name.split(",")[0] for name in data.classes]
+    need("imagenet-sample")
+    classes = [name.split(",")[0] for name in load("imagenet-sample", n=1).classes]
     of, names = categories("imagenet")
     assert set(KNOWN) == set(names)
     for group, members in KNOWN.items():

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from scipy.signal import correlate2d
 from torch import nn
 
-from tests.homes import home_with
-from unmask.data import load
+from tests.needs import need
+from unmask.data import default_home, load
 from unmask.nets import mobilenet_v2
 from unmask.nets.mobilenet import SamePad
 from unmask.weights import load_weights
@@ -66,13 +66,13 @@ def test_no_example_knows_another_and_gradients_arrive() -> None:
 
 
 def test_classifies_photographs() -> None:
-    home = home_with("imagenet-sample")
-    weights = home / "weights" / "mobilenet_v2.safetensors"
+    need("imagenet-sample")
+    weights = default_home() / "weights" / "mobilenet_v2.safetensors"
     if not weights.is_file():
         pytest.skip(f"no weights at {weights}")
     net = mobilenet_v2().eval()
     load_weights(net, weights)
-    x, y = load("imagenet-sample", n=12, home=home).batch()
+    x, y = load("imagenet-sample", n=12).batch()
     with torch.no_grad():
         right = (net(x).argmax(1) == y).float().mean()
     assert right > 0.7

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.homes import home_with
+from tests.needs import need
 
 Skipped = pytest.skip.Exception
 
@@ -18,7 +18,7 @@ def test_a_folder_without_the_data_skips(left: str, tmp_path: Path, monkeypatch:
     (tmp_path / left).mkdir(parents=True)
     for name in ("mnist", "cifar10", "imagenet-sample"):
         with pytest.raises(Skipped, match=name):
-            home_with(name)
+            need(name)
 
 
 def test_a_split_is_not_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,9 +29,9 @@ def test_a_split_is_not_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for kind, values in (("images-idx3", image), ("labels-idx1", label)):
         head = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
         (folder / f"t10k-{kind}-ubyte").write_bytes(head + values.tobytes())
-    assert home_with("mnist") == tmp_path
+    need("mnist")
     with pytest.raises(Skipped, match=r"mnist \(train\) is missing"):
-        home_with("mnist", "train")
+        need("mnist", "train")
     (folder / "t10k-images-idx3-ubyte").write_bytes(b"half")
     with pytest.raises(Skipped, match="t10k-images"):
-        home_with("mnist")
+        need("mnist")
