@@ -26,7 +26,7 @@ class Available:
     missing: dict[str, str]
 
     def __str__(self) -> str:
-        """Two lines: what is skipped, and how to get what it lacks; empty where nothing is.
+        """A line on what is skipped, and one on how to get each thing that is missing; empty where nothing is.
 
         >>> print(Available((), {"a": ("mnist",), "b": ("mnist",)}, {"mnist": "mnist is missing: put it there"}))
         2 of 2 cases are skipped, since something is missing: a, b (mnist)
@@ -39,8 +39,8 @@ class Available:
             groups.setdefault(lacks, []).append(name)
         told = "; ".join(f"{', '.join(names)} ({', '.join(lacks)})" for lacks, names in groups.items())
         total = len(self.skipped) + len(self.cases)
-        remedies = "; ".join(self.missing.values())
-        return f"{len(self.skipped)} of {total} cases are skipped, since something is missing: {told}\n{remedies}"
+        first = f"{len(self.skipped)} of {total} cases are skipped, since something is missing: {told}"
+        return "\n".join([first, *self.missing.values()])
 
 
 def available(cases: Iterable[Case], dataset: Callable[[str], Dataset]) -> Available:
