@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from torch import Tensor, nn
 from unmask.copying import copied
 from unmask.forms import select_output, takes, two_classes, under_default_dtype, with_script_parts
 from unmask.gradients.bpda import bpda
-from unmask.types import InvalidModelOutput, as_output
+from unmask.types import InvalidModelOutput, Output, as_output
 
 X = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))
 
@@ -53,22 +56,50 @@ def test_one_output_of_several() -> None:
     pair = select_output(nn.Identity(), 1)
     assert torch.equal(pair((X, X + 1)), X + 1)
     assert torch.equal(select_output(nn.Identity(), "1")((X, X + 1)), X + 1)  # as the command line gives it
-    with pytest.raises(InvalidModelOutput, match="no 'logits', but keys boxes, scores"):
+    with pytest.raises(InvalidModelOutput, match="no 'logits', but boxes, scores"):
         select_output(Several(), "logits")(X)
-    with pytest.raises(InvalidModelOutput, match="no 2, but positions 0 to 1"):
+    with pytest.raises(InvalidModelOutput, match="no 2, but 0, 1: choose"):
         select_output(nn.Identity(), 2)((X, X))
+
+
+def test_outputs_by_field_name() -> None:
+    @dataclass
+    class Found:
+        boxes: Tensor
+        scores: Tensor
+
+    class Named(NamedTuple):
+        boxes: Tensor
+        scores: Tensor
+
+    for kind in (Found, Named):
+        answer = kind(X, X + 1)
+        assert torch.equal(select_output(nn.Identity(), "scores")(answer), X + 1)
+        with pytest.raises(InvalidModelOutput, match=r"boxes: .*, scores: .*: name the logits with --output boxes"):
+            as_output(answer)
+
+
+def test_an_output_is_a_copy_of_a_buffer_that_a_model_uses_again() -> None:
+    buffer = torch.zeros(5, 3)
+    first = as_output(buffer, 5).logits
+    buffer += 1
+    assert first.max() == 0
 
 
 def test_outputs_that_cannot_be_logits() -> None:
     good = torch.zeros(5, 3)
-    assert as_output((good, torch.zeros(5)), 5).reject is not None
+    assert as_output({"logits": good, "reject": torch.zeros(5)}, 5).reject is not None
+    assert as_output((good, None), 5).reject is None
     for answer, words in (
-        ((good, good), "name the logits with --output"),
-        ({"boxes": good}, "of tensors boxes: (5, 3): name the logits"),
+        ((good, good), "a tuple of 0: (5, 3), 1: (5, 3): name the logits with --output 0"),
+        ((good, torch.zeros(5)), "return unmask.Output(logits, reject), if the second refuses images"),
+        ((good, [good]), "a tuple of 0: (5, 3), 1: list: name the logits"),
+        (Output(good, torch.zeros(5).long()), "`reject` is torch.int64"),
+        ({"boxes": good}, "a dict of boxes: (5, 3): name the logits"),
         (torch.zeros(5), "shape (5,) to 5 images: return logits (batch, classes); unmask.two_classes(model)"),
         (torch.zeros(3, 3), "shape (3, 3) to 5 images"),
         (torch.zeros(5, 3, 1), "shape (5, 3, 1) to 5 images"),
-        ({"logits": good, "reject": torch.zeros(4)}, "4 margins of refusal to 5 images"),
+        ({"logits": good, "reject": torch.zeros(4)}, "`reject` holds 4 margins of refusal for 5 images"),
         ("cat", "answers a str"),
     ):
         with pytest.raises(InvalidModelOutput) as error:

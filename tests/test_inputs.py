@@ -50,6 +50,10 @@ def test_images_are_converted(given: Any, wanted: Tensor) -> None:
     ("given", "words"),
     [
         (255 * X, "lie in [0, 255]: divide them by 255"),
+        (16 * X, "lie in [0, 16]: divide them by the value of white"),
+        (X + 0.01, "lie in [0.01, 1.01]: clip them to [0, 1]"),
+        ((16 * X).byte(), "are uint8 and go up to 16, where 255 is white: give x.float() / 16, if 16 is white"),
+        ((X > 0.5).byte(), "go up to 1, where 255 is white"),
         ((X - 0.5) / 0.2, "lie in [-2.5, 2.5]: give images in [0, 1], and normalise inside the model"),
         (X.masked_fill(X > 0.5, torch.nan), "hold NaN or infinite values"),
         (X[0], "have shape (1, 4, 4): give (B, C, H, W) with B > 0; add the batch dimension with x[None]"),
@@ -58,7 +62,20 @@ def test_images_are_converted(given: Any, wanted: Tensor) -> None:
         ((255 * X).long(), "are int64: give float32 in [0, 1], or uint8 from 0 to 255"),
         ("cat.png", "are a str"),
     ],
-    ids=["0 to 255", "normalised", "NaN", "no batch", "empty", "channels last", "int64", "a path"],
+    ids=[
+        "0 to 255",
+        "0 to 16",
+        "not clipped",
+        "bytes to 16",
+        "bytes to 1",
+        "normalised",
+        "NaN",
+        "no batch",
+        "empty",
+        "channels last",
+        "int64",
+        "a path",
+    ],
 )
 def test_images_are_refused(given: Any, words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)) as error:

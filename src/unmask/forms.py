@@ -6,7 +6,7 @@ are. Attacks, views and the judge then take it as any other model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from unmask.copying import copied
-from unmask.types import InvalidModelOutput, Output
+from unmask.types import InvalidModelOutput, Output, items_of
 
-__all__ = ["ModelForm", "select_output", "takes", "two_classes", "under_default_dtype", "with_script_parts"]
+__all__ = [
+    "ModelForm",
+    "select_output",
+    "takes",
+    "two_classes",
+    "under_default_dtype",
+    "with_refusals",
+    "with_script_parts",
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,19 @@ def select_output(model: nn.Module, key: str | int) -> nn.Module:
     """
     twin = copied(model)
     twin.register_forward_hook(_Selected(key))
+    return twin
+
+
+def with_refusals(model: nn.Module) -> nn.Module:
+    """A copy of a model that answers a tuple of logits and a margin of refusal, above 0 where it refuses an image.
+
+    >>> class Pair(nn.Module):
+    ...     def forward(self, x): return x.flatten(1), x.flatten(1)[:, 0]
+    >>> with_refusals(Pair())(torch.ones(1, 1, 1, 2)).reject
+    tensor([1.])
+    """
+    twin = copied(model)
+    twin.register_forward_hook(_Refusing())
     return twin
 
 
@@ -154,18 +175,21 @@ class _Selected:
         self.key = key
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
-        if isinstance(answer, Mapping) and self.key in answer:
-            return answer[self.key]
-        place = str(self.key).removeprefix("-")
-        if isinstance(answer, tuple | list) and place.isdecimal() and int(place) < len(answer):
-            return answer[int(self.key)]
-        if isinstance(self.key, str) and not place.isdecimal() and hasattr(answer, self.key):
+        parts = {str(key): part for key, part in items_of(answer).items()}
+        if isinstance(answer, tuple | list):
+            parts |= {str(place): part for place, part in enumerate(answer)}  # also of a tuple whose parts have names
+        if str(self.key) in parts:
+            return parts[str(self.key)]
+        if isinstance(self.key, str) and self.key.isidentifier() and hasattr(answer, self.key):
             return getattr(answer, self.key)
-        if isinstance(answer, Mapping):
-            known = "keys " + ", ".join(map(str, answer))
-        else:
-            known = f"positions 0 to {len(answer) - 1}" if isinstance(answer, tuple | list) else "one tensor alone"
+        known = ", ".join(parts) or "one tensor alone"
         raise InvalidModelOutput(f"the model's answer has no {self.key!r}, but {known}: choose the logits of these")
+
+
+class _Refusing:
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Any) -> Output:
+        logits, reject = answer
+        return Output(logits, reject)
 
 
 class _TwoClasses:
@@ -174,7 +198,7 @@ class _TwoClasses:
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Any) -> Tensor:
         z: Tensor = answer.logits if isinstance(answer, Output) else answer
-        z = z.flatten()
+        z = z.flatten().float() if z.dtype == torch.bool else z.flatten()
         return torch.stack((1 - z if self.probability else torch.zeros_like(z), z), 1)
 
 

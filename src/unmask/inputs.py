@@ -20,6 +20,10 @@ _ROUNDING = 1e-6
 """By how much arithmetic in float32 may leave [0, 1]."""
 
 
+_DARK = 64
+"""Below this the largest value of uint8 images is taken for their white, since hardly any images are so dark."""
+
+
 def as_images(images: Any, name: str = "images") -> Tensor:
     """Images as float32 (B, C, H, W) in [0, 1].
 
@@ -29,8 +33,8 @@ def as_images(images: Any, name: str = "images") -> Tensor:
 
     Raises ValueError for another type, shape or range, and for NaN or infinite values.
 
-    >>> as_images(np.full((1, 1, 1, 2), 51, np.uint8)).flatten().tolist()
-    [0.20000000298023224, 0.20000000298023224]
+    >>> as_images(np.array([[[[0, 255]]]], np.uint8)).flatten().tolist()
+    [0.0, 1.0]
     >>> as_images(torch.full((1, 1, 1, 2), 128.0))
     Traceback (most recent call last):
     ValueError: images lie in [128, 128]: divide them by 255, so that they lie in [0, 1]
@@ -40,7 +44,8 @@ def as_images(images: Any, name: str = "images") -> Tensor:
         raise ValueError(f"{name} hold NaN or infinite values: give finite values in [0, 1]")
     low, high = (float(edge) for edge in x.detach().aminmax())
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        raise ValueError(f"{name} lie in [{low:.3g}, {high:.3g}]: {_rescaling(low, high)}")
+        raise ValueError(f"{name} lie in [{low:.6g}, {high:.6g}]: {_rescaling(low, high)}")
+    x = x.clone() if x.is_inference() else x  # tensors of inference mode cannot be part of a graph
     return x if low >= 0 and high <= 1 else x.clamp(0, 1)
 
 
@@ -48,6 +53,12 @@ def as_candidates(images: Any, name: str = "images") -> Tensor:
     """As :func:`as_images`, with values that may lie anywhere: adversarial examples that a judge has to look at."""
     x = _tensor(images, name, "float32 (B, C, H, W) in [0, 1]")
     if x.dtype == torch.uint8:
+        white = int(x.max()) if x.numel() else 255
+        if white < _DARK:
+            raise ValueError(
+                f"{name} are uint8 and go up to {white}, where 255 is white: give x.float() / {max(white, 1)}, "
+                f"if {white} is white"
+            )
         x = x.float() / 255
     elif not x.is_floating_point():
         raise ValueError(f"{name} are {_name(x.dtype)}: give float32 in [0, 1], or uint8 from 0 to 255")
@@ -133,8 +144,10 @@ def _tensor(values: Any, name: str, wanted: str) -> Tensor:
 
 
 def _rescaling(low: float, high: float) -> str:
+    if low >= -0.5 and high <= 1.5:
+        return "clip them to [0, 1]"
     if low >= 0 and high <= 255:
-        return "divide them by 255, so that they lie in [0, 1]"
+        return f"divide them by {'255' if high > _DARK else 'the value of white'}, so that they lie in [0, 1]"
     return "give images in [0, 1], and normalise inside the model"
 
 

@@ -47,6 +47,8 @@ class Judge:
         foreign: whether the defense draws by torch's own random functions.
         batch: images in one forward pass at most.
         tolerance: slack of the distance, as a share of eps, for float32 rounding.
+
+    Raises ValueError for draws or a batch below 1, and for a tolerance out of [0, 1).
     """
 
     defense: Victim
@@ -56,6 +58,13 @@ class Judge:
     batch: int = 512
     tolerance: float = 1e-5
     passes: Passes = field(default_factory=Passes)
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or self.batch < 1 or not 0 <= self.tolerance < 1:
+            raise ValueError(
+                f"a judge needs draws >= 1, batch >= 1 and a tolerance from 0 to 1, "
+                f"not {self.draws}, {self.batch} and {self.tolerance}"
+            )
 
     def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Verdict:
         """Judge candidates (B, C, H, W) for images ``x`` of class ``y``; ``keys`` must be fresh.

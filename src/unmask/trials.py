@@ -43,6 +43,7 @@ class Trial:
         return accuracy(self.verdict.robust.tolist())
 
 
+@torch.inference_mode(False)
 def trial(
     judge: Judge,
     model: nn.Module,
@@ -87,6 +88,8 @@ def trial(
     """
     x, y = as_batch(x, y)
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
+    if len(index) != len(x):
+        raise ValueError(f"there are {len(x)} images and {len(index)} positions: give one position an image")
     passes, health = Passes(), _Health(len(x))
     twin = cache(lambda: lean(model))
     narrow = low_precision and multiplies_bfloat16(x.device)

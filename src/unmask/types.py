@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Estimator", "InvalidModelOutput", "Loss", "Objective", "Output", "Victim", "as_output"]
+__all__ = ["Estimator", "InvalidModelOutput", "Loss", "Objective", "Output", "Victim", "as_output", "items_of"]
 
 
 class Output(NamedTuple):
@@ -48,12 +49,13 @@ class InvalidModelOutput(ValueError):
 def as_output(answer: Any, rows: int | None = None) -> Output:
     """Give what a model answers the form of an :class:`Output`.
 
-    A tensor of logits (B, K) is one; so is whatever has ``logits``, and perhaps ``reject``, by attribute or by key;
-    so is a tuple of logits and, if that has one number an image, a margin of refusal. True refuses, False does not.
+    A tensor of logits (B, K) is one; so is whatever has ``logits``, and perhaps ``reject``, by attribute or by key.
+    True refuses, False does not.
 
     Args:
         answer: what the model returned.
-        rows: images that it was given; None where shapes are checked elsewhere.
+        rows: images that it was given; None where shapes are checked elsewhere. With it the tensors are copies, since
+            some models return the same buffer each time.
 
     Raises :class:`InvalidModelOutput` where it is not clear which tensor holds the logits, and, given ``rows``, for
     shapes that cannot be logits and a margin.
@@ -65,25 +67,50 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     tensor([ 1., -1.])
     >>> as_output((torch.zeros(2, 4), torch.zeros(2, 10)))
     Traceback (most recent call last):
-    unmask.types.InvalidModelOutput: the model answers a tuple of tensors 0: (2, 4), 1: (2, 10): name the logits with \
---output, or unmask.select_output(model, 0)
+    unmask.types.InvalidModelOutput: the model answers a tuple of 0: (2, 4), 1: (2, 10): name the logits with --output \
+0, or unmask.select_output(model, 0)
     """
     logits, reject = _parts(answer)
     if not isinstance(logits, Tensor):
         raise InvalidModelOutput(f"the model answers {_form(answer)}: return logits (batch, classes)")
     if isinstance(reject, Tensor):
+        if not (reject.is_floating_point() or reject.dtype == torch.bool):
+            raise InvalidModelOutput(f"`reject` is {reject.dtype}: give a margin, above 0 where an image is refused")
         reject = torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
-    if rows is not None:
-        if logits.ndim != 2 or len(logits) != rows or not logits.shape[1]:
-            raise InvalidModelOutput(
-                f"the model answers a tensor of shape {tuple(logits.shape)} to {rows} images: "
-                f"return logits (batch, classes){_one_logit(logits, rows)}"
-            )
-        if isinstance(reject, Tensor) and len(reject) != rows:
-            raise InvalidModelOutput(
-                f"the model gives {len(reject)} margins of refusal to {rows} images: return one an image"
-            )
-    return Output(logits, reject if isinstance(reject, Tensor) else None)
+    output = Output(logits, reject if isinstance(reject, Tensor) else None)
+    return output if rows is None else _checked(output, rows)
+
+
+def items_of(answer: Any) -> dict[Any, Any]:
+    """The parts of an answer by key, field or position; empty for a tensor, or where it has none.
+
+    >>> items_of((1, 2)), items_of({"a": 1})
+    ({0: 1, 1: 2}, {'a': 1})
+    """
+    if isinstance(answer, Mapping):
+        return dict(answer)
+    if isinstance(answer, tuple) and hasattr(answer, "_asdict"):
+        return dict(answer._asdict())
+    if isinstance(answer, tuple | list):
+        return dict(enumerate(answer))
+    return dict(vars(answer)) if dataclasses.is_dataclass(answer) and not isinstance(answer, type) else {}
+
+
+def _checked(output: Output, rows: int) -> Output:
+    """A copy of an output for a number of images, which has a row for each."""
+    logits, reject = output
+    if logits.ndim != 2 or len(logits) != rows or not logits.shape[1]:
+        one = "; unmask.two_classes(model) makes two classes of a single logit" if logits.numel() == rows else ""
+        shape = tuple(logits.shape)
+        raise InvalidModelOutput(
+            f"the model answers a tensor of shape {shape} to {rows} images: return logits (batch, classes){one}"
+        )
+    if reject is not None and len(reject) != rows:
+        raise InvalidModelOutput(
+            f"`reject` holds {len(reject)} margins of refusal for {rows} images: give one an image, or name the logits "
+            "with --output logits"
+        )
+    return Output(logits.clone(), None if reject is None else reject.clone())
 
 
 def _parts(answer: Any) -> tuple[Any, Any]:
@@ -94,28 +121,26 @@ def _parts(answer: Any) -> tuple[Any, Any]:
         return answer["logits"], answer.get("reject")
     if hasattr(answer, "logits"):
         return answer.logits, getattr(answer, "reject", None)
-    if isinstance(answer, tuple | list) and answer and isinstance(answer[0], Tensor):
-        further = [part for part in answer[1:] if isinstance(part, Tensor)]
-        if not further or (len(answer) == 2 and further[0].ndim == 1):
-            return answer[0], further[0] if further else None
-    if isinstance(answer, Mapping | tuple | list) and answer:
-        keys = list(answer) if isinstance(answer, Mapping) else range(len(answer))
-        raise InvalidModelOutput(
-            f"the model answers {_form(answer)}: "
-            f"name the logits with --output, or unmask.select_output(model, {next(iter(keys))!r})"
-        )
-    return answer, None
+    parts = {key: part for key, part in items_of(answer).items() if part is not None}
+    if isinstance(answer, tuple | list) and len(parts) == 1:
+        return next(iter(parts.values())), None
+    if not parts:
+        return answer, None
+    key = next(iter(parts))
+    raise InvalidModelOutput(
+        f"the model answers {_form(answer)}: name the logits with --output {key}, "
+        f"or unmask.select_output(model, {key!r}){_refusing(list(parts.values()))}"
+    )
+
+
+def _refusing(parts: list[Any]) -> str:
+    """What to say where the second of two tensors has the form of a margin of refusal."""
+    shapes = [part.ndim for part in parts if isinstance(part, Tensor)]
+    return "; or return unmask.Output(logits, reject), if the second refuses images" if shapes == [2, 1] else ""
 
 
 def _form(answer: Any) -> str:
     """A model's answer in words: the type, the keys and the shapes."""
-    if not isinstance(answer, Mapping | tuple | list):
-        return f"a {type(answer).__name__}"
-    items = answer.items() if isinstance(answer, Mapping) else enumerate(answer)
-    shapes = (f"{key}: {tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for key, v in items)
-    return f"a {type(answer).__name__} of {'tensors ' if answer else 'nothing'}{', '.join(shapes)}"
-
-
-def _one_logit(logits: Tensor, rows: int) -> str:
-    one = logits.ndim in (1, 2) and logits.numel() == rows
-    return "; unmask.two_classes(model) makes two classes of a single logit" if one else ""
+    items = items_of(answer)
+    shapes = (f"{key}: {tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__}" for key, v in items.items())
+    return f"a {type(answer).__name__}{' of ' if items else ''}{', '.join(shapes)}"

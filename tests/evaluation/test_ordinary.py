@@ -198,6 +198,21 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
+def test_a_pair_of_logits_and_a_margin_is_said_to_refuse() -> None:
+    target = ready(Around(after=lambda z: (z, z[:, 0] - z[:, 1])), DATA, "cpu", strict=False)
+    (note,) = target.notes
+    z = NET(X[:8])
+    assert (note.kind, note.evidence) == (
+        "refusals",
+        {"clean images refused": float((z[:, 0] > z[:, 1]).double().mean())},
+    )
+    assert "--output 0" in note.remedy
+    assert (
+        attacked(ready(Around(after=lambda z: (z, z[:, 0])), DATA, "cpu", form=ModelForm(output="0"))).accuracy.value
+        == 0
+    )
+
+
 def test_what_is_not_certain_is_refused_with_what_settles_it(name: str) -> None:
     model, words = REFUSED[name]
     with pytest.raises(ValueError, match=words):

@@ -43,7 +43,7 @@ BAD: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "one number": (lambda x: x.sum(1), r"answers a tensor of shape \(4,\) to 4 images: return logits"),
     "no batch": (lambda x: x[:3, :10], r"answers a tensor of shape \(3, 10\) to 4 images"),
     "a set": (lambda x: {1, 2}, "answers a set: return logits"),
-    "no name for it": (lambda x: {"scores": x}, "answers a dict of tensors scores: .* name the logits with --output"),
+    "no name for it": (lambda x: {"scores": x}, "answers a dict of scores: .* name the logits with --output"),
     "few classes": (lambda x: x[:, :5], "labels go from 0 to 9, but the model has 5 classes: check that the data"),
     "an error": (fail, r"fails on images of shape \(4, 1, 8, 8\): mat1 and mat2 cannot be multiplied; check"),
 }
@@ -61,7 +61,7 @@ def test_logits_pass() -> None:
     check_model(Answer(lambda x: x[:, :10]), X, LABELS)
     check_model(Answer(lambda x: -x[:, :10]), X, LABELS)
     check_model(Answer(lambda x: x[:, :10].log_softmax(1)), X, LABELS)  # every loss is the same of them
-    for pair in (Output, lambda a, b: (a, b), lambda a, b: {"logits": a, "reject": b > 0}):
+    for pair in (Output, lambda a, b: {"logits": a, "reject": b > 0}):
         check_model(Answer(lambda x, pair=pair: pair(x[:, :10], x[:, 0])), X, LABELS)  # type: ignore[misc]
 
 

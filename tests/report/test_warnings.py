@@ -74,9 +74,11 @@ def test_gradients_that_are_missing_on_half_as_many_images_as_are_left(builder: 
     assert row.warnings == ("the attack had no gradient on 5.0 % of the images; run `unmask audit`",)
 
 
-def test_an_attack_that_breaks_nearly_all_needs_no_more_gradients(builder: Builder) -> None:
+def test_a_figure_of_nearly_nothing_is_reliable_but_says_nothing_of_gradients_that_are_missing(builder: Builder) -> None:
     builder.case("a", ("plain",))
     row = attacked(builder, 0.05, gradients=GradientCounts(N, N // 2, 0))
+    assert (row.reliable, row.masking) == (True, Masking.INCONCLUSIVE)
+    row = attacked(builder, 0.05, gradients=GradientCounts(N, 0, 0))
     assert (row.reliable, row.masking) == (True, Masking.NOT_FOUND)
 
 

@@ -68,7 +68,11 @@ class Descent:
             with drawing(keys.fold(step)):
                 values, direction = self.estimator(value_only(objective) if step == self.steps else objective, z)
             if step < self.steps:
-                direction = ledger.usable(rows, direction)
+                direction = ledger.usable(rows, direction, report=self.penalty is None)
+            if step == 0 and self.penalty is not None:  # which has a gradient where the loss has none
+                with drawing(keys.fold("loss alone")):
+                    alone = self._objective(problem, rows, x, restart, penalised=False)
+                    ledger.usable(rows, self.estimator(alone, z)[1])
             ask = problem.asks(step, self.steps)
             keep = ledger.offer(rows, self._candidate(z, x, threat), values, ask=ask)
             if keep is not None:
@@ -88,9 +92,12 @@ class Descent:
         image = self.space.decode(z)
         return image if self.space.bounded else threat.project(image, x)
 
-    def _objective(self, problem: Problem, rows: Tensor, x: Tensor, restart: int) -> Objective:
+    def _objective(
+        self, problem: Problem, rows: Tensor, x: Tensor, restart: int, *, penalised: bool = True
+    ) -> Objective:
         """The loss of the candidate that coordinates stand for, less the penalty, as a function of them."""
-        goal, penalty, threat = problem.goal(self.loss, rows), self.penalty, problem.threat
+        goal, threat = problem.goal(self.loss, rows), problem.threat
+        penalty = self.penalty if penalised else None
 
         def objective(z: Tensor, rows: Tensor | None = None) -> Tensor:
             image = self.space.decode(z)

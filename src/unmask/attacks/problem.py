@@ -133,12 +133,12 @@ class Ledger:
         """The numbers (M,) of the examples still standing."""
         return self.standing.nonzero().squeeze(1)
 
-    def usable(self, rows: Tensor, gradient: Tensor) -> Tensor:
+    def usable(self, rows: Tensor, gradient: Tensor, *, report: bool = True) -> Tensor:
         """The gradients (M, ...) of the examples ``rows`` (M,), elements that are NaN or infinite replaced by 0.
 
-        ``problem.on_gradient`` is called with the gradients as they were.
+        ``problem.on_gradient`` is called with the gradients as they were, where ``report`` says so.
         """
-        if self.problem.on_gradient is not None:
+        if report and self.problem.on_gradient is not None:
             self.problem.on_gradient(rows, gradient)
         return gradient.nan_to_num(0.0, 0.0, 0.0)
 

@@ -92,7 +92,7 @@ def audit(
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed}
     asked |= {"options": {"budget": budget}, "form": asdict(form)}
     asked |= {"compile": True} if compile else {}
-    with own_settings() as settings:
+    with torch.inference_mode(False), own_settings() as settings:
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
         model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model

@@ -35,6 +35,7 @@ class Held:
             plain = _plain(tensor)
             value = plain.detach()
             value = value.dequantize() if value.is_quantized else value
+            value = value if value.layout == torch.strided else value.to_dense()
             value = earlier if earlier is not None and _same(value, earlier) else value.clone()
             return cls(value, edge_of(plain), token_of(tensor), _home(plain), plain is not tensor)
 

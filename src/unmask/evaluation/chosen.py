@@ -103,7 +103,7 @@ def chosen(options: Mapping[str, Any]) -> Attacker:
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
         plain=setting.gradients and not asked,
-        access=setting.access,
+        access="scores" if options.get("spsa") else setting.access,  # differences of scores ask for nothing else
         low_precision=False,
     )
 

@@ -5,7 +5,6 @@ What is certain is adapted and said; what is not raises one line with the option
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from unmask.evaluation.answers import failure
-from unmask.forms import ModelForm, select_output, takes, two_classes
+from unmask.forms import ModelForm, select_output, takes, two_classes, with_refusals
 from unmask.records import Finding
-from unmask.types import InvalidModelOutput, as_output
+from unmask.types import InvalidModelOutput, as_output, items_of
 from unmask.victims import query
 
 __all__ = ["recognised"]
@@ -44,7 +43,11 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
         answer = _try(model, x)
     else:
         key = _logits_of_several(answer, len(x), classes)
-        if key is not None:
+        if key is not None and (share := _refused(answer, len(x))) is not None:
+            found.append(_refusals(share))
+            model = with_refusals(model)
+            answer = _try(model, x)
+        elif key is not None:
             found.append(_adapted(f"of {_shapes(answer)}, {key!r} is taken for the logits", f"--output {key}"))
             model = select_output(model, key)
             answer = _try(model, x)
@@ -95,7 +98,7 @@ def _logits_of_several(answer: Any, rows: int, classes: int) -> str | int | None
     try:
         as_output(answer)
     except InvalidModelOutput:
-        items = _items(answer)
+        items = items_of(answer)
         fitting: list[str | int] = [
             key
             for key, value in items.items()
@@ -107,15 +110,30 @@ def _logits_of_several(answer: Any, rows: int, classes: int) -> str | int | None
     return None
 
 
-def _items(answer: Any) -> dict[Any, Any]:
-    if isinstance(answer, Mapping):
-        return dict(answer)
-    return dict(enumerate(answer)) if isinstance(answer, tuple | list) else {}
+def _refused(answer: Any, rows: int) -> float | None:
+    """Of a pair of logits and a margin of refusal, the share of images that are refused; None of anything else."""
+    if not (type(answer) in (tuple, list) and len(answer) == 2):
+        return None
+    logits, reject = answer
+    pair = isinstance(logits, Tensor) and isinstance(reject, Tensor) and tuple(reject.shape) == (rows,)
+    if not pair or not (reject.is_floating_point() or reject.dtype == torch.bool):
+        return None
+    return float((reject > 0).double().mean())
+
+
+def _refusals(share: float) -> Finding:
+    return Finding(
+        kind="refusals",
+        module="",
+        where="of the two outputs, the second is taken for a margin: above 0 the image is refused",
+        evidence={"clean images refused": share},
+        remedy="--output 0, if it is none; return unmask.Output(logits, reject), if it is",
+    )
 
 
 def _shapes(answer: Any) -> str:
     """As ``{'boxes': (8, 4), 'scores': (8, 10)}``."""
-    return str({key: tuple(value.shape) for key, value in _items(answer).items() if isinstance(value, Tensor)})
+    return str({key: tuple(value.shape) for key, value in items_of(answer).items() if isinstance(value, Tensor)})
 
 
 def _adapted(where: str, remedy: str) -> Finding:

@@ -44,6 +44,7 @@ class Evidence:
         findings: of a diagnosis of the gradients.
         sound: whether there was a diagnosis that found nothing, and the plain attack had gradients.
         warnings: about the figure.
+        plain_gradient: whether the plain attack had gradients on nearly all images.
     """
 
     complete: bool
@@ -54,6 +55,7 @@ class Evidence:
     findings: Sequence[Mapping[str, Any]]
     sound: bool
     warnings: Warnings
+    plain_gradient: bool = True
 
 
 class Judgement(NamedTuple):
@@ -134,6 +136,8 @@ def _not_proven(known: Evidence) -> Judgement:
 def _one_attack(known: Evidence) -> Judgement:
     """Without a comparison only a plain attack that works says anything: gradients lead it to where the model fails."""
     assert known.clean is not None
+    if known.plain is not None and not known.plain_gradient:
+        return Judgement(Masking.INCONCLUSIVE, "the attack had no gradient; run `unmask audit`")
     if known.plain is not None and known.plain.value <= MARGIN * known.clean.value:
         return Judgement(Masking.NOT_FOUND)
     missing = "adaptive" if known.adaptive is None else "plain"

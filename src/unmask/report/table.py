@@ -122,6 +122,7 @@ def _row(run: RunFolder, case: Case) -> Row:
             known.gap,
             findings=case.findings,
             sound=case.diagnosed and not case.findings and not no_plain_gradient(run, case),
+            plain_gradient=not no_plain_gradient(run, case),
             warnings=doubts,
         )
     )
