@@ -331,9 +331,8 @@ class TestDamage:
 
     def test_run_json(self, cli: Cli) -> None:
         Path("run/run.json").write_text('{"schema"')
-        for arguments in (attack(), ["verify", "run"]):
+        for arguments in (attack(), ["verify", "run"], ["report", "run"]):
             one_line(cli(*arguments), "run/run.json is damaged")
-        one_line(cli("report", "run"), "run/run.json is broken")
 
     def test_records(self, cli: Cli) -> None:
         path = Path("run/records.jsonl")

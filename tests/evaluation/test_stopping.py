@@ -15,7 +15,7 @@ from unmask.statistics import StopRule, accuracy
 
 
 def stopped(folder: Path, plan: Any, rule: str, progress: Any = lambda record, stored: None) -> None:
-    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.about]}) as store:
+    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.about]}, plan.jobs) as store:
         run(plan.jobs, store, Local(), progress, StopRule.parse(rule))
 
 

@@ -269,5 +269,5 @@ def test_a_missing_gradient_with_an_unreliable_figure_is_inconclusive_and_still_
 
 def test_setup_that_is_no_finding_is_a_broken_run(builder: Builder) -> None:
     builder.case("a", setup=[{"kind": 1}])
-    with pytest.raises(ValueError, match=r"run\.json is broken"):
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
         RunFolder.read(builder.write())
