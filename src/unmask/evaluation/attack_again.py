@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from unmask.evaluation.beside import untouched
 from unmask.evaluation.check import Check, called
 from unmask.evaluation.failures import in_one_line
-from unmask.evaluation.perform import attacked, untouched
+from unmask.evaluation.perform import attacked
 from unmask.evaluation.run import Local
 from unmask.records import Example, GradientCounts, Record
 

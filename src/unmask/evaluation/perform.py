@@ -12,29 +12,20 @@ from torch import Tensor
 from unmask.cases import Attacker
 from unmask.compiling import Compiler
 from unmask.data import Dataset
+from unmask.evaluation.beside import beside, shown, untouched
 from unmask.evaluation.chosen import BUILT_IN, chosen
 from unmask.evaluation.followed import followed
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge, Verdict
-from unmask.randomness import drawing, stream
 from unmask.records import Example, GradientCounts, Job, Record
 from unmask.threats import parse
 from unmask.trials import Trial, trial, verdicts
 from unmask.victims import Passes
 
-__all__ = ["SHOWN", "WAYS", "Outcome", "attacked", "beside", "judged", "perform", "untouched"]
-
-PICTURES = 8
-"""Clean images kept beside the adversarial ones, for the report."""
-
-MEASURED = 32
-"""Images of a job that are measured through its target's lens."""
+__all__ = ["WAYS", "Outcome", "attacked", "judged", "perform"]
 
 FOLLOWED = 3
 """Images of an attack's first job of which the way is kept."""
-
-SHOWN = ("seen", "measured")
-"""Names of the tensors that a target's lens gives."""
 
 WAYS = "way_"
 """What the names of the tensors of such a way begin with."""
@@ -127,16 +118,6 @@ def attacked(
     return tuple(examples), _total(gradients)
 
 
-def beside(job: Job, target: Target, data: Dataset, x_adv: Tensor) -> dict[str, Tensor]:
-    """What is kept beside candidates: positions, labels, the first clean images, what the lens shows."""
-    return {
-        "index": torch.arange(job.start, job.stop),
-        "label": data.labels[job.start : job.stop],
-        "clean": data.batch(job.start, min(job.start + PICTURES, job.stop))[0],
-        **_looked(job, target, x_adv),
-    }
-
-
 def _dialled(job: Job, target: Target) -> Target:
     """The target, of the strength that the job asks for."""
     if "dial" not in job.options:
@@ -144,30 +125,6 @@ def _dialled(job: Job, target: Target) -> Target:
     if target.dial is None:
         raise ValueError(f"nothing of {job.target} is varied, but a job asks for {job.options['dial']!r}")
     return replace(target, model=target.dial.turn(target.model, float(job.options["dial"])))
-
-
-def untouched(job: Job) -> bool:
-    """Whether images are judged as they are."""
-    return job.role == "clean" or job.options.get("base") == "clean"
-
-
-@torch.no_grad()
-def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
-    """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
-    if target.lens is None or not (_shown(job) or job.role == "clean"):
-        return {}
-    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
-        seen = target.model.get_submodule(target.lens.part)(x[:PICTURES])
-    if target.lens.measure is None:
-        return {"seen": seen.cpu()}
-    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
-        measured = target.lens.measure(target.model, x[:MEASURED])
-    return {"seen": seen.cpu(), "measured": measured.float().cpu()}
-
-
-def _shown(job: Job) -> bool:
-    """Whether a report shows images of it."""
-    return job.role in ("plain", "adaptive")
 
 
 Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
@@ -189,7 +146,7 @@ def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
         low_precision=attacker.low_precision,
         index=index,
         seed=job.seed,
-        follow=max(0, FOLLOWED - int(index[0])) if _shown(job) else 0,
+        follow=max(0, FOLLOWED - int(index[0])) if shown(job) else 0,
         compiler=compiler,
     )
 

@@ -11,7 +11,8 @@ from safetensors.torch import load as unpack
 from torch import Tensor
 
 from unmask.data import Dataset
-from unmask.evaluation.perform import SHOWN, WAYS, beside, judged, untouched
+from unmask.evaluation.beside import SHOWN, beside, untouched
+from unmask.evaluation.perform import WAYS, judged
 from unmask.evaluation.run import Local
 from unmask.evaluation.targets import Target
 from unmask.records import Job, Record
