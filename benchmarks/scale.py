@@ -84,7 +84,7 @@ def jobs(local: Local, n: int, block: int = BLOCK) -> list[Job]:
 
 def timed(some: Sequence[Job], executor: Executor) -> float:
     """Seconds for a new run of these jobs, with all that is written to the disk."""
-    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "run", {}, {}) as store:
+    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder) / "run", {}, {}, some) as store:
         began = time.monotonic()
         run(some, store, executor, lambda record, stored: None)
         return time.monotonic() - began

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from unmask.defenses.jpeg import JPEG
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.evaluation.chosen import ATTACKS
 from unmask.nets import mobilenet_v2
+from unmask.records import digest
 
 MODELS = (
     MEANS
@@ -328,9 +331,8 @@ class TestDamage:
 
     def test_run_json(self, cli: Cli) -> None:
         Path("run/run.json").write_text('{"schema"')
-        for arguments in (attack(), ["verify", "run"]):
+        for arguments in (attack(), ["verify", "run"], ["report", "run"]):
             one_line(cli(*arguments), "run/run.json is damaged")
-        one_line(cli("report", "run"), "run/run.json is broken")
 
     def test_records(self, cli: Cli) -> None:
         path = Path("run/records.jsonl")
@@ -355,9 +357,67 @@ class TestDamage:
         end = cli("verify", "run")
         assert end.code == 1
         assert end.out.splitlines() == [
-            f"FAILED {record['key']} (models.py:means apgd 0-12): its examples were changed",
+            f"FAILED {record['key']} (models.py:means apgd 0-12 at linf 0.2 raw): its examples were changed",
             "2 records, 24 adversarial examples judged again: 1 failed.",
         ]
+
+
+class TestForged:
+    """Of a run of which somebody made a better one."""
+
+    @pytest.fixture(autouse=True)
+    def run(self, cli: Cli) -> None:
+        assert cli(*attack()).code == 0
+
+    def no_effort(self) -> None:
+        """The clean images as candidates, with the verdicts that are true of them."""
+        clean, attacked = (json.loads(line) for line in Path("run/records.jsonl").read_text().splitlines())
+        raw = Path("run", clean["file"]).read_bytes()
+        Path("run", attacked["file"]).write_bytes(raw)
+        attacked |= {"examples": clean["examples"], "sha256": hashlib.sha256(raw).hexdigest()}
+        for record in (clean, attacked):
+            record.pop("check")
+            record["check"] = digest(record)
+        lines = [json.dumps(record, sort_keys=True) + "\n" for record in (clean, attacked)]
+        Path("run/records.jsonl").write_text("".join(lines))
+
+    def test_examples_attacked_anew(self, cli: Cli) -> None:
+        honest = cli("verify", "run", "--attack", "5", "--attack-seed", "3")
+        assert honest.code == 0
+        assert honest.out.splitlines()[-1] == "5 examples attacked anew, chosen by --attack-seed 3."
+        self.no_effort()
+        assert cli("report", "run").code == 0
+        assert cli("verify", "run").code == 0, "every verdict is true"
+        end = cli("verify", "run", "--attack", "12")
+        assert end.code == 1
+        failed, *_, last = end.out.splitlines()
+        assert failed.startswith("FAILED models.py:means apgd 0-12 at linf 0.2 raw, attacked anew on 0, 1, 2, ")
+        assert re.search(r": \d+ of 12 are broken that the run says are robust, first example \d+$", failed)
+        assert re.fullmatch(r"12 examples attacked anew, chosen by --attack-seed \d+\.", last)
+
+    def test_a_repetition_tells(self, cli: Cli) -> None:
+        self.no_effort()
+        end = cli("repeat", "run", "--out", "again")
+        assert end.code == 1
+        assert "1 of 2 records are the same to the bit." in end.out.splitlines()
+
+    def test_jobs_that_are_gone(self, cli: Cli) -> None:
+        path = Path("run/records.jsonl")
+        path.write_text(path.read_text().splitlines()[0] + "\n")
+        end = cli("verify", "run")
+        assert end.code == 1
+        assert end.out.startswith("FAILED the records: missing: models.py:means apgd 0-12 at linf 0.2 raw\n")
+        end = cli("repeat", "run", "--out", "again")
+        assert end.code == 1
+        assert "FAILED the records: 0 are in the run alone, 1 in its repetition" in end.out.splitlines()
+
+    def test_attacks_of_an_audit_need_its_examination(self, cli: Cli) -> None:
+        path = Path("run/run.json")
+        told = json.loads(path.read_text())
+        told["asked"]["command"] = "audit"
+        del told["check"]
+        path.write_text(json.dumps(told))
+        one_line(cli("verify", "run", "--attack", "1", "--no-examine"), "leave out --attack or --no-examine")
 
 
 class TestSuites:

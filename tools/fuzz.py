@@ -18,8 +18,8 @@ import atheris
 with atheris.instrument_imports(include=["unmask"]):
     from unmask.data import parquet
     from unmask.data.decode import decode
-    from unmask.evaluation.store import read_run
     from unmask.records import Record
+    from unmask.run_files import read_run
     from unmask.weights import load_weights, save_weights
 
 import pyarrow as pa

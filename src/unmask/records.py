@@ -28,7 +28,7 @@ __all__ = [
 
 AUDIT_SCHEMA = "unmask.audit/2"
 RECORD_SCHEMA = "unmask.record/2"
-RUN_SCHEMA = "unmask.run/2"
+RUN_SCHEMA = "unmask.run/3"
 TABLE_SCHEMA = "unmask.table/2"
 
 
@@ -148,6 +148,16 @@ class Job:
         """Sixteen hexadecimal digits that stand for everything the job asks."""
         return digest(asdict(self))
 
+    @classmethod
+    def of(cls, raw: Mapping[str, Any]) -> Job:
+        """The job of plain data; TypeError, KeyError or ValueError where they are not those of a job."""
+        job = cls(**{**raw, "threat": ThreatSpec(**raw["threat"])})
+        for part in (job, job.threat):
+            check_types(part)
+        if not 0 <= job.start < job.stop < _MOST:
+            raise ValueError(f"a job on examples {job.start} to {job.stop}")
+        return job
+
 
 @dataclass(frozen=True)
 class Example:
@@ -206,19 +216,17 @@ class Record:
             if check is not None and check != digest(raw):
                 raise ValueError(f"record {raw['key']} was changed: it does not fit its own digest")
             key = raw.pop("key")
-            raw["job"] = Job(**{**raw["job"], "threat": ThreatSpec(**raw["job"]["threat"])})
+            raw["job"] = Job.of(raw["job"])
             raw["examples"] = tuple(Example(**example) for example in raw["examples"])
             raw["gradients"] = None if raw["gradients"] is None else GradientCounts(**raw["gradients"])
             record = cls(**raw)
             counts = () if record.gradients is None else (record.gradients,)
-            for part in (record, record.job, record.job.threat, *counts, *record.examples):
+            for part in (record, *counts, *record.examples):
                 check_types(part)
         except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
             raise ValueError(f"not a record: {error}") from error
         if record.job.key != key:
             raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")
-        if not 0 <= record.job.start < record.job.stop < _MOST:
-            raise ValueError(f"not a record: of examples {record.job.start} to {record.job.stop}")
         if not all(0 <= e.robust <= 1 and 0 <= e.screened <= 1 and 0 <= e.index < _MOST for e in record.examples):
             raise ValueError("not a record: a share out of [0, 1], or an example without a place")
         if record.file is not None and not _FILE.fullmatch(record.file):

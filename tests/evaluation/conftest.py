@@ -137,8 +137,10 @@ def done(tmp_path: Path) -> Runs:
         nonlocal count
         count += 1
         folder = tmp_path / f"run{count}"
-        with Store.open(folder, {"weights": None}, {"cases": [plan.about]}) as store:
-            run(plan.jobs, store, local or Local(), lambda record, stored: None)
+        local = local or Local()
+        about, settled = {"cases": [plan.about]}, local.fingerprints(plan.jobs)
+        with Store.open(folder, {"weights": None}, about, plan.jobs, settled) as store:
+            run(plan.jobs, store, local, lambda record, stored: None)
         return folder
 
     return done

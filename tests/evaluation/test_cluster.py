@@ -72,7 +72,7 @@ def cluster() -> Iterator[None]:
 
 
 def do(folder: Path, plan: Any, executor: Any, progress: Any = lambda record, stored: None) -> Path:
-    with Store.open(folder, {}, {"cases": [plan.about]}) as store:
+    with Store.open(folder, {}, {"cases": [plan.about]}, plan.jobs) as store:
         run(plan.jobs, store, executor, progress)
     return folder
 

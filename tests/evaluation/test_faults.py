@@ -21,6 +21,7 @@ from tests.models import MEANS
 from unmask.evaluation import plan as planning
 from unmask.evaluation.run import Local
 from unmask.evaluation.targets import find_target
+from unmask.records import Job, ThreatSpec
 
 KILLS = int(os.environ.get("UNMASK_KILLS", "6"))  # 50 take minutes
 N = max(20, 2 * KILLS)
@@ -216,12 +217,13 @@ def test_a_disk_that_is_full(
 def test_a_full_disk_under_the_records(tmp_path: Path, plan: Any, done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full when a line is written; the half of it that fits is no record."""
     from unmask.evaluation.run import run
-    from unmask.evaluation.store import Store, read_lines
+    from unmask.evaluation.store import Store
+    from unmask.run_files import read_lines
 
     asked, real = plan("linear", 9), os.fsync
 
     def carry_on() -> None:
-        with Store.open(tmp_path / "run", {}, {}) as store:
+        with Store.open(tmp_path / "run", {}, {}, asked.jobs) as store:
             run(asked.jobs, store, Local(), lambda record, stored: None)
 
     def full(handle: int) -> None:
@@ -280,7 +282,7 @@ def test_clocks_that_jump(plan: Any, done: Any, results: Any, monkeypatch: pytes
     assert results(jumping) == results(still)
     from unmask.evaluation.store import Store
 
-    with Store.open(jumping, {"weights": None}, {}) as store:
+    with Store.open(jumping, {"weights": None}, {}, asked.jobs) as store:
         assert all(0 <= record.seconds < 60 for record in store.records())
 
 
@@ -293,4 +295,5 @@ def test_the_same_factory_is_the_same_model(tmp_path: Path) -> None:
     first, second = (Local() for _ in range(2))
     for one in (first, second):
         one.use(name, find_target(name, data), data)
-    assert first.fingerprints({name: ("digits", 5)}) == second.fingerprints({name: ("digits", 5)})
+    jobs = [Job(name, "digits", "apgd", ThreatSpec("linf", 0.1), 0, 0, 5)]
+    assert first.fingerprints(jobs) == second.fingerprints(jobs)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.commands import unmask
-from unmask.evaluation.store import read_lines
+from unmask.run_files import read_lines
 
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 

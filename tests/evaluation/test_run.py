@@ -35,7 +35,7 @@ class Elsewhere:
 
 def carry_on(folder: Path, plan: Any, executor: Any) -> list[tuple[str, bool]]:
     seen: list[tuple[str, bool]] = []
-    with Store.open(folder, {}, {}) as store:
+    with Store.open(folder, {}, {}, plan.jobs) as store:
         run(plan.jobs, store, executor, lambda record, stored: seen.append((record.job.key, stored)))
     return seen
 
@@ -78,7 +78,7 @@ def test_what_a_model_raises_under_attack_names_target_and_place(tmp_path: Path,
     ) as caught:
         carry_on(tmp_path / "run", asked, Local())
     assert "\n" not in str(caught.value)
-    with Store.open(tmp_path / "run", {}, {}) as store:
+    with Store.open(tmp_path / "run", {}, {}, asked.jobs) as store:
         assert [record.job.role for record in store.records()] == ["clean"]
 
 

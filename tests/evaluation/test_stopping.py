@@ -11,12 +11,15 @@ import pytest
 from tests.commands import unmask
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
+from unmask.evaluation.verify import verify
 from unmask.statistics import StopRule, accuracy
 
 
 def stopped(folder: Path, plan: Any, rule: str, progress: Any = lambda record, stored: None) -> None:
-    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.about]}) as store:
-        run(plan.jobs, store, Local(), progress, StopRule.parse(rule))
+    local = Local()
+    settled = local.fingerprints(plan.jobs)
+    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.about]}, plan.jobs, settled) as store:
+        run(plan.jobs, store, local, progress, StopRule.parse(rule))
 
 
 def ranges(results: dict[str, dict[str, Any]]) -> set[tuple[str, int]]:
@@ -55,6 +58,24 @@ def test_interrupted_it_stops_at_the_same_place(tmp_path: Path, plan: Any, resul
     stopped(tmp_path / "halves", asked, rule)
     assert results(tmp_path / "halves") == results(tmp_path / "whole")
     assert ranges(results(tmp_path / "whole")) == {("clean", 128), ("apgd", 128)}
+
+
+def test_blocks_after_the_end_are_not_missed_and_others_are(tmp_path: Path, plan: Any) -> None:
+    asked, folder = plan("linear", 350, steps=2), tmp_path / "run"
+    stopped(folder, asked, "upper<0.999")
+
+    def problems() -> list[str | None]:
+        return [check.problem for check in verify(folder, Local(), [asked]) if check.problem]
+
+    assert problems() == []
+    path = folder / "run.json"
+    told = json.loads(path.read_text())
+    told.pop("check")
+    told["asked"]["stop_when"] = "upper<0.001"
+    path.write_text(json.dumps(told))
+    missing = problems()
+    assert missing[0] == "it has no digest"
+    assert str(missing[1]).startswith(f"missing: {asked.jobs[0].target} clean 128-256 at linf 0.1 raw")
 
 
 def test_the_report_says_so(tmp_path: Path) -> None:

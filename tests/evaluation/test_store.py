@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from unmask.evaluation.store import Store, read_lines, read_run
+from unmask.evaluation.store import Store
 from unmask.records import Example, Job, Record, ThreatSpec
+from unmask.run_files import read_lines, read_run
 
 ASKED = {"n": 4, "weights": None}
 
@@ -21,8 +22,11 @@ def record(start: int) -> Record:
     return Record(job, (Example(start, 1, 2, 0.0, False, False, 0.0, 0.1),), 1, 10, 5, 3, 0.5)
 
 
+JOBS = [record(start).job for start in range(3)]
+
+
 def fill(folder: Path, *starts: int) -> list[Record]:
-    with Store.open(folder, ASKED, {}) as store:
+    with Store.open(folder, ASKED, {}, JOBS) as store:
         return [store.add(record(start), b"tensors %d" % start) for start in starts]
 
 
@@ -35,7 +39,7 @@ def complaint(call: Any) -> str:
 
 def test_records_come_back_as_they_were_stored(tmp_path: Path) -> None:
     stored = fill(tmp_path, 0, 1)
-    with Store.open(tmp_path, ASKED, {}) as store:
+    with Store.open(tmp_path, ASKED, {}, JOBS) as store:
         assert store.records() == stored
     assert (tmp_path / str(stored[1].file)).read_bytes() == b"tensors 1"
 
@@ -48,7 +52,7 @@ def test_a_torn_last_line_is_dropped_and_the_next_one_is_whole(tmp_path: Path, k
         lines.write(line[:kept])
     assert len(read_lines(tmp_path)) == 1
     (second,) = fill(tmp_path, 1)
-    with Store.open(tmp_path, ASKED, {}) as store:
+    with Store.open(tmp_path, ASKED, {}, JOBS) as store:
         assert store.records() == [first, second]
 
 
@@ -57,7 +61,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     first, second = path.read_text().splitlines()
     path.write_text(f"{first}\n{second[:-5]}\n{first}\n")
-    with Store.open(tmp_path, ASKED, {}) as store:
+    with Store.open(tmp_path, ASKED, {}, JOBS) as store:
         message = complaint(store.records)
     assert message.startswith(f"{path}, line 2: not a record")
     assert message.endswith("delete the line to do that job again")
@@ -68,7 +72,7 @@ def test_another_question_is_refused_and_the_folder_left_alone(tmp_path: Path) -
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     def ask() -> None:
-        with Store.open(tmp_path, {**ASKED, "n": 5}, {}):
+        with Store.open(tmp_path, {**ASKED, "n": 5}, {}, JOBS):
             pass
 
     assert complaint(ask) == f"{tmp_path} holds another run (n 4, now 5): choose another --out"
@@ -76,7 +80,7 @@ def test_another_question_is_refused_and_the_folder_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '"run"', '{"schema": "unmask.run/9"}', '{"schema": "unmask.run/2"}']
+    "content", ["", "{", "[]", '"run"', '{"schema": "unmask.run/9"}', '{"schema": "unmask.run/3"}']
 )
 def test_a_damaged_run_json_is_named(tmp_path: Path, content: str) -> None:
     fill(tmp_path, 0)
@@ -95,7 +99,7 @@ def test_a_folder_that_holds_no_run(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with Store.open(tmp_path, ASKED, {}):
+    with Store.open(tmp_path, ASKED, {}, JOBS):
         assert "another process is at work" in complaint(lambda: fill(tmp_path, 0))
     fill(tmp_path, 0)
 
@@ -122,7 +126,7 @@ def test_a_full_disk_loses_nothing_that_was_stored(
     assert json.loads(read_lines(tmp_path)[0])["key"] == first.job.key
     if failing < 3:
         (second,) = fill(tmp_path, 1)
-    with Store.open(tmp_path, ASKED, {}) as store:
+    with Store.open(tmp_path, ASKED, {}, JOBS) as store:
         assert [r.job.start for r in store.records()] == [0, 1]
         assert {path.name for path in (tmp_path / "examples").iterdir()} == {
             f"{r.job.key}.safetensors" for r in store.records()

@@ -12,18 +12,24 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from unmask.evaluation.plan import Plan
 from unmask.evaluation.run import Local
 from unmask.evaluation.verify import verify
 from unmask.records import digest
 
 
 @pytest.fixture
-def folder(plan: Callable[..., Any], done: Callable[..., Path]) -> Path:
-    return done(plan("noisy", 6, steps=2))
+def asked(plan: Callable[..., Plan]) -> Plan:
+    return plan("noisy", 6, steps=2)
 
 
-def problems(folder: Path) -> dict[str, str]:
-    return {check.record: check.problem for check in verify(folder, Local(batch=4)) if check.problem}
+@pytest.fixture
+def folder(asked: Plan, done: Callable[..., Path]) -> Path:
+    return done(asked)
+
+
+def problems(folder: Path, asked: Plan) -> dict[str, str]:
+    return {check.record: check.problem for check in verify(folder, Local(batch=4), [asked]) if check.problem}
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
@@ -39,8 +45,8 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
     return str(key)
 
 
-def test_a_good_run(folder: Path) -> None:
-    checks = list(verify(folder, Local()))
+def test_a_good_run(folder: Path, asked: Plan) -> None:
+    checks = list(verify(folder, Local(), [asked]))
     assert [(check.examples, check.problem) for check in checks if check.examples] == [(6, None), (6, None)]
     assert not any(check.problem for check in checks)
 
@@ -63,12 +69,12 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edited_record(folder: Path, name: str) -> None:
+def test_an_edited_record(folder: Path, asked: Plan, name: str) -> None:
     edit, problem = EDITS[name]
     key = change(folder, edit)
-    ((record, found),) = problems(folder).items()
+    ((record, found),) = problems(folder, asked).items()
     assert record.startswith(f"{key} (")
-    assert record.endswith("apgd 0-6)")
+    assert record.endswith("apgd 0-6 at linf 0.1 raw)")
     assert found.startswith(problem)
 
 
@@ -81,22 +87,25 @@ def test_an_edited_record(folder: Path, name: str) -> None:
         (lambda r: r.update(schema="unmask.record/0"), "record of version"),
     ],
 )
-def test_a_line_that_is_no_longer_a_record(folder: Path, edit: Callable[[dict[str, Any]], None], problem: str) -> None:
+def test_a_line_that_is_no_longer_a_record(
+    folder: Path, asked: Plan, edit: Callable[[dict[str, Any]], None], problem: str
+) -> None:
     change(folder, edit)
-    ((record, found),) = problems(folder).items()
-    assert record == "line 2 of records.jsonl"
-    assert problem in found
+    found = problems(folder, asked)
+    assert found.keys() == {"line 2 of records.jsonl", "the records"}
+    assert problem in found["line 2 of records.jsonl"]
+    assert "apgd 0-6 at linf 0.1 raw" in found["the records"]
 
 
-def test_a_flipped_byte_in_the_examples(folder: Path) -> None:
+def test_a_flipped_byte_in_the_examples(folder: Path, asked: Plan) -> None:
     key = change(folder, lambda record: None)
     path = folder / "examples" / f"{key}.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
-    assert [*problems(folder).values()] == ["its examples were changed"]
+    assert [*problems(folder, asked).values()] == ["its examples were changed"]
     path.unlink()
-    assert [*problems(folder).values()] == ["its examples are missing"]
+    assert [*problems(folder, asked).values()] == ["its examples are missing"]
 
 
 def replace_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -104,7 +113,8 @@ def replace_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor]
 
     def edit(record: dict[str, Any]) -> None:
         path = folder / record["file"]
-        raw = save({"x_adv": x_adv(load_file(path)["x_adv"])})
+        tensors = load_file(path)
+        raw = save({**tensors, "x_adv": x_adv(tensors["x_adv"])})
         path.write_bytes(raw)
         record["sha256"] = hashlib.sha256(raw).hexdigest()
 
@@ -121,13 +131,13 @@ def replace_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor]
         (lambda x: x[..., :7].contiguous(), "its examples have shape (6, 1, 8, 7)"),
     ],
 )
-def test_other_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor], problem: str) -> None:
+def test_other_examples(folder: Path, asked: Plan, x_adv: Callable[[torch.Tensor], torch.Tensor], problem: str) -> None:
     replace_examples(folder, x_adv)
-    (found,) = problems(folder).values()
+    (found,) = problems(folder, asked).values()
     assert problem in found
 
 
-def test_no_records(folder: Path) -> None:
+def test_no_records(folder: Path, asked: Plan) -> None:
     (folder / "records.jsonl").unlink()
     with pytest.raises(ValueError, match="holds no records: there is nothing to verify"):
-        problems(folder)
+        problems(folder, asked)

@@ -94,6 +94,9 @@ class Builder:
     def write(self) -> Path:
         run = {
             "schema": RUN_SCHEMA,
+            "asked": {},
+            "jobs": [],
+            "fingerprints": {},
             "command": "reproduce",
             "suite": None,
             "n": None,

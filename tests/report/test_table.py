@@ -11,7 +11,7 @@ from scipy import stats
 
 from tests.report.conftest import CLAIMED
 from tests.report.conftest import figure as stated
-from unmask.records import Record
+from unmask.records import RUN_SCHEMA, Record
 from unmask.report import write
 from unmask.report.read import RunFolder, by_attack
 from unmask.report.table import table
@@ -152,9 +152,12 @@ def test_broken_line_is_named(run: Path, line: int) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ('{"schema": "unmask.run/9"}', "is 'unmask.run/9', this program reads 'unmask.run/2'"),
-        ('{"schema": ', "is broken .*start the run again"),
-        ('{"schema": "unmask.run/2", "cases": [{"case": "a"}]}', "is broken .*threat"),
+        ('{"schema": "unmask.run/9"}', f"version 'unmask.run/9', this program reads '{RUN_SCHEMA}'"),
+        ('{"schema": ', "is damaged .*start the run again"),
+        (
+            '{"schema": "unmask.run/3", "asked": {}, "jobs": [], "fingerprints": {}, "cases": [{"case": "a"}]}',
+            "is damaged .*threat",
+        ),
     ],
 )
 def test_bad_run_json_is_refused_in_one_line(tmp_path: Path, content: str, complaint: str) -> None:

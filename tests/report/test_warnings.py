@@ -272,5 +272,22 @@ def test_a_missing_gradient_with_an_unreliable_figure_is_inconclusive_and_still_
 
 def test_setup_that_is_no_finding_is_a_broken_run(builder: Builder) -> None:
     builder.case("a", setup=[{"kind": 1}])
-    with pytest.raises(ValueError, match=r"run\.json is broken"):
+    with pytest.raises(ValueError, match=r"run\.json is damaged"):
         RunFolder.read(builder.write())
+
+
+def test_an_attack_on_another_ball_is_named_everywhere(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    builder.record("a", "plain", [1, 1, 0], role="control", eps=1.0, control="unbounded")
+    builder.record("a", "noise", [1, 1, 1], role="control")
+    row = attacked(builder, eps=0.0)
+    why = "plain was run at L∞ 0 raw, not at L∞ 0.25 raw, which the figure is about"
+    assert row.warnings == (why,)
+    assert (row.masking, row.reliable, row.upper_bound) == (Masking.INCONCLUSIVE, False, True)
+    shown = forms(builder)
+    assert all(why in text for text in shown.values())
+    assert "| plain at L∞ 0 raw |" in shown["markdown"]
+    assert "unbounded at L∞ 1 raw 66.7 %" in shown["markdown"]
+    assert "noise 100.0 %" in shown["markdown"]
+    assert "plain at L∞ 0 raw<small>" in shown["html"]
+    assert "unbounded at L∞ 1 raw<small>control" in shown["html"]

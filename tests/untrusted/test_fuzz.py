@@ -21,9 +21,9 @@ from torch import nn
 
 from unmask.data import parquet
 from unmask.data.decode import count_channels, decode
-from unmask.evaluation.store import read_run
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec, digest
 from unmask.report import summary, texts
+from unmask.run_files import read_run
 from unmask.weights import load_weights, save_weights
 
 TRIED = int(os.environ.get("UNMASK_FUZZ", "60"))  # inputs of each test
@@ -106,6 +106,7 @@ CASE: dict[str, Any] = {
 RUN: dict[str, Any] = {
     "schema": RUN_SCHEMA,
     "asked": {"n": 2},
+    "jobs": [],
     "command": "reproduce",
     "suite": None,
     "n": 2,

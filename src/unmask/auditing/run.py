@@ -110,8 +110,8 @@ def _performed(
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"
-        settled = local.fingerprints({name: (data.name, plan.about["n"])})
-        with Store.open(folder, asked, {**about, **environment()}, settled) as store:
+        settled = local.fingerprints(plan.jobs)
+        with Store.open(folder, asked, {**about, **environment()}, plan.jobs, settled) as store:
             run(plan.jobs, store, local, lambda record, known: None)
         write(folder)
         report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))

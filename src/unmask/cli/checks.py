@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from random import randrange
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unmask.cli.again import clocked, do_again, local_of, on_the_threads_of, planned
 from unmask.cli.commands import app
 from unmask.cli.console import say
 from unmask.cli.options import Address, Batch, Device, Engine, GpusPerJob, Run, Weights, Workers
@@ -24,36 +26,51 @@ def verify(
     against: Annotated[
         Path | None, typer.Option("--against", help="Another run of the same cases, to be compared with.")
     ] = None,
+    examine: Annotated[
+        bool,
+        typer.Option(help="Examine an audited model again, which takes as long as at the beginning of the audit."),
+    ] = True,
+    attack: Annotated[
+        int, typer.Option("--attack", min=0, metavar="K", help="Attack K examples anew, by each attack of the run.")
+    ] = 0,
+    attack_seed: Annotated[
+        int | None, typer.Option("--attack-seed", help="Chooses these K examples; default a random one, which is told.")
+    ] = None,
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
 ) -> None:
-    """Judge every stored adversarial example of a run again, on the original model, and compute every figure again.
+    """Plan a run again, judge every stored adversarial example again on the original model, compute every figure again.
 
-    Exit with 1 if a verdict or figure differs, or anything that the run rests on was changed.
+    Exit with 1 if a job, verdict, finding or figure differs, anything that the run rests on was changed, or an attack
+    anew breaks an example that the run says is robust.
 
-    Example: [bold]unmask verify runs/demo[/bold]
+    Example: [bold]unmask verify runs/demo --attack 8[/bold]
     """
-    from unmask.evaluation.run import Local
-    from unmask.evaluation.store import read_run
+    from unmask.evaluation.attack_again import Sample
     from unmask.evaluation.verify import verify
-    from unmask.forms import ModelForm
     from unmask.report.compare import against as held_against
+    from unmask.run_files import read_run
 
-    asked = read_run(run)["asked"]
-    used = asked.get("weights")
-    strict = asked.get("command") != "audit"  # an audit makes models ready that the others refuse or take as they are
-    checks = []
-    form = ModelForm(**asked.get("form", {}))
-    local = Local(batch_size, device, weights or (Path(used) if used else None), strict, form)
-    for check in verify(run, local):
-        checks.append(check)
-        if check.problem:
-            say(f"FAILED {check.record}: {check.problem}")
+    asked = read_run(run).asked
+    if attack and not examine and asked.get("command") == "audit":
+        raise ValueError("the attacks of an audit follow from the examination: leave out --attack or --no-examine")
+    seed = randrange(1 << 31) if attack_seed is None else attack_seed
+    sample = Sample(attack, seed, clocked(asked)) if attack else None
+    local = local_of(asked, batch_size, device, weights)
+    with on_the_threads_of(run):
+        plans = planned(asked, local) if examine or asked.get("command") != "audit" else None
+        checks = []
+        for check in verify(run, local, plans, sample):
+            checks.append(check)
+            if check.problem:
+                say(f"FAILED {check.record}: {check.problem}")
     failed = sum(check.problem is not None for check in checks)
     examples = sum(check.examples for check in checks)
     records = sum(check.examples > 0 for check in checks)
     say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    if sample:
+        say(f"{sum(check.anew for check in checks)} examples attacked anew, chosen by --attack-seed {seed}.")
     if against:
         _show(held_against(run, against))
     if failed:
@@ -72,66 +89,37 @@ def repeat(
     gpus_per_job: GpusPerJob = 0.0,
     workers: Workers = None,
 ) -> None:
-    """Do a run again from what it recorded of itself, and compare; exit with 1 if a verdict differs.
+    """Do a run again from its question, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
 
     What an attack leaves that had a budget in seconds depends on the machine: it is compared, and may differ.
 
     Example: [bold]unmask repeat runs/demo --out runs/again[/bold]
     """
-    import torch
-
-    from unmask.auditing.budgets import timed
-    from unmask.cli import commands
-    from unmask.evaluation.store import read_run
-    from unmask.forms import ModelForm
-    from unmask.report.compare import against, same
+    from unmask.report.compare import against, differing, same
+    from unmask.run_files import read_run
 
     before = read_run(run)
-    asked = before["asked"]
     if out.resolve() == run.resolve():
         raise ValueError(f"{out} is the run itself: give --out a new folder")
-    try:
-        used = weights or (Path(asked["weights"]) if asked["weights"] else None)
-        shared: dict[str, Any] = {
-            "n": asked["n"],
-            "seed": asked["seed"],
-            "out": out,
-            "batch_size": batch_size,
-            "device": device,
-            "weights": used,
-            "stop_when": asked.get("stop_when"),
-            "compile": asked.get("compile", False),
-            "engine": engine,
-            "address": address,
-            "gpus_per_job": gpus_per_job,
-            "workers": workers,
-        }
-        torch.set_num_threads(before["hardware"]["threads"])  # sums round differently on more, or fewer
-        if asked["command"] == "reproduce":
-            commands.reproduce(case=asked["cases"], sweep=asked["sweep"], **shared)
-        else:
-            known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
-            command = known[asked["command"]]
-            form = ModelForm(**asked["form"])
-            shared |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-            shared |= {"output": form.output, "refuse_class": form.reject_class}
-            command(asked["target"], asked["data"], **asked["threat"], **asked["options"], **shared)
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{run} does not tell how to do it again ({error!r}): an earlier version wrote it, or Python code"
-        ) from error
+    shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights}
+    shared |= {"engine": engine, "address": address, "gpus_per_job": gpus_per_job, "workers": workers}
+    with on_the_threads_of(run):
+        do_again(before.asked, out, shared)
     now = read_run(out)
     for name in ("versions", "hardware", "revision"):
-        if before.get(name) != now.get(name):
-            say(f"other {name}: {before.get(name)}, now {now.get(name)}")
+        if before.about.get(name) != now.about.get(name):
+            say(f"other {name}: {before.about.get(name)}, now {now.about.get(name)}")
     alike, total = same(run, out)
     say(f"{alike} of {total} records are the same to the bit.")
+    by_clock = clocked(before.asked)
+    others = differing(run, out, by_clock)
+    for line in others:
+        say(f"FAILED {line}")
     pairs = [pair for pair in against(run, out) if pair.changed]
     _show(pairs)
-    by_clock = timed(asked["options"]["budget"]) if asked["command"] == "audit" else ()
     if any(pair.attack in by_clock for pair in pairs):
         say(f"{', '.join(by_clock)}: its budget was in seconds, so what it leaves depends on the machine.")
-    if any(pair.attack not in by_clock for pair in pairs) or not total:
+    if others or any(pair.attack not in by_clock for pair in pairs) or not total:
         raise typer.Exit(1)
 
 

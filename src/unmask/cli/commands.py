@@ -86,9 +86,9 @@ def reproduce(
 
     Example: [bold]unmask reproduce --case thermometer-mnist --n 200 --out runs/thermometer[/bold]
     """
+    from unmask.auditing.question import plans
     from unmask.cases import SUITES, find_case
     from unmask.evaluation.available import available
-    from unmask.evaluation.plan import plan_case
     from unmask.evaluation.run import Local
 
     if suite is not None and suite not in SUITES:
@@ -104,9 +104,8 @@ def reproduce(
     cases = {found.name: found for found in (*sorted_out.cases, *named)}.values()
     if not cases:
         raise typer.Exit(1)
-    plans = [plan_case(found, local.dataset(found.data, n), n, seed, sweep=sweep) for found in cases]
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
-    carry_out(plans, out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
+    carry_out(plans(asked, local), out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
     if sorted_out.skipped:
         raise typer.Exit(fail(f"skipped for want of data or weights: {', '.join(sorted_out.skipped)}", 1))
 
@@ -148,15 +147,10 @@ def attack(
 
     Example: [bold]unmask attack my_model.py:build --data mnist --eps 0.3 --attack apgd --bpda encode=identity[/bold]
     """
-    from unmask.evaluation.failures import in_one_line
-    from unmask.evaluation.plan import plan_attack
+    from unmask.auditing.question import plans
     from unmask.evaluation.run import Local
-    from unmask.inputs import check_eps
-    from unmask.threats import parse
 
     threshold = Threshold.of(fail_under, fail_on)
-    threat = parse(norm, eps, unit)
-    check_eps(norm, eps, unit)
     options = {
         "attack": attack,
         "steps": steps,
@@ -169,12 +163,9 @@ def attack(
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     form = form_of(layout, pixel_range, output, refuse_class)
     local = Local(batch_size, device, weights, form=form)
-    images = local.dataset(data, n)
-    with in_one_line(target):
-        plan = plan_attack(target, local.target(target, images), images, threat, n, seed, options)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": options, "form": asdict(form)}
-    carry_out([plan], out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    asked |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
+    carry_out(plans(asked, local), out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -210,25 +201,23 @@ def audit(
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
-    from unmask.auditing.plan import arm
+    from unmask.auditing.question import plans
     from unmask.evaluation.run import Local
-    from unmask.inputs import check_eps
-    from unmask.threats import parse
 
     threshold = Threshold.of(fail_under, fail_on)
-    threat = parse(norm, eps, unit)
-    check_eps(norm, eps, unit)
     cluster = cluster_of(engine, address, gpus_per_job, workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     form = form_of(layout, pixel_range, output, refuse_class)
     local = Local(batch_size, device, weights, strict=False, form=form)
-    again = partial(arm, name=target, images=data, threat=threat, n=n, seed=seed, budget=budget, device=device)
-    plan = again(local)
-    if cluster:
-        cluster.ready = again
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": plan.about["threat"], "options": {"budget": budget}, "form": asdict(form)}
-    carry_out([plan], out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    asked |= {
+        "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
+        "options": {"budget": budget},
+        "form": asdict(form),
+    }
+    if cluster:
+        cluster.ready = partial(plans, asked)
+    carry_out(plans(asked, local), out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()

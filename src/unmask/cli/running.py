@@ -79,8 +79,8 @@ def carry_out(
     asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
     about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.about for p in plans]}
     jobs = [job for plan in plans for job in plan.jobs]
-    settled = local.fingerprints({job.target: (job.data, plan.about["n"]) for plan in plans for job in plan.jobs})
-    with Store.open(out, asked, {**about, **environment()}, settled) as store, progress(jobs) as show:
+    settled = local.fingerprints(jobs)
+    with Store.open(out, asked, {**about, **environment()}, jobs, settled) as store, progress(jobs) as show:
         if cluster is None:
             run(jobs, store, local, show, rule)
         else:

@@ -12,26 +12,23 @@ from torch import Tensor
 from unmask.cases import Attacker
 from unmask.compiling import Compiler
 from unmask.data import Dataset
+from unmask.evaluation.beside import beside, shown, untouched
 from unmask.evaluation.chosen import BUILT_IN, chosen
 from unmask.evaluation.followed import followed
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge, Verdict
-from unmask.randomness import drawing, stream
 from unmask.records import Example, GradientCounts, Job, Record
 from unmask.threats import parse
 from unmask.trials import Trial, trial, verdicts
 from unmask.victims import Passes
 
-__all__ = ["Outcome", "judged", "perform"]
-
-PICTURES = 8
-"""Clean images kept beside the adversarial ones, for the report."""
-
-MEASURED = 32
-"""Images of a job that are measured through its target's lens."""
+__all__ = ["WAYS", "Outcome", "attacked", "judged", "perform"]
 
 FOLLOWED = 3
 """Images of an attack's first job of which the way is kept."""
+
+WAYS = "way_"
+"""What the names of the tensors of such a way begin with."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def perform(
     candidates, ways = [], list[dict[str, Tensor]]()
     passes = Passes()
     gradients: list[GradientCounts] = []
-    for index, x, y, found in _each(job, data, batch, device, judge, search):
+    for index, x, y, found in _each(torch.arange(job.start, job.stop), data, batch, device, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
@@ -87,10 +84,7 @@ def perform(
     x_adv = torch.cat(candidates)
     tensors = {
         "x_adv": x_adv,
-        "index": torch.arange(job.start, job.stop),
-        "label": data.labels[job.start : job.stop],
-        "clean": data.batch(job.start, min(job.start + PICTURES, job.stop))[0],
-        **_looked(job, target, x_adv.to(device)),
+        **beside(job, target, data, x_adv.to(device)),
         **({name: torch.cat([way[name] for way in ways]) for name in ways[0]} if ways else {}),
     }
     return Outcome(record, tensors)
@@ -105,9 +99,23 @@ def judged(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, d
         candidates = x_adv[index - job.start].to(device)
         return Trial(candidates, *verdicts(judge, candidates, x, y, index, job.seed))
 
-    for index, _, y, found in _each(job, data, batch, device, judge, stored):
+    for index, _, y, found in _each(torch.arange(job.start, job.stop), data, batch, device, judge, stored):
         examples += _examples(job, index, y, found.verdict, found.selection)
     return tuple(examples)
+
+
+def attacked(
+    job: Job, target: Target, data: Dataset, index: Tensor, batch: int, device: str, compiler: Compiler | None
+) -> tuple[tuple[Example, ...], GradientCounts | None]:
+    """The verdicts of a job's attack on the examples ``index`` alone, which are those that the job gives them."""
+    target = _dialled(job, target)
+    judge, search = _judge(job, target), _search(job, target, compiler)
+    examples: list[Example] = []
+    gradients: list[GradientCounts] = []
+    for part, _, y, found in _each(index, data, batch, device, judge, search):
+        examples += _examples(job, part, y, found.verdict, found.selection)
+        gradients += [] if found.gradients is None else [found.gradients]
+    return tuple(examples), _total(gradients)
 
 
 def _dialled(job: Job, target: Target) -> Target:
@@ -119,36 +127,12 @@ def _dialled(job: Job, target: Target) -> Target:
     return replace(target, model=target.dial.turn(target.model, float(job.options["dial"])))
 
 
-def _clean(job: Job) -> bool:
-    """Whether images are judged as they are."""
-    return job.role == "clean" or job.options.get("base") == "clean"
-
-
-@torch.no_grad()
-def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
-    """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
-    if target.lens is None or not (_shown(job) or job.role == "clean"):
-        return {}
-    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
-        seen = target.model.get_submodule(target.lens.part)(x[:PICTURES])
-    if target.lens.measure is None:
-        return {"seen": seen.cpu()}
-    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
-        measured = target.lens.measure(target.model, x[:MEASURED])
-    return {"seen": seen.cpu(), "measured": measured.float().cpu()}
-
-
-def _shown(job: Job) -> bool:
-    """Whether a report shows images of it."""
-    return job.role in ("plain", "adaptive")
-
-
 Search = Callable[[Judge, Tensor, Tensor, Tensor], Trial]
 """A judge, positions (B,), images (B, C, H, W), labels (B,) -> what came of them."""
 
 
 def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
-    if _clean(job):
+    if untouched(job):
         return lambda judge, index, x, y: Trial(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
@@ -162,7 +146,7 @@ def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
         low_precision=attacker.low_precision,
         index=index,
         seed=job.seed,
-        follow=max(0, FOLLOWED - int(index[0])) if _shown(job) else 0,
+        follow=max(0, FOLLOWED - int(index[0])) if shown(job) else 0,
         compiler=compiler,
     )
 
@@ -183,12 +167,12 @@ def _judge(job: Job, target: Target) -> Judge:
 
 
 def _each(
-    job: Job, data: Dataset, batch: int, device: str, judge: Judge, search: Search
+    positions: Tensor, data: Dataset, batch: int, device: str, judge: Judge, search: Search
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Trial]]:
     """Positions (on the CPU), images, labels, what came of them: ``batch`` at a time, half where memory ends."""
-    start = job.start
-    while start < job.stop:
-        index = torch.arange(start, min(start + batch, job.stop))
+    start = 0
+    while start < len(positions):
+        index = positions[start : start + batch]
         x, y = (part.to(device) for part in data.floats(index))
         spent = judge.passes.forwards
         try:
@@ -213,7 +197,7 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
-    if _clean(job):
+    if untouched(job):
         scored, selection = _unrefused(scored), _unrefused(selection)
     return [_example(scored, selection, row, int(index[row]), int(y[row])) for row in range(len(y))]
 

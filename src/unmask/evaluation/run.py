@@ -21,7 +21,7 @@ from unmask.records import Job, Record
 from unmask.report.worst_case import left
 from unmask.statistics import StopRule
 
-__all__ = ["Executor", "Local", "Progress", "run"]
+__all__ = ["MAIN", "Executor", "Local", "Progress", "due", "run"]
 
 MAIN = ("clean", "plain", "adaptive")
 """Roles of the jobs whose verdicts make the figures of a case."""
@@ -93,10 +93,13 @@ class Local:
             )
         return self._targets[name]
 
-    def fingerprints(self, names: Mapping[str, tuple[str, int]]) -> dict[str, dict[str, Any]]:
-        """Of each target, by the name and number of its examples."""
+    def fingerprints(self, jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:
+        """Of each target of ``jobs``, with the examples up to the last one that they attack."""
+        last: dict[tuple[str, str], int] = {}
+        for job in jobs:
+            last[job.target, job.data] = max(job.stop, last.get((job.target, job.data), 0))
         found = {}
-        for name, (images, n) in names.items():
+        for (name, images), n in last.items():
             data = self.dataset(images, n)
             target = self.target(name, data)
             with in_one_line(name):
@@ -112,11 +115,7 @@ class Local:
 def run(
     jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress, rule: StopRule | None = None
 ) -> None:
-    """Do what is not done yet. A kill loses at most the jobs in hand; the same call goes on.
-
-    With a ``rule`` all attacks of a target go through the first block of examples, then through the second, until
-    what they leave meets it; then come the controls and curves on the examples done.
-    """
+    """Do what is due and not done yet. A kill loses at most the jobs in hand; the same call goes on."""
     done = {record.job.key: record for record in store.records()}
     for job in jobs:
         if job.key in done:
@@ -128,8 +127,18 @@ def run(
             done[record.job.key] = record
             progress(record, False)
 
+    for some in due(jobs, done, rule):
+        finish(some)
+
+
+def due(jobs: Sequence[Job], done: Mapping[str, Record], rule: StopRule | None) -> Iterator[list[Job]]:
+    """The jobs that have to be done, some at a time; ``done``, by key, is looked at after each time.
+
+    Without a ``rule`` all of them. With one, all attacks of a target on the first block of examples, then on the
+    second, until what they leave meets the rule; then its controls and curves on the examples done.
+    """
     if rule is None:
-        finish(jobs)
+        yield [*jobs]
         return
     for target in dict.fromkeys(job.target for job in jobs):
         mine = [job for job in jobs if job.target == target]
@@ -137,12 +146,12 @@ def run(
         reached = 0
         for start in sorted({job.start for job in attacks}):
             block = [job for job in attacks if job.start == start]
-            finish(block)
+            yield block
             reached = max(job.stop for job in block)
-            found = left([done[job.key] for job in attacks if job.stop <= reached])
+            found = left([done[job.key] for job in attacks if job.stop <= reached and job.key in done])
             if found and rule.met(found):
                 break
-        finish(job for job in mine if job.role not in MAIN and job.stop <= reached)
+        yield [job for job in mine if job.role not in MAIN and job.stop <= reached]
 
 
 def _first_line(error: BaseException) -> str:

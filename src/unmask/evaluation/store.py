@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +16,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from unmask.evaluation.fingerprint import changed
-from unmask.records import RUN_SCHEMA, Record, digest
+from unmask.records import RUN_SCHEMA, Job, Record
+from unmask.run_files import read_records, read_run, signed
 
-__all__ = ["Store", "pack", "read_lines", "read_run"]
+__all__ = ["Store", "pack"]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Store:
         folder: Path,
         asked: Mapping[str, Any],
         about: Mapping[str, Any],
+        jobs: Sequence[Job],
         fingerprints: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Iterator[Store]:
         """Begin the run that ``asked`` describes, or continue it; ``about`` is kept from the first time.
 
         Raises ValueError where the folder cannot be one, holds a run of another question, a damaged one or
-        one of targets with other ``fingerprints``, or is in use by another process.
+        one of other ``jobs`` or of targets with other ``fingerprints``, or is in use by another process.
         """
         try:
             (folder / "examples").mkdir(parents=True, exist_ok=True)
@@ -48,26 +50,21 @@ class Store:
         with _alone(folder):
             if (folder / "run.json").exists():
                 run = read_run(folder)
-                before = run["asked"]
+                before = run.asked
                 if before != (now := json.loads(json.dumps(asked))):
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
-                _refuse_changes(folder, run.get("fingerprints"), fingerprints)
+                _refuse_changes(folder, run.fingerprints, fingerprints)
+                if [job.key for job in run.jobs] != [job.key for job in jobs]:
+                    raise ValueError(f"{folder} was begun with other jobs than are planned now: choose another --out")
             else:
-                run = {"schema": RUN_SCHEMA, "asked": asked, **about, "fingerprints": fingerprints or {}}
-                _write(folder / "run.json", _signed(run))
+                run_data = {"schema": RUN_SCHEMA, "asked": asked, **about, "fingerprints": fingerprints or {}}
+                _write(folder / "run.json", signed(run_data, tuple(jobs)))
             _drop_torn_line(folder / "records.jsonl")
             yield cls(folder)
 
     def records(self) -> list[Record]:
-        """All records, in the order in which their jobs finished; ValueError names a line that is damaged."""
-        records = []
-        for number, line in enumerate(read_lines(self.folder), start=1):
-            try:
-                records.append(Record.from_json(line))
-            except ValueError as error:
-                where = f"{self.folder / 'records.jsonl'}, line {number}"
-                raise ValueError(f"{where}: {error}; delete the line to do that job again") from error
-        return records
+        """As of :func:`unmask.run_files.read_records`."""
+        return read_records(self.folder)
 
     def add(self, record: Record, tensors: bytes) -> Record:
         """Store a record and its tensors; on return both are on the disk."""
@@ -86,41 +83,9 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
     return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """What run.json holds; ValueError where there is none or it is damaged."""
-    path = folder / "run.json"
-    try:
-        raw = path.read_bytes()
-        run = json.loads(raw)
-        if run["schema"] != RUN_SCHEMA:
-            raise ValueError(f"version {run['schema']!r}, this program reads {RUN_SCHEMA!r}")
-        if not isinstance(run["asked"], dict) or not isinstance(run.get("fingerprints", {}), dict):
-            raise TypeError("nothing was asked")
-        check = run.pop("check", None)  # older runs have none
-        if check is not None and raw != _signed(run):
-            raise ValueError("it was changed: it does not fit its own digest")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): start the run again in a new folder") from error
-    return {**run, "check": check}
-
-
-def read_lines(folder: Path) -> list[str]:
-    """The lines of records.jsonl; one that a kill left without its end does not count."""
-    path = folder / "records.jsonl"
-    return [line.decode(errors="replace") for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
-
-
-def _signed(run: Mapping[str, Any]) -> bytes:
-    """The text of run.json, with a digest of the rest of it."""
-    plain = json.loads(json.dumps(run))
-    return json.dumps({**plain, "check": digest(plain)}, indent=1).encode()
-
-
-def _refuse_changes(folder: Path, before: Any, now: Mapping[str, Mapping[str, Any]] | None) -> None:
+def _refuse_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]] | None) -> None:
     """Records of two models must not come to stand in one folder."""
-    for name, then in (before or {}).items():
+    for name, then in before.items():
         if now and name in now and (what := changed(then, now[name])):
             raise ValueError(
                 f"{folder} was begun before {what} changed ({name}): put that back, or choose another --out"

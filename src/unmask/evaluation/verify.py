@@ -1,44 +1,42 @@
-"""Checking a run again: its files byte by byte, its model, every stored adversarial example, every figure."""
+"""Checking a run again: its question, its files byte by byte, its model, every stored example, every figure."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as unpack
-
-from unmask.evaluation.fingerprint import changed, fingerprint
-from unmask.evaluation.perform import judged
+from unmask.evaluation.attack_again import Sample, attack_again
+from unmask.evaluation.check import Check, called
+from unmask.evaluation.plan import Plan
+from unmask.evaluation.planned_jobs import (
+    due_jobs,
+    hold_against_plans,
+    hold_against_question,
+    hold_fingerprints,
+    unfinished,
+)
+from unmask.evaluation.recheck import recheck
 from unmask.evaluation.run import Local
-from unmask.evaluation.store import read_lines, read_run
-from unmask.records import Record
+from unmask.records import Job, Record
 from unmask.report import texts
-from unmask.types import InvalidModelOutput
+from unmask.run_files import RunFile, read_lines, read_run
 
-__all__ = ["Check", "verify"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """What came of one check; ``problem`` is None where all agrees."""
-
-    record: str  # what to call what was looked at
-    examples: int  # that were judged again
-    problem: str | None = None
+__all__ = ["verify"]
 
 
-def verify(folder: Path, local: Local) -> Iterator[Check]:
+def verify(folder: Path, local: Local, plans: Sequence[Plan] | None, sample: Sample | None = None) -> Iterator[Check]:
     """Hold every file of a run against what it must be, and re-judge each record from its stored examples.
 
-    What fails: a record whose line or file of examples is damaged, missing or changed, whose images do not have the
-    shape of its data set, or of which any verdict, prediction or distance (float64) is not the one that was
-    recorded; a last line that is torn; a run.json without its digest; a model or images that are no longer those of the
-    run; a report whose accuracies and intervals are not those that follow from the records, to the byte.
+    What fails: a run.json whose jobs or cases are not those of ``plans``, that has no digest, or that names another
+    model or other images than those of today; a record of no planned job, a second one of a job, a job without one
+    (those after the block at which a stop rule was met are not due); a damaged line; whatever
+    :func:`unmask.evaluation.recheck.recheck` finds; a report that is not what the records give, to the byte; an example
+    of ``sample`` that the run says is robust and the same attack breaks.
+
+    Args:
+        plans: what the run's question gives today; None to trust what run.json says of a model's examination.
+        sample: examples to attack anew, for which ``local`` must know the attacks; None for none.
+
     Raises ValueError where run.json is damaged, there are no records, and where the model or the data of the
     run cannot be had.
     """
@@ -46,33 +44,61 @@ def verify(folder: Path, local: Local) -> Iterator[Check]:
     lines = read_lines(folder)
     if not lines:
         raise ValueError(f"{folder} holds no records: there is nothing to verify")
-    yield Check("run.json", 0, None if run["check"] else "it has no digest: an earlier version wrote it")
-    yield from _rests_on(run, local)
-    whole = True
+    yield from _question(run, local, plans)
+    records, broken = _records(lines)
+    yield from broken
+    jobs = run.jobs if plans is None else [job for plan in plans for job in plan.jobs]
+    needed = due_jobs(jobs, records, run.asked.get("stop_when"))
+    for record in records:
+        problem = _unplanned(record, jobs, needed) or recheck(folder, record, local)
+        yield Check(f"{record.job.key} ({called(record.job)})", len(record.examples), problem)
+    if problem := unfinished(needed, records):
+        yield Check("the records", problem=problem)
+    if not (folder / "records.jsonl").read_bytes().endswith(b"\n"):
+        yield Check("the end of records.jsonl", problem="its last line is torn: give the command of the run again")
+    if not broken:
+        yield from _reports(folder)
+    if sample is not None:
+        yield from attack_again([record for record in records if record.job.key in needed], local, sample)
+
+
+def _question(run: RunFile, local: Local, plans: Sequence[Plan] | None) -> Iterator[Check]:
+    """The parts of run.json against one another, against today's plans, and against today's model and images."""
+    yield Check("run.json", problem=None if run.check else "it has no digest")
+    other = [name for name in ("command", "n", "seed") if run.about.get(name) != run.asked.get(name)]
+    if other:
+        yield Check("run.json", problem=f"its {' and '.join(other)} are not those that were asked for")
+    if plans is None:
+        yield from hold_against_question(run, local)
+        yield from hold_fingerprints(run, run.jobs, local)
+    else:
+        yield from hold_against_plans(run, plans)
+        yield from hold_fingerprints(run, [job for plan in plans for job in plan.jobs], local)
+
+
+def _records(lines: Sequence[str]) -> tuple[list[Record], list[Check]]:
+    """Those of whole lines, and a check that failed for each of the others."""
+    records: list[Record] = []
+    broken: list[Check] = []
     for number, line in enumerate(lines, start=1):
         try:
             record = Record.from_json(line)
             if record.to_json() != line:
                 raise ValueError("it has no digest, or was written anew")
         except ValueError as error:
-            whole = False
-            yield Check(f"line {number} of records.jsonl", 0, str(error))
-            continue
-        job = record.job
-        name = f"{job.key} ({job.target} {job.attack} {job.start}-{job.stop})"
-        yield Check(name, len(record.examples), _problem(folder, record, local))
-    if not (folder / "records.jsonl").read_bytes().endswith(b"\n"):
-        yield Check("the end of records.jsonl", 0, "its last line is torn: give the command of the run again")
-    if whole:
-        yield from _reports(folder)
+            broken.append(Check(f"line {number} of records.jsonl", problem=str(error)))
+        else:
+            records.append(record)
+    return records, broken
 
 
-def _rests_on(run: Mapping[str, Any], local: Local) -> Iterator[Check]:
-    for name, before in run.get("fingerprints", {}).items():
-        data = local.dataset(before["data"], before["n"])
-        now = fingerprint(name, local.target(name, data).model, data, before["n"])
-        what = changed(before, now)
-        yield Check(f"what {name} is", 0, f"{what} changed since the run began" if what else None)
+def _unplanned(record: Record, jobs: Sequence[Job], needed: Mapping[str, Job]) -> str | None:
+    """Such a record is not judged: what it names need not be there, and may be anything."""
+    if record.job.key in needed:
+        return None
+    if any(job.key == record.job.key for job in jobs):
+        return "its job comes after the block at which the stop rule was met"
+    return "it is of no job that was planned"
 
 
 def _reports(folder: Path) -> Iterator[Check]:
@@ -83,37 +109,8 @@ def _reports(folder: Path) -> Iterator[Check]:
     try:
         again = texts(folder)
     except ValueError as error:
-        yield Check("the report", 0, str(error))
+        yield Check("the report", problem=str(error))
         return
     for name in names:
         same = (folder / name).read_bytes() == again[name].encode()
-        yield Check(name, 0, None if same else "it is not what the records give: `unmask report` writes it anew")
-
-
-def _problem(folder: Path, record: Record, local: Local) -> str | None:
-    path = folder / f"examples/{record.job.key}.safetensors"
-    if record.file != f"examples/{path.name}" or not path.is_file():
-        return "its examples are missing"
-    raw = path.read_bytes()
-    if hashlib.sha256(raw).hexdigest() != record.sha256:
-        return "its examples were changed"
-    try:
-        x_adv = unpack(raw)["x_adv"]
-    except (SafetensorError, KeyError):
-        return "its examples cannot be read"
-    job = record.job
-    data = local.dataset(job.data, job.stop)
-    target = local.target(job.target, data)
-    count = job.stop - job.start
-    if x_adv.shape != (count, *data.images.shape[1:]):
-        return f"its examples have shape {tuple(x_adv.shape)}, not that of {count} images of {job.data}"
-    if x_adv.dtype != torch.float32:
-        return f"its examples are {x_adv.dtype}, not torch.float32"
-    if len(record.examples) != count or record.draws != target.draws:
-        return f"it tells of {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
-    try:
-        again = judged(job, target, data, x_adv, local.batch, local.device)
-    except InvalidModelOutput as error:
-        return str(error)
-    wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]
-    return f"{len(wrong)} of {count} verdicts differ, first at example {wrong[0]}" if wrong else None
+        yield Check(name, problem=None if same else "it is not what the records give: `unmask report` writes it anew")

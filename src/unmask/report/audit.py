@@ -58,6 +58,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
                 "name": attack.name,
                 "about": attack.about,
                 "accuracy": attack.accuracy.value,
+                "other_threats": [asdict(threat) for threat in attack.other_threats],
                 "forwards": attack.forwards,
                 "backwards": attack.backwards,
                 "seconds": attack.seconds,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from unmask.records import ThreatSpec
+from unmask.report.differences import differences, listed
 from unmask.report.read import Case, Found, RunFolder, by_attack
 from unmask.report.table import table
 from unmask.report.worst_case import remaining, worst
+from unmask.run_files import read_run
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 
-__all__ = ["Pair", "against", "compare", "same", "unreliable"]
+__all__ = ["Pair", "against", "compare", "differing", "same", "unreliable"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,41 @@ def same(first: Path, second: Path) -> tuple[int, int]:
     )
     keys = one.keys() | two.keys()
     return sum(one.get(key) == two.get(key) for key in keys), len(keys)
+
+
+def differing(first: Path, second: Path, by_clock: Collection[str] = ()) -> list[str]:
+    """A line for each way in which a run and its repetition are not of the same jobs, cases and gradients.
+
+    Args:
+        by_clock: attacks whose gradients are not compared, since their number depends on the machine.
+    """
+    files = read_run(first), read_run(second)
+    one, two = ({record.job.key: record for record in RunFolder.read(path).records} for path in (first, second))
+    counted = [key for key in one.keys() & two.keys() if one[key].gradients != two[key].gradients]
+    counted = [key for key in counted if one[key].job.attack not in by_clock]
+    lines = [
+        _alone("the jobs of run.json", *({job.key for job in file.jobs} for file in files)),
+        _alone("the records", {*one}, {*two}),
+        *_other_cases(files[0].cases, files[1].cases),
+        listed(
+            "other counts of gradients in the repetition",
+            [key for key in counted if one[key].job.attack not in by_clock],
+        ),
+    ]
+    return [line for line in lines if line]
+
+
+def _alone(what: str, one: set[str], two: set[str]) -> str:
+    return "" if one == two else f"{what}: {len(one - two)} are in the run alone, {len(two - one)} in its repetition"
+
+
+def _other_cases(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    names = [", ".join(str(case.get("case")) for case in cases) for cases in (before, now)]
+    if names[0] != names[1]:
+        yield f"the cases: {names[0] or 'none'}, in the repetition {names[1] or 'none'}"
+        return
+    for one, two in zip(before, now, strict=True):
+        yield listed(f"what run.json says of {one.get('case')} is other in the repetition", [*differences(one, two)])
 
 
 Attack = tuple[str, str, str, ThreatSpec]

@@ -11,6 +11,7 @@ from unmask.report.sentences import caveat, headline, others, sentence
 from unmask.report.table import AttackRow, Row, Setting
 from unmask.report.words import (
     any_earlier,
+    at,
     category,
     count,
     duration,
@@ -98,7 +99,9 @@ def _case(row: Row) -> list[str]:
         "time",
     ]
     about = f"{row.defense}. {row.citation}" if row.citation else row.defense
-    controls = ", ".join(f"{name} {_cell(a)}" for name, a in row.controls.items())
+    controls = ", ".join(
+        f"{name}{at(row.control_threats.get(name, ()))} {_cell(a)}" for name, a in row.controls.items()
+    )
     return [
         f"## {_escape(row.case)}",
         _escape(about),
@@ -114,7 +117,7 @@ def _case(row: Row) -> list[str]:
 
 def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str]:
     return [
-        a.name,
+        a.name + at(a.other_threats),
         *([a.access] if access else []),
         _cell(a.accuracy),
         *([_cell(a.general)] if general else []),

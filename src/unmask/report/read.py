@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.records import RUN_SCHEMA, Example, Figure, Finding, Record, ThreatSpec, check_types
+from unmask.records import Example, Figure, Finding, Record, ThreatSpec, check_types
+from unmask.run_files import read_records, read_run
 from unmask.statistics import StopRule
 
-__all__ = ["Case", "Found", "RunFolder", "by_attack"]
+__all__ = ["Case", "Found", "RunFolder", "by_attack", "other_threats"]
 
 
 @dataclass(frozen=True)
@@ -83,17 +83,16 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
-        """The run in ``path``; ValueError where there is none or a record before a torn last line is broken."""
+        """The run in ``path``; ValueError where there is none, or a line of its records is damaged.
+
+        Of two records of a job the later counts.
+        """
+        run = read_run(path)
         try:
-            asked = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            if asked["schema"] != RUN_SCHEMA:
-                raise ValueError(f"{path}/run.json is {asked['schema']!r}, this program reads {RUN_SCHEMA!r}")
-            cases = tuple(_case(raw) for raw in asked["cases"])
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise ValueError(f"{path} holds no run: no run.json in it; give the folder that --out named") from error
-        except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}/run.json is broken ({error!r}): start the run again in a new folder") from error
-        return cls(path, asked, cases, _records(path / "records.jsonl"))
+            cases = tuple(_case(raw) for raw in run.cases)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}/run.json is damaged ({error!r}): start the run again in a new folder") from error
+        return cls(path, run.about, cases, tuple({record.job.key: record for record in read_records(path)}.values()))
 
     @property
     def rule(self) -> StopRule | None:
@@ -123,6 +122,11 @@ def by_attack(records: Iterable[Record]) -> dict[str, dict[int, Found]]:
     return found
 
 
+def other_threats(case: Case, records: Iterable[Record]) -> tuple[ThreatSpec, ...]:
+    """The threats of the records' jobs that are not the case's."""
+    return tuple(dict.fromkeys(record.job.threat for record in records if record.job.threat != case.threat))
+
+
 def _name(target: str) -> str:
     return target.removeprefix("case:")
 
@@ -140,18 +144,3 @@ def _case(raw: Mapping[str, Any]) -> Case:
     for finding in case.setup:
         check_types(Finding(**finding))
     return case
-
-
-def _records(path: Path) -> tuple[Record, ...]:
-    """One record a job, the latest; only a last line without its end may be broken."""
-    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    records = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line:
-                record = Record.from_json(line.decode())
-                records[record.job.key] = record
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}: {error}; delete the line to do that job again") from error
-    return tuple(records.values())

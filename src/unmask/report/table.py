@@ -10,7 +10,7 @@ from unmask.records import TABLE_SCHEMA, Figure, Record, ThreatSpec
 from unmask.report.figures import Figures, figures
 from unmask.report.gradient_use import no_plain_gradient
 from unmask.report.masking import Evidence, Masking, masking
-from unmask.report.read import Case, Found, RunFolder, by_attack
+from unmask.report.read import Case, Found, RunFolder, by_attack, other_threats
 from unmask.report.warnings import warnings
 from unmask.report.worst_case import accuracy_of, adaptive_accuracy, known_accuracy, named, worst
 from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy
@@ -34,6 +34,7 @@ class AttackRow:
     about: str
     access: str = ""  # what the attacker has, where attacks of a case differ in it
     general: Accuracy | None = None  # share that keeps its general category, where classes have one
+    other_threats: tuple[ThreatSpec, ...] = ()  # of its jobs, where they are not the case's
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Row:
     note: str
     data_note: str
     controls: Mapping[str, Accuracy]
+    control_threats: Mapping[str, tuple[ThreatSpec, ...]]  # of the controls' jobs, where they are not the case's
     curve: tuple[Point, ...]
     varied: str  # of the defense, in the settings
     own: float | None  # the setting of the case itself
@@ -144,6 +146,7 @@ def _row(run: RunFolder, case: Case) -> Row:
         note=case.note,
         data_note=case.data_note,
         controls=known.controls,
+        control_threats=_control_threats(run, case),
         curve=tuple(
             _curve(
                 run.of(case, "sweep"),
@@ -198,7 +201,15 @@ def _attacks(run: RunFolder, case: Case, anytime: bool) -> Iterable[AttackRow]:
                 about=case.attacks.get(name, ""),
                 access=case.access.get(name, "") if len(set(case.access.values())) > 1 else "",
                 general=_general(found, case),
+                other_threats=other_threats(case, records),
             )
+
+
+def _control_threats(run: RunFolder, case: Case) -> dict[str, tuple[ThreatSpec, ...]]:
+    found: dict[str, list[Record]] = {}
+    for record in run.of(case, "control"):
+        found.setdefault(record.job.options.get("control", record.job.attack), []).append(record)
+    return {name: threats for name, records in found.items() if (threats := other_threats(case, records))}
 
 
 def _general(found: Mapping[int, Found], case: Case) -> Accuracy | None:

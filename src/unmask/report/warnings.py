@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from unmask.records import Example
+from unmask.records import Example, Record
 from unmask.report.gradient_use import BLACK_BOX, black_box_only, useless_gradients
 from unmask.report.indicators import indicators
-from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.read import Case, RunFolder, by_attack, other_threats
 from unmask.report.thresholds import FEWEST, MARGIN, WIDEST
-from unmask.report.words import interval, percent
+from unmask.report.words import at, interval, percent, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["Warnings", "warnings"]
@@ -124,12 +124,23 @@ def _setup(run: RunFolder, case: Case, controls: Mapping[str, Accuracy]) -> Iter
         value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
         if not (still.low <= value <= still.high) and abs(still.value - value) > _STILL:
             yield f"at eps 0 the accuracy is {still.value:.0%}, clean it is {value:.0%}"
+    yield from _elsewhere(run, case)
     for name, found in by_attack(run.of(case, "plain", "adaptive")).items():
         if outside := sum(not one.example.feasible for one in found.values()):
             yield (
                 f"{outside} of {len(found)} candidates of {name} were outside the ball or box "
                 "and count as the clean image"
             )
+
+
+def _elsewhere(run: RunFolder, case: Case) -> Iterator[str]:
+    """Attacks that were run on another ball than the figure is about."""
+    records: dict[str, list[Record]] = {}
+    for record in run.of(case, "clean", "plain", "adaptive"):
+        records.setdefault(record.job.attack, []).append(record)
+    for name, mine in records.items():
+        if others := other_threats(case, mine):
+            yield f"{name} was run{at(others)}, not at {threat(case.threat)}, which the figure is about"
 
 
 def _attack(run: RunFolder, case: Case, robust: float, black_box: bool) -> Iterator[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "any_earlier",
+    "at",
     "category",
     "count",
     "duration",
@@ -86,6 +87,15 @@ def threat(spec: ThreatSpec) -> str:
     eight_bit = spec.unit == "raw" and spec.eps == level / 255 and len(f"{spec.eps:g}") > 5
     size = f"{level}/255" if eight_bit else f"{spec.eps:g}"
     return f"{NORMS.get(spec.norm, spec.norm)} {size} {spec.unit}"
+
+
+def at(specs: Sequence[ThreatSpec]) -> str:
+    """What to add to the name of an attack on other balls than the case's; empty for none.
+
+    >>> at([ThreatSpec("linf", 0.0)]), at([])
+    (' at L∞ 0 raw', '')
+    """
+    return f" at {', '.join(map(threat, specs))}" if specs else ""
 
 
 def probability(gap: Gap) -> str:

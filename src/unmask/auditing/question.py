@@ -1,0 +1,48 @@
+"""The plans that follow from a run's question, when it begins and when it is checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from unmask.auditing.plan import arm
+from unmask.cases import find_case
+from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.plan import Plan, plan_attack, plan_case
+from unmask.evaluation.run import Local
+from unmask.inputs import check_eps
+from unmask.threats import Threat, parse
+
+__all__ = ["plans"]
+
+
+def plans(asked: Mapping[str, Any], local: Local) -> list[Plan]:
+    """What a command plans that was asked ``asked``; after it ``local`` can do these jobs.
+
+    An audit examines the model for it, which takes as long as it takes at the beginning of the audit.
+
+    Raises ValueError for a model, data or threat that do not fit, and KeyError or TypeError where ``asked`` is not the
+    question of a command.
+
+    >>> (plan,) = plans({"command": "reproduce", "cases": ["plain-digits"], "n": 4, "seed": 0, "sweep": False}, Local())
+    >>> [(job.attack, job.stop) for job in plan.jobs]
+    [('clean', 4), ('plain', 4), ('apgd', 4)]
+    """
+    n, seed = asked["n"], asked["seed"]
+    if asked["command"] == "reproduce":
+        cases = [find_case(name) for name in asked["cases"]]
+        return [plan_case(case, local.dataset(case.data, n), n, seed, sweep=asked["sweep"]) for case in cases]
+    if asked["command"] not in ("attack", "audit"):
+        raise ValueError(f"no command {asked['command']!r} makes runs")
+    target, images, options, threat = asked["target"], asked["data"], asked["options"], _threat(**asked["threat"])
+    if asked["command"] == "audit":
+        return [arm(local, target, images, threat, n, seed, options["budget"], local.device)]
+    data = local.dataset(images, n)
+    with in_one_line(target):
+        return [plan_attack(target, local.target(target, data), data, threat, n, seed, options)]
+
+
+def _threat(norm: str, eps: float, unit: str) -> Threat:
+    threat = parse(norm, eps, unit)
+    check_eps(norm, eps, unit)
+    return threat

@@ -1,0 +1,56 @@
+"""What a file of examples holds beside the candidates of an attack."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unmask.data import Dataset
+from unmask.evaluation.targets import Target
+from unmask.randomness import drawing, stream
+from unmask.records import Job
+
+__all__ = ["SHOWN", "beside", "shown", "untouched"]
+
+PICTURES = 8
+"""Clean images kept beside the adversarial ones, for the report."""
+
+MEASURED = 32
+"""Images of a job that are measured through its target's lens."""
+
+SHOWN = ("seen", "measured")
+"""Names of the tensors that a target's lens gives."""
+
+
+def beside(job: Job, target: Target, data: Dataset, x_adv: Tensor) -> dict[str, Tensor]:
+    """What is kept beside candidates: positions, labels, the first clean images, what the lens shows."""
+    return {
+        "index": torch.arange(job.start, job.stop),
+        "label": data.labels[job.start : job.stop],
+        "clean": data.batch(job.start, min(job.start + PICTURES, job.stop))[0],
+        **_looked(job, target, x_adv),
+    }
+
+
+def untouched(job: Job) -> bool:
+    """Whether images are judged as they are."""
+    return job.role == "clean" or job.options.get("base") == "clean"
+
+
+@torch.no_grad()
+def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
+    """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
+    if target.lens is None or not (shown(job) or job.role == "clean"):
+        return {}
+    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
+        seen = target.model.get_submodule(target.lens.part)(x[:PICTURES])
+    if target.lens.measure is None:
+        return {"seen": seen.cpu()}
+    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
+        measured = target.lens.measure(target.model, x[:MEASURED])
+    return {"seen": seen.cpu(), "measured": measured.float().cpu()}
+
+
+def shown(job: Job) -> bool:
+    """Whether a report shows images of it."""
+    return job.role in ("plain", "adaptive")

@@ -1,0 +1,36 @@
+"""What a check of a run says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from unmask.records import Job
+
+__all__ = ["Check", "called"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of one check; ``problem`` is None where all agrees."""
+
+    record: str  # what was looked at
+    examples: int = 0  # stored ones that were judged again
+    problem: str | None = None
+    anew: int = 0  # examples that were attacked anew
+
+
+def called(job: Job) -> str:
+    """What to call a job.
+
+    >>> from unmask.records import ThreatSpec
+    >>> called(Job("case:some", "digits", "apgd", ThreatSpec("linf", 0.1), 0, 0, 64, "control", {"control": "eps 0"}))
+    'case:some apgd (control, eps 0) 0-64 at linf 0.1 raw'
+    """
+    role = "" if job.role in ("plain", "adaptive", "clean") else f" ({_role(job)})"
+    threat = f"{job.threat.norm} {job.threat.eps:g} {job.threat.unit}"
+    return f"{job.target} {job.attack}{role} {job.start}-{job.stop} at {threat}"
+
+
+def _role(job: Job) -> str:
+    words = [job.role, *(str(job.options[name]) for name in ("control", "base", "dial") if name in job.options)]
+    return ", ".join(words)
