@@ -74,7 +74,7 @@ def test_gradients_that_are_missing_on_half_as_many_images_as_are_left(builder: 
     assert row.warnings == ("the attack had no gradient on 5.0 % of the images; run `unmask audit`",)
 
 
-def test_a_figure_of_nearly_nothing_is_reliable_but_says_nothing_of_gradients_that_are_missing(builder: Builder) -> None:
+def test_nearly_nothing_left_is_reliable_but_does_not_show_that_gradients_work(builder: Builder) -> None:
     builder.case("a", ("plain",))
     row = attacked(builder, 0.05, gradients=GradientCounts(N, N // 2, 0))
     assert (row.reliable, row.masking) == (True, Masking.INCONCLUSIVE)
