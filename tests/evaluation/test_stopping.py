@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def test_interrupted_it_stops_at_the_same_place(tmp_path: Path, plan: Any, resul
     stopped(tmp_path / "halves", asked, rule)
     assert results(tmp_path / "halves") == results(tmp_path / "whole")
     assert ranges(results(tmp_path / "whole")) == {("clean", 128), ("apgd", 128)}
+
+
+@pytest.mark.parametrize(("rule", "stops"), [("upper<0.999", {128}), ("width<0.001", {128, 256, 350})])
+def test_controls_are_made_on_all_examples_up_to_where_the_run_stopped_and_no_others(
+    tmp_path: Path, plan: Any, results: Any, rule: str, stops: set[int]
+) -> None:
+    asked = plan("linear", 350)
+    controls = [replace(job, attack="noise", role="control") for job in asked.jobs if job.role == "clean"]
+    stopped(tmp_path / "run", replace(asked, jobs=(*asked.jobs, *controls)), rule)
+    assert ranges(results(tmp_path / "run")) == {(a, n) for a in ("clean", "apgd", "noise") for n in stops}
 
 
 def test_the_report_says_so(tmp_path: Path) -> None:
