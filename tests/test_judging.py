@@ -38,10 +38,16 @@ def grey(*values: float) -> Tensor:
 def test_the_ball_is_tolerated_up_to_rounding_only() -> None:
     x = grey(0.4).repeat(5, 1, 1, 1)
     for threat, unit in ((Linf(0.2), 1.0), (L2(0.4), 0.5), (L1(0.8), 0.25)):  # shifts of 0.2 in each of 4 pixels
-        shift = torch.tensor([0.0, 0.2, 0.2 * (1 + 5e-6), 0.2 + 1e-3, 0.2 * (1 + 2e-5)]).view(-1, 1, 1, 1)
+        shift = torch.tensor([0.0, 0.2, 0.2 * (1 + 5e-6), 0.2 + 1e-3, 0.2 * (1 + 1.5e-5)]).view(-1, 1, 1, 1)
         feasible, distance = Judge(bright, threat).feasible((x.double() + shift.double()).float(), x)
         assert feasible.tolist() == [True, True, True, False, False]
         assert distance[1].item() * unit == pytest.approx(0.2, rel=1e-6)
+
+
+def test_in_a_ball_of_no_size_the_image_itself_is_feasible_and_nothing_else() -> None:
+    x = torch.full((3, 1, 1, 1), 0.5, dtype=torch.float64)
+    x_adv = x + torch.tensor([0.0, 5e-10, 1.5e-9], dtype=torch.float64).view(-1, 1, 1, 1)
+    assert Judge(bright, Linf(0.0)).feasible(x_adv, x)[0].tolist() == [True, True, False]
 
 
 def test_the_box_is_strict_and_nothing_is_not_a_number() -> None:
@@ -70,6 +76,30 @@ def test_success_needs_a_feasible_image_a_wrong_class_and_no_rejection() -> None
     unguarded = Judge(bright, Linf(0.35))
     assert unguarded.broken(x_adv, x, y, keys(4)).tolist() == [False, True, True, False]
     assert unguarded.verdict(x_adv, x, y, keys(4)).robust.tolist() == [1.0, 0.0, 0.0, 1.0]  # far proves nothing
+
+
+def test_a_score_of_refusal_of_zero_accepts_the_image() -> None:
+    def detecting(x: Tensor) -> Output:
+        return Output(bright(x), x[:, 0, 0, 0] - 0.75)
+
+    x, y = grey(0.5, 0.5, 0.5), torch.zeros(3, dtype=torch.long)
+    x_adv = grey(0.75 - 2**-20, 0.75, 0.75 + 2**-20)
+    judge = Judge(detecting, Linf(0.3))
+    assert judge.verdict(x_adv, x, y, keys(3)).refused.tolist() == [[False, False, True]]
+    assert judge.broken(x_adv, x, y, keys(3)).tolist() == [True, True, False]
+
+
+def test_a_model_is_asked_without_a_graph() -> None:
+    graphs: list[bool] = []
+
+    def model(x: Tensor) -> Tensor:
+        graphs.append(torch.is_grad_enabled())
+        return bright(x)
+
+    x, y, judge = grey(0.5), torch.zeros(1, dtype=torch.long), Judge(model, Linf(0.1))
+    judge.verdict(x, x, y, keys(1))
+    judge.broken(x, x, y, keys(1))
+    assert graphs == [False, False]
 
 
 def coin(p: float) -> Callable[[Tensor], Tensor]:
@@ -105,6 +135,8 @@ def test_torchs_own_randomness_is_keyed_where_asked() -> None:
     assert torch.equal(judge.verdict(x, x, y, keys(20)).predicted, first)
     assert torch.equal(Judge(noisy, Linf(0.1), draws=2, foreign=True).verdict(x, x, y, keys(20)).predicted, first)
     assert not torch.equal(first[0], first[1])
+    unkeyed = Judge(noisy, Linf(0.1))
+    assert not torch.equal(unkeyed.verdict(x, x, y, keys(20)).predicted, unkeyed.verdict(x, x, y, keys(20)).predicted)
 
 
 def test_an_attack_that_selects_its_draws_gains_nothing_on_fresh_ones() -> None:
@@ -187,6 +219,14 @@ def test_what_cannot_be_judged_is_refused_in_one_line(model: Callable[[Tensor], 
         assert message in str(error.value)
         assert "\n" not in str(error.value)
         assert isinstance(error.value, ValueError)
+
+
+def test_candidates_that_are_no_images_are_refused_by_their_own_name() -> None:
+    x, y = grey(0.5, 0.5), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r"^adversarial examples have shape \(2, 4\): give \(B, C, H, W\)"):
+        Judge(bright, Linf(0.1)).verdict(x.flatten(1), x, y, keys(2))
+    with pytest.raises(ValueError, match=r"^adversarial examples have shape \(1, 1, 2, 2\), the images \(2, 1, 2, 2\)"):
+        Judge(bright, Linf(0.1)).verdict(x[:1], x, y, keys(2))
 
 
 def test_a_bad_answer_in_a_later_draw_is_no_success() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,16 @@ def test_blocks_after_the_end_are_not_missed_and_others_are(tmp_path: Path, plan
     missing = problems()
     assert missing[0] == "it has no digest"
     assert str(missing[1]).startswith(f"missing: {asked.jobs[0].target} clean 128-256 at linf 0.1 raw")
+
+
+@pytest.mark.parametrize(("rule", "stops"), [("upper<0.999", {128}), ("width<0.001", {128, 256, 350})])
+def test_controls_are_made_on_all_examples_up_to_where_the_run_stopped_and_no_others(
+    tmp_path: Path, plan: Any, results: Any, rule: str, stops: set[int]
+) -> None:
+    asked = plan("linear", 350)
+    controls = [replace(job, attack="noise", role="control") for job in asked.jobs if job.role == "clean"]
+    stopped(tmp_path / "run", replace(asked, jobs=(*asked.jobs, *controls)), rule)
+    assert ranges(results(tmp_path / "run")) == {(a, n) for a in ("clean", "apgd", "noise") for n in stops}
 
 
 def test_the_report_says_so(tmp_path: Path) -> None:

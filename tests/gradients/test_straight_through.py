@@ -280,6 +280,17 @@ def test_one_hot_of_argmax_has_the_gradient_of_softmax() -> None:
         torch.testing.assert_close(gradient(function, x, weights), expected)
 
 
+def test_one_hot_code_of_a_rounded_number_has_the_gradient_of_weights_that_fall_by_half_a_nat_a_place() -> None:
+    x, weights = torch.linspace(-0.2, 1.2, 29)[:, None], torch.arange(8.0).square()
+    leaf = x.clone().requires_grad_()
+    position = 7 * leaf + ((7 * x).round().clamp(0, 7) - 7 * x)  # its value is that of the place, its slope 7
+    kernel = (-0.5 * (position[..., None] - torch.arange(8)).abs()).exp()
+    meant = kernel / kernel.sum(-1, keepdim=True)
+    (expected,) = torch.autograd.grad((meant * weights).sum(), leaf)
+    slope = gradient(lambda x: F.one_hot((7 * x).round().clamp(0, 7).long(), 8).float(), x, weights)
+    torch.testing.assert_close(slope, expected)
+
+
 def assign_where_large(x: Tensor) -> Tensor:
     y = x.clone()
     y[x > 0.5] = 4.0
