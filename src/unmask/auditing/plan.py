@@ -15,6 +15,7 @@ from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, Way, dearer, ways
 from unmask.auditing.choose import Tried, best_first, try_out
 from unmask.auditing.decoders import decoders
+from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.images import few, linted, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
@@ -72,8 +73,8 @@ def plan_audit(
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
 
-    def attempted(views: list[Way]) -> list[Tried]:
-        return try_out(target.model, judge, views, x[some], y[some], index[some], seed, random)
+    def attempted(views: list[Way], levels: int = 0) -> list[Tried]:
+        return try_out(target.model, judge, views, x[some], y[some], index[some], seed, random, levels)
 
     tried = best_first(attempted(candidates))
     own = next(one for one in tried if one.way == PLAIN)
@@ -87,8 +88,8 @@ def plan_audit(
                 evidence, tried, candidates = suspected, further, others
     if tried[0].left > _DEAR:
         further = best_first(attempted(dearer(evidence)))
-        worth = [one for one in further if one.left < tried[0].left - _DEAR]
-        tried = [*worth, *tried, *further[len(worth) :]]
+        less = [one for one in further if one.left < tried[0].left - _DEAR]
+        tried = [*less, *tried, *further[len(less) :]]
         candidates += [one.way for one in further]
     found = findings(evidence)
     if (view := _mildest(tried, candidates).view) is not None:
@@ -97,6 +98,9 @@ def plan_audit(
         known = {(one.kind, one.module, one.where) for one in found}
         fresh = [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
         found += [one for one in fresh if not (found and "squashed" in one.evidence)]  # as votes are by themselves
+    worth = on_grids(tried, data.scale, attempted)
+    found += gridded(tried, worth)
+    tried = [*worth, *tried]
     best = next((one for one in tried if not one.failure), None)
     if best is None:
         raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
@@ -165,7 +169,7 @@ def _gradients(
     keys: Stream,
 ) -> dict[str, dict[str, Any]]:
     """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    own = next((one for one in tried if one.way == PLAIN), best)
+    own = next((one for one in tried if one.way == PLAIN and not one.levels), best)
     twin = lean(model)
     view = twin if best.way.view is None else best.way.view(twin)
     return {
@@ -185,8 +189,9 @@ def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], 
         "findings": [asdict(finding) for finding in found],
         "tried": [
             {
-                "view": one.way.name,
+                "view": one.name,
                 "code": one.way.code,
+                "levels": one.levels,
                 "left": one.left,
                 "loss": None if one.failure else one.loss,
                 "failure": one.failure,
