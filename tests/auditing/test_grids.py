@@ -13,7 +13,7 @@ from unmask.cases import find_case
 
 
 class AnswersAsBefore(nn.Module):
-    """Off the grid of the digits, k/16, the answer is that for a coarse image; nothing is refused. Truth: 4 % at most."""
+    """Off the grid of the digits, k/16, the answer is that for a coarse image; nothing is refused. Truth: 4 %."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ from unmask.auditing.stripped import sources
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, switched, through
 from unmask.diagnosis.findings import averaged, draws, findings
+from unmask.diagnosis.memory import aged
 from unmask.diagnosis.saturation import saturation
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.plan import Plan, spec
@@ -32,6 +33,7 @@ from unmask.judging import Judge
 from unmask.randomness import Stream, stream
 from unmask.records import Finding, ThreatSpec
 from unmask.scores import ScoresOnly
+from unmask.state import State
 from unmask.threats import Threat
 from unmask.victims import lean, query
 
@@ -61,7 +63,7 @@ def plan_audit(
     The target that comes back has these attacks. Everything is keyed by ``seed``, so that the same call plans the
     same jobs. Raises ValueError for a budget that there is not, and for a model that gets no image right.
     """
-    limits, n = budget_of(budget), min(n, len(data))
+    limits, n, loaded = budget_of(budget), min(n, len(data)), State(target.model)
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
@@ -111,7 +113,7 @@ def plan_audit(
     checks = controls(tried, classes, limits, norm=threat.norm, random=random)
     told = {
         **_told(evidence, found, tried, budget),
-        "lint": linted(target, data, seed, device),
+        "lint": linted(target, data, seed, device) + _aged(target, loaded, x, seed),
         "gradients": _gradients(
             target.model, tried, best, x[probed], y[probed], stream(seed, index[probed], "available")
         ),
@@ -131,6 +133,13 @@ def plan_audit(
     ]
     plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
     return plan, replace(target, attackers={**chosen, **checks})
+
+
+def _aged(target: Target, loaded: State, x: torch.Tensor, seed: int) -> list[dict[str, Any]]:
+    """Whether the examination has changed the model's answers, as plain data; the model is again as it was loaded."""
+    some = x[:_PROBED]
+    found = aged(target.model, loaded, some, stream(seed, range(len(some)), "aged"))
+    return [] if found is None else [asdict(found)]
 
 
 @torch.no_grad()
