@@ -13,7 +13,7 @@ from rich.console import Console
 
 __all__ = ["err", "fail", "flushed", "make_streams_ready", "out", "say", "warn"]
 
-_ASCII = {"∞": "inf", "—": "-", "–": "-", "×": "x", "≤": "<=", "≥": ">=", "…": "...", "’": "'"}
+_ASCII = {"∞": "inf", "—": "-", "≤": "<=", "≥": ">=", "…": "..."}
 """What stands for characters that an encoding lacks."""
 
 

@@ -11,6 +11,7 @@ import typer
 from unmask.allocator import keep_freed_memory
 from unmask.cli.console import fail, flushed, make_streams_ready
 from unmask.cli.fetching import app
+from unmask.evaluation.failures import alive
 
 __all__ = ["main"]
 
@@ -19,7 +20,8 @@ def main() -> NoReturn:
     """Run the command line; exit codes: 0 done, 1 check failed, 2 bad input, 130 interrupted."""
     keep_freed_memory()
     make_streams_ready()
-    code = _code()
+    with alive():
+        code = _code()
     lost = flushed()
     sys.exit(fail(_fault(lost)) if lost is not None and code == 0 else code)
 
@@ -35,7 +37,7 @@ def _code() -> int:
     except KeyboardInterrupt:
         return fail("interrupted; the same command again continues", 130)
     except SystemExit as end:  # commands end by typer.Exit
-        return fail(f"the code of the model ended the process (sys.exit({end.code!r})): it must return an answer")
+        return fail(f"the code of the model ended the process ({end.code!r}): it must return an answer")
     except BrokenPipeError:  # whoever read the output has read enough
         return 0
     except OSError as error:
@@ -55,4 +57,3 @@ def _fault(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"{error.strerror}: make room, then the same command again continues"
     return f"{error.filename or 'the system'}: {error.strerror or error}: fix this and run the same command again"
-

@@ -23,6 +23,7 @@ from unmask.diagnosis.asking import kept
 from unmask.diagnosis.memory import remembers
 from unmask.diagnosis.steadiness import left_in_training
 from unmask.evaluation.answers import DRAWS, check_model, is_random
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.libraries import BUILDERS, FILES
 from unmask.evaluation.process_settings import own_settings
 from unmask.evaluation.recognition import recognised
@@ -137,8 +138,9 @@ def ready(
             )
         model = refusing(model, refuse)
         notes.append(_refusals(model, refuse, x))
-    random = is_random(model, x)
-    memory = remembers(model, x, stream(0, range(len(x)), "memory"))
+    with in_one_line("the model", prefixed=False):
+        random = is_random(model, x)
+        memory = remembers(model, x, stream(0, range(len(x)), "memory"))
     if memory is not None:
         model = forgetting(model)
         notes.append(memory)

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as unpack
 
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.fingerprint import changed, fingerprint
 from unmask.evaluation.perform import judged
 from unmask.evaluation.run import Local
@@ -70,7 +71,9 @@ def verify(folder: Path, local: Local) -> Iterator[Check]:
 def _rests_on(run: Mapping[str, Any], local: Local) -> Iterator[Check]:
     for name, before in run.get("fingerprints", {}).items():
         data = local.dataset(before["data"], before["n"])
-        now = fingerprint(name, local.target(name, data).model, data, before["n"])
+        target = local.target(name, data)
+        with in_one_line(name):
+            now = fingerprint(name, target.model, data, before["n"])
         what = changed(before, now)
         yield Check(f"what {name} is", 0, f"{what} changed since the run began" if what else None)
 
@@ -111,9 +114,10 @@ def _problem(folder: Path, record: Record, local: Local) -> str | None:
         return f"its examples are {x_adv.dtype}, not torch.float32"
     if len(record.examples) != count or record.draws != target.draws:
         return f"it tells of {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
-    try:
-        again = judged(job, target, data, x_adv, local.batch, local.device)
-    except InvalidModelOutput as error:
-        return str(error)
+    with in_one_line(f"{job.target} under {job.attack}"):
+        try:
+            again = judged(job, target, data, x_adv, local.batch, local.device)
+        except InvalidModelOutput as error:
+            return str(error)
     wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]
     return f"{len(wrong)} of {count} verdicts differ, first at example {wrong[0]}" if wrong else None
