@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
 # Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
 F4 = {"targets", "evaluation", "auditing"}  # may import one another, as long as no circle comes of it
 ROWS = [
-    {"records", "types", "inputs", "randomness", "projections", "allocator", "watching", "copying", "digests"},  # F0
-    {"run_files"},
+    {"records", "types", "inputs", "randomness", "projections", "allocator", "watching"},  # F0
+    {"copying", "digests", "run_files", "state"},
     {"threats", "losses", "victims", "statistics"},  # F1
     {"gradients"},
     {"adapters", "forms", "compiling", "scores"},

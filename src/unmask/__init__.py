@@ -34,6 +34,7 @@ _HOMES = {
     "ScoresOnly": "unmask.scores",
     "SPSA": "unmask.gradients.spsa",
     "HopSkipJump": "unmask.attacks.hop_skip_jump",
+    "Snapped": "unmask.attacks.snapped",
     "Square": "unmask.attacks.square",
     "Tanh": "unmask.gradients.spaces",
     "Through": "unmask.attacks.through",

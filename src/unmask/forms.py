@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from unmask.copying import copied
+from unmask.state import State
 from unmask.types import InvalidModelOutput, Output, items_of
 
 __all__ = [
     "ModelForm",
+    "forgetting",
     "select_output",
     "takes",
     "two_classes",
@@ -116,6 +118,20 @@ def under_default_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return twin
 
 
+def forgetting(model: nn.Module) -> nn.Module:
+    """A copy of a model that begins each call with the state that the model is in now: see :class:`State`.
+
+    >>> class Counts(nn.Module):
+    ...     calls = 0
+    ...     def forward(self, x): self.calls += 1; return torch.full((len(x), 2), float(self.calls))
+    >>> model = forgetting(Counts()); model(torch.zeros(1)), model(torch.zeros(1))
+    (tensor([[1., 1.]]), tensor([[1., 1.]]))
+    """
+    twin = copied(model)
+    twin.register_forward_pre_hook(_Forgetting(State(twin)))
+    return twin
+
+
 def with_script_parts(model: nn.Module) -> tuple[nn.Module, list[str]]:
     """The model, TorchScript parts of it (or all of it) each within a plain module, on which hooks can be registered.
 
@@ -168,6 +184,14 @@ class _Input:
         x = x if self.pixel_max == 1 else self.pixel_max * x
         x = x.permute(0, 2, 3, 1).contiguous() if self.channels_last else x
         return (x if self.dtype is None else x.to(self.dtype), *args[1:])
+
+
+class _Forgetting:
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
+        self.state.restore()
 
 
 class _Selected:

@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from unmask.gradients.bpda import View
+from unmask.gradients.bpda import View, substitute
 from unmask.losses import necessary
 from unmask.randomness import Stream, drawing
 from unmask.threats import Threat
@@ -38,6 +38,7 @@ class Problem:
     note: Callable[[Tensor, Tensor, Victim], None] | None = None  # told of candidates: see :class:`Trail`
     on_gradient: Callable[[Tensor, Tensor], None] | None = None  # called with rows (M,) and gradients (M, ...)
     random: bool = False  # whether the defense draws: values are noisy, and a verdict costs many draws
+    candidate: Callable[[Tensor, Tensor], Tensor] | None = None  # what points (M, ...) of the examples (M,) stand for
 
     def asks(self, step: int, last: int) -> bool:
         """Whether a search of gradients asks the judge at this step: of random defenses every fourth, and the last."""
@@ -45,9 +46,11 @@ class Problem:
 
     def goal(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
         """The objective, on images, of some of the examples; ``labels`` replaces ``y`` for targeted losses."""
-        wanted = (self.y if labels is None else labels)[rows]
+        wanted, owners = (self.y if labels is None else labels)[rows], rows
 
         def objective(z: Tensor, rows: Tensor | None = None) -> Tensor:
+            if self.candidate is not None:
+                z = substitute(self.candidate(z.detach(), owners if rows is None else owners[rows]), z)
             return loss(as_output(self.view(z)), wanted if rows is None else wanted[rows])
 
         return objective
@@ -62,7 +65,7 @@ class Problem:
 
     def subset(self, rows: Tensor) -> Problem:
         """The same question about some of the examples only, numbered anew from 0."""
-        note, on_gradient = self.note, self.on_gradient
+        note, on_gradient, candidate = self.note, self.on_gradient, self.candidate
         return replace(
             self,
             x=self.x[rows],
@@ -71,6 +74,7 @@ class Problem:
             broken=lambda some, x_adv, when: self.broken(rows[some], x_adv, when),
             note=note and (lambda some, x_adv, view: note(rows[some], x_adv, view)),
             on_gradient=on_gradient and (lambda some, gradient: on_gradient(rows[some], gradient)),
+            candidate=candidate and (lambda points, some: candidate(points, rows[some])),
         )
 
 

@@ -10,6 +10,7 @@ from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import fgsm, latent, pgd
+from unmask.attacks.snapped import Snapped
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
 from unmask.attacks.until import Until
@@ -54,7 +55,7 @@ def attackers(
         norm: of the ball.
         random: whether verdicts need several draws.
     """
-    names = ", ".join(one.way.name for one in _useful(tried, budget))
+    names = ", ".join(one.name for one in _useful(tried, budget))
     why, further = _refused(tried), " and the margin" if norm == "l1" else " and DLR"
     return {
         "plain": Attacker(
@@ -79,9 +80,7 @@ def attackers(
 def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, norm: str, random: bool) -> dict[str, Attacker]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = _useful(tried, budget)[0]
-    single: Attack = fgsm(margin, estimator(best.signal, best.apart, NOISE))
-    if best.way.view is not None:
-        single = Through(best.way.view, single)
+    single = _by(best, fgsm(margin, estimator(best.signal, best.apart, NOISE)))
     once = replace(budget, targets=0, views=1)
     twice = replace(once, steps=2 * budget.steps)
     return {
@@ -170,7 +169,7 @@ def on_manifold(
 
 def _refused(tried: Sequence[Tried]) -> str:
     """Why torch cannot differentiate the model as it is, where it cannot."""
-    return next((one.failure for one in tried if one.way == PLAIN), "")
+    return next((one.failure for one in tried if one.way == PLAIN and not one.levels), "")
 
 
 def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
@@ -200,5 +199,10 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, norm: str, ra
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)
             attacks.append(APGD(budget.steps // 2, targeted_dlr, how, targets=aims, early_stop=stop))
-    view = one.way.view
-    return attacks if view is None else [Through(view, attack) for attack in attacks]
+    return [_by(one, attack) for attack in attacks]
+
+
+def _by(one: Tried, attack: Attack) -> Attack:
+    """``attack`` through the view that was tried, over the grid that it was tried on."""
+    attack = attack if one.way.view is None else Through(one.way.view, attack)
+    return Snapped(one.levels, attack) if one.levels else attack

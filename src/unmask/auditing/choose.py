@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from unmask.attacks.problem import Attack
 from unmask.attacks.settings import pgd
+from unmask.attacks.snapped import Snapped
 from unmask.auditing.candidates import Way
 from unmask.diagnosis.findings import draws
 from unmask.diagnosis.stochastic import noise, shared
@@ -38,20 +40,37 @@ class Tried:
     misled: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
     moved: Tensor | None = field(repr=False, compare=False, default=None)  # the images that the search came to
     failure: str = ""  # why it could not be tried
+    levels: int = 0  # of the grid on which the search's candidates lay; 0 for none
+
+    @property
+    def name(self) -> str:
+        """As a report says it."""
+        return f"{self.way.name}, on the grid of k/{self.levels}" if self.levels else self.way.name
 
 
 def try_out(
-    model: nn.Module, judge: Judge, ways: Sequence[Way], x: Tensor, y: Tensor, index: Tensor, seed: int, random: bool
+    model: nn.Module,
+    judge: Judge,
+    ways: Sequence[Way],
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    seed: int,
+    random: bool,
+    levels: int = 0,
 ) -> list[Tried]:
-    """Each of ``ways`` tried on images (B, C, H, W) of classes (B,), in their order."""
+    """Each of ``ways`` tried on images (B, C, H, W) of classes (B,), in their order.
+
+    With ``levels`` the candidates of the searches lie on that grid: see :class:`unmask.attacks.snapped.Snapped`.
+    """
     found = []
     apart = random and shared(model, x, stream(seed, range(GRANULE), "shared"))
     for way in ways:
         try:
-            found.append(_try(model, judge, way, x, y, index, seed, random, apart))
+            found.append(_try(model, judge, way, x, y, index, seed, random, apart, levels))
         except Exception as error:  # of somebody else's code, in a use that it was not written for
             why = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.append(Tried(way, 1.0, -torch.inf, 0.0, failure=why))
+            found.append(Tried(way, 1.0, -torch.inf, 0.0, failure=why, levels=levels))
     return found
 
 
@@ -70,13 +89,16 @@ def _try(
     seed: int,
     random: bool,
     apart: bool,
+    levels: int,
 ) -> Tried:
     keys = stream(seed, index, "try")
     signal = 1.0
     if random:
         twin = lean(model)
         signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
-    attack = pgd(_STEPS, margin, estimator(signal, apart, most=8) if random else autograd, size=0.25, early_stop=False)
+    how = estimator(signal, apart, most=8) if random else autograd
+    attack: Attack = pgd(_STEPS, margin, how, size=0.25, early_stop=False)
+    attack = Snapped(levels, attack) if levels else attack
     result = trial(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
     with torch.no_grad(), drawing(keys, foreign=judge.foreign):
         logits = query(model, result.x_adv).logits.float()
@@ -84,7 +106,7 @@ def _try(
     spread = float(logits.std().clamp_min(1e-12))
     value = float(margin(Output(logits), y).mean()) / spread
     misled = tuple((fooled & (result.verdict.robust > 0.5)).double().tolist())
-    return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled, result.x_adv)
+    return Tried(way, float(result.verdict.robust.mean()), value, signal, apart, misled, result.x_adv, levels=levels)
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ from unmask.auditing.by_scores import by_scores
 from unmask.auditing.candidates import PLAIN, Way, dearer, ways
 from unmask.auditing.choose import Tried, best_first, try_out
 from unmask.auditing.decoders import decoders
+from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.images import few, linted, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
 from unmask.data import Dataset
 from unmask.diagnosis.examine import Evidence, examine, switched, through
 from unmask.diagnosis.findings import averaged, draws, findings
+from unmask.diagnosis.memory import aged
 from unmask.diagnosis.saturation import saturation
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.plan import Plan, spec
@@ -31,6 +33,7 @@ from unmask.judging import Judge
 from unmask.randomness import Stream, stream
 from unmask.records import Finding, ThreatSpec
 from unmask.scores import ScoresOnly
+from unmask.state import State
 from unmask.threats import Threat
 from unmask.victims import lean, query
 
@@ -60,7 +63,7 @@ def plan_audit(
     The target that comes back has these attacks. Everything is keyed by ``seed``, so that the same call plans the
     same jobs. Raises ValueError for a budget that there is not, and for a model that gets no image right.
     """
-    limits, n = budget_of(budget), min(n, len(data))
+    limits, n, loaded = budget_of(budget), min(n, len(data)), State(target.model)
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
@@ -72,8 +75,8 @@ def plan_audit(
     judge = Judge(target.model, threat, target.draws, target.foreign)
     random = target.draws > 1
 
-    def attempted(views: list[Way]) -> list[Tried]:
-        return try_out(target.model, judge, views, x[some], y[some], index[some], seed, random)
+    def attempted(views: list[Way], levels: int = 0) -> list[Tried]:
+        return try_out(target.model, judge, views, x[some], y[some], index[some], seed, random, levels)
 
     tried = best_first(attempted(candidates))
     own = next(one for one in tried if one.way == PLAIN)
@@ -87,8 +90,8 @@ def plan_audit(
                 evidence, tried, candidates = suspected, further, others
     if tried[0].left > _DEAR:
         further = best_first(attempted(dearer(evidence)))
-        worth = [one for one in further if one.left < tried[0].left - _DEAR]
-        tried = [*worth, *tried, *further[len(worth) :]]
+        less = [one for one in further if one.left < tried[0].left - _DEAR]
+        tried = [*less, *tried, *further[len(less) :]]
         candidates += [one.way for one in further]
     found = findings(evidence)
     if (view := _mildest(tried, candidates).view) is not None:
@@ -97,6 +100,9 @@ def plan_audit(
         known = {(one.kind, one.module, one.where) for one in found}
         fresh = [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
         found += [one for one in fresh if not (found and "squashed" in one.evidence)]  # as votes are by themselves
+    worth = on_grids(tried, data.scale, attempted)
+    found += gridded(tried, worth)
+    tried = [*worth, *tried]
     best = next((one for one in tried if not one.failure), None)
     if best is None:
         raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
@@ -107,7 +113,7 @@ def plan_audit(
     checks = controls(tried, classes, limits, norm=threat.norm, random=random)
     told = {
         **_told(evidence, found, tried, budget),
-        "lint": linted(target, data, seed, device),
+        "lint": linted(target, data, seed, device) + _aged(target, loaded, x, seed),
         "gradients": _gradients(
             target.model, tried, best, x[probed], y[probed], stream(seed, index[probed], "available")
         ),
@@ -127,6 +133,13 @@ def plan_audit(
     ]
     plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
     return plan, replace(target, attackers={**chosen, **checks})
+
+
+def _aged(target: Target, loaded: State, x: torch.Tensor, seed: int) -> list[dict[str, Any]]:
+    """Whether the examination has changed the model's answers, as plain data; the model is again as it was loaded."""
+    some = x[:_PROBED]
+    found = aged(target.model, loaded, some, stream(seed, range(len(some)), "aged"))
+    return [] if found is None else [asdict(found)]
 
 
 @torch.no_grad()
@@ -165,7 +178,7 @@ def _gradients(
     keys: Stream,
 ) -> dict[str, dict[str, Any]]:
     """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    own = next((one for one in tried if one.way == PLAIN), best)
+    own = next((one for one in tried if one.way == PLAIN and not one.levels), best)
     twin = lean(model)
     view = twin if best.way.view is None else best.way.view(twin)
     return {
@@ -185,8 +198,9 @@ def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], 
         "findings": [asdict(finding) for finding in found],
         "tried": [
             {
-                "view": one.way.name,
+                "view": one.name,
                 "code": one.way.code,
+                "levels": one.levels,
                 "left": one.left,
                 "loss": None if one.failure else one.loss,
                 "failure": one.failure,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.held import tensors
 from unmask.randomness import Stream, drawing
+from unmask.state import State
 from unmask.types import Output
 from unmask.victims import query
 
@@ -47,14 +48,12 @@ def watched(model: nn.Module) -> Iterator[Spots]:
 
 @contextmanager
 def kept(model: nn.Module) -> Iterator[None]:
-    """Buffers, such as running means, come out as they went in."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    """What the model keeps from call to call comes out as it went in."""
+    state = State(model)
     try:
         yield
     finally:
-        for name, buffer in model.named_buffers():
-            if name in before:
-                buffer.copy_(before[name])
+        state.restore()
 
 
 def share(which: Tensor) -> float:

@@ -26,7 +26,7 @@ def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> list[Finding]:
     Kinds: "dtype", "overwrites input", "probabilities", "labels" (or votes: no scores), "range"
     (made for images of another range), "not finite" (somewhere in [0, 1]), "training mode" (of some parts), "random",
     "unrepeatable" (random, and not by torch), "batch" (an answer that depends on the batch's other examples, or on its
-    place among them).
+    place among them), "clock" (on the time).
     Each has its place, its effect, and a remedy.
 
     Log-probabilities are no mistake: every loss is the same of them as of logits.

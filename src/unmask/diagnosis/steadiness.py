@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from unmask.copying import copied
 from unmask.diagnosis.asking import Spots, ask, kept, share, watched
+from unmask.diagnosis.clock import by_the_clock
+from unmask.diagnosis.memory import differ
+from unmask.diagnosis.neighbours import near, unlike
 from unmask.randomness import Stream
 from unmask.records import Finding
 from unmask.types import Output
 
-__all__ = ["left_in_training", "parts_in_training", "steadiness"]
+__all__ = ["crowded", "left_in_training", "parts_in_training", "steadiness"]
 
 _DIFFERS = 1e-3
 """A change of a logit, as a share of the logits' spread, that no rounding explains."""
@@ -26,13 +29,14 @@ _DRAWS = 8
 
 
 def steadiness(model: nn.Module, x: Tensor, keys: Stream) -> list[Finding]:
-    """Of kinds "training mode" (of some parts), "random", "unrepeatable" (random, and not by torch), "batch"."""
+    """Of kinds "training mode" (of some parts), "clock", "random", "unrepeatable" (random, not by torch), "batch"."""
     answers, again = ask(model, x, keys), ask(model, x, keys)
     if not torch.equal(answers.logits, again.logits):
-        return [*_training(model, x, keys), *_unrepeatable(answers, again)]
+        return [*_training(model, x, keys), *by_the_clock(model, x, keys), *_unrepeatable(answers, again)]
     others = [ask(model, x, keys.fold(draw)) for draw in range(_DRAWS)]
     drawn = torch.stack([_moved(answers, other) for other in others]).amax(0)
-    return [*_training(model, x, keys), *_random(answers, others), *_batch(model, x, keys, drawn)]
+    of_batch = [*_batch(model, x, keys, drawn)] or [*crowded(model, x, keys)]
+    return [*_training(model, x, keys), *by_the_clock(model, x, keys), *_random(answers, others), *of_batch]
 
 
 def left_in_training(model: nn.Module, evaluated: nn.Module, x: Tensor, keys: Stream) -> Finding:
@@ -131,6 +135,30 @@ def _batch(model: nn.Module, x: Tensor, keys: Stream, drawn: Tensor) -> Iterator
             module=place,
             where="an answer depends on the other examples of the batch",
             evidence={"other answers": share(flips), "change": _round(shifts.max())},
+            remedy="let each example be answered by itself",
+        )
+
+
+def crowded(model: nn.Module, x: Tensor, keys: Stream, count: int = 8) -> Iterator[Finding]:
+    """A finding of kind "batch" where an answer depends on similar images in the batch.
+
+    Each of the first ``count`` images comes first in a batch of images like it, and in one of others. The draws are the
+    same.
+    """
+    first, moved, flips = keys.select(torch.zeros(1, dtype=torch.int64)), [], []
+    for row in range(min(count, len(x))):
+        one = x[row : row + 1]
+        crowd, strangers = (
+            ask(model, torch.cat((one, others(one, len(x) - 1, first.fold(row)))), keys) for others in (near, unlike)
+        )
+        moved.append(differ(crowd, strangers)[0])
+        flips.append(_other(crowd, strangers, 0))
+    if share(torch.stack(moved)) >= _ROWS:
+        yield Finding(
+            kind="batch",
+            module="",
+            where="an answer depends on similar images in the batch",
+            evidence={"other answers": share(torch.cat(flips))},
             remedy="let each example be answered by itself",
         )
 

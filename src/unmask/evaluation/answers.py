@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unmask.diagnosis.asking import kept
 from unmask.diagnosis.steadiness import parts_in_training
 from unmask.inputs import as_images, as_labels
 from unmask.randomness import drawing, stream
@@ -30,7 +31,7 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
     ValueError: labels go from 0 to 4, but the model has 4 classes: check that the data set is the model's
     """
     x = as_images(x)
-    with torch.no_grad():
+    with torch.no_grad(), kept(model):
         try:
             logits = query(model, x).logits
         except InvalidModelOutput:
@@ -70,5 +71,6 @@ def is_random(model: nn.Module, x: Tensor) -> bool:
         with torch.no_grad(), drawing(stream(draw, range(len(x)), "is it random")):
             return steady(model, foreign=True)(x).logits
 
-    first = answer(0)
-    return any(not torch.equal(first, answer(draw)) for draw in range(1, DRAWS))  # a coin for all may come up heads
+    with kept(model):
+        first = answer(0)
+        return any(not torch.equal(first, answer(draw)) for draw in range(1, DRAWS))  # a coin for all may come up heads

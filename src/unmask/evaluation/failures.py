@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["in_one_line"]
+__all__ = ["alive", "in_one_line"]
 
 
 @contextmanager
-def in_one_line(what: str) -> Iterator[None]:
+def in_one_line(what: str, *, prefixed: bool = True) -> Iterator[None]:
     """Whatever goes wrong in the block is a ValueError of one line: ``what``, the error and the line that raised it.
 
-    A model that ends the process by ``sys.exit`` fails too.
+    A model that ends the process by ``sys.exit`` or ``os._exit`` fails too. A ValueError without ``prefixed`` stays as
+    it is, since its message says what is wrong.
 
     >>> with in_one_line("the model"):
     ...     raise SystemExit(0)
@@ -22,12 +24,37 @@ def in_one_line(what: str) -> Iterator[None]:
     ValueError: the model fails with SystemExit at <doctest ...>:2: 0
     """
     try:
-        yield
+        with alive():
+            yield
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
     except ValueError as error:
+        if not prefixed:
+            raise
         raise ValueError(f"{what}: {error}") from error
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
+    except BaseException as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
         first = next(iter(str(error).strip().splitlines()), "no message")
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         raise ValueError(f"{what} fails with {type(error).__name__} at {where}: {first}") from error
+
+
+@contextmanager
+def alive() -> Iterator[None]:
+    """Within the block ``os._exit`` raises SystemExit in this process, so that no code ends it without a word.
+
+    Code that leaves Python, such as a signal or the C library's own exit, still ends it.
+    """
+    end, process = os._exit, os.getpid()
+
+    def refuse(status: int) -> None:
+        if os.getpid() != process:  # a child that was forked ends so
+            end(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os._exit = end

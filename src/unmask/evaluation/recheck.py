@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmask.data import Dataset
 from unmask.evaluation.beside import SHOWN, beside, untouched
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.perform import WAYS, judged
 from unmask.evaluation.run import Local
 from unmask.evaluation.targets import Target
@@ -78,10 +79,11 @@ def _other_verdicts(
     record: Record, tensors: dict[str, Tensor], data: Dataset, target: Target, local: Local
 ) -> str | None:
     job = record.job
-    try:
-        again = judged(job, target, data, tensors["x_adv"], local.batch, local.device)
-    except InvalidModelOutput as error:
-        return str(error)
+    with in_one_line(f"{job.target} under {job.attack}"):
+        try:
+            again = judged(job, target, data, tensors["x_adv"], local.batch, local.device)
+        except InvalidModelOutput as error:
+            return str(error)
     wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]
     if wrong:
         return f"{len(wrong)} of {len(again)} verdicts differ, first at example {wrong[0]}"

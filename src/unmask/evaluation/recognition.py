@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.diagnosis.asking import kept
 from unmask.evaluation.answers import failure
 from unmask.forms import ModelForm, select_output, takes, two_classes, with_refusals
 from unmask.records import Finding
@@ -62,7 +63,8 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
 
 @torch.no_grad()
 def _try(model: nn.Module, x: Tensor) -> Any:
-    return model(x.clone())
+    with kept(model):
+        return model(x.clone())
 
 
 def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception) -> tuple[nn.Module, Any, Finding]:
@@ -85,7 +87,8 @@ def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception)
 
 def _answers(model: nn.Module, x: Tensor) -> bool:
     try:
-        return query(model, x).logits.shape[1] > 1
+        with kept(model):
+            return query(model, x).logits.shape[1] > 1
     except Exception:
         return False
 

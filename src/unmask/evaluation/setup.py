@@ -12,8 +12,10 @@ from unmask.cases import Attacker
 from unmask.copying import copied
 from unmask.data import Dataset
 from unmask.diagnosis.asking import kept
+from unmask.diagnosis.clock import by_the_clock
 from unmask.diagnosis.examine import unavailable
 from unmask.diagnosis.lint import made_for, overwrites
+from unmask.diagnosis.steadiness import crowded
 from unmask.evaluation.targets import Target
 from unmask.randomness import stream
 from unmask.records import Finding
@@ -24,9 +26,13 @@ __all__ = ["rms_radius", "seen_first"]
 _PROBED = 16
 """Images that are looked at."""
 
+_FEW = 2
+"""Images that are asked about at other times, and among images like them."""
+
 
 def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat, seed: int) -> Iterator[Finding]:
-    """Findings of kinds "range", "overwrites input" and, for attacks that take gradients, "gradient".
+    """Findings of kinds "range", "overwrites input", "clock", "batch" (an answer that depends on similar images in the
+    batch) and, for attacks that take gradients, "gradient".
 
     The last says where the gradient of the view that is attacked is missing, zero or not finite.
     """
@@ -37,6 +43,8 @@ def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat
     with torch.no_grad(), kept(target.model):
         yield from made_for(target.model, x, y, keys)
         yield from overwrites(target.model, x, keys)
+        yield from by_the_clock(target.model, x[:_FEW], keys.select(torch.arange(len(x[:_FEW]))))
+        yield from crowded(target.model, x, keys, _FEW)
     if attacker.access != "white box":
         return
     with suppress(Exception):  # what a model raises under attack is told when the attack meets it

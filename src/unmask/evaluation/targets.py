@@ -19,12 +19,15 @@ from unmask.adapters import refusing
 from unmask.cases import Attacker, Dial, Lens, find_case
 from unmask.copying import copied
 from unmask.data import Dataset
+from unmask.diagnosis.asking import kept
+from unmask.diagnosis.memory import remembers
 from unmask.diagnosis.steadiness import left_in_training
 from unmask.evaluation.answers import DRAWS, check_model, is_random
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.libraries import BUILDERS, FILES
 from unmask.evaluation.process_settings import own_settings
 from unmask.evaluation.recognition import recognised
-from unmask.forms import ModelForm, with_script_parts
+from unmask.forms import ModelForm, forgetting, with_script_parts
 from unmask.randomness import stream
 from unmask.records import Finding
 from unmask.scores import ScoresOnly, remote
@@ -97,7 +100,8 @@ def ready(
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
 
     Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
-    answer that is one class more than the data have is taken for a refusal.
+    answer that is one class more than the data have is taken for a refusal. A model whose answers depend on earlier
+    ones is replaced by a copy that begins each call with the state in which the model was given.
 
     Args:
         form: how the model takes images and gives logits, as far as the user says so.
@@ -122,7 +126,7 @@ def ready(
         check_model(model, x, data.labels, strict=strict)
     except ValueError as error:
         raise ValueError("; ".join([str(error), *(one.where for one in adapted)])) from error
-    with torch.no_grad():
+    with torch.no_grad(), kept(model):
         count = query(model, x).logits.shape[1]
     refuse = form.reject_class
     if refuse is None and not strict and count == len(data.classes) + 1:
@@ -134,7 +138,12 @@ def ready(
             )
         model = refusing(model, refuse)
         notes.append(_refusals(model, refuse, x))
-    random = is_random(model, x)
+    with in_one_line("the model", prefixed=False):
+        random = is_random(model, x)
+        memory = remembers(model, x, stream(0, range(len(x)), "memory"))
+    if memory is not None:
+        model = forgetting(model)
+        notes.append(memory)
     return Target(model, draws=DRAWS if random else 1, foreign=random, notes=tuple(notes))
 
 
@@ -155,7 +164,7 @@ def _compiled(path: str) -> Finding:
 
 
 def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
-    with torch.no_grad():
+    with torch.no_grad(), kept(model):
         reject = query(model, x).reject
     assert reject is not None
     return Finding(

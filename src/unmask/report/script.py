@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from unmask.report.read import Case
 
@@ -35,10 +37,14 @@ def script(case: Case) -> str:
             "module = unmask.attackable(model, view{})  # for AutoAttack, Foolbox, ART".format(
                 f", samples={draws}" if draws > 1 else ""
             ),
-            f"attack = unmask.pgd(100, unmask.margin{averaged}, size=0.1, restarts=2)",
+            f"attack = {_on_grid(best, f'unmask.pgd(100, unmask.margin{averaged}, size=0.1, restarts=2)')}",
             "print(unmask.trial(judge, model, attack, x, y, view=view).accuracy)",
         ]
     )
+
+
+def _on_grid(best: Mapping[str, Any], attack: str) -> str:
+    return f"unmask.Snapped({best['levels']}, {attack})" if best.get("levels") else attack
 
 
 def _script_by_scores(case: Case) -> str:

@@ -18,6 +18,8 @@ __all__ = ["Warnings", "warnings"]
 
 _SETUP = {
     "batch": "an image's answer depends on the others of its batch: the figures hold for the batches of this run",
+    "memory": "the model's answers depend on what it was asked before: the figures hold for its state as it was loaded",
+    "clock": "the model's answers depend on the time at which it is asked: the figures hold for that of this run",
     "unrepeatable": "the model's answers cannot be repeated, so that what an attack has seen need not come again",
 }
 """Mistakes in a model's setup after which an attack may leave too much."""

@@ -1,0 +1,69 @@
+"""Models that answer otherwise between the levels of a grid than on them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import unmask
+from unmask.auditing.candidates import PLAIN, Way
+from unmask.auditing.choose import Tried
+from unmask.auditing.grids import gridded, on_grids
+from unmask.cases import find_case
+
+
+class AnswersAsBefore(nn.Module):
+    """Off the grid of the digits, k/16, the answer is that for a coarse image; nothing is refused. Truth: 4 %."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = find_case("plain-digits").load()
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = (x * 16 - (x * 16).round()).abs().flatten(1).amax(1, keepdim=True)
+        coarse = self.network((x * 2).round() / 2)
+        answer: Tensor = torch.where(off > 1e-3, coarse, self.network(x))
+        return answer
+
+
+def test_a_model_that_is_another_off_the_grid_is_attacked_on_it() -> None:
+    report = unmask.audit(AnswersAsBefore().eval(), "digits", unmask.Linf(0.15), n=24, budget="quick")
+    assert report["accuracy"]["plain"]["value"] >= 0.9
+    assert report["accuracy"]["adaptive"]["value"] <= 0.08
+    assert report["masking"] == "masked"
+    assert "Snapped(16, attack)" in [finding["remedy"] for finding in report["findings"]]
+    assert "attack = unmask.Snapped(16, unmask.pgd(" in report["script"]
+
+
+def tried(left: float, way: Way = PLAIN, levels: int = 0, failure: str = "") -> Tried:
+    return Tried(way, left, 0.0, 1.0, levels=levels, failure=failure)
+
+
+def test_what_leaves_clearly_less_on_a_grid_is_worth_it() -> None:
+    asked: list[tuple[list[Way], int]] = []
+
+    def attempt(views: list[Way], levels: int) -> list[Tried]:
+        asked.append((views, levels))
+        return [tried(0.4 if levels == 16 else 0.87, way, levels) for way in views]
+
+    other, refused = Way(("other",)), Way(("refused",))
+    before = [tried(0.9), tried(0.95, other), tried(1.0, refused, failure="RuntimeError")]
+    worth = on_grids(before, 16, attempt)
+    assert asked == [([PLAIN, other], 16), ([PLAIN, other], 255)]
+    assert [(one.way, one.levels) for one in worth] == [(PLAIN, 16), (other, 16)]  # not 0.87
+    (finding,) = gridded(before, worth)
+    assert finding.evidence == {"left": 0.9, "left on the grid": 0.4}
+
+
+def test_images_of_8_bit_have_one_grid_and_a_broken_model_needs_none() -> None:
+    asked: list[int] = []
+
+    def attempt(views: list[Way], levels: int) -> list[Tried]:
+        asked.append(levels)
+        return [tried(0.5, levels=levels)]
+
+    assert on_grids([tried(0.52)], 255, attempt) == []
+    assert asked == [255]
+    assert on_grids([tried(0.05)], 255, attempt) == []
+    assert asked == [255]
+    assert gridded([tried(0.9)], []) == []
