@@ -139,6 +139,20 @@ def test_a_point_just_outside_is_brought_in(ball: Ball) -> None:
     assert_feasible(threat, threat.project(beyond, x), x)
 
 
+@pytest.mark.parametrize("ball", [L2, L1])
+@pytest.mark.parametrize(
+    ("dtype", "stays", "moves"),
+    [(torch.float32, 2**-22, 2**-20), (torch.float64, 5e-13, 2e-12)],
+    ids=["single", "double"],
+)
+def test_only_what_is_further_out_than_rounding_is_moved(
+    ball: Ball, dtype: torch.dtype, stays: float, moves: float
+) -> None:
+    x = torch.zeros(2, 1, dtype=dtype)
+    far = 0.5 * (1 + torch.tensor([[stays], [moves]], dtype=dtype))
+    assert ball(0.5).project(far, x).tolist() == [[far[0].item()], [0.5]]
+
+
 def test_rows_are_projected_independently() -> None:
     x = torch.rand(6, 2, 3, 3)
     v = x + torch.tensor([0.0, 0.001, 0.3, 5.0, -2.0, 0.02]).view(-1, 1, 1, 1) * torch.randn_like(x)
@@ -206,6 +220,8 @@ def test_parse_replace_and_dictionary() -> None:
     assert [parse(name, 0.3, "raw") for name in ("Linf", "L2", "l1")] == [Linf(0.3), L2(0.3), L1(0.3)]
     with pytest.raises(ValueError, match=r"^unknown norm 'l3': use one of linf, l2, l1$"):
         parse("l3", 0.3, "raw")
+    assert parse("l1", 0.3) == L1(0.3, "raw")
+    assert [repr(ball(0.3)) for ball in BALLS] == [f"{name}(eps=0.3, unit='raw')" for name in ("Linf", "L2", "L1")]
     threat = parse("l2", 0.3, "rms")
     assert replace(threat, eps=0.0) == L2(0.0, "rms")
     assert asdict(threat) == {"norm": "l2", "eps": 0.3, "unit": "rms"}
@@ -265,6 +281,37 @@ def test_l1_ascent_spreads_equal_mass_over_the_largest() -> None:
     few = torch.zeros(1, 400)
     few[0, 7] = 3.0
     assert L1(1).ascent(few)[0, 7] == 1  # unit norm also where fewer than the share are non-zero
+
+
+@pytest.mark.parametrize(
+    ("changed", "parts"),
+    [(0, [1 / 10] * 10), (1, [1]), (3, [1 / 2] * 2), (4, [3 / 8] * 2 + [1 / 4]), (60, [1 / 10] * 10)],
+)
+def test_l1_ascent_narrows_to_two_thirds_of_the_elements_that_were_changed(changed: int, parts: list[float]) -> None:
+    """Of 1000 elements one in a hundred, at most. Those at an edge of the box do not count as changed."""
+    g = torch.linspace(-2, -1, 1000, dtype=torch.float64)[None]
+    x = torch.full((1, 1000), 0.5, dtype=torch.float64)
+    at = x.clone()
+    at[0, 500 : 500 + changed] -= 0.1
+    at[0, 900:910], at[0, 910:920] = 5e-7, 1 - 5e-7
+    direction = L1(1).ascent(g, at, x)[0]
+    assert direction[: len(parts)].tolist() == pytest.approx([-part for part in parts])
+    assert direction[len(parts) :].count_nonzero() == 0
+    at[0, 990:996] = torch.tensor([2e-6, 1 - 2e-6]).repeat(3)  # six more, next to the edges
+    assert L1(1).ascent(g, at, x).count_nonzero() == min(10, math.ceil((changed + 6) / 1.5))
+
+
+def test_l1_ascent_skips_elements_within_a_millionth_of_the_edge_that_the_step_would_leave() -> None:
+    at = torch.tensor([[1 - 5e-7, 1 - 2e-6, 5e-7, 2e-6]], dtype=torch.float64)
+    one = torch.ones(1)
+    for slopes, moved in (
+        ([9.0, 8.0, 2.0, 1.0], [1, 1, 0, 0]),  # the first is at the edge: it is moved, but does not count
+        ([2.0, 9.0, 8.0, 1.0], [0, 1, 0, 0]),
+        ([-9.0, -8.0, -2.0, -1.0], [-1, 0, 0, 0]),
+        ([-1.0, -2.0, -9.0, -8.0], [0, 0, -1, -1]),
+        ([-1.0, -2.0, -8.0, -9.0], [0, 0, 0, -1]),
+    ):
+        assert L1(1).ascent(torch.tensor([slopes], dtype=torch.float64), at, at, one)[0].tolist() == moved
 
 
 @pytest.mark.parametrize("threat", [Linf(1), L2(1), L1(1)])
