@@ -221,6 +221,14 @@ def test_what_cannot_be_judged_is_refused_in_one_line(model: Callable[[Tensor], 
         assert isinstance(error.value, ValueError)
 
 
+def test_candidates_that_are_no_images_are_refused_by_their_own_name() -> None:
+    x, y = grey(0.5, 0.5), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r"^adversarial examples have shape \(2, 4\): give \(B, C, H, W\)"):
+        Judge(bright, Linf(0.1)).verdict(x.flatten(1), x, y, keys(2))
+    with pytest.raises(ValueError, match=r"^adversarial examples have shape \(1, 1, 2, 2\), the images \(2, 1, 2, 2\)"):
+        Judge(bright, Linf(0.1)).verdict(x[:1], x, y, keys(2))
+
+
 def test_a_bad_answer_in_a_later_draw_is_no_success() -> None:
     def fickle(x: Tensor) -> Tensor:
         calls.append(1)

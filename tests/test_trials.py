@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import FrozenInstanceError, fields
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 from unmask import trials
 from unmask.attacks.problem import Problem
 from unmask.attacks.settings import pgd
-from unmask.judging import Judge
+from unmask.judging import Judge, Verdict
 from unmask.losses import margin
 from unmask.randomness import stream, uniform
 from unmask.records import GradientCounts
-from unmask.threats import Linf
-from unmask.trials import trial
+from unmask.statistics import Accuracy, Difference, Gap, StopRule
+from unmask.threats import L1, L2, Linf
+from unmask.trials import Trial, trial
 from unmask.types import InvalidModelOutput, as_output
 
 ZEROS = torch.zeros(64, dtype=torch.long)
@@ -292,6 +294,12 @@ def test_the_compiler_is_told_the_model_the_view_and_whether_it_draws(options: d
     judge = Judge(model, Linf(0.05), **options)
     trial(judge, model, pgd(1, margin), x, y, view=view, compiler=Compiler())  # type: ignore[arg-type]
     assert told == [(model, view, random)]
+
+
+@pytest.mark.parametrize("kind", [Trial, Verdict, Judge, Linf, L2, L1, Accuracy, Gap, Difference, StopRule])
+def test_what_was_found_and_by_which_rules_cannot_be_changed_afterwards(kind: type) -> None:
+    with pytest.raises(FrozenInstanceError):
+        object.__new__(kind).__setattr__(fields(kind)[0].name, 1.0)
 
 
 def test_the_first_examples_under_attack_are_followed() -> None:
