@@ -212,6 +212,8 @@ def test_bad_numbers_and_units_are_refused(ball: Ball) -> None:
     for eps in (-0.1, math.inf, math.nan):
         with pytest.raises(ValueError, match=r"^eps must be a finite number >= 0, got"):
             ball(eps)
+    with pytest.raises(TypeError):
+        ball(0.1, "raw", "l2")  # the norm is the class
     with pytest.raises(ValueError, match=r"^unknown unit 'px': use one of raw, rms, rms_pixel, relative, per_dim$"):
         ball(0.1, "px")
 
@@ -299,6 +301,7 @@ def test_l1_ascent_narrows_to_two_thirds_of_the_elements_that_were_changed(chang
     assert direction[len(parts) :].count_nonzero() == 0
     at[0, 990:996] = torch.tensor([2e-6, 1 - 2e-6]).repeat(3)  # six more, next to the edges
     assert L1(1).ascent(g, at, x).count_nonzero() == min(10, math.ceil((changed + 6) / 1.5))
+    assert L1(1).ascent(g, at).count_nonzero() == 10  # without the image nobody knows what was changed
 
 
 def test_l1_ascent_skips_elements_within_a_millionth_of_the_edge_that_the_step_would_leave() -> None:
