@@ -197,7 +197,6 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
 def test_a_pair_of_logits_and_a_margin_is_said_to_refuse() -> None:
     target = ready(Around(after=lambda z: (z, z[:, 0] - z[:, 1])), DATA, "cpu", strict=False)
     (note,) = target.notes
@@ -213,6 +212,7 @@ def test_a_pair_of_logits_and_a_margin_is_said_to_refuse() -> None:
     )
 
 
+@pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_certain_is_refused_with_what_settles_it(name: str) -> None:
     model, words = REFUSED[name]
     with pytest.raises(ValueError, match=words):
