@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,10 @@ from unmask.threats import Linf
 from unmask.trials import trial
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own affairs
-needs_compiler = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+needs_compiler = pytest.mark.skipif(
+    not COMPILER or " " in sys.prefix, reason="no C++ compiler, or a path with spaces, which torch.compile cannot use"
+)
 
 
 class Small(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -134,7 +135,7 @@ def test_an_end_of_the_process_is_refused_in_it_and_left_to_its_children() -> No
 
 
 def report(shell: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    command = f"{sys.executable} -m unmask.cli report run {shell}"
+    command = f"{shlex.quote(sys.executable)} -m unmask.cli report run {shell}"
     return subprocess.run(["bash", "-c", command], capture_output=True, check=False, env={**os.environ, **environment})
 
 
@@ -157,5 +158,7 @@ def test_streams_that_are_closed_or_narrow_lose_nothing(folder: Path) -> None:
 def test_a_reader_that_goes_away_does_not_change_the_exit_code(folder: Path) -> None:
     assert attack() == 0
     options = "--data digits --eps 0.2 --n 12 --steps 3 --out run --fail-under 1.0"
-    command = f"{sys.executable} -m unmask.cli attack ends.py:build {options} | true; exit ${{PIPESTATUS[0]}}"
+    command = (
+        f"{shlex.quote(sys.executable)} -m unmask.cli attack ends.py:build {options} | true; exit ${{PIPESTATUS[0]}}"
+    )
     assert subprocess.run(["bash", "-c", command], capture_output=True, check=False).returncode == 1
