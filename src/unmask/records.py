@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from types import NoneType
 from typing import Any
@@ -182,6 +182,15 @@ class GradientCounts:
     examples: int  # for which at least one gradient was computed
     none: int  # of these: every gradient was missing or zero
     not_finite: int  # of these: some gradient had an element that was NaN or infinite
+
+    @classmethod
+    def total(cls, counts: Sequence[GradientCounts]) -> GradientCounts:
+        """The sums.
+
+        >>> GradientCounts.total([GradientCounts(2, 1, 0), GradientCounts(3, 0, 3)])
+        GradientCounts(examples=5, none=1, not_finite=3)
+        """
+        return cls(*(sum(getattr(one, field.name) for one in counts) for field in fields(cls)))
 
 
 @dataclass(frozen=True)

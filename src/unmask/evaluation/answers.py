@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.asking import kept
 from unmask.diagnosis.steadiness import parts_in_training
+from unmask.evaluation.failures import first_line
 from unmask.inputs import as_images, as_labels
 from unmask.randomness import drawing, stream
 from unmask.types import InvalidModelOutput
@@ -55,7 +56,7 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
 
 def failure(x: Tensor, error: Exception) -> ValueError:
     """What a user is told where the model raises ``error`` on images ``x``."""
-    first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    first = first_line(error, type(error).__name__)
     shape = tuple(x.shape)
     return ValueError(f"the model fails on images of shape {shape}: {first}; check that the data set is the model's")
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["alive", "in_one_line"]
+__all__ = ["alive", "first_line", "in_one_line"]
 
 
 @contextmanager
@@ -35,9 +35,18 @@ def in_one_line(what: str, *, prefixed: bool = True) -> Iterator[None]:
     except BaseException as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
-        first = next(iter(str(error).strip().splitlines()), "no message")
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        raise ValueError(f"{what} fails with {type(error).__name__} at {where}: {first}") from error
+        told = first_line(error)
+        raise ValueError(f"{what} fails with {type(error).__name__} at {where}: {told}") from error
+
+
+def first_line(error: BaseException, otherwise: str = "no message") -> str:
+    """Of an error's message; ``otherwise`` where it has none.
+
+    >>> first_line(ValueError("one\\ntwo"), "none"), first_line(ValueError(), "none")
+    ('one', 'none')
+    """
+    return next(iter(str(error).strip().splitlines()), otherwise)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def perform(
         backwards=passes.backwards,
         judged=judge.passes.forwards,
         seconds=time.monotonic() - started,
-        gradients=_total(gradients),
+        gradients=GradientCounts.total(gradients) if gradients else None,
     )
     x_adv = torch.cat(candidates)
     tensors = {
@@ -115,7 +115,7 @@ def attacked(
     for part, _, y, found in _each(index, data, batch, device, judge, search):
         examples += _examples(job, part, y, found.verdict, found.selection)
         gradients += [] if found.gradients is None else [found.gradients]
-    return tuple(examples), _total(gradients)
+    return tuple(examples), GradientCounts.total(gradients) if gradients else None
 
 
 def _dialled(job: Job, target: Target) -> Target:
@@ -220,13 +220,4 @@ def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: i
         distance=float(scored.distance[row]),
         refused=bool(scored.refused[0, row]),
         feasible=bool(scored.feasible[row]),
-    )
-
-
-def _total(counts: list[GradientCounts]) -> GradientCounts | None:
-    """The sums over batches; None where no gradient was computed."""
-    if not counts:
-        return None
-    return GradientCounts(
-        sum(c.examples for c in counts), sum(c.none for c in counts), sum(c.not_finite for c in counts)
     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.asking import kept
 from unmask.evaluation.answers import failure
+from unmask.evaluation.failures import first_line
 from unmask.forms import ModelForm, select_output, takes, two_classes, with_refusals
 from unmask.records import Finding
 from unmask.types import InvalidModelOutput, as_output, items_of
@@ -78,9 +79,10 @@ def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception)
                 _try(other, x),
                 _adapted(f"its weights are {name}: images are given as {name}", "model.float()"),
             )
+    told = first_line(error, type(error).__name__)
     if not form.channels_last and _answers(takes(model, channels_last=True), x):
         raise ValueError(
-            f"the model fails on images (B, C, H, W) and takes (B, H, W, C): give --layout nhwc ({_first_line(error)})"
+            f"the model fails on images (B, C, H, W) and takes (B, H, W, C): give --layout nhwc ({told})"
         ) from error
     raise failure(x, error) from error
 
@@ -141,7 +143,3 @@ def _shapes(answer: Any) -> str:
 
 def _adapted(where: str, remedy: str) -> Finding:
     return Finding(kind="adapted", module="", where=where, evidence={}, remedy=remedy)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

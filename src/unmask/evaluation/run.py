@@ -11,7 +11,7 @@ import torch
 
 from unmask.compiling import Compiler
 from unmask.data import DataError, Dataset, load
-from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.failures import first_line, in_one_line
 from unmask.evaluation.fingerprint import fingerprint
 from unmask.evaluation.perform import Outcome, perform
 from unmask.evaluation.store import Store, pack
@@ -62,9 +62,7 @@ class Local:
         try:
             torch.zeros(1, device=self.device).item()
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(
-                f"device {self.device!r} is not usable ({_first_line(error)}): try --device cpu"
-            ) from error
+            raise ValueError(f"device {self.device!r} is not usable ({first_line(error)}): try --device cpu") from error
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         return map(self.do, jobs)
@@ -152,7 +150,3 @@ def due(jobs: Sequence[Job], done: Mapping[str, Record], rule: StopRule | None) 
             if found and rule.met(found):
                 break
         yield [job for job in mine if job.role not in MAIN and job.stop <= reached]
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), "no message")

@@ -77,12 +77,7 @@ def _black_box(case: Case, name: str, records: Sequence[Record]) -> bool:
 
 
 def _sum(records: Sequence[Record]) -> GradientCounts:
-    counts = [record.gradients for record in records if record.gradients is not None]
-    return GradientCounts(
-        sum(count.examples for count in counts),
-        sum(count.none for count in counts),
-        sum(count.not_finite for count in counts),
-    )
+    return GradientCounts.total([record.gradients for record in records if record.gradients is not None])
 
 
 def _place(case: Case, *evidence: str) -> str:

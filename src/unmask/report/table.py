@@ -115,6 +115,7 @@ def to_json(rows: Sequence[Row]) -> str:
 def _row(run: RunFolder, case: Case) -> Row:
     known = figures(run, case)
     doubts = warnings(run, case, known.clean, known.robust, known.controls, complete=known.complete)
+    plain_gradient = not no_plain_gradient(run, case)
     judged = masking(
         Evidence(
             known.complete,
@@ -123,8 +124,8 @@ def _row(run: RunFolder, case: Case) -> Row:
             known.adaptive,
             known.gap,
             findings=case.findings,
-            sound=case.diagnosed and not case.findings and not no_plain_gradient(run, case),
-            plain_gradient=not no_plain_gradient(run, case),
+            sound=case.diagnosed and not case.findings and plain_gradient,
+            plain_gradient=plain_gradient,
             warnings=doubts,
         )
     )
