@@ -1,20 +1,25 @@
 # Two commands do everything on a machine with Python >= 3.11 and make: `make demo` and `make test`.
 PYTHON ?= python3
 JOBS ?= 2
+KILLS ?= 8
 OUT ?= runs/demo
 BIN := .venv/bin
 unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS MYPYPATH PYTEST_ADDOPTS PYTEST_PLUGINS  # are for other work
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-all check bench clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 8
 
 demo: .venv/.installed-runtime  ## install unmask and break the digits defenses, into OUT=runs/demo
 	$(BIN)/unmask reproduce --suite digits --n 200 --out "$(OUT)"
 
 test: check  ## install the developers' tools too, then lint, types, tests and doctests on JOBS=2 processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --record-skips
+
+test-all: .venv/.installed-all  ## after `make test`: install every library and Chromium, run what was skipped, accept no skip but for a GPU
+	command -v chromium chromium-browser google-chrome || { apt-get -q update && apt-get -q install -y chromium; }
+	OMP_NUM_THREADS=1 UNMASK_KILLS=$(KILLS) $(BIN)/python -m pytest --only-skipped
 
 check: .venv/.installed-dev  ## lint, format and types only
 	$(BIN)/ruff check
@@ -22,7 +27,6 @@ check: .venv/.installed-dev  ## lint, format and types only
 	$(BIN)/mypy
 
 bench: .venv/.installed-bench  ## install the peers (Foolbox, torchattacks, ART) and compare with them
-	$(BIN)/pip install -q --no-deps torchattacks  # it asks for an old requests and for torchvision, and needs neither
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove .venv, caches and build products; runs/ stays
@@ -33,4 +37,5 @@ clean:  ## remove .venv, caches and build products; runs/ stays
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "unmask needs Python 3.11 or newer, which $(PYTHON) is not: try make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) tools/environment.py $(filter-out runtime,$*)
+	@$(if $(filter bench all,$*),$(BIN)/pip install -q --no-deps torchattacks)  # it asks for an old requests and for torchvision, and needs neither
 	@touch .venv/.installed-runtime $@

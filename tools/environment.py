@@ -55,9 +55,9 @@ def show(folder: Path, environment: Path) -> None:
 
 
 def own_constraints() -> Path:
-    """The constraints with the torch that is kept, and without those on what torch itself requires."""
+    """The constraints with the torch that is kept, and without those on torchvision and on what torch requires."""
     torch = metadata.distribution("torch")
-    free = {_name(line) for line in ["torch", *(torch.requires or [])]}
+    free = {_name(line) for line in ["torch", "torchvision", *(torch.requires or [])]}
     lines = [line for line in CONSTRAINTS.read_text().splitlines() if _name(line) not in free]
     path = VENV / "constraints.txt"
     path.write_text("\n".join([*lines, f"torch=={torch.version}", ""]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.browser import BROWSER, QUIET
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec
 from unmask.report import write
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 LINK = "https://example.org/"
 OWN = re.compile(r"https?://[\w.-]+\.(google|googleapis|gvt1)\.com/")  # what the browser asks on its own behalf
 WORD = "CANARY"
@@ -73,8 +72,7 @@ def test_a_browser_runs_nothing_and_asks_for_nothing(tmp_path: Path) -> None:
     kept = Path(os.environ.get("UNMASK_SHOTS", tmp_path)).resolve()
     kept.mkdir(parents=True, exist_ok=True)
     page, log, shot = hostile(folder), tmp_path / "net.json", kept / "hostile.png"
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--no-first-run", "--disable-component-update"]
+    command = [str(BROWSER), *QUIET, f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--enable-logging=stderr", "--window-size=1200,2400"]
     seen = subprocess.run(
         [*command, f"--log-net-log={log}", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120
@@ -97,7 +95,7 @@ def test_the_browser_would_have_shown_it(tmp_path: Path) -> None:
     """The same attempts without escaping are seen by what the test looks at."""
     page = tmp_path / "page.html"
     page.write_text(f"<title>fine</title><style>{HOSTILE}")
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom"]
+    command = [str(BROWSER), *QUIET, f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom"]
     seen = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120)
     assert f"<title>{WORD}</title>" in seen.stdout
