@@ -30,7 +30,7 @@ def test_a_split_is_not_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         head = bytes([0, 0, 8, values.ndim]) + b"".join(size.to_bytes(4, "big") for size in values.shape)
         (folder / f"t10k-{kind}-ubyte").write_bytes(head + values.tobytes())
     need("mnist")
-    with pytest.raises(Skipped, match=r"mnist \(train\) is missing"):
+    with pytest.raises(Skipped, match=r"mnist.*train"):
         need("mnist", "train")
     (folder / "t10k-images-idx3-ubyte").write_bytes(b"half")
     with pytest.raises(Skipped, match="t10k-images"):
