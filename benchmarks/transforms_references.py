@@ -61,7 +61,7 @@ def masked_bregman(x: np.ndarray, kept: np.ndarray) -> np.ndarray:
             wanted[axis] = v - 2 * slack[axis]
         if np.sqrt(np.square(u - before).mean()) <= 1e-3:
             break
-    return u
+    return np.asarray(u)
 
 
 def masks(x: Tensor, keep: float = 0.5) -> Tensor:
