@@ -67,7 +67,7 @@ def main() -> None:
         near += good
         cells = [
             name,
-            case.kind,
+            ", ".join(case.obfuscation),
             " ".join(sorted({finding["kind"] for finding in report["findings"]})) or "none",
             percent(report["accuracy"]["clean"]),
             percent(report["accuracy"]["plain"]),

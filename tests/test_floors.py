@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
 # Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
 F4 = {"targets", "evaluation", "auditing"}  # may import one another, as long as no circle comes of it
 ROWS = [
-    {"records", "types", "inputs", "randomness", "projections", "allocator", "watching"},  # F0
+    {"kinds", "records", "types", "inputs", "randomness", "projections", "allocator", "watching"},  # F0
     {"copying", "digests", "run_files", "state"},
     {"threats", "losses", "victims", "statistics"},  # F1
     {"gradients"},
@@ -34,11 +34,12 @@ ROW = {unit: row for row, units in enumerate(ROWS) for unit in units}
 # Units that may import less than their row allows: of unmask, and of everything else.
 WITHIN = {
     "run_files": {"records"},
-    "report": {"records", "run_files", "statistics"},
+    "report": {"kinds", "records", "run_files", "statistics"},
     "statistics": {"records"},
     "victims": {"types", "randomness", "copying"},
 }
 OUTSIDE = {
+    "kinds": set[str](),
     "records": set[str](),
     "run_files": set[str](),
     "types": {"torch"},

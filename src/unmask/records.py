@@ -118,7 +118,7 @@ class Figure:
 class Finding:
     """One way in which a model's gradients mislead: ``kind`` as in the paper, the place, its size, what helps."""
 
-    kind: str  # "shattered", "stochastic" or "vanishing"
+    kind: str  # a FindingKind
     module: str  # path of the part; empty for code of the model's own forward
     where: str  # file, line, code
     evidence: Mapping[str, Any]

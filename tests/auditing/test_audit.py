@@ -184,7 +184,7 @@ def test_names_from_files_are_no_code() -> None:
     assert quoted.value == evil
     threat, tried = ThreatSpec("linf", 0.1, "raw"), {"failure": "", "code": [call("bypass", evil)]}
     audit = {"tried": [tried], "draws": 1}
-    case = Case("a\nimport os", "", evil, "", threat, None, None, "", False, (), {}, audit=audit)
+    case = Case("a\nimport os", "", evil, (), threat, None, None, "", False, (), {}, audit=audit)
     imports = [node for node in ast.walk(ast.parse(script(case))) if isinstance(node, ast.Import)]
     assert [name.name for node in imports for name in node.names] == ["unmask"]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from unmask.cases import CASES, SUITES, Case, find_case
 from unmask.data import DataError, names
 from unmask.evaluation.answers import is_random
+from unmask.kinds import Obfuscation
 from unmask.randomness import drawing, stream
 from unmask.types import as_output
 from unmask.weights import save_weights
@@ -30,8 +31,8 @@ def test_a_case_is_named_after_defense_and_data(name: str) -> None:
     assert case.name == name
     assert case.data in names()
     assert name.endswith(f"-{case.data.removesuffix('-sample')}")
-    kinds = {"none (control)", "shattered", "stochastic", "vanishing/exploding", "detector"}
-    assert kinds.issuperset(case.kind.split(", "))
+    assert case.obfuscation
+    assert (Obfuscation.NONE not in case.obfuscation) or len(case.obfuscation) == 1
     assert case.citation
 
 
@@ -42,7 +43,9 @@ def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> Non
     assert [key for key, attacker in attackers.items() if attacker.plain] == ["plain"]
     assert next(iter(attackers)) == "plain"
     assert len(attackers) > 1
-    assert attackers["plain"].view is None or case.kind == "detector"  # which a plain attack does not look at
+    assert (
+        attackers["plain"].view is None or Obfuscation.DETECTOR in case.obfuscation
+    )  # which a plain attack does not look at
     assert not attackers.keys() & {"clean", "noise", "unbounded"}  # names that roles and controls have
     assert all(attacker.about and "\n" not in attacker.about for attacker in attackers.values())
 
@@ -51,7 +54,7 @@ def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> Non
 def test_figures_are_shares(name: str) -> None:
     case = find_case(name)
     assert case.most is None or case.most >= 1
-    assert case.draws > 1 or "stochastic" not in case.kind
+    assert case.draws > 1 or Obfuscation.STOCHASTIC not in case.obfuscation
 
 
 THREATS = {  # the sizes of the paper, as a plain norm on one image

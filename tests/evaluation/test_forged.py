@@ -24,6 +24,7 @@ from unmask.evaluation.recheck import recheck
 from unmask.evaluation.run import Local, run
 from unmask.evaluation.store import Store
 from unmask.evaluation.verify import verify
+from unmask.kinds import Obfuscation
 from unmask.records import Record, digest
 from unmask.report import write
 from unmask.report.compare import differing
@@ -253,7 +254,7 @@ def claim_invented(f: Forger, honest: Honest) -> None:
 
 def called_a_control(f: Forger, honest: Honest) -> None:
     """Controls do not count in the headline."""
-    f.case["kind"] = "none"
+    f.case["obfuscation"] = [Obfuscation.NONE]
 
 
 def class_renamed(f: Forger, honest: Honest) -> None:
@@ -317,7 +318,7 @@ FORGERIES: list[tuple[Edit, str, str]] = [  # what is done, to which run, a part
     (no_fingerprint, "broken", "run.json has no fingerprint of it"),
     (other_weights, "broken", "the model's weights changed since the run began"),
     (claim_invented, "case", "other than what the question gives today: claimed"),
-    (called_a_control, "case", "other than what the question gives today: kind"),
+    (called_a_control, "case", "other than what the question gives today: obfuscation"),
     (class_renamed, "broken", "other than what the question gives today: classes.0"),
     (pictures_swapped, "broken", "not what belongs to these examples: clean"),
     (stopped_early, "broken", "missing: case:plain-digits clean 6-12"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from unmask.kinds import Obfuscation
 from unmask.records import RUN_SCHEMA, Example, GradientCounts, Job, Record, ThreatSpec
 
 CLAIMED = {"value": 0.79, "source": "Author et al. [1], Table 2", "url": "https://arxiv.org/abs/1", "note": "at 8/255"}
@@ -38,7 +39,7 @@ class Builder:
                 "data": "digits",
                 "note": "",
                 "data_note": "",
-                "kind": "shattered",
+                "obfuscation": ["shattered"],
                 "threat": {"norm": "linf", "eps": 0.25, "unit": "raw"},
                 "claimed": CLAIMED,
                 "published": None,
@@ -130,12 +131,12 @@ def run(builder: Builder) -> Path:
     builder.record("broken", "plain", [1, 1, 1, 0], role="sweep", eps=0.5, base="plain")
     builder.record("broken", "bpda", [0, 0, 0, 1], role="sweep", eps=0.5, base="adaptive")
 
-    builder.case("noisy", ("plain", "eot"), random=True, kind="stochastic", published=figure(0.0))
+    builder.case("noisy", ("plain", "eot"), random=True, obfuscation=["stochastic"], published=figure(0.0))
     builder.record("noisy", "clean", [1, 1, 0.75, 0.5], role="clean")
     builder.record("noisy", "plain", [0.75, 0.5, 0.25, 0.5], role="plain", screened=[0.25, 0.5, 0.5, 0.5])
     builder.record("noisy", "eot", [1, 0.25, 0, 0.25], screened=[0.5, 0, 0.5, 0.5])
 
-    builder.case("bare", ("plain",), kind="none", claimed=None)
+    builder.case("bare", ("plain",), obfuscation=[Obfuscation.NONE], claimed=None)
     builder.record("bare", "clean", [1, 1, 1, 1], role="clean")
     builder.record("bare", "plain", [0, 0, 0, 1], role="plain")
 

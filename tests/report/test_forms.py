@@ -144,7 +144,7 @@ def test_names_are_text(builder: Any) -> None:
         "citation": EVIL,
         "note": EVIL,
         "data_note": EVIL,
-        "kind": EVIL,
+        "obfuscation": [EVIL],
         "classes": ["0", EVIL, EVIL],
     }
     builder.case(EVIL, (EVIL, "plain"), **names, threat={"norm": "$x^$" + EVIL, "eps": 0.25, "unit": EVIL})

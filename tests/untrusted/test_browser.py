@@ -37,9 +37,10 @@ def hostile(folder: Path) -> Path:
         (folder / "examples").mkdir(exist_ok=True)
         x = np.full((2, 1, 4, 4), 0.5, np.float32)
         save_file({"x_adv": x, "clean": x, "index": np.arange(2), "measured": np.ones(2, np.float32)}, folder / file)
-    names = dict.fromkeys(("case", "defense", "data", "kind", "citation", "note", "data_note", "measured"), HOSTILE)
+    names = dict.fromkeys(("case", "defense", "data", "citation", "note", "data_note", "measured"), HOSTILE)
     case = {
         **names,
+        "obfuscation": [HOSTILE],
         "threat": {"norm": "linf", "eps": 0.1, "unit": HOSTILE},
         "claimed": {"value": 0.5, "source": HOSTILE, "url": LINK, "note": HOSTILE},
         "published": None,

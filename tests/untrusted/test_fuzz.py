@@ -93,7 +93,7 @@ CASE: dict[str, Any] = {
     "case": "one",
     "defense": "some",
     "data": "digits",
-    "kind": "shattered",
+    "obfuscation": ["shattered"],
     "threat": {"norm": "linf", "eps": 0.1, "unit": "raw"},
     "claimed": {"value": 0.5, "source": "some", "url": "https://example.org/", "note": ""},
     "published": None,

@@ -20,6 +20,7 @@ from unmask.auditing.choose import Tried, estimator
 from unmask.cases import Attacker
 from unmask.gradients.bpda import View
 from unmask.gradients.spaces import Latent
+from unmask.kinds import Access
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
@@ -132,7 +133,7 @@ def black_box(budget: Budget, norm: str) -> Attacker:
     return Attacker(
         f"{told}andom points of the ball: scores only",
         lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
-        access="scores",
+        access=Access.SCORES,
         low_precision=False,
     )
 

@@ -18,6 +18,7 @@ from unmask.evaluation.plan import Plan, spec
 from unmask.evaluation.setup import rms_radius
 from unmask.evaluation.targets import Target
 from unmask.gradients.spsa import SPSA, gaussian
+from unmask.kinds import Access, FindingKind
 from unmask.losses import margin
 from unmask.randomness import stream
 from unmask.records import ThreatSpec
@@ -38,7 +39,7 @@ def by_scores(
     """The plan, as of :func:`unmask.auditing.plan.plan_audit`, for a model of :class:`unmask.scores.ScoresOnly`."""
     x, _, index = right(target, data, n, seed, device)
     limits, ball, found = budget_of(budget), spec(threat), linted(target, data, seed, device)
-    labels = any(finding["kind"] == "labels" for finding in found)
+    labels = any(finding["kind"] == FindingKind.LABELS for finding in found)
     copies = sources(target.model, None, x, rms_radius(threat, x), stream(seed, index, "sources"), limits.copy)
     chosen = {
         "transfer": transfer(copies, limits),
@@ -71,7 +72,7 @@ def _by_differences(limits: Budget, size: float) -> dict[str, Attacker]:
     steps = max(5, limits.queries // 64)
     search = pgd(steps, margin, SPSA(16, max(0.01, size / 4), gaussian), size=0.2)
     about = f"gradients from differences of scores (NES), {steps} steps of 16 pairs"
-    return {"differences": Attacker(about, lambda _: search, access="scores", low_precision=False)}
+    return {"differences": Attacker(about, lambda _: search, access=Access.SCORES, low_precision=False)}
 
 
 def _by_labels(limits: Budget, norm: str) -> dict[str, Attacker]:
@@ -79,4 +80,4 @@ def _by_labels(limits: Budget, norm: str) -> dict[str, Attacker]:
         return {}
     search = Ensemble((HopSkipJump(2 * limits.queries),))
     about = f"HopSkipJump with {2 * limits.queries} queries: labels only"
-    return {"labels": Attacker(about, lambda _: search, access="labels", low_precision=False)}
+    return {"labels": Attacker(about, lambda _: search, access=Access.LABELS, low_precision=False)}

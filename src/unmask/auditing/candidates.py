@@ -34,23 +34,19 @@ class Way:
 
     code: tuple[str, ...] = ()
     view: View | None = field(repr=False, compare=False, default=None)
+    end_to_end: bool = True  # whether it computes what the model does, and leaves out no part of it
 
     @property
     def name(self) -> str:
         """As a report says it."""
         return ", ".join(self.code) or "own gradient"
 
-    @property
-    def whole(self) -> bool:
-        """Whether it computes what the model does, instead of ending earlier or leaving a part out."""
-        return not any(step.startswith(("read_out", "bypass", "dequantized")) for step in self.code)
-
     def then(self, other: Way) -> Way:
         """This view, and the other one of what it gives."""
         if self.view is None or other.view is None:
             return other if self.view is None else self
         first, second = self.view, other.view
-        return Way((*self.code, *other.code), lambda model: second(first(model)))
+        return Way((*self.code, *other.code), lambda model: second(first(model)), self.end_to_end and other.end_to_end)
 
 
 PLAIN = Way()
@@ -74,7 +70,7 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
     if evidence.nonfinite.share:
         around.append(Way(("finite_gradients",), finite_gradients))
     if is_quantized(model):
-        around.append(Way(("dequantized",), dequantized))
+        around.append(Way(("dequantized",), dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.silent > 0:  # no gradient, and perhaps nobody to blame
         guilty = _guilty(evidence)
         outer, alike = list(guilty), [path for path, event in guilty.items() if _alike(event)]
@@ -92,7 +88,7 @@ def ways(model: nn.Module, evidence: Evidence, x: Tensor, classes: int) -> list[
         for path in dict.fromkeys((*_cut_off(evidence), *whole(evidence, x))):
             joined = Way((call("graft", path),), graft(path))
             around += [joined, joined.then(inline)]
-    reads = [Way((call("read_out", path),), read_out(path)) for path in _logits(evidence, classes)]
+    reads = [Way((call("read_out", path),), read_out(path), end_to_end=False) for path in _logits(evidence, classes)]
     return [*around, *(way.then(read) for read in reads for way in around)]
 
 
@@ -117,7 +113,7 @@ def without(paths: Iterable[str]) -> Way:
     """The model without some parts; the model itself where there are none."""
     way = PLAIN
     for path in paths:
-        way = way.then(Way((call("bypass", path),), bypass(path)))
+        way = way.then(Way((call("bypass", path),), bypass(path), end_to_end=False))
     return way
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from unmask.auditing.candidates import Way
 from unmask.auditing.choose import Tried, best_first
+from unmask.kinds import FindingKind
 from unmask.records import Finding
 
 __all__ = ["EIGHT_BIT", "gridded", "on_grids"]
@@ -39,7 +40,7 @@ def gridded(tried: Sequence[Tried], worth: Sequence[Tried]) -> list[Finding]:
     """That the model answers otherwise on a grid than between its levels, where :func:`on_grids` found that."""
     return [
         Finding(
-            kind="shattered",
+            kind=FindingKind.SHATTERED,
             module="",
             where=f"the model's answer: between the levels of the grid of k/{best.levels} it is another than on them",
             evidence={"left": round(tried[0].left, 3), "left on the grid": round(best.left, 3)},

@@ -58,7 +58,7 @@ def planned(
     about = {
         "case": name,
         "defense": "a model, examined and attacked by what was found",
-        "kind": "audited",
+        "obfuscation": [],
         "claimed": None,
         "published": None,
         "citation": "",

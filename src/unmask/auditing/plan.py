@@ -152,7 +152,7 @@ def _mildest(tried: list[Tried], candidates: list[Way]) -> Way:
 
     What is made of the logits is looked at too, so that none that ends before the model does is meant.
     """
-    whole = [one for one in tried if one.way.whole]
+    whole = [one for one in tried if one.way.end_to_end]
     near = [one.way for one in whole if one.left <= whole[0].left + _TIE and one.loss >= whole[0].loss - _TIE]
     return min(near, key=candidates.index, default=PLAIN)
 

@@ -19,6 +19,7 @@ from unmask.cases.case import Attacker, Case
 from unmask.cases.literature import table_of_2018
 from unmask.cases.recipes import ClassifierTraining, undisturbed
 from unmask.cases.shared import apgd_ce, cifar10_recipe, light_net, own_gradient
+from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr
 from unmask.randomness import normal, stream
 from unmask.threats import Linf
@@ -89,7 +90,7 @@ CASES = (
     Case(
         name="cascade-cifar10",
         defense="cascade adversarial training",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="cifar10",
         threat=Linf(_EPS),
         citation="Na et al., ICLR 2018",

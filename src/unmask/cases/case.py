@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from unmask.attacks.problem import Attack
 from unmask.data import default_home
 from unmask.gradients.bpda import View
+from unmask.kinds import Access, Obfuscation
 from unmask.records import Figure
 from unmask.threats import Threat
 from unmask.weights import load_weights, origin, shipped
@@ -29,7 +30,7 @@ class Attacker:
         make: the attack, given the defense (a latent search needs its generator).
         view: the view of the defense to optimise; None is the defense itself.
         plain: whether this is the attack that knows nothing of the defense.
-        access: what the attacker has: "white box", "grey box" (the classifier, not the defense), "scores", "labels".
+        access: what the attacker has.
         low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
     """
 
@@ -37,7 +38,7 @@ class Attacker:
     make: Callable[[nn.Module], Attack]
     view: View | None = None
     plain: bool = False
-    access: str = "white box"
+    access: Access = Access.WHITE_BOX
     low_precision: bool = True
 
 
@@ -88,7 +89,7 @@ class Case:
     Args:
         name: as on the command line, such as ``thermometer-mnist``.
         defense: what its authors call it.
-        kind: of obfuscated gradients: "shattered", "stochastic", "vanishing/exploding", or "none (control)".
+        obfuscation: how it hides its gradient, or ``Obfuscation.NONE`` for a control.
         data: name of the data set.
         threat: the ball that the accuracy is stated for.
         citation: authors, venue, year.
@@ -110,7 +111,7 @@ class Case:
 
     name: str
     defense: str
-    kind: str
+    obfuscation: tuple[Obfuscation, ...]
     data: str
     threat: Threat
     citation: str

@@ -19,6 +19,7 @@ from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
+from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import conv_critic, conv_generator, conv_net, mlp_critic, mlp_generator
 from unmask.randomness import normal
@@ -98,7 +99,7 @@ CASES = (
     Case(
         name="defense-gan-digits",
         defense="Defense-GAN",
-        kind="vanishing/exploding",
+        obfuscation=(Obfuscation.VANISHING,),
         data="digits",
         threat=DIGITS_L2,
         citation=_CITATION,
@@ -122,7 +123,7 @@ CASES = (
     Case(
         name="defense-gan-mnist",
         defense="Defense-GAN",
-        kind="vanishing/exploding",
+        obfuscation=(Obfuscation.VANISHING,),
         data="mnist",
         threat=MNIST_L2,
         citation=_CITATION,

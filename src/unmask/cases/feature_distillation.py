@@ -25,6 +25,7 @@ from unmask.defenses.preprocessed import Preprocessed
 from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.eot import EOT, signal_to_noise
+from unmask.kinds import Access, Obfuscation
 from unmask.losses import beyond, margin
 from unmask.nets import mobilenet_v2, residual_net
 from unmask.randomness import normal
@@ -96,18 +97,20 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
             "APGD on cross entropy, on the bare classifier",
             lambda _: apgd_ce(),
             view=bypass("transform"),
-            access="grey box",
+            access=Access.GREY_BOX,
         ),
-        "square": Attacker("Square, 2000 queries", lambda _: Square(2000), access="scores"),
+        "square": Attacker("Square, 2000 queries", lambda _: Square(2000), access=Access.SCORES),
         # probes as large as this are told apart behind the quantiser: smaller ones change no label
-        "hop-skip-jump": Attacker("HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000, size=0.7), access="labels"),
+        "hop-skip-jump": Attacker(
+            "HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000, size=0.7), access=Access.LABELS
+        ),
     }
 
 
 _DISTILLED = Case(
     name="feature-distillation-imagenet",
     defense="feature distillation",
-    kind="shattered",
+    obfuscation=(Obfuscation.SHATTERED,),
     data="imagenet-sample",
     threat=IMAGENET,
     citation="Liu et al., CVPR 2019",
@@ -125,7 +128,7 @@ _DISTORTED = replace(
     _DISTILLED,
     name="fd-rdg-imagenet",
     defense="feature distillation and random distortion over grids",
-    kind="shattered, stochastic",
+    obfuscation=(Obfuscation.SHATTERED, Obfuscation.STOCHASTIC),
     citation="Zeng et al., 2020",
     build=lambda: Preprocessed(nn.Sequential(FeatureDistillation(), RandomDistortion()), mobilenet_v2()),
     attackers=_attackers("transform.0.quantise", random=True),

@@ -20,6 +20,7 @@ from unmask.cases.recipes import undisturbed
 from unmask.cases.shared import CIFAR10, apgd_dlr
 from unmask.data import load
 from unmask.defenses.lid import LID
+from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import residual_net
 from unmask.randomness import drawing, normal, stream
@@ -133,7 +134,7 @@ CASES = (
     Case(
         name="lid-cifar10",
         defense="local intrinsic dimensionality",
-        kind="detector",
+        obfuscation=(Obfuscation.DETECTOR,),
         data="cifar10",
         threat=CIFAR10,
         citation="Ma et al., ICLR 2018",

@@ -9,6 +9,7 @@ from unmask.cases.case import Attacker, Case
 from unmask.cases.literature import autoattack, robust_ml
 from unmask.cases.recipes import Against, ClassifierTraining
 from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, cifar10_recipe, light_net, own_gradient
+from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr
 from unmask.nets import conv_net, strided_net
 from unmask.threats import Linf
@@ -33,7 +34,7 @@ CASES = (
     Case(
         name="madry-digits",
         defense="adversarial training",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="digits",
         threat=DIGITS,
         citation=_CITATION,
@@ -46,7 +47,7 @@ CASES = (
     Case(
         name="madry-mnist",
         defense="adversarial training",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="mnist",
         threat=MNIST,
         citation=_CITATION,
@@ -61,7 +62,7 @@ CASES = (
     Case(
         name="madry-cifar10",
         defense="adversarial training",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="cifar10",
         threat=CIFAR10,
         citation=_CITATION,

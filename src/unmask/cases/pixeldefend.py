@@ -16,6 +16,7 @@ from unmask.data import load
 from unmask.defenses.pixeldefend import PixelDefend, Purify
 from unmask.gradients.bpda import bpda, bypass
 from unmask.gradients.fitted import fitted
+from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import residual_net
 from unmask.nets.pixel_cnn import PixelCNN
@@ -38,7 +39,7 @@ CASES = (
     Case(
         name="pixeldefend-cifar10",
         defense="PixelDefend",
-        kind="vanishing/exploding",
+        obfuscation=(Obfuscation.VANISHING,),
         data="cifar10",
         threat=CIFAR10,
         citation="Song et al., ICLR 2018",

@@ -6,6 +6,7 @@ from unmask.attacks.ensemble import Ensemble
 from unmask.cases.case import Attacker, Case
 from unmask.cases.recipes import ClassifierTraining
 from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
+from unmask.kinds import Obfuscation
 from unmask.nets import conv_net, residual_net
 from unmask.training.classifier import ClassifierRecipe
 
@@ -20,7 +21,7 @@ CASES = (
     Case(
         name="plain-digits",
         defense="none",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="digits",
         threat=DIGITS,
         citation="undefended convolutional network",
@@ -31,7 +32,7 @@ CASES = (
     Case(
         name="plain-mnist",
         defense="none",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="mnist",
         threat=MNIST,
         citation="undefended convolutional network",
@@ -42,7 +43,7 @@ CASES = (
     Case(
         name="plain-cifar10",
         defense="none",
-        kind="none (control)",
+        obfuscation=(Obfuscation.NONE,),
         data="cifar10",
         threat=CIFAR10,
         citation="undefended residual network",

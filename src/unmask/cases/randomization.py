@@ -10,6 +10,7 @@ from unmask.cases.recipes import ClassifierTraining
 from unmask.cases.shared import DIGITS, IMAGENET, MNIST, apgd_ce, own_gradient
 from unmask.defenses.randomization import Randomization
 from unmask.gradients.eot import EOT, signal_to_noise
+from unmask.kinds import Obfuscation
 from unmask.losses import beyond, margin
 from unmask.nets import conv_net, mobilenet_v2
 from unmask.training.classifier import ClassifierRecipe
@@ -44,7 +45,7 @@ CASES = (
     Case(
         name="randomization-digits",
         defense="random resizing and padding",
-        kind="stochastic",
+        obfuscation=(Obfuscation.STOCHASTIC,),
         data="digits",
         threat=DIGITS,
         citation=_CITATION,
@@ -56,7 +57,7 @@ CASES = (
     Case(
         name="randomization-mnist",
         defense="random resizing and padding",
-        kind="stochastic",
+        obfuscation=(Obfuscation.STOCHASTIC,),
         data="mnist",
         threat=MNIST,
         citation=_CITATION,
@@ -68,7 +69,7 @@ CASES = (
     Case(
         name="randomization-imagenet",
         defense="random resizing and padding",
-        kind="stochastic",
+        obfuscation=(Obfuscation.STOCHASTIC,),
         data="imagenet-sample",
         threat=IMAGENET,
         citation=_CITATION,

@@ -15,6 +15,7 @@ from unmask.cases.shared import CIFAR10, own_gradient
 from unmask.defenses.sap import SAP, KeepEach
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT
+from unmask.kinds import Obfuscation
 from unmask.losses import beyond, margin, targeted_dlr
 from unmask.nets import residual_net
 from unmask.records import Figure
@@ -63,7 +64,7 @@ def _case(
     return Case(
         name=name,
         defense="stochastic activation pruning",
-        kind="stochastic",
+        obfuscation=(Obfuscation.STOCHASTIC,),
         data="cifar10",
         threat=threat,
         citation="Dhillon et al., ICLR 2018",

@@ -11,6 +11,7 @@ from unmask.cases.recipes import ClassifierTraining
 from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, light_net, own_gradient
 from unmask.defenses.thermometer import Thermometer, ramp
 from unmask.gradients.bpda import bpda
+from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr
 from unmask.nets import conv_net, residual_net
 from unmask.training.classifier import ClassifierRecipe
@@ -39,7 +40,7 @@ CASES = (
     Case(
         name="thermometer-digits",
         defense="thermometer encoding",
-        kind="shattered",
+        obfuscation=(Obfuscation.SHATTERED,),
         data="digits",
         threat=DIGITS,
         citation=_CITATION,
@@ -50,7 +51,7 @@ CASES = (
     Case(
         name="thermometer-mnist",
         defense="thermometer encoding",
-        kind="shattered",
+        obfuscation=(Obfuscation.SHATTERED,),
         data="mnist",
         threat=MNIST,
         citation=_CITATION,
@@ -62,7 +63,7 @@ CASES = (
     Case(
         name="thermometer-cifar10",
         defense="thermometer encoding",
-        kind="shattered",
+        obfuscation=(Obfuscation.SHATTERED,),
         data="cifar10",
         threat=CIFAR10,
         citation=_CITATION,
@@ -76,7 +77,7 @@ CASES = (
     Case(
         name="thermometer-adv-cifar10",
         defense="thermometer encoding, adversarially trained",
-        kind="shattered",
+        obfuscation=(Obfuscation.SHATTERED,),
         data="cifar10",
         threat=CIFAR10,
         citation=_CITATION,

@@ -22,6 +22,7 @@ from unmask.defenses.quilting import Quilt, build_patches
 from unmask.defenses.total_variation import MinimiseTotalVariation
 from unmask.gradients.bpda import View, bpda
 from unmask.gradients.eot import EOT
+from unmask.kinds import Obfuscation
 from unmask.losses import beyond, margin
 from unmask.nets import mobilenet_v2
 
@@ -81,7 +82,7 @@ _LENS = Lens("transform")
 def _cases(
     name: str,
     defense: str,
-    kind: str,
+    obfuscation: tuple[Obfuscation, ...],
     build: Callable[[], nn.Module],
     attackers: dict[str, Attacker],
     note: str,
@@ -94,7 +95,7 @@ def _cases(
         yield Case(
             name=f"{name}{middle}-imagenet",
             defense=defense,
-            kind=kind,
+            obfuscation=obfuscation,
             data="imagenet-sample",
             threat=threat,
             citation="Guo et al., ICLR 2018",
@@ -116,7 +117,7 @@ CASES = (
     *_cases(
         "bitdepth",
         "bit depth reduction",
-        "shattered",
+        (Obfuscation.SHATTERED,),
         lambda: Preprocessed(ReduceBitDepth(), mobilenet_v2()),
         _attackers(_ONE, random=False),
         "3 bits",
@@ -125,7 +126,7 @@ CASES = (
     *_cases(
         "jpeg",
         "JPEG compression",
-        "shattered",
+        (Obfuscation.SHATTERED,),
         lambda: Preprocessed(JPEG(), mobilenet_v2()),
         _attackers(_ONE, random=False),
         "quality 75",
@@ -134,7 +135,7 @@ CASES = (
     *_cases(
         "tvm",
         "total variation minimisation",
-        "shattered, stochastic",
+        (Obfuscation.SHATTERED, Obfuscation.STOCHASTIC),
         lambda: Preprocessed(MinimiseTotalVariation(), mobilenet_v2()),
         _attackers(_ONE, random=True),
         "half of the pixels dropped",
@@ -143,7 +144,7 @@ CASES = (
     *_cases(
         "quilting",
         "image quilting",
-        "shattered, stochastic",
+        (Obfuscation.SHATTERED, Obfuscation.STOCHASTIC),
         lambda: Preprocessed(Quilt(_patches()), mobilenet_v2()),
         _attackers(_ONE, random=True),
         f"{_PATCHES} patches, one of the 10 nearest",
@@ -152,7 +153,7 @@ CASES = (
     *_cases(
         "crop",
         "crop ensemble",
-        "stochastic",
+        (Obfuscation.STOCHASTIC,),
         lambda: CropEnsemble(mobilenet_v2()),
         {
             "plain": own_gradient(40),
@@ -165,7 +166,7 @@ CASES = (
     *_cases(
         "transforms",
         "all five transformations, averaged",
-        "shattered, stochastic",
+        (Obfuscation.SHATTERED, Obfuscation.STOCHASTIC),
         lambda: _Ensemble(mobilenet_v2()),
         _attackers(tuple(f"members.{number}.transform" for number in range(4)), random=True),
         "the mean of the probabilities over bit depth, JPEG, total variation, quilting and crops: an ensemble of this "

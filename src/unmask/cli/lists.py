@@ -11,7 +11,8 @@ def _cases() -> dict[str, str]:
     from unmask.cases import CASES
 
     return {
-        c.name: f"{c.defense}, {c.kind}; {c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
+        c.name: f"{c.defense}, {', '.join(c.obfuscation)}; "
+        f"{c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
         + ("" if c.ships else "; its weights do not ship")
         for c in CASES.values()
     }

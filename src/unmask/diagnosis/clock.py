@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.asking import ask, kept, share
 from unmask.diagnosis.memory import differ
+from unmask.kinds import FindingKind
 from unmask.randomness import Stream
 from unmask.records import Finding
 from unmask.state import is_users
@@ -48,7 +49,7 @@ def by_the_clock(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]
     moved = {later: share(found) for later in _LATER if (found := differ(now, asked(later))).any()}
     if moved:
         yield Finding(
-            kind="clock",
+            kind=FindingKind.CLOCK,
             module="",
             where="the model's answer: it depends on the time at which it is asked",
             evidence={f"images, after {later:g} s": part for later, part in moved.items()},

@@ -13,6 +13,7 @@ from unmask.diagnosis.stochastic import Noise, noise, sources
 from unmask.diagnosis.trace import Event, outermost
 from unmask.diagnosis.transmission import Transmission, from_images, transmissions
 from unmask.gradients.bpda import find_part
+from unmask.kinds import FindingKind
 from unmask.randomness import Stream
 from unmask.records import Finding
 from unmask.victims import lean
@@ -69,7 +70,7 @@ def unavailable(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Str
         guilty = faults(transmissions(twin, x, radius / 2, [radius * share for share in _SHARES], keys))
         event = next((fault.event for fault in guilty), event)
     return Finding(
-        kind="gradient",
+        kind=FindingKind.GRADIENT,
         module=event.part if event else "",
         where=event.place if event else "the model's answer",
         evidence={"missing": round(silent, 3), "not finite": round(broken.share, 3)},

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from unmask.diagnosis.examine import Evidence
 from unmask.diagnosis.faults import Fault
 from unmask.diagnosis.trace import Event
+from unmask.kinds import FindingKind
 from unmask.records import Finding
 
 __all__ = ["averaged", "draws", "findings"]
@@ -32,7 +33,7 @@ def _shattered(evidence: Evidence) -> Iterator[Finding]:
         first = some[0]
         smooth = first.right_nearby and not first.lost
         yield Finding(
-            kind="vanishing" if smooth else "shattered",
+            kind=FindingKind.VANISHING if smooth else FindingKind.SHATTERED,
             module=part,
             where=first.event.place,
             evidence={
@@ -51,7 +52,7 @@ def _not_finite(evidence: Evidence) -> Iterator[Finding]:
     if found.share:
         event = found.event
         yield Finding(
-            kind="shattered",
+            kind=FindingKind.SHATTERED,
             module=event.part if event else "",
             where=event.place if event else "the model's gradient",
             evidence={
@@ -72,7 +73,7 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
         # what else is wrong may cost the plain attack more, and a finding would be confirmed by it
         if found.squashed >= _FLAT and not evidence.faults and not evidence.sources:
             yield Finding(
-                kind="vanishing",
+                kind=FindingKind.VANISHING,
                 module="",
                 where="the model's answer: most logits are squashed flat",
                 evidence={**flat, "squashed": round(found.squashed, 3)},
@@ -84,7 +85,7 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
     missing = found.silent >= 1.0  # on all images: no gradient exists, whatever an attack reaches without one
     if found.silent < _FLAT or not stuck:
         yield Finding(
-            kind="shattered" if missing else "vanishing",
+            kind=FindingKind.SHATTERED if missing else FindingKind.VANISHING,
             module="",
             where="the model's answer: the loss is flat",
             evidence=flat,
@@ -93,7 +94,7 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
         return
     for event in {(event.part, event.line): event for event in stuck}.values():
         yield Finding(
-            kind="vanishing" if not missing and _reached(event) else "shattered",
+            kind=FindingKind.VANISHING if not missing and _reached(event) else FindingKind.SHATTERED,
             module=event.part,
             where=event.place,
             evidence={"operation": event.name, **flat},
@@ -111,7 +112,7 @@ def _stochastic(evidence: Evidence) -> Iterator[Finding]:
         return
     for event in {(event.part, event.line): event for event in evidence.sources}.values():
         yield Finding(
-            kind="stochastic",
+            kind=FindingKind.STOCHASTIC,
             module=event.part,
             where=event.place,
             evidence={"operation": event.name, "signal": round(noise.signal, 3), "flips": round(noise.flips, 3)},

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.asking import Spots, ask, kept, share, watched
 from unmask.diagnosis.steadiness import steadiness
+from unmask.kinds import FindingKind
 from unmask.randomness import Stream, drawing, uniform
 from unmask.records import Finding
 from unmask.statistics import gap
@@ -55,7 +56,7 @@ def _dtype(model: nn.Module, answers: Output) -> Iterator[Finding]:
     if logits.dtype != torch.float32:
         first, second = logits.double().topk(2, dim=1).values.T
         yield Finding(
-            kind="dtype",
+            kind=FindingKind.DTYPE,
             module="",
             where="the model's answer",
             evidence={"dtype": _name(logits.dtype), "ties": share(first == second)},
@@ -64,7 +65,7 @@ def _dtype(model: nn.Module, answers: Output) -> Iterator[Finding]:
     for path, weight in model.named_parameters():
         if weight.is_floating_point() and weight.dtype != torch.float32:
             yield Finding(
-                kind="dtype",
+                kind=FindingKind.DTYPE,
                 module=path.rpartition(".")[0],
                 where=f"weights {path}",
                 evidence={"dtype": _name(weight.dtype)},
@@ -77,7 +78,9 @@ def _probabilities(answers: Output) -> Iterator[Finding]:
     logits = answers.logits.double()
     if _labels(logits):
         kinds = "a label alone" if len(logits.unique()) == 2 else "counts of votes"
-        yield Finding("labels", "", f"the model's answer: {kinds}", {"values": len(logits.unique())}, _ANSWER_LOGITS)
+        yield Finding(
+            FindingKind.LABELS, "", f"the model's answer: {kinds}", {"values": len(logits.unique())}, _ANSWER_LOGITS
+        )
     elif logits.min() >= 0 and logits.max() <= 1 and (logits.sum(1) - 1).abs().max() < 1e-4:
         saturated = share(1 - logits.amax(1) < torch.finfo(torch.float32).eps)
         yield Finding(
@@ -117,7 +120,7 @@ def overwrites(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
         model(given)
     if given._version != version or not torch.equal(given, x):  # numpy writes without a new version
         yield Finding(
-            kind="overwrites input",
+            kind=FindingKind.OVERWRITES_INPUT,
             module="",
             where="the model writes into the images that it is given; here each call is given a copy",
             evidence={"largest change": round(float((given - x).abs().max()), 3)},
@@ -144,7 +147,7 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[F
     if found:
         best = max(found, key=lambda name: found[name])
         yield Finding(
-            kind="range",
+            kind=FindingKind.RANGE,
             module="",
             where=f"the input: of images in {best} the model classifies {found[best]:.0%} correctly, "
             f"of those in [0, 1] {sum(own) / len(own):.0%}",
@@ -172,7 +175,7 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
     if bad:
         part = next(iter(bad.values()))[1]
         yield Finding(
-            kind="not finite",
+            kind=FindingKind.NOT_FINITE,
             module=part,
             where=f"NaN or Inf for {', '.join(bad)}",
             evidence={name: share for name, (share, _) in bad.items()},

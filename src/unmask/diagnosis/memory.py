@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.asking import ask, kept, share
 from unmask.diagnosis.neighbours import near, unlike
+from unmask.kinds import FindingKind
 from unmask.randomness import Stream
 from unmask.records import Finding
 from unmask.state import State
@@ -50,7 +51,7 @@ def remembers(model: nn.Module, x: Tensor, keys: Stream) -> Finding | None:
     if not moved.any() or differ(similar, after(near)).any() or differ(others, after(unlike)).any():
         return None
     return Finding(
-        kind="memory",
+        kind=FindingKind.MEMORY,
         module="",
         where="the model's answer depends on earlier ones: it differs after similar images and after others",
         evidence={"images": share(moved), "other answers": share(similar.logits.argmax(1) != others.logits.argmax(1))},
@@ -70,7 +71,7 @@ def aged(model: nn.Module, loaded: State, x: Tensor, keys: Stream) -> Finding | 
     if not moved.any() or differ(now, again).any():
         return None
     return Finding(
-        kind="memory",
+        kind=FindingKind.MEMORY,
         module="",
         where="the model's answer depends on earlier ones: it is no more that of the model as it was loaded",
         evidence={"images": share(moved)},

@@ -12,6 +12,7 @@ from unmask.diagnosis.asking import Spots, ask, kept, share, watched
 from unmask.diagnosis.clock import by_the_clock
 from unmask.diagnosis.memory import differ
 from unmask.diagnosis.neighbours import near, unlike
+from unmask.kinds import FindingKind
 from unmask.randomness import Stream
 from unmask.records import Finding
 from unmask.types import Output
@@ -44,7 +45,7 @@ def left_in_training(model: nn.Module, evaluated: nn.Module, x: Tensor, keys: St
     with torch.no_grad(), kept(model):
         one, other = (ask(which, x, keys).logits.argmax(1) for which in (model, evaluated))
     return Finding(
-        kind="training mode",
+        kind=FindingKind.TRAINING_MODE,
         module="",
         where="the whole model; it is audited in evaluation mode",
         evidence={"other answers": share(one != other)},
@@ -69,7 +70,7 @@ def _training(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
     parts = parts_in_training(model, x, keys)
     if parts:
         yield Finding(
-            kind="training mode",
+            kind=FindingKind.TRAINING_MODE,
             module=parts[0],
             where="left as it is, since the model itself is in evaluation mode",
             evidence={"parts": len(parts)},
@@ -80,7 +81,7 @@ def _training(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
 def _unrepeatable(one: Output, other: Output) -> list[Finding]:
     return [
         Finding(
-            kind="unrepeatable",
+            kind=FindingKind.UNREPEATABLE,
             module="",
             where="the model's answer: it differs though all of torch's randomness is the same",
             evidence={"other answers": share(one.logits.argmax(1) != other.logits.argmax(1))},
@@ -94,7 +95,7 @@ def _random(answers: Output, others: Sequence[Output]) -> Iterator[Finding]:
         return
     flips = torch.stack([other.logits.argmax(1) != answers.logits.argmax(1) for other in others])
     yield Finding(
-        kind="random",
+        kind=FindingKind.RANDOM,
         module="",
         where="the model's answer: it differs from draw to draw",
         evidence={"other answers": share(flips), "change": _round(max(_moved(answers, o).max() for o in others))},
@@ -131,7 +132,7 @@ def _batch(model: nn.Module, x: Tensor, keys: Stream, drawn: Tensor) -> Iterator
         place = place or (_parting(among, alone, row) if shift > least[row] else "")
     if share(shifts > torch.cat((least[turned], least))) >= _ROWS:
         yield Finding(
-            kind="batch",
+            kind=FindingKind.BATCH,
             module=place,
             where="an answer depends on the other examples of the batch",
             evidence={"other answers": share(flips), "change": _round(shifts.max())},
@@ -155,7 +156,7 @@ def crowded(model: nn.Module, x: Tensor, keys: Stream, count: int = 8) -> Iterat
         flips.append(_other(crowd, strangers, 0))
     if share(torch.stack(moved)) >= _ROWS:
         yield Finding(
-            kind="batch",
+            kind=FindingKind.BATCH,
             module="",
             where="an answer depends on similar images in the batch",
             evidence={"other answers": share(torch.cat(flips))},

@@ -21,6 +21,7 @@ from unmask.gradients.bpda import View, bpda
 from unmask.gradients.eot import EOT
 from unmask.gradients.spsa import SPSA
 from unmask.gradients.straight_through import straight_through
+from unmask.kinds import Access
 from unmask.losses import dlr, targeted_dlr
 from unmask.types import Estimator
 
@@ -33,12 +34,12 @@ class Setting:
 
     about: str
     make: Callable[[int, int, Estimator], Attack]
-    access: str = "white box"  # as of an Attacker: others take no gradient
+    access: Access = Access.WHITE_BOX  # as of an Attacker: others take no gradient
 
     @property
     def gradients(self) -> bool:
         """Whether it takes any."""
-        return self.access == "white box"
+        return self.access == Access.WHITE_BOX
 
 
 ATTACKS: dict[str, Setting] = {
@@ -52,14 +53,14 @@ ATTACKS: dict[str, Setting] = {
     "square": Setting(
         "Square, scores only (Andriushchenko et al., 2020); steps are queries",
         lambda s, _, __: Square(s),
-        "scores",
+        Access.SCORES,
     ),
     "hop-skip-jump": Setting(
         "HopSkipJump, labels only (Chen et al., 2020); steps are queries",
         lambda s, _, __: HopSkipJump(s),
-        "labels",
+        Access.LABELS,
     ),
-    "random": Setting("random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), "scores"),
+    "random": Setting("random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), Access.SCORES),
     "ensemble": Setting(
         "APGD-CE, APGD-DLR targeted, Square: the worst case of each example",
         lambda s, r, e: Ensemble(
@@ -103,7 +104,7 @@ def chosen(options: Mapping[str, Any]) -> Attacker:
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
         plain=setting.gradients and not asked,
-        access="scores" if options.get("spsa") else setting.access,  # differences of scores ask for nothing else
+        access=Access.SCORES if options.get("spsa") else setting.access,  # differences of scores ask for nothing else
         low_precision=False,
     )
 

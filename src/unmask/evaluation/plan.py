@@ -11,6 +11,7 @@ from unmask.data import DataError, Dataset, categories
 from unmask.evaluation.chosen import chosen
 from unmask.evaluation.setup import seen_first
 from unmask.evaluation.targets import Target
+from unmask.kinds import Access
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
 
@@ -51,7 +52,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     if sweep:
         few = min(n, case.few)
         plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
-        adaptive = [name for name, attacker in case.attackers.items() if attacker.access == "white box"][-1]
+        adaptive = [name for name, attacker in case.attackers.items() if attacker.access == Access.WHITE_BOX][-1]
         planned += jobs("noise", "control", ball, few)
         planned += jobs(plain, "control", ThreatSpec(ball.norm, 0.0, ball.unit), few, control="eps 0")
         planned += jobs(adaptive, "control", ThreatSpec(ball.norm, 1.0, "rms"), few, control="unbounded")
@@ -67,7 +68,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
     about = {
         "case": case.name,
         "defense": case.defense,
-        "kind": case.kind,
+        "obfuscation": list(case.obfuscation),
         **{name: figure and asdict(figure) for name, figure in figures.items()},
         "citation": case.citation,
         "random": case.draws > 1,
@@ -99,7 +100,7 @@ def plan_attack(
     about = {
         "case": name,
         "defense": name,
-        "kind": "unknown",
+        "obfuscation": [],
         "claimed": None,
         "published": None,
         "citation": "",

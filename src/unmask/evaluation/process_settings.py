@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unmask.forms import under_default_dtype
+from unmask.kinds import FindingKind
 from unmask.records import Finding
 
 __all__ = ["ProcessSettings", "own_settings"]
@@ -57,4 +58,6 @@ def own_settings() -> Iterator[ProcessSettings]:
 
 
 def _changed(what: str, remedy: str) -> Finding:
-    return Finding(kind="setting", module="", where=f"its code sets {what}", evidence={}, remedy=remedy)
+    return Finding(
+        kind=FindingKind.PROCESS_SETTING, module="", where=f"its code sets {what}", evidence={}, remedy=remedy
+    )

@@ -15,6 +15,7 @@ from unmask.diagnosis.asking import kept
 from unmask.evaluation.answers import failure
 from unmask.evaluation.failures import first_line
 from unmask.forms import ModelForm, select_output, takes, two_classes, with_refusals
+from unmask.kinds import FindingKind
 from unmask.records import Finding
 from unmask.types import InvalidModelOutput, as_output, items_of
 from unmask.victims import query
@@ -128,7 +129,7 @@ def _refused(answer: Any, rows: int) -> float | None:
 
 def _refusals(share: float) -> Finding:
     return Finding(
-        kind="refusals",
+        kind=FindingKind.REFUSALS,
         module="",
         where="of the two outputs, the second is taken for a margin: above 0 the image is refused",
         evidence={"clean images refused": share},
@@ -142,4 +143,4 @@ def _shapes(answer: Any) -> str:
 
 
 def _adapted(where: str, remedy: str) -> Finding:
-    return Finding(kind="adapted", module="", where=where, evidence={}, remedy=remedy)
+    return Finding(kind=FindingKind.ADAPTED, module="", where=where, evidence={}, remedy=remedy)

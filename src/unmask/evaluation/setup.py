@@ -17,6 +17,7 @@ from unmask.diagnosis.examine import unavailable
 from unmask.diagnosis.lint import made_for, overwrites
 from unmask.diagnosis.steadiness import crowded
 from unmask.evaluation.targets import Target
+from unmask.kinds import Access
 from unmask.randomness import stream
 from unmask.records import Finding
 from unmask.threats import Threat
@@ -45,7 +46,7 @@ def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat
         yield from overwrites(target.model, x, keys)
         yield from by_the_clock(target.model, x[:_FEW], keys.select(torch.arange(len(x[:_FEW]))))
         yield from crowded(target.model, x, keys, _FEW)
-    if attacker.access != "white box":
+    if attacker.access != Access.WHITE_BOX:
         return
     with suppress(Exception):  # what a model raises under attack is told when the attack meets it
         view = target.model if attacker.view is None else attacker.view(copied(target.model))

@@ -28,6 +28,7 @@ from unmask.evaluation.libraries import BUILDERS, FILES
 from unmask.evaluation.process_settings import own_settings
 from unmask.evaluation.recognition import recognised
 from unmask.forms import ModelForm, forgetting, with_script_parts
+from unmask.kinds import FindingKind
 from unmask.randomness import stream
 from unmask.records import Finding
 from unmask.scores import ScoresOnly, remote
@@ -155,7 +156,7 @@ def _on(model: nn.Module, device: str) -> nn.Module:
 
 def _compiled(path: str) -> Finding:
     return Finding(
-        kind="compiled",
+        kind=FindingKind.COMPILED,
         module=path,
         where="TorchScript: its operations cannot be examined one by one, only its input and output",
         evidence={},
@@ -168,7 +169,7 @@ def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
         reject = query(model, x).reject
     assert reject is not None
     return Finding(
-        kind="refusals",
+        kind=FindingKind.REFUSALS,
         module="",
         where=f"class {refuse}, which is no label, is counted as a refusal",
         evidence={"clean images refused": float((reject > 0).double().mean())},

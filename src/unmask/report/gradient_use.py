@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from unmask.kinds import Access, FindingKind
 from unmask.records import GradientCounts, Record
 from unmask.report.indicators import BY_SCORES
 from unmask.report.read import Case, RunFolder
@@ -13,7 +14,7 @@ __all__ = ["BLACK_BOX", "black_box_only", "no_plain_gradient", "useless_gradient
 
 BLACK_BOX = "only black-box attacks were run; a white-box attacker may do better: the figure is an upper bound only"
 
-_ACCESS = ("scores", "labels")
+_ACCESS = (Access.SCORES, Access.LABELS)
 """Of attackers who see answers alone."""
 
 _USELESS = 0.1
@@ -86,7 +87,7 @@ def _place(case: Case, *evidence: str) -> str:
         *(
             one
             for one in case.setup_findings
-            if one["kind"] == "gradient" and any(one["evidence"].get(key) for key in evidence)
+            if one["kind"] == FindingKind.GRADIENT and any(one["evidence"].get(key) for key in evidence)
         ),
         *(one for one in case.findings if one["evidence"].get("gradient") in evidence),
     ]

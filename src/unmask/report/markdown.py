@@ -33,7 +33,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     earlier = any_earlier(rows)
     columns = [
         "case",
-        "kind",
+        "obfuscation",
         "data",
         "threat",
         "n",
@@ -72,7 +72,7 @@ def _main(row: Row, earlier: bool) -> list[str]:
     known = row.adaptive or row.plain or row.clean
     return [
         row.case,
-        row.kind,
+        ", ".join(row.obfuscation),
         _data(row),
         threat(row.threat),
         str(known.n if known else 0),

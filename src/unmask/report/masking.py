@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from unmask.kinds import FindingKind
 from unmask.report.thresholds import LEVEL, MARGIN
 from unmask.report.warnings import Warnings
 from unmask.statistics import Accuracy, Gap
@@ -15,7 +16,7 @@ __all__ = ["NOT_CLASSIFIED", "Evidence", "Judgement", "Masking", "confirmed", "g
 
 NOT_CLASSIFIED = "the model is not shown to classify these images"
 
-_HARMLESS = ("vanishing", "stochastic")
+_HARMLESS = (FindingKind.VANISHING, FindingKind.STOCHASTIC)
 """Kinds of findings that count only where they cost the plain attack something; others always do."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.kinds import Obfuscation
 from unmask.records import Example, Figure, Finding, Record, ThreatSpec, check_types
 from unmask.run_files import read_records, read_run
 from unmask.statistics import StopRule
@@ -21,7 +22,7 @@ class Case:
     case: str
     defense: str
     data: str
-    kind: str
+    obfuscation: tuple[str, ...]  # how the defense hides its gradient; none where nobody says
     threat: ThreatSpec
     claimed: Figure | None  # by the authors of the defense
     published: Figure | None  # left by a published attack
@@ -48,7 +49,7 @@ class Case:
     @property
     def control(self) -> bool:
         """Whether it is there to be compared with and hides nothing."""
-        return self.kind.startswith("none")
+        return Obfuscation.NONE in self.obfuscation
 
     @property
     def diagnosed(self) -> bool:
@@ -134,12 +135,13 @@ def _name(target: str) -> str:
 def _case(raw: Mapping[str, Any]) -> Case:
     known = {name: raw[name] for name in Case.__dataclass_fields__ if name in raw}
     known |= {"threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])}
+    known["obfuscation"] = tuple(raw["obfuscation"])
     for name in ("claimed", "published", "earlier"):
         known[name] = None if raw.get(name) is None else Figure(**raw[name])
     case = Case(**known)
     check_types(case)
     check_types(case.threat)
-    if not all(isinstance(name, str) for name in (*case.classes, *case.attacks.values())):
+    if not all(isinstance(name, str) for name in (*case.classes, *case.obfuscation, *case.attacks.values())):
         raise TypeError("a name is no text")
     for finding in case.setup:
         check_types(Finding(**finding))

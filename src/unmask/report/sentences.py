@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unmask.kinds import Obfuscation
 from unmask.report.masking import Masking, gained
 from unmask.report.table import Row
 from unmask.report.thresholds import MARGIN
@@ -68,7 +69,7 @@ def sentence(row: Row) -> str:
             )
         case Masking.INCONCLUSIVE:
             return f"{_compared(row)}. Whether gradients are masked is not known: {row.reason}."
-        case Masking.MASKED if row.kind == "detector":
+        case Masking.MASKED if Obfuscation.DETECTOR in row.obfuscation:
             told = "the plain attack ignores the detector, the adaptive ones do not"
         case Masking.MASKED:
             told = "the plain attack fails because the gradient is masked, not because the model is robust"

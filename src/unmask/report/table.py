@@ -72,7 +72,7 @@ class Row:
     published: Figure | None
     earlier: Figure | None
     seconds: float
-    kind: str
+    obfuscation: tuple[str, ...]
     note: str
     data_note: str
     controls: Mapping[str, Accuracy]
@@ -143,7 +143,7 @@ def _row(run: RunFolder, case: Case) -> Row:
         published=case.published,
         earlier=case.earlier,
         seconds=sum(record.seconds for record in run.of(case)),
-        kind=case.kind,
+        obfuscation=case.obfuscation,
         note=case.note,
         data_note=case.data_note,
         controls=known.controls,

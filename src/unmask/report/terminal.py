@@ -55,7 +55,7 @@ def _warnings(row: Row, named: bool) -> Text:
 
 def _wide(rows: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("case", "kind, threat"):
+    for name in ("case", "obfuscation, threat"):
         table.add_column(name, no_wrap=True)
     earlier = ["earlier"] if any_earlier(rows) else []
     told = ["claimed", "published", *earlier]
@@ -64,7 +64,7 @@ def _wide(rows: Sequence[Row]) -> Table:
     for row in rows:
         cells = [
             _verdict(row),
-            Text(f"{row.kind}\n{threat(row.threat)}"),
+            Text(f"{', '.join(row.obfuscation)}\n{threat(row.threat)}".strip()),
             Text(_n(row)),
             *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
             *(Text(quoted(getattr(row, name))) for name in told),
@@ -88,7 +88,8 @@ def _narrow(rows: Sequence[Row]) -> Text:
     for row in rows:
         text.append(f"{row.case}\n", style="bold")
         text.append(
-            f"{row.kind}, {threat(row.threat)}, n {_n(row)}, {passes(row)} passes, {duration(row.seconds)}\n",
+            f"{', '.join([*row.obfuscation, threat(row.threat)])}, n {_n(row)}, "
+            f"{passes(row)} passes, {duration(row.seconds)}\n",
             style="dim",
         )
         masked = ", ".join(filter(None, (row.masking, caveat(row))))

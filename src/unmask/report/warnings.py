@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from unmask.kinds import FindingKind
 from unmask.records import Example, Record
 from unmask.report.gradient_use import BLACK_BOX, black_box_only, useless_gradients
 from unmask.report.indicators import indicators
@@ -17,10 +18,14 @@ from unmask.statistics import Accuracy
 __all__ = ["Warnings", "warnings"]
 
 _SETUP = {
-    "batch": "an image's answer depends on the others of its batch: the figures hold for the batches of this run",
-    "memory": "the model's answers depend on what it was asked before: the figures hold for its state as it was loaded",
-    "clock": "the model's answers depend on the time at which it is asked: the figures hold for that of this run",
-    "unrepeatable": "the model's answers cannot be repeated, so that what an attack has seen need not come again",
+    FindingKind.BATCH: "an image's answer depends on the others of its batch: "
+    "the figures hold for the batches of this run",
+    FindingKind.MEMORY: "the model's answers depend on what it was asked before: "
+    "the figures hold for its state as it was loaded",
+    FindingKind.CLOCK: "the model's answers depend on the time at which it is asked: "
+    "the figures hold for that of this run",
+    FindingKind.UNREPEATABLE: "the model's answers cannot be repeated, "
+    "so that what an attack has seen need not come again",
 }
 """Mistakes in a model's setup after which an attack may leave too much."""
 
@@ -93,7 +98,7 @@ def warnings(
 
 def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None, complete: bool) -> Iterator[str]:
     for finding in case.setup_findings:
-        if finding["kind"] == "range":
+        if finding["kind"] == FindingKind.RANGE:
             told = f"({finding['where']}): {finding['remedy']}"
             yield f"the model was made for images of another range than [0, 1] {told}"
     if clean is None or not (complete or clean.n >= FEWEST):

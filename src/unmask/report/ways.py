@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from unmask.kinds import Access
 from unmask.report.kept import Array, Kept
 from unmask.report.read import Case, RunFolder, by_attack
 from unmask.report.worst_case import strongest
 
-__all__ = ["REFUSED", "WHOLE", "Way", "by_strength", "ways"]
+__all__ = ["REFUSED", "Way", "by_strength", "ways"]
 
 REFUSED = -1
 """Stands for a class where a detector refused the image."""
-
-WHOLE = "white box"
-"""What an attacker has who has the whole model."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,9 @@ def by_strength(run: RunFolder, case: Case, role: str) -> Iterator[list[Way]]:
     """The ways that each attack of a role kept, the strongest first; those that count are as of :func:`ways`."""
     kept = Kept(run)
     attacks = by_attack(run.of(case, role))
-    whole = {name: found for name, found in attacks.items() if case.access.get(name, WHOLE) == WHOLE}
+    whole = {
+        name: found for name, found in attacks.items() if case.access.get(name, Access.WHITE_BOX) == Access.WHITE_BOX
+    }
     for verdicts in strongest((whole or attacks).values()):
         records = {found.record.job.key: found.record for found in verdicts.values()}
         labels = {index: found.example.label for index, found in verdicts.items()}

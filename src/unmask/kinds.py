@@ -1,0 +1,51 @@
+"""Closed sets of values that decide what is done; run.json and report.json hold their strings."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["Access", "FindingKind", "Obfuscation"]
+
+
+class Access(StrEnum):
+    """What an attacker has of the model."""
+
+    WHITE_BOX = "white box"
+    GREY_BOX = "grey box"  # the classifier, not the defense
+    SCORES = "scores"
+    LABELS = "labels"
+
+
+class Obfuscation(StrEnum):
+    """How a defense hides its gradient (Athalye, Carlini and Wagner, ICML 2018)."""
+
+    SHATTERED = "shattered"
+    STOCHASTIC = "stochastic"
+    VANISHING = "vanishing/exploding"
+    DETECTOR = "detector"  # it refuses adversarial images; its gradient is not hidden
+    NONE = "none (control)"
+
+
+class FindingKind(StrEnum):
+    """What a finding is about: a kind of gradient masking, or a mistake in the model's setup."""
+
+    SHATTERED = "shattered"
+    STOCHASTIC = "stochastic"
+    VANISHING = "vanishing"
+    # of the setup
+    ADAPTED = "adapted"
+    BATCH = "batch"
+    CLOCK = "clock"
+    COMPILED = "compiled"
+    DTYPE = "dtype"
+    GRADIENT = "gradient"
+    LABELS = "labels"
+    MEMORY = "memory"
+    NOT_FINITE = "not finite"
+    OVERWRITES_INPUT = "overwrites input"
+    PROCESS_SETTING = "setting"
+    RANDOM = "random"
+    RANGE = "range"
+    REFUSALS = "refusals"
+    TRAINING_MODE = "training mode"
+    UNREPEATABLE = "unrepeatable"
