@@ -276,6 +276,63 @@ def seed_shown(f: Forger, honest: Honest) -> None:
     f.run["seed"] = 42
 
 
+def command_shown(f: Forger, honest: Honest) -> None:
+    f.run["command"] = "reproduce"
+
+
+def n_shown(f: Forger, honest: Honest) -> None:
+    f.run["n"] = 12000
+
+
+def job_planned_twice(f: Forger, honest: Honest) -> None:
+    f.run["jobs"].append(dict(f.run["jobs"][0]))
+
+
+def case_added(f: Forger, honest: Honest) -> None:
+    f.run["cases"].append(f.case | {"case": "case:madry-digits"})
+
+
+def fingerprint_of_fewer(f: Forger, honest: Honest) -> None:
+    f.run["fingerprints"]["case:plain-digits"]["n"] = 6
+
+
+def fingerprint_of_other_data(f: Forger, honest: Honest) -> None:
+    f.run["fingerprints"]["case:plain-digits"]["data"] = "mnist"
+
+
+def unplanned_twice(f: Forger, honest: Honest) -> None:
+    fewer_steps(f, honest)
+    record_twice(f, honest)
+
+
+def gone_on(f: Forger, honest: Honest) -> None:
+    """A stop rule that the first block met, and the second block as well."""
+    f.run["asked"]["stop_when"] = "upper<0.999"
+
+
+def labels_edited(f: Forger, honest: Honest) -> None:
+    f.tensors[f.of("plain")[0]]["label"][0] += 1
+
+
+def labels_of_another_type(f: Forger, honest: Honest) -> None:
+    tensors = f.tensors[f.of("plain")[0]]
+    tensors["label"] = tensors["label"].int()
+
+
+def positions_edited(f: Forger, honest: Honest) -> None:
+    f.tensors[f.of("plain")[0]]["index"] += 1
+
+
+def pictures_edited_a_little(f: Forger, honest: Honest) -> None:
+    """By less than what other hardware may round."""
+    tensors = f.tensors[f.of("plain")[0]]
+    tensors["clean"] = tensors["clean"] + 1e-5
+
+
+def pictures_added(f: Forger, honest: Honest) -> None:
+    f.tensors[f.of("plain")[0]]["seen"] = torch.zeros(6, 1, 8, 8)
+
+
 def gradients_hidden(f: Forger, honest: Honest) -> None:
     """The plain attack had no gradient, which a warning says."""
     for i in f.of("plain"):
@@ -322,7 +379,20 @@ FORGERIES: list[tuple[Edit, str, str]] = [  # what is done, to which run, a part
     (class_renamed, "broken", "other than what the question gives today: classes.0"),
     (pictures_swapped, "broken", "not what belongs to these examples: clean"),
     (stopped_early, "broken", "missing: case:plain-digits clean 6-12"),
+    (gone_on, "broken", "its job comes after the block at which the stop rule was met"),
     (seed_shown, "broken", "its seed are not those that were asked for"),
+    (command_shown, "broken", "its command are not those that were asked for"),
+    (n_shown, "broken", "its n are not those that were asked for"),
+    (job_planned_twice, "broken", "the jobs of run.json: some are there more than once"),
+    (case_added, "broken", "they are case:plain-digits, case:madry-digits, but what was asked gives case:plain-digits"),
+    (fingerprint_of_fewer, "broken", "its fingerprint is of 6 images of digits, not of 12"),
+    (fingerprint_of_other_data, "broken", "its fingerprint is of 12 images of mnist, not of 12"),
+    (unplanned_twice, "broken", "it is of no job that was planned"),
+    (labels_edited, "broken", "not what belongs to these examples: label"),
+    (labels_of_another_type, "broken", "not what belongs to these examples: label"),
+    (positions_edited, "broken", "not what belongs to these examples: index"),
+    (pictures_edited_a_little, "broken", "not what belongs to these examples: clean"),
+    (pictures_added, "broken", "not what belongs to these examples: seen"),
 ]
 UNSEEN: list[tuple[Edit, str, str]] = [  # what only an attack anew tells
     (candidates_of_no_effort, "broken", "are broken that the run says are robust"),
@@ -394,6 +464,18 @@ def test_without_an_examination_findings_are_trusted_and_ranges_are_not(
     found = [c.problem for c in verify(cut, one.local, None) if c.problem]
     assert found[0] is not None
     assert found[0].startswith("other than what was asked: the jobs of clean, the jobs of plain")
+    bare = forged(no_fingerprint, one, tmp_path / "c")
+    assert [c.problem for c in verify(bare, one.local, None) if c.problem] == ["run.json has no fingerprint of it"]
+
+
+def test_a_record_of_no_planned_job_is_not_attacked_anew(
+    honest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "BLOCK", 6)
+    one = honest("broken")
+    checks = [*verify(forged(fewer_steps, one, tmp_path), one.local, one.plans, Sample(3, 1))]
+    assert sum(check.problem == "it is of no job that was planned" for check in checks) == 2
+    assert not any(check.anew for check in checks)
 
 
 @pytest.mark.parametrize(

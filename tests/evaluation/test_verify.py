@@ -16,6 +16,7 @@ from unmask.evaluation.plan import Plan
 from unmask.evaluation.run import Local
 from unmask.evaluation.verify import verify
 from unmask.records import digest
+from unmask.types import InvalidModelOutput
 
 
 @pytest.fixture
@@ -129,12 +130,69 @@ def replace_examples(folder: Path, x_adv: Callable[[torch.Tensor], torch.Tensor]
         (lambda x: x * torch.nan, "6 of 6 verdicts differ"),  # no candidates at all
         (lambda x: x[:5], "its examples have shape (5, 1, 8, 8), not that of 6 images of digits"),
         (lambda x: x[..., :7].contiguous(), "its examples have shape (6, 1, 8, 7)"),
+        (lambda x: x.double(), "its examples are torch.float64, not torch.float32"),
     ],
 )
 def test_other_examples(folder: Path, asked: Plan, x_adv: Callable[[torch.Tensor], torch.Tensor], problem: str) -> None:
     replace_examples(folder, x_adv)
     (found,) = problems(folder, asked).values()
     assert problem in found
+
+
+@pytest.mark.parametrize("raw", [b"no tensors", save({"index": torch.arange(6)})])
+def test_a_file_without_candidates(folder: Path, asked: Plan, raw: bytes) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        (folder / record["file"]).write_bytes(raw)
+        record["sha256"] = hashlib.sha256(raw).hexdigest()
+
+    change(folder, edit)
+    assert [*problems(folder, asked).values()] == ["its examples cannot be read"]
+
+
+def test_pictures_that_are_gone(folder: Path, asked: Plan) -> None:
+    def edit(record: dict[str, Any]) -> None:
+        path = folder / record["file"]
+        raw = save({name: tensor for name, tensor in load_file(path).items() if name != "clean"})
+        path.write_bytes(raw)
+        record["sha256"] = hashlib.sha256(raw).hexdigest()
+
+    change(folder, edit)
+    assert [*problems(folder, asked).values()] == ["not what belongs to these examples: clean"]
+
+
+def test_a_report_of_a_run_that_gives_none(folder: Path, asked: Plan) -> None:
+    """Its question lacks what reports say of it."""
+    (folder / "report.md").write_text("All is well.")
+    ((where, found),) = problems(folder, asked).items()
+    assert where == "the report"
+    assert "cannot be shown" in found
+
+
+def test_a_line_without_its_digest(folder: Path, asked: Plan) -> None:
+    path = folder / "records.jsonl"
+    first, last = path.read_text().splitlines()
+    record = json.loads(last)
+    del record["check"]
+    path.write_text(f"{first}\n{json.dumps(record, sort_keys=True)}\n")
+    found = problems(folder, asked)
+    assert found["line 2 of records.jsonl"] == "it has no digest, or was written anew"
+    assert found["the records"].startswith("missing: ")
+
+
+def test_a_torn_last_line_after_all_records(folder: Path, asked: Plan) -> None:
+    with (folder / "records.jsonl").open("a") as file:
+        file.write('{"key": "12')
+    assert problems(folder, asked).keys() == {"the end of records.jsonl"}
+
+
+def test_answers_that_cannot_be_judged_are_a_problem_of_the_record(
+    folder: Path, asked: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise InvalidModelOutput("logits of no use")
+
+    monkeypatch.setattr("unmask.evaluation.recheck.judged", refuse)
+    assert [*problems(folder, asked).values()] == ["logits of no use"] * 2
 
 
 def test_no_records(folder: Path, asked: Plan) -> None:
