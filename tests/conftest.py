@@ -36,7 +36,7 @@ pytest_runtest_logreport = pytest_collectreport = _note
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what was skipped, by its name or that of its file, where the file was skipped as a whole."""
-    kept = config.cache.get(_KEPT, []) if config.cache and config.getoption("only_skipped") else []
+    kept = config.cache.get(_KEPT, []) if hasattr(config, "cache") and config.getoption("only_skipped") else []
     if kept:
         chosen = [item for item in items if not {item.nodeid, item.nodeid.split("::")[0]}.isdisjoint(kept)]
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
