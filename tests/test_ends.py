@@ -46,6 +46,8 @@ BAD = [
     ("sys.exit(0)", "SystemExit"),
     ("os._exit(0)", "os._exit(0)"),
     ("raise BaseException('odd')", "BaseException"),
+    ("raise GeneratorExit('early')", "GeneratorExit"),
+    ("raise type('Halt', (KeyboardInterrupt,), {})('stop')", "Halt"),
 ]
 
 
@@ -78,6 +80,21 @@ def test_a_model_that_ends_or_raises_at_a_later_call(
     monkeypatch.setenv("AT", "20")
     assert attack(command) == 2
     assert told in only_line(capsys)
+
+
+@pytest.mark.parametrize("command", ["attack", "audit"])
+def test_the_same_at_the_first_call_and_an_interrupt_of_the_user(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AT", "1")
+    monkeypatch.setenv("BAD", "raise GeneratorExit('early')")
+    assert attack(command) == 2
+    assert "GeneratorExit" in only_line(capsys)
+    for at in ("1", "20"):
+        monkeypatch.setenv("AT", at)
+        monkeypatch.setenv("BAD", "import signal; signal.raise_signal(signal.SIGINT)")
+        assert attack(command) == 130
+        assert only_line(capsys) == "unmask: interrupted; the same command again continues"
 
 
 @pytest.mark.parametrize(("bad", "told"), BAD)

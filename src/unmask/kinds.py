@@ -39,6 +39,7 @@ class FindingKind(StrEnum):
     COMPILED = "compiled"
     DTYPE = "dtype"
     GRADIENT = "gradient"
+    GRID = "grid"
     LABELS = "labels"
     MEMORY = "memory"
     NOT_FINITE = "not finite"

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.settings import fgsm, pgd
-from unmask.attacks.snapped import Snapped, snapped
+from unmask.attacks.snapped import OnGrid, Snapped, snapped
 from unmask.attacks.square import Square
 from unmask.losses import margin
 from unmask.randomness import stream
@@ -44,6 +45,11 @@ def test_the_nearest_point_where_it_lies_in_the_ball_and_towards_the_image_where
     assert torch.equal((found - x) * LEVELS, torch.tensor([[[[1.0, -1.0]]], [[[2.0, -2.0]]]]))
 
 
+def test_a_point_outside_of_the_ball_becomes_the_nearest_of_the_grid() -> None:
+    x, points = torch.full((1, 1, 1, 3), 0.5), torch.tensor([[[[0.04, 0.96, 0.5]]]])
+    assert torch.equal(snapped(points, x, Linf(0.15), LEVELS) * LEVELS, torch.tensor([[[[1.0, 15.0, 8.0]]]]))
+
+
 def test_an_edge_of_the_ball_that_is_a_level_is_reached_in_spite_of_rounding() -> None:
     x = images(levels=255)
     found = snapped(Linf(8 / 255).project(x + 1, x), x, Linf(8 / 255), 255)
@@ -63,7 +69,9 @@ def refusing(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "attack", [fgsm(), pgd(20, margin), APGD(20), Ensemble((pgd(10), APGD(10))), Square(200)], ids=lambda a: str(a)[:12]
+    "attack",
+    [fgsm(), pgd(20, margin), APGD(20), Ensemble((pgd(10), APGD(10))), Square(200), HopSkipJump(1000, size=0.5)],
+    ids=lambda a: str(a)[:12],
 )
 def test_a_search_over_the_grid_breaks_what_stands_between_its_levels(attack: Attack) -> None:
     x = torch.full((4, 1, 4, 4), 7 / 16)  # a level more in each pixel decides for the second class
@@ -102,6 +110,22 @@ def test_a_part_of_the_problem_rounds_in_the_balls_of_its_own_examples() -> None
     values = part.goal(margin, torch.tensor([0]))(torch.zeros(2, 1, 4, 4), torch.tensor([0, 0]))
     assert torch.equal(seen[-1], stands_for[[3, 3]])
     assert torch.equal(values, margin(Output(linear(stands_for[[3, 3]])), torch.zeros(2).long()))
+
+
+def test_a_model_that_rounds_its_input_to_the_grid() -> None:
+    seen: list[Tensor] = []
+    OnGrid(Remembering(seen), 4)(torch.tensor([[[[0.3, 0.9]]]]))
+    assert torch.equal(seen[0], torch.tensor([[[[0.25, 1.0]]]]))
+
+
+class Remembering(torch.nn.Module):
+    def __init__(self, seen: list[Tensor]) -> None:
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        return linear(x)
 
 
 def test_a_grid_without_levels_is_refused() -> None:

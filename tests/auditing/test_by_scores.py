@@ -58,6 +58,45 @@ def test_a_strong_model_keeps_what_it_has_and_controls_say_that_the_attack_works
     assert {one["name"] for one in report["indicators"]} >= {"unconstrained failure", "incomplete optimisation"}
 
 
+def off(x: Any, levels: int) -> Any:
+    return np.abs(x * levels - np.round(x * levels)).reshape(len(x), 64).max(1) > 1e-3
+
+
+@torch.no_grad()
+def as_stored(x: Any) -> Any:
+    """The class that the model gave to the nearest image of the data."""
+    known, _ = DATA.batch()
+    near = torch.cdist(torch.from_numpy(x).flatten(1), known.flatten(1)).argmin(1)
+    return 10 * np.eye(10)[NET(known[near]).argmax(1)]
+
+
+def keeps_its_answer(x: Any) -> Any:
+    return np.where(off(x, 16)[:, None], as_stored(x), scores(x))
+
+
+def refuses_by_a_class(x: Any) -> Any:
+    refused = off(x, 16) & off(x, 255)
+    found = np.concatenate((scores(x), np.full((len(x), 1), -100.0)), 1)
+    return np.where(refused[:, None], 10 * np.eye(11)[10], found)
+
+
+def refuses_and_answers_labels(x: Any) -> Any:
+    return labels(x), off(x, 16) - 0.5
+
+
+@pytest.mark.parametrize(
+    ("call", "most"), [(keeps_its_answer, 0.1), (refuses_by_a_class, 0.1), (refuses_and_answers_labels, 0.35)]
+)
+def test_a_model_that_answers_otherwise_between_grey_levels_is_attacked_on_them(call: Any, most: float) -> None:
+    """Of the same net without a grid the same attacks leave 0.0 by scores, and at most 0.25 by labels (see above)."""
+    report = audit(call, DATA, Linf(0.15), n=24, budget="quick")
+    assert report["accuracy"]["adaptive"]["value"] <= most
+    assert report["masking"] == "inconclusive"
+    (found,) = (one for one in report["lint"] if one["kind"] == "grid")
+    assert found["evidence"]["left"] == 1.0
+    assert all("over the grid of k/" in attack["about"] for attack in report["attacks"])
+
+
 def test_every_ball_has_attacks() -> None:
     report = audit(scores, DATA, L1(6.0), n=16, budget="quick")
     assert report["accuracy"]["adaptive"]["value"] < 0.9

@@ -189,6 +189,40 @@ def test_a_range_found_when_the_model_was_loaded_for_an_attack(builder: Builder)
     assert "Model setup warnings" in forms(builder)["terminal"]
 
 
+def refused(builder: Builder, name: str, role: str, count: int) -> None:
+    record = builder.record("a", name, [1] * N, role=role)
+    examples = tuple(replace(one, refused=i < count) for i, one in enumerate(record.examples))
+    builder.records[-1] = replace(record, examples=examples)
+
+
+@pytest.mark.parametrize(("first", "second", "told"), [(N, N, 100), (N, N - 1, 95), (N, N - 3, 0)])
+def test_an_attack_whose_candidates_are_nearly_all_refused_could_try_nothing(
+    builder: Builder, first: int, second: int, told: int
+) -> None:
+    builder.case("a")
+    builder.record("a", "clean", [1] * N, role="clean")
+    refused(builder, "plain", "plain", first)
+    refused(builder, "bpda", "adaptive", second)
+    row = only(builder)
+    warned = (
+        f"the model refuses {told}.0 % of the candidates, so that the attack could try next to nothing: "
+        "the figure is an upper bound only; run `unmask audit`",
+    )
+    assert row.warnings == (warned if told else ())
+    assert row.upper_bound == bool(told)
+    if told:
+        assert row.masking is Masking.INCONCLUSIVE
+        assert all("could try next to nothing" in " ".join(text.split()) for text in forms(builder).values())
+
+
+def test_images_that_are_refused_without_an_attack_say_nothing_of_it(builder: Builder) -> None:
+    builder.case("a")
+    refused(builder, "clean", "clean", N - 1)
+    refused(builder, "plain", "plain", N - 1)
+    refused(builder, "bpda", "adaptive", N - 1)
+    assert not [text for text in only(builder).warnings if "could try" in text]
+
+
 def test_nearly_all_predictions_in_one_class(builder: Builder) -> None:
     """Half of the labels are class 2, and 19 of 20 answers."""
     builder.case("a")

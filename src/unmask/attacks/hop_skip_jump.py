@@ -11,7 +11,6 @@ from torch import Tensor
 from unmask.attacks.problem import Ledger, Problem
 from unmask.losses import margin
 from unmask.randomness import Stream, drawing, normal, uniform
-from unmask.types import as_output
 from unmask.watching import counted
 
 __all__ = ["HopSkipJump"]
@@ -102,8 +101,10 @@ class HopSkipJump:
 
 def _other(problem: Problem, rows: Tensor, x: Tensor, keys: Stream) -> Tensor:
     """Whether (M,) images are of another class than the examples ``rows``, and not refused."""
+    if not len(rows):
+        return rows < 0
     with drawing(keys):
-        answer = as_output(problem.view(x))
+        answer = problem.answer(x, rows)
     other: Tensor = answer.logits.argmax(1) != problem.y[rows]
     return other if answer.reject is None else other & (answer.reject <= 0)
 

@@ -13,7 +13,7 @@ from unmask.gradients.bpda import View, substitute
 from unmask.losses import necessary
 from unmask.randomness import Stream, drawing
 from unmask.threats import Threat
-from unmask.types import Estimator, Loss, Objective, Victim, as_output
+from unmask.types import Estimator, Loss, Objective, Output, Victim, as_output
 
 __all__ = ["Attack", "Ledger", "Problem", "again", "value_only"]
 
@@ -49,11 +49,16 @@ class Problem:
         wanted, owners = (self.y if labels is None else labels)[rows], rows
 
         def objective(z: Tensor, rows: Tensor | None = None) -> Tensor:
-            if self.candidate is not None:
-                z = substitute(self.candidate(z.detach(), owners if rows is None else owners[rows]), z)
-            return loss(as_output(self.view(z)), wanted if rows is None else wanted[rows])
+            answer = self.answer(z, owners if rows is None else owners[rows])
+            return loss(answer, wanted if rows is None else wanted[rows])
 
         return objective
+
+    def answer(self, z: Tensor, rows: Tensor) -> Output:
+        """What the view answers to what the points (M, ...) of the examples (M,) stand for."""
+        if self.candidate is not None:
+            z = substitute(self.candidate(z.detach(), rows), z)
+        return as_output(self.view(z))
 
     def through(self, view: Victim) -> Problem:
         """The same question, asked through another view, which also gives the scores."""

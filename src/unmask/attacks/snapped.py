@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.threats import Threat
+from unmask.types import Output
 
-__all__ = ["Snapped", "snapped"]
+__all__ = ["OnGrid", "Snapped", "over_grid", "snapped"]
 
 _ROUNDED_UP = (0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 1.0)
 """From which part of a level on a change is rounded away from the image: the first of these that stays in the ball."""
@@ -63,10 +64,31 @@ class Snapped:
         return on_grid(self.attack(searched), torch.arange(len(x), device=x.device))
 
 
+def over_grid(levels: int, attack: Attack) -> Attack:
+    """``attack`` over the grid of k / ``levels``; as it is for 0 levels."""
+    return Snapped(levels, attack) if levels else attack
+
+
+class OnGrid(nn.Module):
+    """A model that is asked about the nearest images whose pixels are whole numbers divided by ``levels``."""
+
+    def __init__(self, model: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.model, self.levels = model, levels
+
+    def forward(self, x: Tensor) -> Output | Tensor:
+        answer: Output | Tensor = self.model(_nearest(x, self.levels))
+        return answer
+
+
+def _nearest(points: Tensor, levels: int) -> Tensor:
+    return (points * levels).round().clamp(0, levels) / levels
+
+
 @torch.no_grad()
 def snapped(points: Tensor, x: Tensor, threat: Threat, levels: int) -> Tensor:
-    """For each of the points (B, ...) in the ball around ``x`` one of the grid k / ``levels``: the nearest, where that
-    lies in the ball; else one for which fewer changes are rounded up.
+    """For each of the points (B, ...) one of the grid k / ``levels``: the nearest, unless the point lies in the ball
+    around ``x`` and the nearest does not; then one for which fewer changes are rounded up.
 
     No point of the grid may lie in a small ball around an image that is off the grid: the point then lies outside.
 
@@ -78,11 +100,12 @@ def snapped(points: Tensor, x: Tensor, threat: Threat, levels: int) -> Tensor:
     away = torch.where(points >= x, at - at.floor(), at.ceil() - at)
     near = torch.where(points >= x, at.floor(), at.ceil())
     step = torch.where(points >= x, 1.0, -1.0).to(at)
-    found, left = points, torch.ones(len(x), dtype=torch.bool, device=x.device)
+    most = threat.eps * (1 + _TOLERANCE)
+    found, left = _nearest(points, levels), threat.distance(points, x) <= most
     for least in _ROUNDED_UP:
         level = (near + step * (away >= least)).clamp(0, levels) / levels
         found = torch.where(left.view(-1, *[1] * (x.ndim - 1)), level, found)
-        left = left & (threat.distance(level, x) > threat.eps * (1 + _TOLERANCE))
+        left = left & (threat.distance(level, x) > most)
         if not left.any():
             break
     return found

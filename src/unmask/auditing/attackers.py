@@ -10,7 +10,7 @@ from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import fgsm, latent, pgd
-from unmask.attacks.snapped import Snapped
+from unmask.attacks.snapped import over_grid
 from unmask.attacks.square import Square
 from unmask.attacks.through import Through
 from unmask.attacks.until import Until
@@ -205,5 +205,4 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, norm: str, ra
 
 def _by(one: Tried, attack: Attack) -> Attack:
     """``attack`` through the view that was tried, over the grid that it was tried on."""
-    attack = attack if one.way.view is None else Through(one.way.view, attack)
-    return Snapped(one.levels, attack) if one.levels else attack
+    return over_grid(one.levels, attack if one.way.view is None else Through(one.way.view, attack))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.settings import pgd
+from unmask.attacks.snapped import OnGrid, over_grid
 from unmask.auditing.attackers import black_box, transfer
 from unmask.auditing.budgets import Budget, budget_of
+from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.images import linted, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
@@ -37,22 +39,28 @@ def by_scores(
     name: str, target: Target, data: Dataset, threat: Threat, n: int, seed: int, budget: str, device: str
 ) -> tuple[Plan, Target]:
     """The plan, as of :func:`unmask.auditing.plan.plan_audit`, for a model of :class:`unmask.scores.ScoresOnly`."""
-    x, _, index = right(target, data, n, seed, device)
+    x, y, index = right(target, data, n, seed, device)
     limits, ball, found = budget_of(budget), spec(threat), linted(target, data, seed, device)
     labels = any(finding["kind"] == FindingKind.LABELS for finding in found)
-    copies = sources(target.model, None, x, rms_radius(threat, x), stream(seed, index, "sources"), limits.copy)
-    chosen = {
+    size = rms_radius(threat, x)
+    tried, worth = hidden_by_a_grid(target, threat, x, y, index, data.scale, seed, by_scores=True)
+    levels = worth[0].levels if worth else 0
+    asked = OnGrid(target.model, levels) if levels else target.model
+    copies = sources(asked, None, x, size, stream(seed, index, "sources"), limits.copy)
+    searches = {
         "transfer": transfer(copies, limits),
         "black-box": black_box(limits, threat.norm),
-        **(_by_labels(limits, threat.norm) if labels else _by_differences(limits, rms_radius(threat, x))),
+        **(_by_labels(limits, threat.norm, size, levels) if labels else _by_differences(limits, size)),
+        "doubled queries": black_box(replace(limits, queries=2 * limits.queries), threat.norm),
     }
-    doubled = black_box(replace(limits, queries=2 * limits.queries), threat.norm)
+    searches = {name: _over_grid(levels, attacker) for name, attacker in searches.items()}
+    chosen = {name: attacker for name, attacker in searches.items() if name != "doubled queries"}
     told = {
         "budget": budget,
         "findings": [],
         "tried": [],
         "parts": [],
-        "lint": found,
+        "lint": [*found, *(asdict(finding) for finding in gridded(tried, worth, FindingKind.GRID))],
         "unexamined": _UNSEEN.format("labels" if labels else "scores"),
     }
     unbounded = ThreatSpec(ball.norm, 1.0, "rms")
@@ -64,7 +72,7 @@ def by_scores(
         Control("black-box", unbounded, "unbounded"),
     ]
     plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=target.draws > 1)
-    return plan, replace(target, attackers={**chosen, "doubled queries": doubled})
+    return plan, replace(target, attackers=searches)
 
 
 def _by_differences(limits: Budget, size: float) -> dict[str, Attacker]:
@@ -75,9 +83,18 @@ def _by_differences(limits: Budget, size: float) -> dict[str, Attacker]:
     return {"differences": Attacker(about, lambda _: search, access=Access.SCORES, low_precision=False)}
 
 
-def _by_labels(limits: Budget, norm: str) -> dict[str, Attacker]:
+def _by_labels(limits: Budget, norm: str, size: float, levels: int) -> dict[str, Attacker]:
+    """On a grid with probes that reach the next level."""
     if norm not in ("linf", "l2"):
         return {}
-    search = Ensemble((HopSkipJump(2 * limits.queries),))
+    probes = max(HopSkipJump.size, 1 / (levels * size)) if levels else HopSkipJump.size
+    search = Ensemble((HopSkipJump(2 * limits.queries, size=probes),))
     about = f"HopSkipJump with {2 * limits.queries} queries: labels only"
     return {"labels": Attacker(about, lambda _: search, access=Access.LABELS, low_precision=False)}
+
+
+def _over_grid(levels: int, attacker: Attacker) -> Attacker:
+    if not levels:
+        return attacker
+    about = f"{attacker.about}, over the grid of k/{levels}"
+    return replace(attacker, about=about, make=lambda model: over_grid(levels, attacker.make(model)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack
 from unmask.attacks.settings import pgd
-from unmask.attacks.snapped import Snapped
+from unmask.attacks.snapped import over_grid
 from unmask.auditing.candidates import Way
 from unmask.diagnosis.findings import draws
 from unmask.diagnosis.stochastic import noise, shared
@@ -58,16 +58,18 @@ def try_out(
     seed: int,
     random: bool,
     levels: int = 0,
+    search: Attack | None = None,
 ) -> list[Tried]:
     """Each of ``ways`` tried on images (B, C, H, W) of classes (B,), in their order.
 
     With ``levels`` the candidates of the searches lie on that grid: see :class:`unmask.attacks.snapped.Snapped`.
+    ``search`` takes no gradient; without it, a few steps of PGD on the margin are taken.
     """
     found = []
-    apart = random and shared(model, x, stream(seed, range(GRANULE), "shared"))
+    apart = random and search is None and shared(model, x, stream(seed, range(GRANULE), "shared"))
     for way in ways:
         try:
-            found.append(_try(model, judge, way, x, y, index, seed, random, apart, levels))
+            found.append(_try(model, judge, way, x, y, index, seed, random, apart, levels, search))
         except Exception as error:  # of somebody else's code, in a use that it was not written for
             why = f"{type(error).__name__}: {error}".splitlines()[0]
             found.append(Tried(way, 1.0, -torch.inf, 0.0, failure=why, levels=levels))
@@ -90,15 +92,15 @@ def _try(
     random: bool,
     apart: bool,
     levels: int,
+    search: Attack | None,
 ) -> Tried:
     keys = stream(seed, index, "try")
     signal = 1.0
-    if random:
+    if random and search is None:
         twin = lean(model)
         signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
     how = estimator(signal, apart, most=8) if random else autograd
-    attack: Attack = pgd(_STEPS, margin, how, size=0.25, early_stop=False)
-    attack = Snapped(levels, attack) if levels else attack
+    attack = over_grid(levels, search or pgd(_STEPS, margin, how, size=0.25, early_stop=False))
     result = trial(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
     with torch.no_grad(), drawing(keys, foreign=judge.foreign):
         logits = query(model, result.x_adv).logits.float()

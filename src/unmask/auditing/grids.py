@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
-from unmask.auditing.candidates import Way
-from unmask.auditing.choose import Tried, best_first
+from torch import Tensor
+
+from unmask.attacks.problem import Attack
+from unmask.attacks.random_search import RandomSearch
+from unmask.attacks.square import Square
+from unmask.auditing.candidates import PLAIN, Way
+from unmask.auditing.choose import Tried, best_first, try_out
+from unmask.auditing.images import TRIED, few
+from unmask.evaluation.targets import Target
+from unmask.judging import Judge
 from unmask.kinds import FindingKind
 from unmask.records import Finding
+from unmask.threats import Threat
 
-__all__ = ["EIGHT_BIT", "gridded", "on_grids"]
+__all__ = ["EIGHT_BIT", "gridded", "hidden_by_a_grid", "on_grids"]
 
 EIGHT_BIT = 255
 """Levels above 0 of images as files hold them."""
 
 _WAYS = 4
 """Views that are tried on a grid, at most: the own gradient and the best."""
+
+_QUERIES = 50
+"""Of a search by scores, on each grid."""
 
 _LESS = 0.05
 """By how much less a search over a grid must leave than the best of the others."""
@@ -36,11 +49,43 @@ def on_grids(tried: Sequence[Tried], scale: int, attempt: Callable[[list[Way], i
     return [one for one in found if one.left < tried[0].left - _LESS]
 
 
-def gridded(tried: Sequence[Tried], worth: Sequence[Tried]) -> list[Finding]:
+def hidden_by_a_grid(
+    target: Target,
+    threat: Threat,
+    x: Tensor,
+    y: Tensor,
+    index: Tensor,
+    scale: int,
+    seed: int,
+    way: Way = PLAIN,
+    *,
+    by_scores: bool = False,
+) -> tuple[list[Tried], list[Tried]]:
+    """A short search through one view, without a grid, and what :func:`on_grids` makes of it.
+
+    Args:
+        x: images (B, C, H, W) that the model gets right; the first few are searched around.
+        y: their classes, and ``index`` their positions.
+        scale: as of :func:`on_grids`.
+        by_scores: whether the search takes no gradient.
+    """
+    some, random = slice(few(TRIED, x)), target.draws > 1
+    judge = Judge(target.model, threat, target.draws, target.foreign)
+    query: Attack = Square(_QUERIES) if threat.norm in ("linf", "l2") else RandomSearch(_QUERIES)
+    search = partial(try_out, target.model, judge, x=x[some], y=y[some], index=index[some], seed=seed, random=random)
+
+    def attempt(views: list[Way], levels: int) -> list[Tried]:
+        return search(ways=views, levels=levels, search=query if by_scores else None)
+
+    tried = attempt([way], 0)
+    return tried, on_grids(tried, scale, attempt)
+
+
+def gridded(tried: Sequence[Tried], worth: Sequence[Tried], kind: FindingKind = FindingKind.SHATTERED) -> list[Finding]:
     """That the model answers otherwise on a grid than between its levels, where :func:`on_grids` found that."""
     return [
         Finding(
-            kind=FindingKind.SHATTERED,
+            kind=kind,
             module="",
             where=f"the model's answer: between the levels of the grid of k/{best.levels} it is another than on them",
             evidence={"left": round(tried[0].left, 3), "left on the grid": round(best.left, 3)},

@@ -15,10 +15,13 @@ from unmask.randomness import drawing, stream
 from unmask.types import Output
 from unmask.victims import steady
 
-__all__ = ["LOOKED", "few", "linted", "right"]
+__all__ = ["LOOKED", "TRIED", "few", "linted", "right", "standing"]
 
 LOOKED = 256
 """Images that are looked at."""
+
+TRIED = 32
+"""Images on which views and grids are tried, at most."""
 
 _LINTED = 16
 """Images that a model is checked on, by itself and in batches."""
@@ -49,16 +52,24 @@ def right(target: Target, data: Dataset, n: int, seed: int, device: str) -> tupl
 
     Raises ValueError where there are none.
     """
-    index = torch.arange(min(n, LOOKED))
-    x, y = (part.to(device) for part in data.floats(index))
-    with torch.no_grad(), drawing(stream(seed, index, "right")):
-        answers = [_accepted(steady(target.model, foreign=target.foreign)(part)) for part in x.split(64)]
-    rows = (torch.cat(answers) == y).nonzero().squeeze(1)
-    if not len(rows):
+    found = standing(target, data, min(n, LOOKED), seed, device)
+    if not len(found[0]):
+        x, y = (part.to(device) for part in data.floats(range(min(n, LOOKED))))
+        index = torch.arange(len(x))
         with torch.no_grad():
             ranges = made_for(target.model, x[:_LINTED], y[:_LINTED], stream(seed, index[:_LINTED], "range"))
             why = next((f"{one.where}: give {one.remedy}" for one in ranges), "check that the data set is its own")
         raise ValueError(f"the model gets none of the first {len(x)} images right: {why}")
+    return found
+
+
+def standing(target: Target, data: Dataset, n: int, seed: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+    """As :func:`right`, of the first ``n`` images; nothing where the model gets none of them right."""
+    index = torch.arange(n)
+    x, y = (part.to(device) for part in data.floats(index))
+    with torch.no_grad(), drawing(stream(seed, index, "right")):
+        answers = [_accepted(steady(target.model, foreign=target.foreign)(part)) for part in x.split(64)]
+    rows = (torch.cat(answers) == y).nonzero().squeeze(1)
     return x[rows], y[rows], index[rows.cpu()]
 
 

@@ -16,7 +16,7 @@ from unmask.auditing.candidates import PLAIN, Way, dearer, ways
 from unmask.auditing.choose import Tried, best_first, try_out
 from unmask.auditing.decoders import decoders
 from unmask.auditing.grids import gridded, on_grids
-from unmask.auditing.images import few, linted, right
+from unmask.auditing.images import TRIED, few, linted, right
 from unmask.auditing.jobs import Control, planned
 from unmask.auditing.stripped import sources
 from unmask.data import Dataset
@@ -42,9 +42,6 @@ __all__ = ["arm", "plan_audit"]
 _PROBED = 16
 """Images on which a model is taken apart, at most."""
 
-_TRIED = 32
-"""Images on which views are tried, at most."""
-
 _DEAR = 0.05
 """By how much less a dear view must leave than the best of the others."""
 
@@ -67,7 +64,7 @@ def plan_audit(
     if isinstance(target.model, ScoresOnly):
         return by_scores(name, target, data, threat, n, seed, budget, device)
     x, y, index = right(target, data, n, seed, device)
-    probed, some = slice(few(_PROBED, x)), slice(few(_TRIED, x))
+    probed, some = slice(few(_PROBED, x)), slice(few(TRIED, x))
     keys = stream(seed, index[probed], "examine")
     evidence = examine(target.model, x[probed], y[probed], rms_radius(threat, x), keys, target.draws)
     classes = evidence.parts[-1].event.made[0].value.shape[1]

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from unmask.auditing.candidates import Way
+from unmask.auditing.grids import gridded, hidden_by_a_grid
+from unmask.auditing.images import TRIED, standing
 from unmask.auditing.plan import arm
 from unmask.cases import find_case
+from unmask.data import Dataset
+from unmask.diagnosis.asking import kept
+from unmask.evaluation.chosen import chosen
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.plan import Plan, plan_attack, plan_case
 from unmask.evaluation.run import Local
+from unmask.evaluation.targets import Target
 from unmask.inputs import check_eps
+from unmask.kinds import Access
 from unmask.threats import Threat, parse
 
 __all__ = ["plans"]
@@ -19,7 +28,8 @@ __all__ = ["plans"]
 def plans(asked: Mapping[str, Any], local: Local) -> list[Plan]:
     """What a command plans that was asked ``asked``; after it ``local`` can do these jobs.
 
-    An audit examines the model for it, which takes as long as it takes at the beginning of the audit.
+    An audit examines the model for it, which takes as long as it takes at the beginning of the audit; an attack tries
+    whether the model answers otherwise on a grid of grey levels.
 
     Raises ValueError for a model, data or threat that do not fit, and KeyError or TypeError where ``asked`` is not the
     question of a command.
@@ -39,7 +49,26 @@ def plans(asked: Mapping[str, Any], local: Local) -> list[Plan]:
         return [arm(local, target, images, threat, n, seed, options["budget"], local.device)]
     data = local.dataset(images, n)
     with in_one_line(target):
-        return [plan_attack(target, local.target(target, data), data, threat, n, seed, options)]
+        found, levels = _with_grid(local.target(target, data), data, threat, n, seed, options, local.device)
+        return [plan_attack(target, found, data, threat, n, seed, options, levels)]
+
+
+def _with_grid(
+    target: Target, data: Dataset, threat: Threat, n: int, seed: int, options: Mapping[str, Any], device: str
+) -> tuple[Target, int]:
+    """The target, with a note where a search through the attack's view leaves clearly less on a grid; its levels, or 0.
+
+    The model keeps nothing of it.
+    """
+    attacker = chosen(options)
+    way, by_scores = Way(view=attacker.view), attacker.access != Access.WHITE_BOX
+    with kept(target.model):
+        x, y, index = standing(target, data, min(n, len(data), TRIED), seed, device)
+        if not len(x):
+            return target, 0
+        tried, worth = hidden_by_a_grid(target, threat, x, y, index, data.scale, seed, way, by_scores=by_scores)
+    noted = replace(target, notes=(*target.notes, *gridded(tried, worth, "grid")))
+    return noted, worth[0].levels if worth else 0
 
 
 def _threat(norm: str, eps: float, unit: str) -> Threat:

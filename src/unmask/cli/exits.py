@@ -11,7 +11,7 @@ import typer
 from unmask.allocator import keep_freed_memory
 from unmask.cli.console import fail, flushed, make_streams_ready
 from unmask.cli.fetching import app
-from unmask.evaluation.failures import alive
+from unmask.evaluation.failures import alive, by_the_user, first_line
 
 __all__ = ["main"]
 
@@ -34,8 +34,6 @@ def _code() -> int:
         return 0
     except typer.Exit as end:
         return int(end.exit_code)
-    except KeyboardInterrupt:
-        return fail("interrupted; the same command again continues", 130)
     except SystemExit as end:  # commands end by typer.Exit
         return fail(f"the code of the model ended the process ({end.code!r}): it must return an answer")
     except BrokenPipeError:  # whoever read the output has read enough
@@ -50,6 +48,10 @@ def _code() -> int:
             raise
         command = usage.ctx.command_path if usage.ctx else "unmask"
         return fail(f"{usage.format_message().rstrip('.')}; see `{command} --help`")
+    except BaseException as error:
+        if by_the_user(error):
+            return fail("interrupted; the same command again continues", 130)
+        return fail(f"the code of the model raises {type(error).__name__}: {first_line(error)}")
 
 
 def _fault(error: OSError) -> str:

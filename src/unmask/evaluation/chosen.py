@@ -14,6 +14,7 @@ from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.settings import cw, fgsm, mifgsm, pgd
+from unmask.attacks.snapped import over_grid
 from unmask.attacks.square import Square
 from unmask.cases import Attacker
 from unmask.gradients.autograd import autograd
@@ -79,8 +80,9 @@ def chosen(options: Mapping[str, Any]) -> Attacker:
     """The attack that a job's options describe.
 
     Options: ``attack`` (a name of :data:`ATTACKS`), ``steps``, ``restarts``, ``eot`` (draws; 0 for none),
-    ``spsa`` (pairs; 0 for none), ``bpda`` (paths, or ``PATH=identity``), ``straight_through``. Gradients are
-    taken in float32: code that others wrote need not bear a narrower type.
+    ``spsa`` (pairs; 0 for none), ``bpda`` (paths, or ``PATH=identity``), ``straight_through``, and ``levels`` of the
+    grid that candidates lie on (0, or nothing, for none). Gradients are taken in float32: code that others wrote need
+    not bear a narrower type.
 
     Raises ValueError for a name or surrogate that there is not, and for a technique of gradients where
     the attack takes none; the attacker's view raises it for a path that the model does not have.
@@ -98,12 +100,13 @@ def chosen(options: Mapping[str, Any]) -> Attacker:
     estimator: Estimator = SPSA(options["spsa"]) if options.get("spsa") else autograd
     if options.get("eot"):
         estimator = EOT(options["eot"], estimator)
-    attack = setting.make(options["steps"], options["restarts"], estimator)
+    levels = options.get("levels", 0)
+    attack = over_grid(levels, setting.make(options["steps"], options["restarts"], estimator))
     return Attacker(
-        setting.about,
+        f"{setting.about}, over the grid of k/{levels}" if levels else setting.about,
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
-        plain=setting.gradients and not asked,
+        plain=setting.gradients and not asked and not levels,
         access=Access.SCORES if options.get("spsa") else setting.access,  # differences of scores ask for nothing else
         low_precision=False,
     )

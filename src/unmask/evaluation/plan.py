@@ -83,20 +83,31 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
 
 
 def plan_attack(
-    name: str, target: Target, data: Dataset, threat: Threat, n: int, seed: int, options: Mapping[str, Any]
+    name: str,
+    target: Target,
+    data: Dataset,
+    threat: Threat,
+    n: int,
+    seed: int,
+    options: Mapping[str, Any],
+    levels: int = 0,
 ) -> Plan:
     """The attack that ``options`` describe, on a target of any kind, on the first ``n`` test examples.
+
+    With ``levels`` the same attack follows once more, over that grid.
 
     Raises ValueError where :func:`chosen` does, and for a part that the model does not have.
     """
     attacker = chosen(options)
     if attacker.view is not None:
         attacker.view(target.model)
-    n, ball, attack = min(n, len(data)), spec(threat), options["attack"]
+    n, ball, searches = min(n, len(data)), spec(threat), {options["attack"]: (attacker, options)}
+    if levels:
+        gridded = {**options, "levels": levels}
+        searches[f"{options['attack']}, on the grid of k/{levels}"] = chosen(gridded), gridded
     jobs = [Job(name, data.name, "clean", ball, seed, start, stop, "clean") for start, stop in blocks(n)]
-    jobs += [
-        Job(name, data.name, attack, ball, seed, start, stop, _role(attacker), options) for start, stop in blocks(n)
-    ]
+    for attack, (one, settings) in searches.items():
+        jobs += [Job(name, data.name, attack, ball, seed, *block, _role(one), settings) for block in blocks(n)]
     about = {
         "case": name,
         "defense": name,
@@ -106,8 +117,8 @@ def plan_attack(
         "citation": "",
         "random": target.draws > 1,
         "note": "",
-        "attacks": {attack: attacker.about},
-        "access": {attack: attacker.access},
+        "attacks": {attack: one.about for attack, (one, _) in searches.items()},
+        "access": {attack: one.access for attack, (one, _) in searches.items()},
         "setup": [asdict(finding) for finding in (*target.notes, *seen_first(target, attacker, data, threat, seed))],
         **on(data, n, ball),
     }

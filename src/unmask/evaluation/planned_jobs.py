@@ -56,7 +56,8 @@ def hold_against_question(run: RunFile, local: Local) -> Iterator[Check]:
 
 
 def _answers(job: Job, asked: Mapping[str, Any]) -> bool:
-    found = (job.target, job.data, job.seed, asdict(job.threat), dict(job.options))
+    options = {name: value for name, value in job.options.items() if name != "levels"}  # which the model decides
+    found = (job.target, job.data, job.seed, asdict(job.threat), options)
     return found == tuple(asked[name] for name in ("target", "data", "seed", "threat", "options"))
 
 

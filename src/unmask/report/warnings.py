@@ -32,6 +32,9 @@ _SETUP = {
 _ONE_CLASS, _BALANCED = 0.9, 0.6
 """Share of the predictions that are of one class, where at most that share of the labels is."""
 
+_NOTHING_TRIED = 0.9
+"""Share of the candidates that a model refuses, from which on an attack could try nothing."""
+
 _STILL = 0.1
 """By how much the accuracy at eps 0 may differ from the clean one."""
 
@@ -153,12 +156,28 @@ def _elsewhere(run: RunFolder, case: Case) -> Iterator[str]:
 def _attack(run: RunFolder, case: Case, robust: float, black_box: bool) -> Iterator[str]:
     useless = list(useless_gradients(run, case, robust))
     yield from useless
+    yield from _refused(run, case)
     if black_box:
         yield BLACK_BOX
     if case.audit is not None:
         for one in indicators(run, case):
             if one.failed and one.of == "adaptive" and not (useless and one.name == "unavailable gradients"):
                 yield one.why
+
+
+def _refused(run: RunFolder, case: Case) -> Iterator[str]:
+    """Where each attack ended with candidates that are nearly all refused, of images that are not."""
+    clean = {e.index for record in run.of(case, "clean") for e in record.examples if e.robust > 0 and not e.refused}
+    shares = []
+    for found in by_attack(run.of(case, "plain", "adaptive")).values():
+        if refused := [one.example.refused for index, one in found.items() if index in clean]:
+            shares.append(sum(refused) / len(refused))
+    if shares and (least := min(shares)) >= _NOTHING_TRIED:
+        hint = "" if case.audit is not None else "; run `unmask audit`"
+        yield (
+            f"the model refuses {percent(least)} of the candidates, so that the attack could try next to nothing: "
+            f"the figure is an upper bound only{hint}"
+        )
 
 
 def _too_few(robust: Accuracy | None) -> Iterator[str]:
