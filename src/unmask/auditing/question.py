@@ -19,7 +19,7 @@ from unmask.evaluation.plan import Plan, plan_attack, plan_case
 from unmask.evaluation.run import Local
 from unmask.evaluation.targets import Target
 from unmask.inputs import check_eps
-from unmask.kinds import Access
+from unmask.kinds import Access, FindingKind
 from unmask.threats import Threat, parse
 
 __all__ = ["plans"]
@@ -67,7 +67,7 @@ def _with_grid(
         if not len(x):
             return target, 0
         tried, worth = hidden_by_a_grid(target, threat, x, y, index, data.scale, seed, way, by_scores=by_scores)
-    noted = replace(target, notes=(*target.notes, *gridded(tried, worth, "grid")))
+    noted = replace(target, notes=(*target.notes, *gridded(tried, worth, FindingKind.GRID)))
     return noted, worth[0].levels if worth else 0
 
 
