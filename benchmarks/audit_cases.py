@@ -58,8 +58,8 @@ def main() -> None:
     for name in names:
         case, size = find_case(name), ("--n", options.n, "--batch-size", "32")
         threat = case.threat
-        ball = ("--eps", str(threat.eps), "--norm", threat.norm, "--unit", threat.unit)
-        by_hand = unmask(options.out / f"{name}-hand", "reproduce", "--case", name, *size, "--no-sweep")["rows"][0]
+        ball = ("--eps", str(threat.eps), "--norm", threat.norm, "--eps-unit", threat.unit)
+        by_hand = unmask(options.out / f"{name}-hand", "reproduce", "--case", name, *size, "--no-curves")["rows"][0]
         target = (f"case:{name}", "--data", case.data, "--budget", options.budget)
         report = unmask(options.out / f"{name}-audit", "audit", *target, *ball, *size)
         left, wanted = report["accuracy"]["adaptive"], by_hand["adaptive"]

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 import unmask
 from unmask.allocator import keep_freed_memory
+from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.judging import Judge
+from unmask.model_wrappers import Passes, batch_invariant
 from unmask.statistics import Accuracy, accuracy
-from unmask.trials import trial, verdicts
-from unmask.victims import Passes, steady
 
 
 class Counted(nn.Module):
@@ -35,7 +35,7 @@ class Counted(nn.Module):
         self.model, self.passes = model, Passes()
 
     def forward(self, x: Tensor) -> Tensor:
-        return steady(self.model, passes=self.passes)(x).logits
+        return batch_invariant(self.model, passes=self.passes)(x).logits
 
 
 def row(name: str, robust: Tensor, passes: Passes, seconds: float) -> None:
@@ -58,13 +58,13 @@ def main() -> None:
     model = case.load(options.weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     images, labels = load(case.data, n=options.n).batch()
     judge = Judge(model, case.threat)
-    attack = case.attackers["ensemble"].make(model)
+    attack = case.attacks["ensemble"].make(model)
     print("| attack | n | robust accuracy, % | images forward | images backward | seconds |\n|---|---|---|---|---|---|")
 
     ours, passes, started = [], Passes(), time.monotonic()
     for index in () if options.theirs else torch.arange(options.n).split(options.batch):
-        found = trial(judge, model, attack, images[index], labels[index], index=index)
-        ours.append(found.verdict.robust)
+        found = run_attack(judge, model, attack, images[index], labels[index], index=index)
+        ours.append(found.verdict.robust_fraction)
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
     if not options.theirs:
@@ -80,7 +80,7 @@ def main() -> None:
     for index in torch.arange(options.n).split(options.batch):
         x, y = images[index], labels[index]
         found_x = case.threat.project(auto(x, y), x)
-        theirs.append(verdicts(judge, found_x, x, y, index, 0)[0].robust)
+        theirs.append(verdicts(judge, found_x, x, y, index, 0)[0].robust_fraction)
     seconds = time.monotonic() - started
     row(f"torchattacks: AutoAttack, {options.steps} steps", torch.cat(theirs), counted.passes, seconds)
     if not options.theirs:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from benchmarks.subjects import ratio, timed
 from unmask.allocator import keep_freed_memory
 from unmask.compiling import Compiler
+from unmask.model_wrappers import fold_batchnorm
 from unmask.nets.classifiers import conv_net
 from unmask.nets.mobilenet import MobileNetV2
 from unmask.nets.residual import residual_net
-from unmask.types import Victim, as_output
-from unmask.victims import folded
+from unmask.types import Model, as_output
 
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
     "small net, MNIST": (lambda: conv_net(1, 28), (1, 28, 28)),
@@ -44,8 +44,8 @@ def main() -> None:
         torch.manual_seed(0)
         net = build().eval().to(options.device)
         x = torch.rand(options.batch, *shape, device=options.device)
-        view, said = folded(net), list[str]()
-        fast = Compiler(said.append).of(net, None, partial(folded, net), random=False)
+        view, said = fold_batchnorm(net), list[str]()
+        fast = Compiler(said.append).of(net, None, partial(fold_batchnorm, net), random=False)
         began = time.perf_counter()
         passes(fast, x)
         first = time.perf_counter() - began
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"| {name} | {a:.0f} | {b:.0f} | {told} | {first:.0f} |", flush=True)
 
 
-def passes(view: Victim, x: Tensor) -> None:
+def passes(view: Model, x: Tensor) -> None:
     """Forward and backward; waits for the device."""
     z = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(as_output(view(z)).logits.square().sum(), z)

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.losses import cross_entropy
-from unmask.randomness import drawing, stream
+from unmask.model_wrappers import frozen_copy
+from unmask.randomness import make_keys, use_keys
 from unmask.threats import Threat
 from unmask.types import as_output
-from unmask.victims import lean
 
 
 def gradient(model: nn.Module, x: Tensor, y: Tensor, draw: int) -> tuple[Tensor, Tensor]:
     """Losses (B,) and input gradients (B, C, H, W) for one draw of the model's randomness."""
     x = x.clone().requires_grad_()
-    with drawing(stream(draw, torch.arange(len(x)), "masking")):
+    with use_keys(make_keys(draw, torch.arange(len(x)), "masking")):
         losses = cross_entropy(as_output(model(x)), y)
     if not losses.requires_grad:
         return losses, torch.zeros_like(x)
@@ -52,7 +52,7 @@ def main() -> None:
     print("| case | n | zero entries, % | cosine of two draws | one step raises the loss, % |\n|---|---|---|---|---|")
     for name in options.cases:
         case = find_case(name)
-        zeros, cosine, raised = figures(lean(case.load()), *load(case.data, n=options.n).batch(), case.threat)
+        zeros, cosine, raised = figures(frozen_copy(case.load()), *load(case.data, n=options.n).batch(), case.threat)
         print(f"| {name} | {options.n} | {100 * zeros:.1f} | {cosine:.2f} | {100 * raised:.0f} |", flush=True)
 
 

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.subjects import Subject, arguments, ratio, subjects, timed
+from unmask.attacks.aliases import pgd
 from unmask.attacks.problem import Problem
-from unmask.attacks.settings import pgd
-from unmask.randomness import stream
-from unmask.victims import lean, steady
+from unmask.model_wrappers import batch_invariant, frozen_copy
+from unmask.randomness import make_keys
 
 __all__ = ["main"]
 
@@ -31,10 +31,10 @@ def main() -> None:
 
 def overhead(subject: Subject, rounds: int) -> None:
     """PGD without early stopping in float32, over as many bare forward and backward passes."""
-    model, (x, y) = lean(subject.model), subject.batch
-    keys = stream(0, torch.arange(len(x)), "benchmark")
-    problem = Problem(steady(model), x, y, subject.threat, keys, _nobody)
-    attack = pgd(STEPS, size=SIZE, early_stop=False)
+    model, (x, y) = frozen_copy(subject.model), subject.batch
+    keys = make_keys(0, torch.arange(len(x)), "benchmark")
+    problem = Problem(batch_invariant(model), x, y, subject.threat, keys, _nobody)
+    attack = pgd(STEPS, rel_step_size=SIZE, early_stop=False)
     judge = subject.judge()
 
     def bare() -> None:

@@ -21,16 +21,16 @@ from torch import Tensor, nn
 
 from benchmarks.peer_attacks import PEERS, Budget, installed
 from benchmarks.subjects import Subject, arguments, ratio, subjects, timed
+from unmask.attacking import run_attack
+from unmask.attacks.aliases import pgd
 from unmask.attacks.apgd import APGD
 from unmask.attacks.problem import Attack
-from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
 from unmask.compiling import Compiler
 from unmask.gradients.eot import EOT
 from unmask.judging import Judge
-from unmask.losses import beyond, cross_entropy
-from unmask.randomness import stream
-from unmask.trials import trial
+from unmask.losses import cross_entropy, with_confidence
+from unmask.randomness import make_keys
 
 __all__ = ["main"]
 
@@ -74,14 +74,14 @@ def compare(subject: Subject, attack: str, rounds: int, compiler: Compiler | Non
     size = 2.5 / steps
     budget = Budget(subject.threat.eps, steps, size * subject.threat.eps, DRAWS if random else 1, x.shape[1:], len(x))
     own: dict[str, Attack] = {
-        "PGD": pgd(steps, size=size),
+        "PGD": pgd(steps, rel_step_size=size),
         "APGD": APGD(steps),
-        "EOT-PGD": pgd(steps, beyond(cross_entropy, SPARE), EOT(DRAWS), size=size),
+        "EOT-PGD": pgd(steps, with_confidence(cross_entropy, SPARE), EOT(DRAWS), rel_step_size=size),
         "Square": Square(steps),
     }
     theirs = {name: partial(peer(model, budget), x, y) for name, peer in installed(attack).items()}
     attacks: dict[str, Callable[[], Tensor]] = {
-        "unmask": lambda: trial(judge, model, own[attack], x, y, compiler=compiler).x_adv,
+        "unmask": lambda: run_attack(judge, model, own[attack], x, y, compiler=compiler).x_adv,
         **theirs,
     }
     times = timed(
@@ -90,13 +90,13 @@ def compare(subject: Subject, attack: str, rounds: int, compiler: Compiler | Non
     print(f"{subject.name}: {attack}-{steps}{f' of {DRAWS} draws' if random else ''} on {len(x)} images")
     for name, run in attacks.items():
         x_adv = subject.threat.project(run(), x)
-        robust = judge.verdict(x_adv, x, y, stream(0, torch.arange(len(x)), "score")).robust.mean()
+        robust = judge.verdict(x_adv, x, y, make_keys(0, torch.arange(len(x)), "score")).robust_fraction.mean()
         beside = "" if name == "unmask" else f"unmask takes {ratio(times, 'unmask', name):.2f} of it"
         print(f"  {name:14}{median(times[name]):8.3f} s {robust:9.2%} robust  {beside}")
     least = ratio(times, "unmask", "bare passes")
     print(f"  {'bare passes':14}{median(times['bare passes']):8.3f} s {'':9}         unmask takes {least:.2f} of it")
     judge.passes.forwards = 0
-    own_passes = trial(judge, model, own[attack], x, y).passes
+    own_passes = run_attack(judge, model, own[attack], x, y).passes
     print(
         f"  images through the network: {own_passes.forwards} forward and {own_passes.backwards} backward for the "
         f"attack, {judge.passes.forwards} forward for the judge"

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from unmask.cases import find_case
-from unmask.evaluation.cluster import Ray
-from unmask.evaluation.plan import BLOCK, plan_case
-from unmask.evaluation.run import Executor, Local, run
+from unmask.evaluation.plan import SHARD, plan_case
+from unmask.evaluation.ray_executor import RayExecutor
+from unmask.evaluation.runner import Executor, LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.records import Job
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--start", type=float, default=60.0, help="seconds until a worker has its model and data")
     asked = parser.parse_args()
-    local = Local()
+    local = LocalExecutor()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {CASE}\n")
     print("| examples | where | seconds | ms an example |\n|---|---|---|---|")
@@ -51,12 +51,12 @@ def main() -> None:
             torch.set_num_threads(workers)
             row(most, f"one process, {workers} threads", timed(jobs(local, most), local))
             torch.set_num_threads(1)
-        with Ray(workers=workers) as cluster:
-            timed(jobs(local, BLOCK), cluster)  # workers load what they need
+        with RayExecutor(workers=workers) as cluster:
+            timed(jobs(local, SHARD), cluster)  # workers load what they need
             row(most, f"ray, {workers} of 1 thread", timed(jobs(local, most), cluster))
     empty = per_job(local, [job for job in jobs(local, 64, 1) if job.role == "clean"])
-    with Ray(workers=1) as cluster:
-        timed(jobs(local, BLOCK), cluster)
+    with RayExecutor(workers=1) as cluster:
+        timed(jobs(local, SHARD), cluster)
         sent = per_job(cluster, [job for job in jobs(local, 64, 1) if job.role == "clean"])
     print(f"\nA job with one image and no attack: {1000 * empty:.1f} ms here, {1000 * sent:.1f} ms through ray.")
     if asked.seconds_per_image:
@@ -67,11 +67,11 @@ def row(n: int, where: str, took: float) -> None:
     print(f"| {n} | {where} | {took:.2f} | {1000 * took / n:.1f} |", flush=True)
 
 
-def jobs(local: Local, n: int, block: int = BLOCK) -> list[Job]:
+def jobs(local: LocalExecutor, n: int, block: int = SHARD) -> list[Job]:
     """The main jobs of the case, in blocks of ``block`` examples."""
     case = find_case(CASE)
     planned = plan_case(case, local.dataset(case.data, n), n, 0, sweep=False).jobs
-    if block == BLOCK:
+    if block == SHARD:
         return list(planned)
     first = {(job.attack, job.role): job for job in planned}.values()
     cut = [(start, min(start + block, n)) for start in range(0, n, block)]
@@ -97,14 +97,14 @@ def per_job(executor: Executor, some: Sequence[Job]) -> float:
 
 def extrapolate(images: int, seconds: float, overhead: float, start: float) -> None:
     """Blocks go to GPUs evenly; the driver stores one result after the other while they work."""
-    blocks = -(-images // BLOCK)
-    alone = start + blocks * (BLOCK * seconds + overhead)
-    job = f"{blocks} jobs of {BLOCK}, {1000 * overhead:.0f} ms a job"
+    blocks = -(-images // SHARD)
+    alone = start + blocks * (SHARD * seconds + overhead)
+    job = f"{blocks} jobs of {SHARD}, {1000 * overhead:.0f} ms a job"
     print(f"\n{images} images of {seconds:g} s in {job}, {start:g} s to load:")
     print("\n| GPUs | hours | times as fast as one |\n|---|---|---|")
     for gpus in (1, 8, 64):
         rounds = -(-blocks // gpus)
-        took = start + max(rounds * BLOCK * seconds + overhead, blocks * overhead)
+        took = start + max(rounds * SHARD * seconds + overhead, blocks * overhead)
         print(f"| {gpus} | {took / 3600:.2f} | {alone / took:.1f} |")
 
 

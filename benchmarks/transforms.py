@@ -34,7 +34,7 @@ from unmask.defenses.distortion import RandomDistortion
 from unmask.defenses.feature_distillation import FeatureDistillation
 from unmask.defenses.jpeg import JPEG
 from unmask.defenses.total_variation import MinimiseTotalVariation
-from unmask.randomness import drawing, stream, uniform
+from unmask.randomness import make_keys, uniform, use_keys
 
 Transform = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> the same shape
 
@@ -128,7 +128,7 @@ def keyed(transform: Transform) -> Transform:
     """With the draws of seed 0, which are the same for ours and for the reference."""
 
     def drawn(x: Tensor) -> Tensor:
-        with drawing(stream(0, range(len(x)), "benchmark")):
+        with use_keys(make_keys(0, range(len(x)), "benchmark")):
             return transform(x)
 
     return drawn

@@ -19,7 +19,7 @@ from torch import Tensor
 from unmask.data import load
 from unmask.defenses.quilting import Quilt, build_patches
 from unmask.defenses.total_variation import MinimiseTotalVariation, minimise
-from unmask.randomness import drawing, stream, uniform
+from unmask.randomness import make_keys, uniform, use_keys
 
 WEIGHT = 0.03
 PATCHES = 20_000
@@ -140,7 +140,7 @@ def main() -> None:
     x = load("imagenet-sample", n=parser.parse_args().batch).batch()[0]
 
     def keyed(run: Callable[[Tensor], Tensor]) -> Tensor:
-        with drawing(stream(0, range(len(x)), "benchmark")):
+        with use_keys(make_keys(0, range(len(x)), "benchmark")):
             return run(x)
 
     some, everything = keyed(masks), torch.ones_like(x[:, :1], dtype=torch.bool)

@@ -23,7 +23,7 @@ from unmask.cli import app
 from unmask.cli.commands import SUITE_NAMES
 from unmask.defenses.jpeg import JPEG
 from unmask.defenses.preprocessed import Preprocessed
-from unmask.evaluation.chosen import ATTACKS
+from unmask.evaluation.attack_registry import ATTACKS
 from unmask.nets import mobilenet_v2
 from unmask.records import digest
 
@@ -193,7 +193,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         "no weights at plain-digits.safetensors: train them with",
     ),
     (["train", "plain-digit"], "no case 'plain-digit'; did you mean plain-digits"),
-    (["attack"], "Missing argument 'target'; see `unmask attack --help`"),
+    (["attack"], "Missing argument 'MODEL'; see `unmask attack --help`"),
     (["verify", "."], ". holds no run: no run.json in it"),
     (["report", "models.py"], "models.py holds no run"),
     (attack("case:nope"), "no case 'nope'"),
@@ -203,7 +203,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (attack("means", "--data", "nope"), "unknown data set 'nope'"),
     (attack("means", "--attack", "nope"), "no attack 'nope'; attacks: fgsm"),
     (attack("means", "--norm", "l7"), "unknown norm 'l7': use one of linf, l2, l1"),
-    (attack("means", "--unit", "inch"), "unknown unit 'inch': use one of raw, rms"),
+    (attack("means", "--eps-unit", "inch"), "unknown unit 'inch': use one of raw, rms"),
     *((attack("means", "--eps", eps), f"{eps!r} is no decimal number and no fraction of two") for eps in WRONG_SIZES),
     (attack("means", "--eps", "1_0"), "did you mean 10?"),
     (attack("means", "--eps", "\uff18/\uff12\uff15\uff15"), "did you mean 8/255?"),
@@ -245,7 +245,7 @@ class TestAttack:
         assert end.code == 0
         table = json.loads(Path("run/report.json").read_text())
         (row,) = table["rows"]
-        assert table["schema"] == "unmask.table/2"
+        assert table["schema"] == "unmask.table/3"
         assert (row["clean"]["n"], row["plain"]["n"], row["plain"]["attack"]) == (12, 12, "apgd")
         assert row["clean"]["value"] > 0.8 > row["plain"]["value"] + 0.2
         assert row["adaptive"] is None
@@ -376,8 +376,8 @@ class TestForged:
         Path("run", attacked["file"]).write_bytes(raw)
         attacked |= {"examples": clean["examples"], "sha256": hashlib.sha256(raw).hexdigest()}
         for record in (clean, attacked):
-            record.pop("check")
-            record["check"] = digest(record)
+            record.pop("digest")
+            record["digest"] = digest(record)
         lines = [json.dumps(record, sort_keys=True) + "\n" for record in (clean, attacked)]
         Path("run/records.jsonl").write_text("".join(lines))
 
@@ -397,7 +397,7 @@ class TestForged:
 
     def test_a_repetition_tells(self, cli: Cli) -> None:
         self.no_effort()
-        end = cli("repeat", "run", "--out", "again")
+        end = cli("rerun", "run", "--out", "again")
         assert end.code == 1
         assert "1 of 2 records are the same to the bit." in end.out.splitlines()
 
@@ -407,15 +407,15 @@ class TestForged:
         end = cli("verify", "run")
         assert end.code == 1
         assert end.out.startswith("FAILED the records: missing: models.py:means apgd 0-12 at linf 0.2 raw\n")
-        end = cli("repeat", "run", "--out", "again")
+        end = cli("rerun", "run", "--out", "again")
         assert end.code == 1
         assert "FAILED the records: 0 are in the run alone, 1 in its repetition" in end.out.splitlines()
 
     def test_attacks_of_an_audit_need_its_examination(self, cli: Cli) -> None:
         path = Path("run/run.json")
         told = json.loads(path.read_text())
-        told["asked"]["command"] = "audit"
-        del told["check"]
+        told["config"]["command"] = "audit"
+        del told["digest"]
         path.write_text(json.dumps(told))
         one_line(cli("verify", "run", "--attack", "1", "--no-examine"), "leave out --attack or --no-examine")
 
@@ -447,7 +447,7 @@ class TestSuites:
         self, cli: Cli, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setitem(SUITES, "iclr2018", ("jpeg-imagenet", "plain-digits"))
-        command = ["reproduce", "--suite", "iclr2018", "--n", "3", "--no-sweep", "--out", "run"]
+        command = ["reproduce", "--suite", "iclr2018", "--n", "3", "--no-curves", "--out", "run"]
         end = cli(*command)
         assert end.code == 1
         lines = end.err.splitlines()
@@ -457,7 +457,7 @@ class TestSuites:
         rows = json.loads(Path("run/report.json").read_text())["rows"]
         assert [(row["case"], row["complete"]) for row in rows] == [("plain-digits", True)]
         assert cli(*command).code == 1  # continues
-        assert cli("repeat", "run", "--out", "again").code == 0
+        assert cli("rerun", "run", "--out", "again").code == 0
 
     def test_a_case_asked_for_by_name_is_not_skipped(self, cli: Cli) -> None:
         one_line(cli("reproduce", "--case", "jpeg-imagenet", "--n", "1"), "imagenet-sample (test) is missing: ")
@@ -474,7 +474,7 @@ class TestSuites:
 class TestReproduce:
     def run(self, cli: Cli, *more: str) -> End:
         cases = ["--case", "plain-digits", "--case", "thermometer-digits", "--case", "plain-digits"]
-        return cli("reproduce", *cases, "--n", "10", "--no-sweep", "--out", "run", *more)
+        return cli("reproduce", *cases, "--n", "10", "--no-curves", "--out", "run", *more)
 
     def test_rows_in_the_order_asked_for(self, cli: Cli) -> None:
         assert self.run(cli).code == 0

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.commands import unmask
-from unmask.attacks.settings import pgd
+from unmask.attacking import run_attack
+from unmask.attacks.aliases import pgd
 from unmask.compiling import Compiler
 from unmask.judging import Judge
 from unmask.threats import Linf
-from unmask.trials import trial
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own affairs
 COMPILER = shutil.which("g++") or shutil.which("clang++")
@@ -51,13 +51,13 @@ def test_a_compiled_view_finds_as_much_and_the_original_judges_it() -> None:
         return answer
 
     judge, compiler = Judge(original, Linf(0.05)), Compiler(said.append)
-    own = trial(judge, model, pgd(10), x, y)
+    own = run_attack(judge, model, pgd(10), x, y)
     before = len(judged)
-    fast = trial(judge, model, pgd(10), x, y, compiler=compiler)
+    fast = run_attack(judge, model, pgd(10), x, y, compiler=compiler)
     assert not said
     assert len(judged) > before
-    assert 0 < own.verdict.robust.mean() < 1
-    assert (own.verdict.robust - fast.verdict.robust).abs().mean() <= 0.1
+    assert 0 < own.verdict.robust_fraction.mean() < 1
+    assert (own.verdict.robust_fraction - fast.verdict.robust_fraction).abs().mean() <= 0.1
     with torch.no_grad():
         assert torch.equal(fast.verdict.predicted[0], model(fast.x_adv).argmax(1))
     assert fast.verdict.feasible.all()

@@ -96,7 +96,7 @@ def test_figures_of_others_in_readme_are_those_of_the_cases_with_their_marks() -
     assert len(rows) == 15
     for row in rows:
         case = CASES[row["case"].split(" ")[0]]
-        for name in ("claimed", "published", "earlier"):
+        for name in ("claimed", "published", "replicated"):
             figure = getattr(case, name)
             if figure is None:
                 assert row[name] == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ BAD = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs without
     (tmp_path / "ends.py").write_text(MODEL)
     return tmp_path
 
@@ -116,7 +118,7 @@ def test_weights_that_cannot_be_had_are_told_by_every_command(
     assert attack() == 0
     capsys.readouterr()
     monkeypatch.setenv("BAD", "state")
-    for arguments in (["verify", "run"], ["repeat", "run", "--out", "again"]):
+    for arguments in (["verify", "run"], ["rerun", "run", "--out", "again"]):
         assert unmask(*arguments) == 2
         assert "RuntimeError" in only_line(capsys)
     assert attack() == 2

@@ -16,14 +16,14 @@ PACKAGE = Path(__file__).parents[1] / "src" / "unmask"
 # Lowest first; a unit may import any unit of a lower row. F1 has rows of its own: gradients build on losses.
 F4 = {"targets", "evaluation", "auditing"}  # may import one another, as long as no circle comes of it
 ROWS = [
-    {"kinds", "records", "types", "inputs", "randomness", "projections", "allocator", "watching"},  # F0
-    {"copying", "digests", "run_files", "state"},
-    {"threats", "losses", "victims", "statistics"},  # F1
+    {"kinds", "records", "types", "inputs", "randomness", "projections", "allocator", "progress"},  # F0
+    {"deep_copy", "digests", "run_files", "state"},
+    {"threats", "losses", "model_wrappers", "statistics"},  # F1
     {"gradients"},
-    {"adapters", "forms", "compiling", "scores"},
+    {"adapters", "forms", "compiling", "black_box_models"},
     {"nets", "data", "weights", "report"},
     {"attacks", "defenses", "judging", "training"},  # F2
-    {"trials"},
+    {"attacking"},
     {"cases", "diagnosis"},  # F3
     F4,
     {"cli"},  # F5
@@ -36,7 +36,7 @@ WITHIN = {
     "run_files": {"records"},
     "report": {"kinds", "records", "run_files", "statistics"},
     "statistics": {"records"},
-    "victims": {"types", "randomness", "copying"},
+    "model_wrappers": {"types", "randomness", "deep_copy"},
 }
 OUTSIDE = {
     "kinds": set[str](),
@@ -137,7 +137,11 @@ PLANTED = [  # file, its text, the complaint
     ("cases/a.py", "import unmask", "unmask/cases/a.py:1: cases may not import __init__"),
     ("cases/a.py", "import_module('unmask.auditing')", "unmask/cases/a.py:1: cases may not import auditing"),
     ("records/a.py", "import json, torch", "unmask/records/a.py:1: records may not import torch"),
-    ("victims.py", "from .losses import margin", "unmask/victims.py:1: victims may not import losses"),
+    (
+        "model_wrappers.py",
+        "from .losses import margin",
+        "unmask/model_wrappers.py:1: model_wrappers may not import losses",
+    ),
     ("losses/a.py", "import unmask.extra", "unmask/losses/a.py:1: losses may not import extra"),
     ("extra.py", "", "unmask/extra.py: extra has no floor; give it one in test_floors.py"),
 ]

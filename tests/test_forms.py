@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.copying import copied
+from unmask.deep_copy import deep_copy
 from unmask.forms import select_output, takes, two_classes, under_default_dtype, with_script_parts
 from unmask.gradients.bpda import bpda
 from unmask.types import InvalidModelOutput, Output, as_output
@@ -129,7 +129,7 @@ def test_a_default_type_holds_for_the_model_alone_and_in_copies_of_it() -> None:
         Noisy()(X.double())
     model = under_default_dtype(Noisy(), torch.float64)
     assert model(X.double()).dtype == torch.float64
-    assert copied(model)(X.double()).dtype == torch.float64
+    assert deep_copy(model)(X.double()).dtype == torch.float64
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -140,7 +140,7 @@ def test_script_parts_compute_what_they_did_and_have_hooks() -> None:
     part, paths = with_script_parts(model)
     assert (path, paths) == ([""], ["1"])
     assert with_script_parts(net) == (net, [])
-    for adapted in (whole, part, copied(part)):
+    for adapted in (whole, part, deep_copy(part)):
         seen: list[Tensor] = []
         adapted.register_forward_hook(lambda module, args, answer, seen=seen: seen.append(answer))
         assert torch.equal(adapted(X), net(X))

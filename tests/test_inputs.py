@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from unmask.adapters import attackable
-from unmask.attacks.settings import pgd
+from unmask.attacking import run_attack
+from unmask.attacks.aliases import pgd
 from unmask.inputs import as_batch, as_images, as_labels, check_eps
 from unmask.judging import Judge
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 from unmask.threats import Linf
-from unmask.trials import trial
 
 X = torch.linspace(0, 1, 48).reshape(3, 1, 4, 4)
 Y = torch.tensor([0, 2, 1])
@@ -118,8 +118,8 @@ WRONG = [(255 * X, Y, "divide them by 255"), (X, Y - 1, "labels go from -1"), (X
 def test_trials_and_the_judge_refuse_what_the_contract_refuses(x: Tensor, y: Tensor, words: str) -> None:
     judge = Judge(NET, Linf(0.1))
     for ask in (
-        lambda: trial(judge, NET, pgd(2), x, y),
-        lambda: judge.verdict(x, x, y, stream(0, range(3), "judge")),
+        lambda: run_attack(judge, NET, pgd(2), x, y),
+        lambda: judge.verdict(x, x, y, make_keys(0, range(3), "judge")),
     ):
         with pytest.raises(ValueError, match=words):
             ask()
@@ -127,8 +127,8 @@ def test_trials_and_the_judge_refuse_what_the_contract_refuses(x: Tensor, y: Ten
 
 def test_numpy_and_bytes_give_the_figures_of_their_images() -> None:
     x, y = (255 * X).round().to(torch.uint8), NET(X).argmax(1)
-    one = trial(Judge(NET, Linf(0.1)), NET, pgd(5), x.numpy(), y.numpy().astype(np.int32))  # type: ignore[arg-type]
-    other = trial(Judge(NET, Linf(0.1)), NET, pgd(5), x / 255, y)
+    one = run_attack(Judge(NET, Linf(0.1)), NET, pgd(5), x.numpy(), y.numpy().astype(np.int32))  # type: ignore[arg-type]
+    other = run_attack(Judge(NET, Linf(0.1)), NET, pgd(5), x / 255, y)
     assert torch.equal(one.x_adv, other.x_adv)
     assert one.accuracy == other.accuracy
 

@@ -7,22 +7,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.attacking import run_attack
+from unmask.attacks.aliases import latent, pgd
 from unmask.attacks.problem import Problem
 from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.settings import latent, pgd
 from unmask.gradients.bpda import bypass
 from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
 from unmask.judging import Judge
-from unmask.losses import beyond, margin
-from unmask.randomness import Stream, stream, uniform
+from unmask.losses import margin, with_confidence
+from unmask.randomness import Keys, make_keys, uniform
 from unmask.threats import L1, L2, Linf, Threat
-from unmask.trials import trial
 from unmask.types import InvalidModelOutput, Output
 
 
-def keys(n: int, purpose: str = "judge") -> Stream:
-    return stream(0, range(n), purpose)
+def keys(n: int, purpose: str = "judge") -> Keys:
+    return make_keys(0, range(n), purpose)
 
 
 def bright(x: Tensor) -> Tensor:
@@ -71,11 +71,16 @@ def test_success_needs_a_feasible_image_a_wrong_class_and_no_rejection() -> None
     assert verdict.predicted.tolist() == [[0, 1, 1, 0]]  # of the last one the clean image is judged
     assert verdict.refused.tolist() == [[False, False, True, False]]
     assert verdict.feasible.tolist() == [True, True, True, False]
-    assert verdict.robust.tolist() == [1.0, 0.0, 1.0, 1.0]
-    assert judge.broken(x_adv, x, y, keys(4)).tolist() == [False, True, False, False]
+    assert verdict.robust_fraction.tolist() == [1.0, 0.0, 1.0, 1.0]
+    assert judge.is_broken(x_adv, x, y, keys(4)).tolist() == [False, True, False, False]
     unguarded = Judge(bright, Linf(0.35))
-    assert unguarded.broken(x_adv, x, y, keys(4)).tolist() == [False, True, True, False]
-    assert unguarded.verdict(x_adv, x, y, keys(4)).robust.tolist() == [1.0, 0.0, 0.0, 1.0]  # far proves nothing
+    assert unguarded.is_broken(x_adv, x, y, keys(4)).tolist() == [False, True, True, False]
+    assert unguarded.verdict(x_adv, x, y, keys(4)).robust_fraction.tolist() == [
+        1.0,
+        0.0,
+        0.0,
+        1.0,
+    ]  # far proves nothing
 
 
 def test_a_score_of_refusal_of_zero_accepts_the_image() -> None:
@@ -86,7 +91,7 @@ def test_a_score_of_refusal_of_zero_accepts_the_image() -> None:
     x_adv = grey(0.75 - 2**-20, 0.75, 0.75 + 2**-20)
     judge = Judge(detecting, Linf(0.3))
     assert judge.verdict(x_adv, x, y, keys(3)).refused.tolist() == [[False, False, True]]
-    assert judge.broken(x_adv, x, y, keys(3)).tolist() == [True, True, False]
+    assert judge.is_broken(x_adv, x, y, keys(3)).tolist() == [True, True, False]
 
 
 def test_a_model_is_asked_without_a_graph() -> None:
@@ -98,7 +103,7 @@ def test_a_model_is_asked_without_a_graph() -> None:
 
     x, y, judge = grey(0.5), torch.zeros(1, dtype=torch.long), Judge(model, Linf(0.1))
     judge.verdict(x, x, y, keys(1))
-    judge.broken(x, x, y, keys(1))
+    judge.is_broken(x, x, y, keys(1))
     assert graphs == [False, False]
 
 
@@ -117,11 +122,11 @@ def test_several_draws_give_a_share_and_breaking_needs_all() -> None:
     x, y = grey(0.5).repeat(n, 1, 1, 1), torch.zeros(n, dtype=torch.long)
     judge = Judge(coin(0.8), Linf(0.1), draws=3)
     verdict = judge.verdict(x, x, y, keys(n))
-    assert verdict.stands.double().mean(1).tolist() == pytest.approx([0.8] * 3, abs=0.026)  # 4 standard errors
-    shares = (3 * verdict.robust).round().long().bincount(minlength=4) / n
+    assert verdict.robust.double().mean(1).tolist() == pytest.approx([0.8] * 3, abs=0.026)  # 4 standard errors
+    shares = (3 * verdict.robust_fraction).round().long().bincount(minlength=4) / n
     assert shares.tolist() == pytest.approx([0.008, 0.096, 0.384, 0.512], abs=0.032)
-    broken = judge.broken(x, x, y, keys(n))
-    assert torch.equal(broken, ~verdict.stands.any(0))
+    broken = judge.is_broken(x, x, y, keys(n))
+    assert torch.equal(broken, ~verdict.robust.any(0))
     assert broken.double().mean().item() == pytest.approx(0.008, abs=0.006)
 
 
@@ -130,10 +135,12 @@ def test_torchs_own_randomness_is_keyed_where_asked() -> None:
         return torch.randn(len(x), 10)
 
     x, y = torch.rand(20, 1, 2, 2), torch.arange(20) % 10
-    judge = Judge(noisy, Linf(0.1), draws=2, foreign=True, batch=7)
+    judge = Judge(noisy, Linf(0.1), draws=2, uses_torch_random=True, batch=7)
     first = judge.verdict(x, x, y, keys(20)).predicted
     assert torch.equal(judge.verdict(x, x, y, keys(20)).predicted, first)
-    assert torch.equal(Judge(noisy, Linf(0.1), draws=2, foreign=True).verdict(x, x, y, keys(20)).predicted, first)
+    assert torch.equal(
+        Judge(noisy, Linf(0.1), draws=2, uses_torch_random=True).verdict(x, x, y, keys(20)).predicted, first
+    )
     assert not torch.equal(first[0], first[1])
     unkeyed = Judge(noisy, Linf(0.1))
     assert not torch.equal(unkeyed.verdict(x, x, y, keys(20)).predicted, unkeyed.verdict(x, x, y, keys(20)).predicted)
@@ -149,8 +156,8 @@ def test_an_attack_that_selects_its_draws_gains_nothing_on_fresh_ones() -> None:
         fallen = torch.zeros(n, dtype=torch.bool)
 
         def broken(rows: Tensor, x_adv: Tensor, when: int, fallen: Tensor = fallen) -> Tensor:
-            own = keys(n, "selection").select(rows).fold(when)
-            verdict = judge.broken(x_adv, x[rows], y[rows], own)
+            own = keys(n, "selection").select(rows).fold_in(when)
+            verdict = judge.is_broken(x_adv, x[rows], y[rows], own)
             fallen[rows[verdict]] = True
             return verdict
 
@@ -160,7 +167,7 @@ def test_an_attack_that_selects_its_draws_gains_nothing_on_fresh_ones() -> None:
     for x_adv in chosen:
         verdict = fresh.verdict(x_adv, x, y, keys(n, "final"))
         assert verdict.feasible.all()
-        assert verdict.robust.mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / (8 * n)) ** 0.5)
+        assert verdict.robust_fraction.mean().item() == pytest.approx(p, abs=4 * (p * (1 - p) / (8 * n)) ** 0.5)
 
 
 def test_chunks_give_equal_verdicts() -> None:
@@ -174,8 +181,8 @@ def test_chunks_give_equal_verdicts() -> None:
         judge = Judge(random, Linf(0.1), draws=2, batch=batch)
         part = judge.verdict(x, x, y, keys(33))
         assert torch.equal(part.predicted, whole.predicted)
-        assert torch.equal(part.stands, whole.stands)
-        assert torch.equal(judge.broken(x, x, y, keys(33)), ~whole.stands.any(0))
+        assert torch.equal(part.robust, whole.robust)
+        assert torch.equal(judge.is_broken(x, x, y, keys(33)), ~whole.robust.any(0))
         assert judge.passes.backwards == 0
         assert 33 * 3 <= judge.passes.forwards <= 33 * 4
     some = torch.tensor([30, 2, 11])
@@ -194,9 +201,9 @@ def test_verdicts_are_taken_in_float32() -> None:
     y = torch.zeros(1, dtype=torch.long)
     for kind in (torch.float32, torch.float64):
         verdict = Judge(model, Linf(0.1)).verdict(x.to(kind), x.to(kind), y, keys(1))
-        assert verdict.stands.all()
+        assert verdict.robust.all()
     assert set(seen) == {torch.float32}
-    assert verdict.distance.dtype == verdict.robust.dtype == torch.float64
+    assert verdict.distance.dtype == verdict.robust_fraction.dtype == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -213,7 +220,7 @@ def test_verdicts_are_taken_in_float32() -> None:
 )
 def test_what_cannot_be_judged_is_refused_in_one_line(model: Callable[[Tensor], Tensor], message: str) -> None:
     x, y = grey(0.5, 0.95, 0.5), torch.tensor([0, 1, 2])
-    for ask in (Judge(model, Linf(0.1)).verdict, Judge(model, Linf(0.1)).broken):
+    for ask in (Judge(model, Linf(0.1)).verdict, Judge(model, Linf(0.1)).is_broken):
         with pytest.raises(InvalidModelOutput) as error:
             ask(x, x, y, keys(3))
         assert message in str(error.value)
@@ -268,12 +275,12 @@ def attacked(defense: nn.Module, view: Any, x: Tensor, y: Tensor, threat: Threat
     judge = Judge(defense, threat)
 
     def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        return judge.broken(x_adv, x[rows], y[rows], keys(len(x)).select(rows).fold(when))
+        return judge.is_broken(x_adv, x[rows], y[rows], keys(len(x)).select(rows).fold_in(when))
 
     x_adv = attack(Problem(view, x, y, threat, keys(len(x), "attack"), broken))
     verdict = judge.verdict(x_adv, x, y, keys(len(x), "final"))
     assert verdict.feasible.all()
-    return verdict.robust.mean().item()
+    return verdict.robust_fraction.mean().item()
 
 
 def test_a_search_on_the_manifold_breaks_what_hides_behind_a_projection() -> None:
@@ -310,5 +317,5 @@ def test_what_a_random_defense_gets_wrong_in_most_draws_is_attacked_too() -> Non
 
     model, x, y = Wavering(), grey(0.57).repeat(64, 1, 1, 1), torch.zeros(64, dtype=torch.long)
     judge = Judge(model, Linf(0.2), draws=5)
-    assert 0.1 < float(judge.verdict(x, x, y, keys(64)).robust.mean()) < 0.5
-    assert trial(judge, model, pgd(10, beyond(margin, 2.0), EOT(2)), x, y).accuracy.value == 0
+    assert 0.1 < float(judge.verdict(x, x, y, keys(64)).robust_fraction.mean()) < 0.5
+    assert run_attack(judge, model, pgd(10, with_confidence(margin, 2.0), EOT(2)), x, y).accuracy.value == 0

@@ -14,7 +14,7 @@ from unmask.losses import (
     cross_entropy,
     dlr,
     margin,
-    necessary,
+    success_threshold,
     targeted_cross_entropy,
     targeted_dlr,
     targeted_margin,
@@ -114,15 +114,15 @@ def test_necessary_is_necessary(loss: Loss, logits: np.ndarray, labels: np.ndarr
     if reject is not None:
         success &= reject <= 0
     value = loss(Output(z, reject), y)
-    assert (value[success] >= necessary(loss)).all()
+    assert (value[success] >= success_threshold(loss)).all()
 
 
 def test_necessary_is_tight() -> None:
     tie = Output(torch.tensor([[0.0, 0.0, -90.0]]))
     for loss in LOSSES.values():
-        assert loss(tie, torch.tensor([1])).item() == pytest.approx(necessary(loss), abs=2e-6)
-    assert necessary(lambda output, labels: output.logits[:, 0]) == -math.inf
-    assert necessary(targeted_margin) == -math.inf
+        assert loss(tie, torch.tensor([1])).item() == pytest.approx(success_threshold(loss), abs=2e-6)
+    assert success_threshold(lambda output, labels: output.logits[:, 0]) == -math.inf
+    assert success_threshold(targeted_margin) == -math.inf
 
 
 @pytest.mark.parametrize("loss", [*LOSSES.values(), targeted_dlr])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import kstest
 from torch import Tensor
 
-from unmask.randomness import Stream, current, drawing, keys, normal, stream, uniform
+from unmask.randomness import Keys, current, keys, make_keys, normal, uniform, use_keys
 from unmask.randomness.normals import normals as table
 from unmask.randomness.source import Source
 
@@ -19,9 +19,9 @@ ZERO = torch.zeros(())
 WHOLE = torch.arange(100, 124)
 
 
-def drawn(keys: Stream, draw: Draw, width: int = 6, *, foreign: bool = False) -> Tensor:
+def drawn(keys: Keys, draw: Draw, width: int = 6, *, foreign: bool = False) -> Tensor:
     """What ``draw`` gives for a batch of these keys; its argument is an all-ones batch (B, width)."""
-    with drawing(keys, foreign=foreign):
+    with use_keys(keys, uses_torch_random=foreign):
         return draw(torch.ones(len(keys.rows), width))
 
 
@@ -35,14 +35,14 @@ def normals(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("draw", [uniforms, normals])
 def test_a_row_depends_on_its_example_alone(draw: Draw) -> None:
-    whole = drawn(stream(7, WHOLE, "test"), draw)
+    whole = drawn(make_keys(7, WHOLE, "test"), draw)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(drawn(stream(7, WHOLE[order], "test"), draw), whole[order])
+    assert torch.equal(drawn(make_keys(7, WHOLE[order], "test"), draw), whole[order])
     for size in (1, 5, 24):
-        parts = [drawn(stream(7, part, "test"), draw) for part in WHOLE.split(size)]
+        parts = [drawn(make_keys(7, part, "test"), draw) for part in WHOLE.split(size)]
         assert torch.equal(torch.cat(parts), whole)
     mask = torch.arange(24) % 3 == 0
-    assert torch.equal(drawn(stream(7, WHOLE, "test").select(mask), draw), whole[mask])
+    assert torch.equal(drawn(make_keys(7, WHOLE, "test").select(mask), draw), whole[mask])
 
 
 def test_the_generator_is_splitmix64() -> None:
@@ -54,8 +54,8 @@ def test_the_generator_is_splitmix64() -> None:
 
 def test_known_numbers_stay() -> None:
     """Stored results can be repeated only as long as the same keys give the same numbers."""
-    keys = stream(0, [0], "test")
-    with drawing(keys):
+    keys = make_keys(0, [0], "test")
+    with use_keys(keys):
         assert uniform((1, 3), ZERO.double())[0].tolist() == [
             0.4499138231887879,
             0.9190409295200715,
@@ -68,7 +68,7 @@ def test_known_numbers_stay() -> None:
 
 
 def test_dtype_changes_only_the_rounding() -> None:
-    keys = stream(0, WHOLE, "test")
+    keys = make_keys(0, WHOLE, "test")
     exact = drawn(keys, lambda x: uniform(x.shape, ZERO.double()))
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         rounded = drawn(keys, lambda x, d=dtype: uniform(x.shape, ZERO.to(d)))  # type: ignore[misc]
@@ -78,26 +78,26 @@ def test_dtype_changes_only_the_rounding() -> None:
 
 @pytest.mark.parametrize(("draw", "law"), [(uniforms, "uniform"), (normals, "norm")])
 def test_distribution(draw: Draw, law: str) -> None:
-    many = drawn(stream(1, range(200), "test"), draw, 500)
+    many = drawn(make_keys(1, range(200), "test"), draw, 500)
     assert kstest(many.flatten().double().numpy(), law).pvalue > 0.01
-    across = drawn(stream(2, range(50_000), "test"), draw, 1)  # one number an example: do the keys mix well?
+    across = drawn(make_keys(2, range(50_000), "test"), draw, 1)  # one number an example: do the keys mix well?
     assert kstest(across.flatten().double().numpy(), law).pvalue > 0.01
 
 
 def test_rows_calls_purposes_and_seeds_are_independent() -> None:
     size = 20_000
-    keys = stream(0, [0, 1, 2], "test")
+    keys = make_keys(0, [0, 1, 2], "test")
 
     def calls(x: Tensor) -> Tensor:
         return torch.cat([uniforms(x), uniforms(x)])
 
     rows = [
         drawn(keys, calls, size),
-        *(drawn(keys.fold(salt), uniforms, size) for salt in (0, 1, "start")),
+        *(drawn(keys.fold_in(salt), uniforms, size) for salt in (0, 1, "start")),
         drawn(keys.repeat(2), uniforms, size),
         drawn(keys.repeat(1, first=7), uniforms, size),
-        drawn(stream(1, [0, 1, 2], "test"), uniforms, size),
-        drawn(stream(0, [0, 1, 2], "other"), uniforms, size),
+        drawn(make_keys(1, [0, 1, 2], "test"), uniforms, size),
+        drawn(make_keys(0, [0, 1, 2], "other"), uniforms, size),
         drawn(keys, lambda x: uniform((2, size), ZERO)),  # shared by the batch
     ]
     table = torch.cat(rows).double()
@@ -108,11 +108,11 @@ def test_rows_calls_purposes_and_seeds_are_independent() -> None:
 
 
 def test_copies_are_the_same_in_one_go_or_in_parts() -> None:
-    keys = stream(0, [3, 4], "test")
+    keys = make_keys(0, [3, 4], "test")
     whole = drawn(keys.repeat(4), uniforms).view(4, 2, 6)
     parts = torch.cat([drawn(keys.repeat(1), uniforms), drawn(keys.repeat(3, first=1), uniforms)])
     assert torch.equal(parts.view(4, 2, 6), whole)
-    alone = drawn(stream(0, [4], "test").repeat(4), uniforms)
+    alone = drawn(make_keys(0, [4], "test").repeat(4), uniforms)
     assert torch.equal(alone, whole[:, 1])
     assert len(whole.flatten().unique()) == whole.numel()
 
@@ -121,21 +121,21 @@ def test_copies_of_a_batch_in_a_foreign_draw_are_its_rows() -> None:
     def smooth(x: Tensor) -> Tensor:
         return torch.randn_like(x.repeat(3, 1)).view(3, len(x), -1)
 
-    whole = drawn(stream(0, range(8), "test"), smooth, foreign=True)
-    half = drawn(stream(0, range(4, 8), "test"), smooth, foreign=True)
+    whole = drawn(make_keys(0, range(8), "test"), smooth, foreign=True)
+    half = drawn(make_keys(0, range(4, 8), "test"), smooth, foreign=True)
     assert torch.equal(whole[:, 4:], half)
 
 
 @pytest.mark.parametrize("bits", [0, 2**53 - 1])
 def test_extreme_bits_stay_in_range(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Source, "bits", lambda self, size, device: torch.full(tuple(size), bits))
-    keys = stream(0, [0], "test")
+    keys = make_keys(0, [0], "test")
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         like = ZERO.to(dtype)
-        with drawing(keys):
+        with use_keys(keys):
             assert 0 <= uniform((1, 1), like).item() < 1
             assert normal((1, 1), like).isfinite().all()
-        with drawing(keys, foreign=True):
+        with use_keys(keys, uses_torch_random=True):
             assert 0 <= torch.rand(1, 1, dtype=dtype).item() < 1
             assert 0 <= torch.empty(1, 1, dtype=dtype).uniform_().item() < 1
 
@@ -155,7 +155,7 @@ def test_normal_numbers_are_the_inverse_distribution_function() -> None:
 
 
 def test_what_goes_before_an_odd_number_of_normal_numbers_is_the_same() -> None:
-    keys = stream(0, WHOLE, "test")
+    keys = make_keys(0, WHOLE, "test")
     assert torch.equal(drawn(keys, normals, 5), drawn(keys, normals, 6)[:, :5])
 
 
@@ -168,9 +168,9 @@ def test_torch_draws_nothing_for_a_number_that_is_replaced() -> None:
         seen.append(torch.get_rng_state())
         return x
 
-    drawn(stream(0, range(4), "test"), draw, foreign=True)
+    drawn(make_keys(0, range(4), "test"), draw, foreign=True)
     state = torch.get_rng_state()
-    torch.default_generator.manual_seed(stream(0, range(4), "test").shared)
+    torch.default_generator.manual_seed(make_keys(0, range(4), "test").shared)
     assert torch.equal(torch.get_rng_state(), seen[0])
     torch.set_rng_state(state)
 
@@ -209,9 +209,9 @@ def test_foreign_draws_depend_on_the_example_alone(name: str) -> None:
     def twice(x: Tensor) -> Tensor:
         return torch.stack([draw(x), draw(x)], 1)
 
-    keys = stream(3, WHOLE, "test")
+    keys = make_keys(3, WHOLE, "test")
     whole = drawn(keys, twice, 40, foreign=True)
-    parts = [drawn(stream(3, part, "test"), twice, 40, foreign=True) for part in WHOLE.split([1, 7, 16])]
+    parts = [drawn(make_keys(3, part, "test"), twice, 40, foreign=True) for part in WHOLE.split([1, 7, 16])]
     assert torch.equal(torch.cat(parts), whole)
     assert not torch.equal(whole[:, 0], whole[:, 1])
     assert len(whole.flatten(1).unique(dim=0)) == len(whole)
@@ -220,7 +220,7 @@ def test_foreign_draws_depend_on_the_example_alone(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, (_, law) in FOREIGN.items() if law])
 def test_foreign_draws_follow_their_law(name: str) -> None:
     draw, law = FOREIGN[name]
-    many = drawn(stream(0, range(100), "test"), draw, 200, foreign=True)
+    many = drawn(make_keys(0, range(100), "test"), draw, 200, foreign=True)
     assert many.dtype == torch.float32
     assert kstest(many.flatten().double().numpy(), law).pvalue > 0.01
 
@@ -241,7 +241,7 @@ def test_foreign_draws_follow_their_law(name: str) -> None:
     ],
 )
 def test_foreign_draws_have_their_shares(name: str, shares: dict[float, float]) -> None:
-    many = drawn(stream(0, range(200), "test"), FOREIGN[name][0], 200, foreign=True).double()
+    many = drawn(make_keys(0, range(200), "test"), FOREIGN[name][0], 200, foreign=True).double()
     for value, share in shares.items():
         found = (many - value).abs() < 1e-6
         assert found.double().mean().item() == pytest.approx(share, abs=0.015)  # > 4 standard errors
@@ -250,7 +250,7 @@ def test_foreign_draws_have_their_shares(name: str, shares: dict[float, float]) 
 
 
 def test_dropout2d_drops_whole_channels() -> None:
-    image = drawn(stream(0, range(8), "test"), lambda x: F.dropout2d(x.view(len(x), 4, 3, 3)), 36, foreign=True)
+    image = drawn(make_keys(0, range(8), "test"), lambda x: F.dropout2d(x.view(len(x), 4, 3, 3)), 36, foreign=True)
     assert torch.equal(image.amin((2, 3)), image.amax((2, 3)))
     assert set(image.flatten().tolist()) == {0.0, 2.0}
 
@@ -262,7 +262,7 @@ def test_multinomial_follows_its_weights(replacement: bool) -> None:
     def draw(x: Tensor) -> Tensor:
         return torch.multinomial(weights.expand(len(x), 4), 2, replacement)
 
-    picks = drawn(stream(0, range(20_000), "test"), draw, foreign=True)
+    picks = drawn(make_keys(0, range(20_000), "test"), draw, foreign=True)
     first = picks[:, 0].bincount(minlength=4) / len(picks)
     assert first.tolist() == pytest.approx([0.1, 0.0, 0.3, 0.6], abs=0.015)
     again = (picks[:, 0] == picks[:, 1]).double().mean().item()
@@ -270,40 +270,40 @@ def test_multinomial_follows_its_weights(replacement: bool) -> None:
 
 
 def test_a_permutation_is_one_order_for_the_batch() -> None:
-    keys = stream(0, range(8), "test")
-    orders = [drawn(keys.fold(i), lambda _: torch.randperm(16), foreign=True) for i in range(400)]
+    keys = make_keys(0, range(8), "test")
+    orders = [drawn(keys.fold_in(i), lambda _: torch.randperm(16), foreign=True) for i in range(400)]
     assert all(order.sort().values.tolist() == list(range(16)) for order in orders)
     places = torch.stack(orders).double().mean(0)  # uniform on 0 .. 15: deviation 4.61
     assert (places - 7.5).abs().max() < 4.5 * 4.61 / 20
     for size in (3, 6, 16):  # 16 elements might be mistaken for rows of any of these batches
-        part = drawn(stream(0, range(size), "test").fold(0), lambda _: torch.randperm(16), foreign=True)
+        part = drawn(make_keys(0, range(size), "test").fold_in(0), lambda _: torch.randperm(16), foreign=True)
         assert torch.equal(part, orders[0])
 
 
 @pytest.mark.parametrize("draw", [lambda x: torch.rand(5, 3), lambda x: torch.rand(()), lambda x: torch.randn(1, 4)])
 def test_a_draw_of_another_shape_is_shared(draw: Draw) -> None:
-    whole = drawn(stream(0, range(24), "test"), draw, foreign=True)
+    whole = drawn(make_keys(0, range(24), "test"), draw, foreign=True)
     for part in torch.arange(24).split([2, 3, 19]):
-        assert torch.equal(drawn(stream(0, part, "test"), draw, foreign=True), whole)
-    assert not torch.equal(drawn(stream(1, range(24), "test"), draw, foreign=True), whole)
+        assert torch.equal(drawn(make_keys(0, part, "test"), draw, foreign=True), whole)
+    assert not torch.equal(drawn(make_keys(1, range(24), "test"), draw, foreign=True), whole)
 
 
 def test_other_generators_are_seeded_inside_and_restored_after() -> None:
     def draw() -> tuple[float, ...]:
         return random.random(), np.random.rand(), torch.empty(()).cauchy_().item()
 
-    def inside(keys: Stream) -> tuple[float, ...]:
-        with drawing(keys, foreign=True):
+    def inside(keys: Keys) -> tuple[float, ...]:
+        with use_keys(keys, uses_torch_random=True):
             return draw()
 
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     expected = [draw(), draw()]
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     got = [draw()]
-    first = inside(stream(0, range(24), "test"))
-    assert first == inside(stream(0, range(9), "test"))
-    assert all(a != b for a, b in zip(first, inside(stream(1, range(24), "test")), strict=True))
-    with drawing(stream(0, range(24), "test"), foreign=True):
+    first = inside(make_keys(0, range(24), "test"))
+    assert first == inside(make_keys(0, range(9), "test"))
+    assert all(a != b for a, b in zip(first, inside(make_keys(1, range(24), "test")), strict=True))
+    with use_keys(make_keys(0, range(24), "test"), uses_torch_random=True):
         torch.rand(24, 3), F.dropout(torch.ones(24, 3)), torch.randperm(9)
     got.append(draw())
     assert got == expected
@@ -323,7 +323,7 @@ def _by_its_generator(like: Tensor) -> Tensor:
 def test_what_a_model_draws_by_a_seed_of_its_own_is_not_random(fixed: Callable[[Tensor], Tensor]) -> None:
     alone, like = fixed(torch.zeros(2, 3)), torch.zeros(2, 3)
     for draw in (1, 2):
-        with drawing(stream(draw, range(2), "a draw"), foreign=True):
+        with use_keys(make_keys(draw, range(2), "a draw"), uses_torch_random=True):
             before, found, after = torch.rand(2, 3), fixed(like), torch.rand(2, 3)
         assert torch.equal(found, alone)
         assert not torch.equal(before, after)
@@ -334,7 +334,7 @@ def test_a_generator_that_is_kept_is_random() -> None:
     torch.rand(1, generator=kept)
     draws = []
     for draw in (1, 2, 1):
-        with drawing(stream(draw, range(2), "a draw"), foreign=True):
+        with use_keys(make_keys(draw, range(2), "a draw"), uses_torch_random=True):
             draws.append(torch.rand(2, 3, generator=kept))
     assert torch.equal(draws[0], draws[2])
     assert not torch.equal(draws[0], draws[1])
@@ -344,18 +344,18 @@ def test_without_keys_the_global_generator_is_used() -> None:
     torch.manual_seed(3)
     expected = [torch.rand(2, 3), torch.randn(2, 3)]
     torch.manual_seed(3)
-    with drawing(None, foreign=True):
+    with use_keys(None, uses_torch_random=True):
         assert current() is None
         assert torch.equal(uniform((2, 3), ZERO), expected[0])
         assert torch.equal(normal((2, 3), ZERO), expected[1])
 
 
 def test_an_inner_block_leaves_the_outer_as_it_was() -> None:
-    outer, inner = stream(0, [0, 1], "outer"), stream(0, [5, 6, 7], "inner")
+    outer, inner = make_keys(0, [0, 1], "outer"), make_keys(0, [5, 6, 7], "inner")
 
     def nested(x: Tensor) -> Tensor:
         first = uniforms(x)
-        with drawing(inner):
+        with use_keys(inner):
             assert torch.equal(uniforms(x[:1].expand(3, -1)), drawn(inner, uniforms))
         return torch.stack([first, uniforms(x)])
 
@@ -367,16 +367,16 @@ def test_current_goes_on_with_fresh_streams() -> None:
         streams = [current(), current()]
         return torch.stack([uniforms(x), *(drawn(s, uniforms) for s in streams if s)], 1)
 
-    whole = drawn(stream(0, WHOLE, "test"), draw)
+    whole = drawn(make_keys(0, WHOLE, "test"), draw)
     assert whole.shape == (24, 3, 6)
     assert len(whole.flatten().unique()) == whole.numel()
-    assert torch.equal(drawn(stream(0, WHOLE[5:9], "test"), draw), whole[5:9])
+    assert torch.equal(drawn(make_keys(0, WHOLE[5:9], "test"), draw), whole[5:9])
 
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_an_exception_ends_the_block(foreign: bool) -> None:
     before = random.getstate(), torch.get_rng_state()
-    with pytest.raises(KeyError), drawing(stream(0, [0], "test"), foreign=foreign):
+    with pytest.raises(KeyError), use_keys(make_keys(0, [0], "test"), uses_torch_random=foreign):
         raise KeyError
     assert current() is None
     assert random.getstate() == before[0]
@@ -389,7 +389,7 @@ def test_an_exception_ends_the_block(foreign: bool) -> None:
 
 def test_gradients_pass_a_keyed_dropout() -> None:
     x = torch.ones(8, 5, requires_grad=True)
-    with drawing(stream(0, range(8), "test"), foreign=True):
+    with use_keys(make_keys(0, range(8), "test"), uses_torch_random=True):
         y = F.dropout(2 * x, 0.5)
     y.sum().backward()
     assert x.grad is not None

@@ -20,7 +20,7 @@ RECORD = Record(JOB, EXAMPLES, 20, 400, 200, 40, 1.25, "examples/x.safetensors",
 
 def changed(**fields: object) -> str:
     raw = {**json.loads(RECORD.to_json()), **fields}
-    raw["check"] = digest({name: value for name, value in raw.items() if name != "check"})
+    raw["digest"] = digest({name: value for name, value in raw.items() if name != "digest"})
     return json.dumps(raw)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from unmask.statistics import Accuracy, Gap, StopRule, accuracy, difference, gap, size
+from unmask.statistics import Accuracy, PairedTest, StopRule, accuracy, difference, paired_test, sample_size
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 1), (1, 1), (0, 200), (200, 200), (1, 50), (37, 100), (985, 1000)])
@@ -42,27 +42,27 @@ def test_names_the_attack() -> None:
 def test_gap_is_the_exact_sign_test(falls: int, rises: int, ties: int) -> None:
     before = [1] * falls + [0] * rises + [1] * ties
     after = [0] * falls + [1] * rises + [1] * ties
-    found = gap(before, after)
+    found = paired_test(before, after)
     assert found.value == pytest.approx((falls - rises) / len(before))
     assert found.p == pytest.approx(stats.binomtest(falls, falls + rises, alternative="greater").pvalue)
 
 
 def test_gap_of_shares_counts_signs_and_means_sizes() -> None:
-    assert gap([0.5, 0.75, 1.0, 0.25], [0.25, 0.5, 0.75, 0.5]) == Gap(value=0.125, p=5 / 16, n=4)
+    assert paired_test([0.5, 0.75, 1.0, 0.25], [0.25, 0.5, 0.75, 0.5]) == PairedTest(value=0.125, p=5 / 16, n=4)
 
 
 def test_without_a_fall_there_is_no_evidence() -> None:
-    assert gap([0, 1], [0, 1]) == Gap(0.0, 1.0, 2)
-    assert gap([0, 0], [1, 1]) == Gap(-1.0, 1.0, 2)
+    assert paired_test([0, 1], [0, 1]) == PairedTest(0.0, 1.0, 2)
+    assert paired_test([0, 0], [1, 1]) == PairedTest(-1.0, 1.0, 2)
 
 
 def test_refuses_what_it_cannot_compare() -> None:
     with pytest.raises(ValueError, match="ask for n >= 1"):
         accuracy([])
     with pytest.raises(ValueError, match="2 and 1 examples cannot be paired"):
-        gap([1, 0], [1])
+        paired_test([1, 0], [1])
     with pytest.raises(ValueError, match="0 and 0 examples cannot be paired"):
-        gap([], [])
+        paired_test([], [])
 
 
 @pytest.mark.parametrize(("k", "n"), [(0, 128), (7, 300), (299, 300), (0.25, 1), (5.5, 90)])
@@ -99,11 +99,11 @@ def test_a_confidence_sequence_holds_for_shares() -> None:
 def test_a_p_value_at_any_time_is_seldom_small_without_a_difference() -> None:
     signs = np.random.default_rng(2).integers(0, 2, (400, 300))
     small = [
-        any(gap(row[:n].tolist(), (1 - row[:n]).tolist(), anytime=True).p < 0.05 for n in range(5, 300, 5))
+        any(paired_test(row[:n].tolist(), (1 - row[:n]).tolist(), anytime=True).p < 0.05 for n in range(5, 300, 5))
         for row in signs
     ]
     assert np.mean(small) <= 0.05
-    assert gap([1] * 20, [0] * 20, anytime=True).p < 1e-4
+    assert paired_test([1] * 20, [0] * 20, anytime=True).p < 1e-4
 
 
 def test_difference_is_mcnemars_test_and_its_interval_follows_the_sign() -> None:
@@ -140,12 +140,12 @@ def test_interval_of_a_difference_covers(chances: tuple[float, float], anytime: 
 @pytest.mark.parametrize(("value", "width"), [(0.05, 0.02), (0.0, 0.01), (0.5, 0.1), (1.0, 0.3)])
 @pytest.mark.parametrize("anytime", [False, True])
 def test_size_is_the_smallest_that_suffices(value: float, width: float, anytime: bool) -> None:
-    n = size(value, width, anytime=anytime)
+    n = sample_size(value, width, anytime=anytime)
     for count, enough in ((n, True), (n - 1, False)):
         found = accuracy([value] * count, anytime=anytime)
         assert (found.high - found.low <= width) == enough
     with pytest.raises(ValueError, match="give shares"):
-        size(value, 0.0)
+        sample_size(value, 0.0)
 
 
 def test_stop_rules() -> None:
@@ -187,14 +187,14 @@ def ratio(falls: int, rises: int) -> float:
 @pytest.mark.parametrize(("falls", "rises"), [(3, 0), (0, 3), (6, 1), (12, 5), (5, 12), (40, 20)])
 def test_p_at_any_time_is_one_over_a_likelihood_ratio(falls: int, rises: int) -> None:
     before, after = [1] * falls + [0] * rises + [1] * 7, [0] * falls + [1] * rises + [1] * 7
-    assert gap(before, after, anytime=True).p == pytest.approx(min(1, 1 / ratio(falls, rises)), rel=1e-6)
+    assert paired_test(before, after, anytime=True).p == pytest.approx(min(1, 1 / ratio(falls, rises)), rel=1e-6)
     two = 1 / ratio(max(falls, rises), min(falls, rises))
     assert difference(before, after, anytime=True).p == pytest.approx(min(1, 2 * two), rel=1e-6)
 
 
 def test_p_at_any_time_is_one_without_a_difference_and_for_many_against_few() -> None:
-    assert gap([1, 0], [1, 0], anytime=True).p == pytest.approx(1.0)  # of no example at all the ratio is 1
-    assert gap([0] * 2000, [1] * 2000, anytime=True).p == 1.0  # the integral above one half underflows
+    assert paired_test([1, 0], [1, 0], anytime=True).p == pytest.approx(1.0)  # of no example at all the ratio is 1
+    assert paired_test([0] * 2000, [1] * 2000, anytime=True).p == 1.0  # the integral above one half underflows
     assert difference([1, 0], [1, 0], anytime=True).p == 1.0
     assert difference([1, 0], [0, 1], anytime=True).p == 1.0
     assert difference([1, 0], [0, 1]).p == 1.0
@@ -238,14 +238,14 @@ def test_equal_shares_differ_by_no_more_than_what_could_have_been_missed() -> No
 @pytest.mark.parametrize(("value", "width"), [(-0.01, 0.1), (1.01, 0.1), (0.5, 0.00009), (0.5, 1.0), (0.5, -0.1)])
 def test_sizes_of_what_is_no_share_are_refused(value: float, width: float) -> None:
     with pytest.raises(ValueError, match="give shares"):
-        size(value, width)
+        sample_size(value, width)
 
 
 def test_size_without_a_success_has_a_closed_form() -> None:
     """The interval ends at 1 - (error / 2)^(1 / n)."""
     for width, level in ((1e-4, 0.95), (0.01, 0.95), (0.01, 0.99), (0.974, 0.95), (0.976, 0.95)):
-        assert size(0.0, width, level) == math.ceil(math.log((1 - level) / 2) / math.log1p(-width))
-    assert size(1.0, 0.01) == size(0.0, 0.01)
+        assert sample_size(0.0, width, level) == math.ceil(math.log((1 - level) / 2) / math.log1p(-width))
+    assert sample_size(1.0, 0.01) == sample_size(0.0, 0.01)
 
 
 @pytest.mark.parametrize("text", ["upper<0.3", "lower>0.04", "width<0.15"])

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import brentq, minimize
 from torch import Tensor
 
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 from unmask.threats import L1, L2, UNITS, Linf, Threat, parse
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -234,7 +234,7 @@ def test_parse_replace_and_dictionary() -> None:
 @pytest.mark.parametrize("threat", [Linf(0.1), L2(0.1), L1(0.1)])
 def test_start_is_uniform_in_the_ball(threat: Threat) -> None:
     x = torch.full((6000, 3), 0.5)
-    with drawing(stream(0, range(6000), "start")):
+    with use_keys(make_keys(0, range(6000), "start")):
         change = threat.start(x) - x
     share = (norms(threat, change) / 0.1) ** 3  # the volume inside each point: uniform in [0, 1]
     assert share.max() <= 1 + 1e-5
@@ -249,9 +249,9 @@ def test_start_is_uniform_in_the_ball(threat: Threat) -> None:
 @pytest.mark.parametrize("threat", [Linf(0.6), L2(3.0), L1(9.0), L2(0.5, "relative")])
 def test_start_is_feasible_and_independent_of_the_batch(threat: Threat) -> None:
     x = (torch.rand(8, 3, 5, 5) * 3 - 1).clamp(0, 1)
-    with drawing(stream(1, range(8), "start")):
+    with use_keys(make_keys(1, range(8), "start")):
         whole = threat.start(x)
-    with drawing(stream(1, [5, 6, 7], "start")):
+    with use_keys(make_keys(1, [5, 6, 7], "start")):
         part = threat.start(x[5:])
     torch.testing.assert_close(whole[5:], part, rtol=0, atol=1e-6)
     assert (whole[0] != whole[1]).any()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.conftest import Builder
 from unmask.cli.threshold import FailOn, Threshold
-from unmask.report.read import RunFolder
+from unmask.report.run_folder import RunFolder
 from unmask.report.table import table
 
 

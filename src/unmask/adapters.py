@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.copying import copied
+from unmask.deep_copy import deep_copy
 from unmask.gradients.bpda import View, substitute
 from unmask.inputs import as_images
+from unmask.model_wrappers import query
 from unmask.types import Output, as_output
-from unmask.victims import query
 
-__all__ = ["attackable", "refusing"]
+__all__ = ["attackable", "reject_class_as_detector"]
 
 
 class _Attackable(nn.Module):
@@ -56,17 +56,17 @@ def attackable(model: nn.Module, view: View | None = None, samples: int = 1) -> 
     return _Attackable(model if view is None else view(model), samples).eval()
 
 
-def refusing(model: nn.Module, place: int) -> nn.Module:
+def reject_class_as_detector(model: nn.Module, place: int) -> nn.Module:
     """A copy of a model of K + 1 classes, of which ``place`` stands for "I refuse"; it gives an :class:`Output` of K.
 
     The margin of the refusal is that of its logit before the others. Paths of parts stay what they are.
 
-    >>> model = refusing(nn.Flatten(), 2)
+    >>> model = reject_class_as_detector(nn.Flatten(), 2)
     >>> answer = model(torch.tensor([[[[0.1, 0.5, 0.3]]], [[[0.1, 0.5, 0.8]]]]))
     >>> answer.logits.argmax(1).tolist(), (answer.reject > 0).tolist()
     ([1, 1], [False, True])
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     twin.register_forward_hook(_Refusal(place))
     return twin
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from unmask.types import Output, Victim, as_output
+from unmask.types import Model, Output, as_output
 
 __all__ = ["Compiler"]
 
@@ -31,9 +31,9 @@ class Compiler:
     def __init__(self, say: Callable[[str], None] = warnings.warn) -> None:
         self._say = say
         self._said = set[str]()
-        self._made = WeakKeyDictionary[nn.Module, dict[object, Victim]]()
+        self._made = WeakKeyDictionary[nn.Module, dict[object, Model]]()
 
-    def of(self, model: nn.Module, key: object, make: Callable[[], Victim], *, random: bool) -> Victim:
+    def of(self, model: nn.Module, key: object, make: Callable[[], Model], *, random: bool) -> Model:
         """What ``make`` makes of ``model``, compiled; ``key`` tells views apart. Random ones stay as they are."""
         if random:  # their draws are keyed operation by operation
             self._tell("a random model is not compiled")
@@ -48,8 +48,8 @@ class Compiler:
             self._said.add(line)
             self._say(line)
 
-    def _compiled(self, view: Victim) -> Victim:
-        fast: Victim | None = None
+    def _compiled(self, view: Model) -> Model:
+        fast: Model | None = None
         tried = False
 
         def call(x: Tensor) -> Output:
@@ -65,7 +65,7 @@ class Compiler:
         return call
 
 
-def _apart(compiled: Victim) -> Victim:
+def _apart(compiled: Model) -> Model:
     """With CUDA graphs the next pass writes over what this one returned, and over its gradient."""
 
     def call(x: Tensor) -> Output:
@@ -78,7 +78,7 @@ def _apart(compiled: Victim) -> Victim:
     return call
 
 
-def _differs(view: Victim, fast: Victim, x: Tensor) -> str | None:
+def _differs(view: Model, fast: Model, x: Tensor) -> str | None:
     """Why the compiled view cannot stand for the other."""
     own = _looked(view, x)  # what fails here is the model's own affair
     try:
@@ -94,7 +94,7 @@ def _differs(view: Victim, fast: Victim, x: Tensor) -> str | None:
 
 
 @torch.enable_grad()
-def _looked(view: Victim, x: Tensor) -> tuple[Tensor, Tensor]:
+def _looked(view: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the gradient of a sum of them that has all parts."""
     z = x.detach().clone().requires_grad_(True)
     output = as_output(view(z))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.copying import copied
+from unmask.deep_copy import deep_copy
 from unmask.state import State
 from unmask.types import InvalidModelOutput, Output, items_of
 
@@ -57,7 +57,7 @@ def takes(
     >>> takes(Bytes(), channels_last=True, pixel_max=255)(torch.tensor([[[[0.5]], [[1.0]]]]))
     tensor([[0.5000, 1.0000]])
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     twin.register_forward_pre_hook(_Input(channels_last, pixel_max, dtype))
     return twin
 
@@ -72,7 +72,7 @@ def select_output(model: nn.Module, key: str | int) -> nn.Module:
     >>> select_output(Two(), "scores")(torch.ones(1, 1, 1, 2))
     tensor([[1., 1.]])
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     twin.register_forward_hook(_Selected(key))
     return twin
 
@@ -85,7 +85,7 @@ def with_refusals(model: nn.Module) -> nn.Module:
     >>> with_refusals(Pair())(torch.ones(1, 1, 1, 2)).reject
     tensor([1.])
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     twin.register_forward_hook(_Refusing())
     return twin
 
@@ -100,7 +100,7 @@ def two_classes(model: nn.Module, *, probability: bool = False) -> nn.Module:
     >>> two_classes(Bright())(torch.tensor([[[[0.25]]], [[[0.75]]]])).argmax(1)
     tensor([0, 1])
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     twin.register_forward_hook(_TwoClasses(probability))
     return twin
 
@@ -113,7 +113,7 @@ def under_default_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     >>> under_default_dtype(Ones(), torch.float64)(torch.zeros(1)).dtype, torch.get_default_dtype()
     (torch.float64, torch.float32)
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     vars(twin)["forward"] = _UnderDefaultDtype(twin.forward, dtype)
     return twin
 
@@ -127,7 +127,7 @@ def forgetting(model: nn.Module) -> nn.Module:
     >>> model = forgetting(Counts()); model(torch.zeros(1)), model(torch.zeros(1))
     (tensor([[1., 1.]]), tensor([[1., 1.]]))
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     twin.register_forward_pre_hook(_Forgetting(State(twin)))
     return twin
 
@@ -148,7 +148,7 @@ def with_script_parts(model: nn.Module) -> tuple[nn.Module, list[str]]:
     if not outer:
         return model, []
     with torch.no_grad():  # a copy of what torch.jit compiled is a computation
-        twin = copied(model)
+        twin = deep_copy(model)
     for path in outer:
         parent, _, name = path.rpartition(".")
         setattr(twin.get_submodule(parent), name, Script(twin.get_submodule(path)))

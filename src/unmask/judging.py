@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from unmask.inputs import as_batch, as_candidates
-from unmask.randomness import Stream, drawing
+from unmask.model_wrappers import Passes, batch_invariant
+from unmask.randomness import Keys, use_keys
 from unmask.threats import Threat
-from unmask.types import InvalidModelOutput, Output, Victim
-from unmask.victims import Passes, steady
+from unmask.types import InvalidModelOutput, Model, Output
 
 __all__ = ["Judge", "Verdict"]
 
@@ -24,16 +24,16 @@ class Verdict:
     as wrong, so that no such candidate lifts an accuracy above the clean one.
     """
 
-    stands: Tensor  # (D, B) bool: right class, or refused
+    robust: Tensor  # (D, B) bool: right class, or refused
     predicted: Tensor  # (D, B) int64
     refused: Tensor  # (D, B) bool
     feasible: Tensor  # (B,) bool: the candidate lies inside ball and box
     distance: Tensor  # (B,) float64, of the candidate, in the threat's unit
 
     @property
-    def robust(self) -> Tensor:
+    def robust_fraction(self) -> Tensor:
         """Share of the draws (B,), float64, in which the defense stands."""
-        return self.stands.double().mean(0)
+        return self.robust.double().mean(0)
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Judge:
     Raises ValueError for draws or a batch below 1, and for a tolerance out of [0, 1).
     """
 
-    defense: Victim
+    defense: Model
     threat: Threat
     draws: int = 1
-    foreign: bool = False
+    uses_torch_random: bool = False
     batch: int = 512
     tolerance: float = 1e-5
     passes: Passes = field(default_factory=Passes)
@@ -66,7 +66,7 @@ class Judge:
                 f"not {self.draws}, {self.batch} and {self.tolerance}"
             )
 
-    def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Verdict:
+    def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Keys) -> Verdict:
         """Judge candidates (B, C, H, W) for images ``x`` of class ``y``; ``keys`` must be fresh.
 
         Raises ValueError for images and labels that :mod:`unmask.inputs` refuses, and
@@ -75,17 +75,17 @@ class Judge:
         x_adv, (x, y) = as_candidates(x_adv, "adversarial examples"), as_batch(x, y)
         feasible, distance = self.feasible(x_adv, x)
         judged = torch.where(feasible.view(-1, 1, 1, 1), x_adv, x)
-        answers = [self._answer(judged, y, keys.fold(draw)) for draw in range(self.draws)]
+        answers = [self._answer(judged, y, keys.fold_in(draw)) for draw in range(self.draws)]
         predicted = torch.stack([a.logits.argmax(1) for a in answers])
         refused = torch.stack([_refused(a) for a in answers])
         return Verdict((predicted == y) | (refused & feasible), predicted, refused, feasible, distance)
 
-    def broken(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Stream) -> Tensor:
+    def is_broken(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Keys) -> Tensor:
         """Whether (B,) each candidate is feasible and defeats the defense in every draw."""
         left = self.feasible(x_adv, x)[0].nonzero().squeeze(1)
         for draw in range(self.draws):
             if len(left):
-                answer = self._answer(x_adv[left], y[left], keys.select(left).fold(draw))
+                answer = self._answer(x_adv[left], y[left], keys.select(left).fold_in(draw))
                 left = left[(answer.logits.argmax(1) != y[left]) & ~_refused(answer)]
         broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         broken[left] = True
@@ -106,12 +106,12 @@ class Judge:
         return inside_box & (distance <= self.threat.eps * (1 + self.tolerance) + 1e-9), distance
 
     @torch.no_grad()
-    def _answer(self, x: Tensor, y: Tensor, keys: Stream) -> Output:
-        call = steady(self.defense, passes=self.passes, foreign=self.foreign)
+    def _answer(self, x: Tensor, y: Tensor, keys: Keys) -> Output:
+        call = batch_invariant(self.defense, passes=self.passes, uses_torch_random=self.uses_torch_random)
         parts = []
         for start in range(0, len(x), self.batch):
             chunk = slice(start, start + self.batch)
-            with drawing(keys.select(torch.arange(len(x))[chunk])):
+            with use_keys(keys.select(torch.arange(len(x))[chunk])):
                 parts.append(call(x[chunk].float()))
         refuses = [part.reject for part in parts if part.reject is not None]
         logits = torch.cat([part.logits for part in parts]).float()

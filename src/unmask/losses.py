@@ -11,7 +11,8 @@ classifier's acts alone once the detector accepts, and neither can be bought wit
 are positive exactly for successes (and 0 where the right class ties). The scale of ``reject`` matters only while both
 fail, as the weight of one gradient against the other; no sigmoid flattens it.
 
-A loss may carry the attribute ``necessary``, the smallest value that a success can have (see :func:`necessary`).
+A loss may carry the attribute ``success_threshold``, the smallest value that a success can have: see the function of
+that name.
 Logits are taken in at least float32, also where the victim computes in less.
 """
 
@@ -28,34 +29,34 @@ from unmask.types import Loss, Output
 
 __all__ = [
     "LOSSES",
-    "beyond",
     "cross_entropy",
     "dlr",
     "margin",
-    "necessary",
+    "success_threshold",
     "targeted_cross_entropy",
     "targeted_dlr",
     "targeted_margin",
+    "with_confidence",
 ]
 
 _FLAT = 1e-12  # a spread of logits below this is division by zero
 
 
-def necessary(loss: Loss) -> float:
+def success_threshold(loss: Loss) -> float:
     """The smallest value that ``loss`` can have where the attack has succeeded; -inf where nobody has said.
 
     An attack need ask the judge only about examples that reach it.
 
-    >>> necessary(margin), necessary(lambda output, labels: output.logits[:, 0])
+    >>> success_threshold(margin), success_threshold(lambda output, labels: output.logits[:, 0])
     (0.0, -inf)
     """
-    value: float = getattr(loss, "necessary", -math.inf)
+    value: float = getattr(loss, "success_threshold", -math.inf)
     return value
 
 
 def _needs(value: float) -> Callable[[Loss], Loss]:
     def mark(loss: Loss) -> Loss:
-        loss.necessary = value  # type: ignore[attr-defined]
+        loss.success_threshold = value  # type: ignore[attr-defined]
         return loss
 
     return mark
@@ -100,25 +101,25 @@ def dlr(output: Output, labels: Tensor) -> Tensor:
     return _joint(value, output.reject, certain=0.0)
 
 
-def beyond(loss: Loss, by: float) -> Loss:
+def with_confidence(loss: Loss, kappa: float) -> Loss:
     """``loss`` less ``by``: the judge is asked about an example only once its loss is larger than necessary.
 
     For random defenses: an example that is just over the boundary is right again in some of the draws.
 
-    >>> beyond(margin, 1.5)(Output(torch.tensor([[3.0, 1.0]])), torch.tensor([1]))
+    >>> with_confidence(margin, 1.5)(Output(torch.tensor([[3.0, 1.0]])), torch.tensor([1]))
     tensor([0.5000])
     """
 
     def shifted(output: Output, labels: Tensor) -> Tensor:
-        return loss(output, labels) - by
+        return loss(output, labels) - kappa
 
-    return _needs(necessary(loss))(shifted)
+    return _needs(success_threshold(loss))(shifted)
 
 
 def targeted_cross_entropy(output: Output, labels: Tensor) -> Tensor:
     """The logarithm of p_t: (B, K) logits and (B, 2) labels, the true class and the target, -> (B,).
 
-    Like the other targeted losses it has no ``necessary`` value, since another wrong class than the target is a
+    Like the other targeted losses it has no ``success_threshold`` value, since another wrong class than the target is a
     success too, and raises ``ValueError`` for labels of another shape.
 
     >>> targeted_cross_entropy(Output(torch.zeros(1, 4)), torch.tensor([[0, 1]]))

@@ -26,10 +26,10 @@ __all__ = [
     "digest",
 ]
 
-AUDIT_SCHEMA = "unmask.audit/2"
-RECORD_SCHEMA = "unmask.record/2"
-RUN_SCHEMA = "unmask.run/3"
-TABLE_SCHEMA = "unmask.table/2"
+AUDIT_SCHEMA = "unmask.audit/3"
+RECORD_SCHEMA = "unmask.record/3"
+RUN_SCHEMA = "unmask.run/4"
+TABLE_SCHEMA = "unmask.table/3"
 
 
 def digest(data: Any) -> str:
@@ -167,9 +167,9 @@ class Example:
     label: int
     predicted: int  # in the first scoring draw
     robust: float  # share of fresh draws in which the defense stands; 0 or 1 without randomness
-    one_shot: bool  # whether it stands in the first fresh draw
-    always: bool  # whether it stands in every fresh draw (any-of-k attacks)
-    screened: float  # the same share on the draws that attacks select by
+    robust_one_draw: bool  # whether it stands in the first fresh draw
+    robust_all_draws: bool  # whether it stands in every fresh draw (any-of-k attacks)
+    selection_robust: float  # the same share on the draws that attacks select by
     distance: float  # of the candidate, in the threat's unit
     refused: bool = False  # by a detector, in the first scoring draw
     feasible: bool = True  # whether the candidate lies inside ball and box; else the clean image was judged
@@ -202,7 +202,7 @@ class Record:
     draws: int  # of the defense's randomness, per verdict
     forwards: int  # examples times passes, by the attack; the judge's are apart
     backwards: int
-    judged: int  # forward passes by the judge
+    judge_passes: int  # forward passes by the judge
     seconds: float
     file: str | None = None  # adversarial examples, relative to the run's folder
     sha256: str | None = None  # of that file
@@ -212,7 +212,7 @@ class Record:
     def to_json(self) -> str:
         """One line of JSON, which holds a digest of the rest of it."""
         raw = {"key": self.job.key, **asdict(self)}
-        return json.dumps({**raw, "check": digest(raw)}, sort_keys=True)
+        return json.dumps({**raw, "digest": digest(raw)}, sort_keys=True)
 
     @classmethod
     def from_json(cls, line: str) -> Record:
@@ -221,7 +221,7 @@ class Record:
             raw = json.loads(line)
             if raw["schema"] != RECORD_SCHEMA:
                 raise ValueError(f"record of version {raw['schema']!r}, this program reads {RECORD_SCHEMA!r}")
-            check = raw.pop("check", None)  # older records have none
+            check = raw.pop("digest", None)  # older records have none
             if check is not None and check != digest(raw):
                 raise ValueError(f"record {raw['key']} was changed: it does not fit its own digest")
             key = raw.pop("key")
@@ -236,7 +236,9 @@ class Record:
             raise ValueError(f"not a record: {error}") from error
         if record.job.key != key:
             raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")
-        if not all(0 <= e.robust <= 1 and 0 <= e.screened <= 1 and 0 <= e.index < _MOST for e in record.examples):
+        if not all(
+            0 <= e.robust <= 1 and 0 <= e.selection_robust <= 1 and 0 <= e.index < _MOST for e in record.examples
+        ):
             raise ValueError("not a record: a share out of [0, 1], or an example without a place")
         if record.file is not None and not _FILE.fullmatch(record.file):
             raise ValueError(f"not a record: {record.file!r} is no file of the run's examples")

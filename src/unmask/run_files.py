@@ -26,11 +26,11 @@ class RunFile:
         check: the digest of the rest of the file; None where it has none.
     """
 
-    asked: Mapping[str, Any]
+    config: Mapping[str, Any]
     cases: tuple[Mapping[str, Any], ...]
     jobs: tuple[Job, ...]
     fingerprints: Mapping[str, Any]
-    about: Mapping[str, Any]
+    description: Mapping[str, Any]
     check: str | None
 
 
@@ -42,19 +42,19 @@ def read_run(folder: Path) -> RunFile:
         run = json.loads(raw)
         if run["schema"] != RUN_SCHEMA:
             raise ValueError(f"version {run['schema']!r}, this program reads {RUN_SCHEMA!r}")
-        check = run.pop("check", None)
+        check = run.pop("digest", None)
         if check is not None and raw != _text(run):
             raise ValueError("it was changed: it does not fit its own digest")
         jobs = tuple(_job(one) for one in run.pop("jobs"))
         cases = tuple(run.get("cases", ()))
-        parts = (run["asked"], run["fingerprints"], *cases)
+        parts = (run["config"], run["fingerprints"], *cases)
         if not all(isinstance(part, dict) for part in parts):
             raise TypeError("the question, a fingerprint or a case is no object")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): start the run again in a new folder") from error
-    return RunFile(run["asked"], cases, jobs, run["fingerprints"], run, check)
+    return RunFile(run["config"], cases, jobs, run["fingerprints"], run, check)
 
 
 def signed(about: Mapping[str, Any], jobs: tuple[Job, ...]) -> bytes:
@@ -82,7 +82,7 @@ def read_records(folder: Path) -> list[Record]:
 
 
 def _text(plain: Mapping[str, Any]) -> bytes:
-    return json.dumps({**plain, "check": digest(plain)}, indent=1).encode()
+    return json.dumps({**plain, "digest": digest(plain)}, indent=1).encode()
 
 
 def _job(raw: Mapping[str, Any]) -> Job:

@@ -10,7 +10,18 @@ from typing import Self
 
 from scipy.special import bdtr, bdtrc, betainc, betaincinv, betaln, xlog1py, xlogy
 
-__all__ = ["ANYTIME", "FIXED", "Accuracy", "Difference", "Gap", "StopRule", "accuracy", "difference", "gap", "size"]
+__all__ = [
+    "ANYTIME",
+    "FIXED",
+    "Accuracy",
+    "Difference",
+    "PairedTest",
+    "StopRule",
+    "accuracy",
+    "difference",
+    "paired_test",
+    "sample_size",
+]
 
 FIXED = "95 % Clopper-Pearson"
 ANYTIME = "95 % confidence sequence (beta-binomial mixture), valid whenever the run was stopped"
@@ -28,7 +39,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Gap:
+class PairedTest:
     """Mean difference of two paired accuracies over n examples, and how easily chance explains it."""
 
     value: float
@@ -70,7 +81,7 @@ def accuracy(
     return Accuracy(k / n, *(_mixture if anytime else _clopper_pearson)(k, n, 1 - level), n, attack)
 
 
-def gap(before: Sequence[float], after: Sequence[float], *, anytime: bool = False) -> Gap:
+def paired_test(before: Sequence[float], after: Sequence[float], *, anytime: bool = False) -> PairedTest:
     """How far shares in [0, 1] fall from ``before`` to ``after``, on the same examples in the same order.
 
     ``p`` is that of the one-sided exact sign test: the probability of at least as many falls among the
@@ -78,8 +89,8 @@ def gap(before: Sequence[float], after: Sequence[float], *, anytime: bool = Fals
     (Psychometrika, 1947). With ``anytime`` it is one over the likelihood ratio of a mixture of odds in favour of
     falls, a p-value whatever n was stopped at. Raises ValueError without examples or with different numbers of them.
 
-    >>> gap([1, 1, 1, 1, 0], [0, 0, 0, 1, 0])
-    Gap(value=0.6, p=0.125, n=5)
+    >>> paired_test([1, 1, 1, 1, 0], [0, 0, 0, 1, 0])
+    PairedTest(value=0.6, p=0.125, n=5)
     """
     falls, rises, differences = _paired(before, after)
     n = len(differences)
@@ -87,7 +98,7 @@ def gap(before: Sequence[float], after: Sequence[float], *, anytime: bool = Fals
         p = math.exp(-max(0.0, _log_bet(falls, rises)))
     else:
         p = float(bdtrc(falls - 1, falls + rises, 0.5)) if falls else 1.0
-    return Gap(sum(differences) / n, p, n)
+    return PairedTest(sum(differences) / n, p, n)
 
 
 def difference(
@@ -120,12 +131,12 @@ def difference(
     return Difference(sum(differences) / n, low, high, p, n)
 
 
-def size(value: float, width: float, level: float = 0.95, *, anytime: bool = False) -> int:
+def sample_size(value: float, width: float, level: float = 0.95, *, anytime: bool = False) -> int:
     """Examples needed for an interval no wider than ``width`` where an accuracy of ``value`` is found.
 
     Raises ValueError unless 0 <= value <= 1 and 1e-4 <= width < 1.
 
-    >>> size(0.05, 0.02)
+    >>> sample_size(0.05, 0.02)
     1927
     """
     if not (0 <= value <= 1 and 1e-4 <= width < 1):

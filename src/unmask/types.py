@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Estimator", "InvalidModelOutput", "Loss", "Objective", "Output", "Victim", "as_output", "items_of"]
+__all__ = ["Estimator", "InvalidModelOutput", "Loss", "Model", "Objective", "Output", "as_output", "items_of"]
 
 
 class Output(NamedTuple):
@@ -19,7 +19,7 @@ class Output(NamedTuple):
     reject: Tensor | None = None  # (B,) margin of a detector; > 0 refuses the input
 
 
-Victim = Callable[[Tensor], Output | Tensor]
+Model = Callable[[Tensor], Output | Tensor]
 """(B, C, H, W) in [0, 1] -> ``Output``; whatever :func:`as_output` understands is accepted everywhere."""
 
 Loss = Callable[[Output, Tensor], Tensor]

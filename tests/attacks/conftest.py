@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Problem
 from unmask.judging import Judge
-from unmask.randomness import stream
+from unmask.model_wrappers import Passes, batch_invariant
+from unmask.randomness import make_keys
 from unmask.threats import Threat, parse
-from unmask.types import Victim
-from unmask.victims import Passes, steady
+from unmask.types import Model
 
 DUAL = {"linf": 1.0, "l2": 2.0, "l1": float("inf")}
 
@@ -30,35 +30,35 @@ class Trial:
 
     def broken(self, x_adv: Tensor) -> Tensor:
         problem = self.problem
-        return self.judge.broken(x_adv, problem.x, problem.y, problem.keys.fold("final"))
+        return self.judge.is_broken(x_adv, problem.x, problem.y, problem.keys.fold_in("final"))
 
     def seen_broken(self) -> dict[int, Tensor]:
         return {int(r): x for rows, x_adv, yes in self.asked for r, x in zip(rows[yes], x_adv[yes], strict=True)}
 
 
 def make_trial(
-    defense: Victim,
+    defense: Model,
     x: Tensor,
     y: Tensor,
     threat: Threat,
     *,
-    view: Victim | None = None,
+    view: Model | None = None,
     answer: bool | None = None,
     index: Tensor | None = None,
 ) -> Trial:
     """``answer`` makes a judge that always says the same."""
     index = torch.arange(len(x)) if index is None else index
-    keys, passes = stream(0, index, "attack"), Passes()
+    keys, passes = make_keys(0, index, "attack"), Passes()
     judge, asked = Judge(defense, threat), list[tuple[Tensor, Tensor, Tensor]]()
-    ask = stream(0, index, "judge")
+    ask = make_keys(0, index, "judge")
 
     def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        verdict = judge.broken(x_adv, x[rows], y[rows], ask.select(rows).fold(when))
+        verdict = judge.is_broken(x_adv, x[rows], y[rows], ask.select(rows).fold_in(when))
         verdict = verdict if answer is None else torch.full_like(verdict, answer)
         asked.append((rows.clone(), x_adv.clone(), verdict))
         return verdict
 
-    problem = Problem(steady(view or defense, passes=passes), x, y, threat, keys, broken)
+    problem = Problem(batch_invariant(view or defense, passes=passes), x, y, threat, keys, broken)
     return Trial(problem, judge, passes, asked)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unmask.attacks.apgd import APGD
 from unmask.losses import margin, targeted_margin
-from unmask.randomness import drawing
+from unmask.randomness import use_keys
 from unmask.threats import L2, Linf, Threat
 from unmask.types import Output
 
@@ -71,7 +71,7 @@ def test_follows_the_paper_step_by_step(trial: Callable[..., Any], threat: Threa
 
     t = trial(view, x, torch.zeros(3, dtype=torch.long), threat)
     x_adv = APGD(steps, margin)(t.problem)
-    with drawing(t.problem.keys.fold(0).fold("start")):
+    with use_keys(t.problem.keys.fold_in(0).fold_in("start")):
         start = threat.start(x)
 
     def f(z: Tensor) -> tuple[float, Tensor]:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.attacks.aliases import cw, fgsm, mifgsm, pgd
 from unmask.attacks.apgd import APGD
-from unmask.attacks.descent import Descent
 from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.gradient_attack import GradientAttack
+from unmask.attacks.optimizers import Adam
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.settings import cw, fgsm, mifgsm, pgd
 from unmask.attacks.square import Square
-from unmask.attacks.updates import Adam
 from unmask.gradients.eot import EOT
 from unmask.gradients.spsa import SPSA
 from unmask.losses import margin, targeted_margin
@@ -34,7 +34,7 @@ ATTACKS: dict[str, tuple[Attack, Threat]] = {
     "pgd": (pgd(5, restarts=2), L2(0.5)),
     "mifgsm": (mifgsm(5), Linf(0.05)),
     "cw": (cw(6, restarts=2), L2(0.5)),
-    "adam": (Descent(6, margin, Adam(0.02)), L1(3.0)),
+    "adam": (GradientAttack(6, margin, Adam(0.02)), L1(3.0)),
     "eot": (pgd(4, estimator=EOT(3)), Linf(0.05)),
     "eot-random": (_random(pgd(6, margin, EOT(3), restarts=2)), Linf(0.05)),
     "apgd-random": (_random(APGD(6, margin, EOT(3))), Linf(0.05)),

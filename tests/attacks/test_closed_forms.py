@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.attacking import run_attack
+from unmask.attacks.aliases import pgd
 from unmask.attacks.apgd import APGD
 from unmask.attacks.problem import Attack
-from unmask.attacks.settings import pgd
 from unmask.auditing.run import audit
 from unmask.data import Dataset
 from unmask.judging import Judge
 from unmask.losses import margin, targeted_margin
 from unmask.threats import Threat, parse
-from unmask.trials import trial
 
 N = 200
 
@@ -91,10 +91,10 @@ def test_attacks_leave_the_exact_robust_accuracy(norm: str, classes: int, boxed:
     model, x, y, threat, share = case(classes, norm, boxed)
     attacks: dict[str, Attack] = {
         "apgd": APGD(100, targeted_margin, targets=classes - 1),
-        "pgd": pgd(100, margin, size=0.1, restarts=3),
+        "pgd": pgd(100, margin, rel_step_size=0.1, restarts=3),
     }
     for name, attack in attacks.items():
-        left = float(trial(Judge(model, threat), model, attack, x, y).verdict.robust.mean())
+        left = float(run_attack(Judge(model, threat), model, attack, x, y).verdict.robust_fraction.mean())
         assert left == pytest.approx(share, abs=0.005 + 1e-9), name
 
 

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmask.attacks.aliases import fgsm
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Problem
-from unmask.attacks.settings import fgsm
 from unmask.attacks.transfer import Transfer
 from unmask.losses import margin
-from unmask.randomness import normal, stream
+from unmask.model_wrappers import batch_invariant
+from unmask.randomness import make_keys, normal
 from unmask.threats import Linf
-from unmask.victims import steady
 
 
 def halves(linear: Callable[..., Any]) -> tuple[Any, ...]:
@@ -27,7 +27,7 @@ def halves(linear: Callable[..., Any]) -> tuple[Any, ...]:
         source, _, _, _ = linear(2, "linf")
         source.weight = model.weight * mask
         source.bias = torch.zeros(2)
-        attacks.append(Transfer(steady(source), replace(fgsm(margin), early_stop=False)))
+        attacks.append(Transfer(batch_invariant(source), replace(fgsm(margin), early_stop=False)))
         toward = mask * (model.weight[1 - y] - model.weight[y])
         gains.append(toward.abs().sum(1))
     lead = model.lead(x, y).amax(1)
@@ -68,7 +68,7 @@ def test_the_broken_are_not_attacked_again(trial: Callable[..., Any], linear: Ca
             known = torch.tensor([number in which for number in numbers])
             x_adv = torch.where(known.view(-1, 1, 1, 1), 1 - problem.x, problem.x)
             if asks:
-                problem.broken(torch.arange(len(numbers)), x_adv, 1)
+                problem.is_broken(torch.arange(len(numbers)), x_adv, 1)
             return x_adv
 
         return attack
@@ -94,10 +94,10 @@ def test_every_question_to_the_judge_has_a_draw_of_its_own(
 
     def asks(problem: Problem) -> Tensor:
         for when in (1, 2, 3):
-            problem.broken(torch.arange(3), problem.x, when)
+            problem.is_broken(torch.arange(3), problem.x, when)
         return problem.x
 
-    problem = replace(trial(model, x, 1 - y, threat).problem, broken=broken)
+    problem = replace(trial(model, x, 1 - y, threat).problem, is_broken=broken)
     Ensemble((asks, asks, Ensemble((asks, asks))))(problem)
     assert len(moments) == 4 * 3 + 3 + 2
     assert len(set(moments)) == len(moments)
@@ -111,7 +111,7 @@ def test_of_a_random_model_the_better_candidate_is_kept_and_not_the_luckier() ->
         return torch.stack((torch.zeros_like(lead), lead), 1)
 
     x, y = torch.zeros(256, 1, 1, 1), torch.zeros(256, dtype=torch.long)
-    keys = stream(0, range(256), "attack")
+    keys = make_keys(0, range(256), "attack")
     problem = Problem(noisy, x, y, Linf(1.0), keys, lambda rows, x_adv, when: torch.zeros_like(rows).bool())
     better, worse = (lambda problem, level=level: torch.full_like(problem.x, level) for level in (0.5, 0.0))
     kept = [float(Ensemble((better, worse), draws)(problem).mean()) for draws in (1, 64)]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from unmask.attacks.aliases import pgd
 from unmask.attacks.apgd import APGD
 from unmask.attacks.schedules import Halving, Sparser
-from unmask.attacks.settings import pgd
 from unmask.losses import margin
 from unmask.projections import sparse
-from unmask.randomness import drawing, normal
+from unmask.randomness import normal, use_keys
 from unmask.threats import L1, Threat
 
 
@@ -114,7 +114,7 @@ def test_follows_the_paper_where_no_element_comes_to_an_edge(trial: Callable[...
     t = trial(view, x, torch.zeros(3, dtype=torch.long), L1(0.12))
     x_adv = APGD(steps, margin)(t.problem)
     assert t.passes.backwards == 3 * steps
-    with drawing(t.problem.keys.fold(0).fold("start")):
+    with use_keys(t.problem.keys.fold_in(0).fold_in("start")):
         start = L1(0.36).project(x + normal(x.shape, x), x)
 
     def f(z: Tensor) -> tuple[float, Tensor]:
@@ -143,7 +143,7 @@ def test_a_schedule_is_an_argument(trial: Callable[..., Any], linear: Callable[.
         torch.testing.assert_close(model.lead(x_adv, y).amax(1), best, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("attack", [APGD(40, margin), pgd(100, margin, size=0.1)], ids=["apgd", "pgd"])
+@pytest.mark.parametrize("attack", [APGD(40, margin), pgd(100, margin, rel_step_size=0.1)], ids=["apgd", "pgd"])
 def test_reaches_the_optimum_in_ball_and_box(trial: Callable[..., Any], attack: Any) -> None:
     """Of two linear classes on images most of which are at an edge of the box somewhere."""
     generator = torch.Generator().manual_seed(2)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Ledger, Problem, value_only
+from unmask.attacks.problem import BestTracker, Problem, value_only
 from unmask.gradients.autograd import autograd
 from unmask.losses import margin, targeted_margin
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 from unmask.threats import Linf
 from unmask.types import Output
 
@@ -21,7 +21,7 @@ def problem(broken: object = None, n: int = 4) -> Problem:
         return torch.stack((torch.zeros(len(x)), x.flatten() - 0.5), 1)
 
     x, y = torch.linspace(0, 0.3, n).view(n, 1, 1, 1), torch.zeros(n, dtype=torch.long)
-    keys = stream(0, torch.arange(n), "test")
+    keys = make_keys(0, torch.arange(n), "test")
     never = lambda rows, x_adv, when: torch.zeros(len(rows), dtype=torch.bool)  # noqa: E731
     return Problem(view, x, y, Linf(0.4), keys, broken or never)  # type: ignore[arg-type]
 
@@ -31,44 +31,44 @@ def image(*values: float) -> Tensor:
 
 
 def test_the_best_value_wins_whatever_the_order() -> None:
-    ledger = Ledger(problem(), margin)
+    ledger = BestTracker(problem(), margin)
     rows = torch.arange(4)
-    ledger.offer(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([-4.0, -1.0, -3.0, float("nan")]))
-    ledger.offer(rows[1:], image(0.5, 0.6, 0.7), torch.tensor([-2.0, -2.0, float("-inf")]))
+    ledger.update(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([-4.0, -1.0, -3.0, float("nan")]))
+    ledger.update(rows[1:], image(0.5, 0.6, 0.7), torch.tensor([-2.0, -2.0, float("-inf")]))
     assert ledger.best.flatten().tolist() == pytest.approx([0.1, 0.2, 0.6, 0.3])  # the last: never a number
     assert ledger.value.tolist() == [-4, -1, -2, float("-inf")]
 
 
 def test_who_leaves_and_with_which_candidate() -> None:
     """The judge breaks images above 0.45; a broken candidate is kept though its value is lower."""
-    ledger = Ledger(problem(lambda rows, x_adv, when: x_adv.flatten() > 0.45), margin)
+    ledger = BestTracker(problem(lambda rows, x_adv, when: x_adv.flatten() > 0.45), margin)
     rows = torch.arange(4)
-    assert ledger.offer(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([9.0, 9.0, 9.0, 9.0])) is None
-    keep = ledger.offer(rows, image(0.5, 0.4, 0.5, 0.1), torch.tensor([1.0, 1.0, 10.0, 1.0]))
+    assert ledger.update(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([9.0, 9.0, 9.0, 9.0])) is None
+    keep = ledger.update(rows, image(0.5, 0.4, 0.5, 0.1), torch.tensor([1.0, 1.0, 10.0, 1.0]))
     assert keep is not None
     assert keep.tolist() == [False, True, False, True]
-    assert ledger.rows().tolist() == [1, 3]
+    assert ledger.active_rows().tolist() == [1, 3]
     assert ledger.best.flatten().tolist() == pytest.approx([0.5, 0.2, 0.5, 0.4])
 
 
 def test_the_luckiest_of_noisy_values_does_not_win() -> None:
     """Fresh values: the image's brightness. Example 0's best was luck, 1's was not, 2's last is not a number."""
-    ledger = Ledger(replace(problem(), random=True), margin)
+    ledger = BestTracker(replace(problem(), random=True), margin)
     rows = torch.arange(1, 4)
-    ledger.offer(rows, image(0.1, 0.3, 0.3), torch.tensor([9.0, 9.0, 9.0]))
+    ledger.update(rows, image(0.1, 0.3, 0.3), torch.tensor([9.0, 9.0, 9.0]))
     fresh = lambda images: images.flatten().where(images.flatten() < 0.35, torch.nan)  # noqa: E731
-    ledger.settle(rows, image(0.2, 0.2, 0.4), fresh)
+    ledger.reselect_on_fresh_draws(rows, image(0.2, 0.2, 0.4), fresh)
     assert ledger.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.3, 0.3])
     assert ledger.value.tolist() == pytest.approx([float("-inf"), 0.2, 0.3, 0.3])
-    ledger.offer(rows, image(0.1, 0.1, 0.32), torch.tensor([9.0, 9.0, 9.0]))  # another search, lucky again
-    ledger.settle(rows, image(0.15, 0.34, 0.1), fresh)
+    ledger.update(rows, image(0.1, 0.1, 0.32), torch.tensor([9.0, 9.0, 9.0]))  # another search, lucky again
+    ledger.reselect_on_fresh_draws(rows, image(0.15, 0.34, 0.1), fresh)
     assert ledger.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.34, 0.32])
 
 
 def test_a_random_defense_is_judged_at_every_fourth_step_and_the_last() -> None:
     whole = problem()
-    assert all(whole.asks(step, 9) for step in range(10))
-    assert [step for step in range(10) if replace(whole, random=True).asks(step, 9)] == [0, 4, 8, 9]
+    assert all(whole.should_query_judge(step, 9) for step in range(10))
+    assert [step for step in range(10) if replace(whole, random=True).should_query_judge(step, 9)] == [0, 4, 8, 9]
     assert replace(whole, random=True).subset(torch.tensor([1])).random
 
 
@@ -81,10 +81,10 @@ def test_the_judge_is_asked_about_possible_successes_only() -> None:
 
     values = torch.tensor([-1e-3, 0.0, 1e-3, float("nan")])  # 0 is a tie, which the order of classes decides
     rows, x_adv = torch.arange(4), image(0.1, 0.2, 0.3, 0.4)
-    Ledger(problem(broken), margin).offer(rows, x_adv, values)
-    Ledger(problem(broken), margin, bounded=False).offer(rows, x_adv, values)
-    Ledger(problem(broken), targeted_margin).offer(rows, x_adv, values)
-    Ledger(problem(broken), margin, early_stop=False).offer(rows, x_adv, values)
+    BestTracker(problem(broken), margin).update(rows, x_adv, values)
+    BestTracker(problem(broken), margin, bounded=False).update(rows, x_adv, values)
+    BestTracker(problem(broken), targeted_margin).update(rows, x_adv, values)
+    BestTracker(problem(broken), margin, early_stop=False).update(rows, x_adv, values)
     assert asked == [[1, 2], [0, 1, 2], [0, 1, 2]]
 
 
@@ -96,13 +96,13 @@ def test_an_example_that_stands_is_asked_about_less_and_less_often() -> None:
         asked.append((when, rows.tolist()))
         return (rows == 1) & (when > 30)
 
-    ledger = Ledger(problem(broken, n=2), margin, patience=7)
+    ledger = BestTracker(problem(broken, n=2), margin, patience=7)
     for offer in range(1, 41):
-        rows = ledger.rows()
-        ledger.offer(rows, image(*[0.1] * len(rows)), torch.tensor([1.0, 1.0 if offer > 10 else -1.0])[: len(rows)])
+        rows = ledger.active_rows()
+        ledger.update(rows, image(*[0.1] * len(rows)), torch.tensor([1.0, 1.0 if offer > 10 else -1.0])[: len(rows)])
     assert [when for when, rows in asked if 0 in rows] == [1, 2, 4, 8, 16, 24, 32, 40]
     assert [when for when, rows in asked if 1 in rows] == [11, 12, 14, 18, 26, 34]
-    assert ledger.rows().tolist() == [0]
+    assert ledger.active_rows().tolist() == [0]
 
 
 def test_a_subset_is_the_same_question() -> None:
@@ -111,8 +111,8 @@ def test_a_subset_is_the_same_question() -> None:
     part = whole.subset(some)
     assert torch.equal(part.x, whole.x[some])
     assert torch.equal(part.keys.rows, whole.keys.rows[some])
-    assert part.broken(torch.tensor([0, 1]), part.x, 1).tolist() == [False, True]
-    assert part.subset(torch.tensor([1])).broken(torch.tensor([0]), part.x[1:], 1).tolist() == [True]
+    assert part.is_broken(torch.tensor([0, 1]), part.x, 1).tolist() == [False, True]
+    assert part.subset(torch.tensor([1])).is_broken(torch.tensor([0]), part.x[1:], 1).tolist() == [True]
 
 
 def test_whose_scores_an_attack_without_gradients_sees() -> None:
@@ -127,7 +127,7 @@ def test_whose_scores_an_attack_without_gradients_sees() -> None:
     whole = replace(whole, scores=defense)
     assert whole.black_box().view is defense
     assert whole.subset(torch.tensor([1])).black_box().view is defense
-    assert whole.through(source).black_box().view is source
+    assert whole.with_view(source).black_box().view is source
 
 
 def test_goal_knows_whose_row_is_whose() -> None:
@@ -138,13 +138,13 @@ def test_goal_knows_whose_row_is_whose() -> None:
     def loss(output: Output, wanted: Tensor) -> Tensor:
         return output.logits[:, 1] + 100 * wanted[:, 0] + 1000 * wanted[:, 1]
 
-    objective = whole.goal(loss, torch.tensor([1, 3]), labels)
+    objective = whole.objective(loss, torch.tensor([1, 3]), labels)
     assert objective(image(0.5, 0.5)).tolist() == [11100, 13300]
     assert objective(image(0.5, 1.5, 0.5), torch.tensor([1, 0, 0])).tolist() == [13300, 11101, 11100]
 
 
 def test_value_only_takes_no_backward_pass() -> None:
-    objective = problem().goal(margin, torch.arange(4))
+    objective = problem().objective(margin, torch.arange(4))
     values, direction = autograd(value_only(objective), image(0.1, 0.2, 0.3, 0.4))
     assert values.tolist() == pytest.approx([-0.4, -0.3, -0.2, -0.1])
     assert not direction.any()

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from unmask.attacks.aliases import fgsm, pgd
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.problem import Attack, Problem
-from unmask.attacks.settings import fgsm, pgd
 from unmask.attacks.snapped import OnGrid, Snapped, snapped
 from unmask.attacks.square import Square
 from unmask.losses import margin
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 from unmask.threats import L1, L2, Linf, Threat
 from unmask.types import Output
 
@@ -81,7 +81,7 @@ def test_a_search_over_the_grid_breaks_what_stands_between_its_levels(attack: At
         asked.append(x_adv)
         return refusing(x_adv).argmax(1) == 1
 
-    problem = Problem(refusing, x, torch.zeros(4).long(), Linf(0.15), stream(0, range(4), "attack"), broken)
+    problem = Problem(refusing, x, torch.zeros(4).long(), Linf(0.15), make_keys(0, range(4), "attack"), broken)
     assert not (refusing(attack(problem)).argmax(1) == 1).any()
     asked.clear()
     found = Snapped(LEVELS, attack)(problem)
@@ -102,12 +102,12 @@ def test_a_part_of_the_problem_rounds_in_the_balls_of_its_own_examples() -> None
         torch.zeros(4, 1, 4, 4),
         torch.zeros(4).long(),
         Linf(0.15),
-        stream(0, range(4), "attack"),
+        make_keys(0, range(4), "attack"),
         lambda rows, x_adv, when: rows < 0,
         candidate=lambda points, rows: stands_for[rows],
     )
     part = problem.subset(torch.tensor([1, 3])).subset(torch.tensor([1]))
-    values = part.goal(margin, torch.tensor([0]))(torch.zeros(2, 1, 4, 4), torch.tensor([0, 0]))
+    values = part.objective(margin, torch.tensor([0]))(torch.zeros(2, 1, 4, 4), torch.tensor([0, 0]))
     assert torch.equal(seen[-1], stands_for[[3, 3]])
     assert torch.equal(values, margin(Output(linear(stands_for[[3, 3]])), torch.zeros(2).long()))
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
-from unmask.attacks.settings import fgsm, pgd
+from unmask.attacks.aliases import fgsm, pgd
 from unmask.attacks.transfer import Transfer
 from unmask.losses import margin
-from unmask.victims import Passes, steady
+from unmask.model_wrappers import Passes, batch_invariant
 
 
 def test_gradients_of_the_source_and_verdicts_on_the_defense(
@@ -20,7 +20,7 @@ def test_gradients_of_the_source_and_verdicts_on_the_defense(
     half = (torch.arange(64) % 8 < 4).float()
     left.weight = model.weight * half
     seen, t = Passes(), trial(model, x, y, threat)
-    source = steady(lambda z: left(z) + 100 * torch.eye(2)[y].sum(0), passes=seen)
+    source = batch_invariant(lambda z: left(z) + 100 * torch.eye(2)[y].sum(0), passes=seen)
     x_adv = Transfer(source, fgsm(margin))(t.problem)
     assert t.passes == Passes(0, 0)
     assert (seen.forwards, seen.backwards) == (2 * len(x), len(x))
@@ -38,7 +38,7 @@ def test_fooling_the_source_ends_nothing(trial: Callable[..., Any], linear: Call
 
     y0 = y == y[0]
     part = t.problem.subset(y0.nonzero().flatten())
-    x_adv = Transfer(steady(source), pgd(20, margin, size=0.5))(part)
+    x_adv = Transfer(batch_invariant(source), pgd(20, margin, rel_step_size=0.5))(part)
     broken = model(x_adv).argmax(1) != y[0]
     assert torch.equal(broken, (model.critical(x, y, "l2") < threat.eps)[y0])
     assert broken.any()

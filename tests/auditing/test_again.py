@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.commands import unmask
-from unmask.attacks import until
+from unmask.attacks import time_limited
 from unmask.auditing.budgets import BUDGETS
 
 MODELS = """
@@ -42,7 +42,7 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore")  # ray's own affairs
-@pytest.mark.parametrize("refuse", [["--refuse-class", "-1"], []])
+@pytest.mark.parametrize("refuse", [["--reject-class", "-1"], []])
 def test_an_audit_on_a_cluster_is_that_of_this_process(
     cluster: None, tmp_path: Path, models: str, refuse: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,7 +52,7 @@ def test_an_audit_on_a_cluster_is_that_of_this_process(
     assert unmask(*audit, *refuse, "--out", here) == 0
     assert unmask("verify", here) == 0
     capsys.readouterr()
-    assert unmask("repeat", here, "--out", there, "--engine", "ray", "--workers", "1") == 0
+    assert unmask("rerun", here, "--out", there, "--executor", "ray", "--ray-workers", "1") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "14 of 14 records are the same to the bit."
     assert unmask("verify", there, "--against", here) == 0
 
@@ -63,12 +63,12 @@ def test_an_audit_by_the_clock_may_leave_something_else(
     run, again = str(tmp_path / "run"), str(tmp_path / "again")
     audit = ["audit", f"{models}:strong", "--data", "digits", "--eps", "0.15", "--n", "8", "--budget", "0.2s"]
     with pytest.MonkeyPatch.context() as slow:  # a machine that gets no further than one step
-        slow.setattr(until, "_MOST", 1)
+        slow.setattr(time_limited, "_MOST", 1)
         slow.setitem(BUDGETS, "quick", replace(BUDGETS["quick"], steps=1))
         assert unmask(*audit, "--out", run) == 0
     assert unmask("verify", run) == 0
     capsys.readouterr()
-    assert unmask("repeat", run, "--out", again) == 0
+    assert unmask("rerun", run, "--out", again) == 0
     *_, records, pair, why = capsys.readouterr().out.splitlines()
     assert records == "13 of 14 records are the same to the bit."
     assert ", adaptive at 0.15 raw: " in pair

@@ -5,14 +5,16 @@ from __future__ import annotations
 from unmask.attacks.apgd import APGD
 from unmask.auditing.attackers import adaptive
 from unmask.auditing.budgets import BUDGETS
-from unmask.auditing.candidates import PLAIN
-from unmask.auditing.choose import Tried
+from unmask.auditing.candidate_views import OWN_GRADIENT
+from unmask.auditing.view_selection import PilotResult
 from unmask.losses import cross_entropy, dlr
 
 
 def test_random_models_are_searched_by_cross_entropy_instead_of_dlr() -> None:
     def losses(random: bool) -> list[object]:
-        attacks = adaptive([Tried(PLAIN, 1.0, 0.0, 0.5)], 10, BUDGETS["quick"], "linf", random=random).attacks
+        attacks = adaptive(
+            [PilotResult(OWN_GRADIENT, 1.0, 0.0, 0.5)], 10, BUDGETS["quick"], "linf", random=random
+        ).attacks
         return [attack.loss for attack in attacks if isinstance(attack, APGD)]
 
     assert losses(random=False) == [dlr]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.commands import unmask
-from unmask.auditing.candidates import call
+from unmask.auditing.candidate_views import call_source
 from unmask.records import ThreatSpec
-from unmask.report.read import Case
+from unmask.report.run_folder import CaseInfo
 from unmask.report.script import script
 
 MODELS = """
@@ -126,10 +126,10 @@ def test_a_detector_is_evaded_together_with_its_classifier(name: str, tmp_path: 
 def test_a_class_that_is_said_to_be_none_is_a_wrong_answer(tmp_path: Path) -> None:
     (tmp_path / "models.py").write_text(MODELS)
     command = ["audit", f"{tmp_path}/models.py:refusing", "--data", "digits", "--eps", "0.15", "--n", "16"]
-    assert unmask(*command, "--budget", "quick", "--refuse-class", "-1", "--out", str(tmp_path / "none")) == 0
+    assert unmask(*command, "--budget", "quick", "--reject-class", "-1", "--out", str(tmp_path / "none")) == 0
     report = json.loads((tmp_path / "none" / "report.json").read_text())
     assert (report["lint"], report["refused"]["adaptive"]) == ([], 0.0)
-    assert unmask(*command, "--refuse-class", "11", "--out", str(tmp_path / "wrong")) == 2
+    assert unmask(*command, "--reject-class", "11", "--out", str(tmp_path / "wrong")) == 2
 
 
 def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.Ca
 
 def test_the_files_of_an_audit(tmp_path: Path) -> None:
     report = audited(tmp_path, "rounded")
-    assert report["schema"] == "unmask.audit/2"
+    assert report["schema"] == "unmask.audit/3"
     assert report["threat"] == {"norm": "linf", "eps": 0.15, "unit": "raw"}
     assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "transfer", "black-box"}
     assert {"noise", "eps 0", "unbounded", "one step", "doubled steps", "doubled eps"} < set(report["controls"])
@@ -165,7 +165,7 @@ def test_a_budget_in_seconds(tmp_path: Path) -> None:
     assert unmask(*command, "--budget", "0.2s", "--out", str(tmp_path / "timed")) == 0
     assert time.monotonic() - started < 60
     report = json.loads((tmp_path / "timed" / "report.json").read_text())
-    assert report["examination"]["budget"] == "0.2s"
+    assert report["diagnosis"]["budget"] == "0.2s"
     assert unmask("verify", str(tmp_path / "timed")) == 0
 
 
@@ -180,11 +180,11 @@ def test_the_script_of_an_audit_repeats_its_attack(tmp_path: Path, capsys: pytes
 
 def test_names_from_files_are_no_code() -> None:
     evil = 'x"); import os; ("\n\\'
-    (quoted,) = [node for node in ast.walk(ast.parse(call("bpda", evil))) if isinstance(node, ast.Constant)]
+    (quoted,) = [node for node in ast.walk(ast.parse(call_source("bpda", evil))) if isinstance(node, ast.Constant)]
     assert quoted.value == evil
-    threat, tried = ThreatSpec("linf", 0.1, "raw"), {"failure": "", "code": [call("bypass", evil)]}
-    audit = {"tried": [tried], "draws": 1}
-    case = Case("a\nimport os", "", evil, (), threat, None, None, "", False, (), {}, audit=audit)
+    threat, tried = ThreatSpec("linf", 0.1, "raw"), {"error": "", "code": [call_source("bypass", evil)]}
+    audit = {"candidate_views": [tried], "draws": 1}
+    case = CaseInfo("a\nimport os", "", evil, (), threat, None, None, "", False, (), {}, audit=audit)
     imports = [node for node in ast.walk(ast.parse(script(case))) if isinstance(node, ast.Import)]
     assert [name.name for node in imports for name in node.names] == ["unmask"]
 

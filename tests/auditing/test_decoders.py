@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from unmask.auditing.decoders import decoders
-from unmask.diagnosis.examine import examine
+from unmask.diagnosis.probe import probe_gradients
 from unmask.gradients.spaces import Latent
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 
 
 class Decoder(nn.Module):
@@ -38,7 +38,7 @@ class Autoencoder(nn.Module):
 
 def found(model: nn.Module) -> list[Latent]:
     x = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    evidence = examine(model, x, model(x).argmax(1), 0.1, stream(0, range(16), "test"))
+    evidence = probe_gradients(model, x, model(x).argmax(1), 0.1, make_keys(0, range(16), "test"))
     return decoders(model, evidence, x)
 
 

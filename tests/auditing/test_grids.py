@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import unmask
-from unmask.auditing.candidates import PLAIN, Way
-from unmask.auditing.choose import Tried
+from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
 from unmask.auditing.grids import gridded, on_grids
+from unmask.auditing.view_selection import PilotResult
 from unmask.cases import find_case
 
 
@@ -35,30 +35,30 @@ def test_a_model_that_is_another_off_the_grid_is_attacked_on_it() -> None:
     assert "attack = unmask.Snapped(16, unmask.pgd(" in report["script"]
 
 
-def tried(left: float, way: Way = PLAIN, levels: int = 0, failure: str = "") -> Tried:
-    return Tried(way, left, 0.0, 1.0, levels=levels, failure=failure)
+def tried(left: float, way: CandidateView = OWN_GRADIENT, levels: int = 0, failure: str = "") -> PilotResult:
+    return PilotResult(way, left, 0.0, 1.0, levels=levels, error=failure)
 
 
 def test_what_leaves_clearly_less_on_a_grid_is_worth_it() -> None:
-    asked: list[tuple[list[Way], int]] = []
+    asked: list[tuple[list[CandidateView], int]] = []
 
-    def attempt(views: list[Way], levels: int) -> list[Tried]:
+    def attempt(views: list[CandidateView], levels: int) -> list[PilotResult]:
         asked.append((views, levels))
         return [tried(0.4 if levels == 16 else 0.87, way, levels) for way in views]
 
-    other, refused = Way(("other",)), Way(("refused",))
+    other, refused = CandidateView(("other",)), CandidateView(("refused",))
     before = [tried(0.9), tried(0.95, other), tried(1.0, refused, failure="RuntimeError")]
     worth = on_grids(before, 16, attempt)
-    assert asked == [([PLAIN, other], 16), ([PLAIN, other], 255)]
-    assert [(one.way, one.levels) for one in worth] == [(PLAIN, 16), (other, 16)]  # not 0.87
+    assert asked == [([OWN_GRADIENT, other], 16), ([OWN_GRADIENT, other], 255)]
+    assert [(one.view, one.levels) for one in worth] == [(OWN_GRADIENT, 16), (other, 16)]  # not 0.87
     (finding,) = gridded(before, worth)
-    assert finding.evidence == {"left": 0.9, "left on the grid": 0.4}
+    assert finding.evidence == {"robust_accuracy": 0.9, "left on the grid": 0.4}
 
 
 def test_images_of_8_bit_have_one_grid_and_a_broken_model_needs_none() -> None:
     asked: list[int] = []
 
-    def attempt(views: list[Way], levels: int) -> list[Tried]:
+    def attempt(views: list[CandidateView], levels: int) -> list[PilotResult]:
         asked.append(levels)
         return [tried(0.5, levels=levels)]
 

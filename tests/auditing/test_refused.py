@@ -13,5 +13,5 @@ def test_a_model_that_torch_refuses_to_differentiate_is_searched_through_a_view(
     assert "root = torch.sqrt(x + 0.01)" in report["findings"][0]["where"]
     assert report["accuracy"]["plain"]["value"] >= 0.9
     assert report["accuracy"]["adaptive"]["value"] == 0.0
-    (about,) = [attack["about"] for attack in report["attacks"] if attack["name"] == "plain"]
+    (about,) = [attack["description"] for attack in report["attacks"] if attack["name"] == "plain"]
     assert "modified by an inplace operation" in about

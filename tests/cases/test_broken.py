@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.needs import need
+from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.judging import Judge
-from unmask.trials import trial, verdicts
 
 N = 48
 
@@ -21,9 +21,9 @@ def left(name: str, attacker: str, n: int = N) -> float:
     model = case.load()
     judge = Judge(model, case.threat, case.draws)
     if attacker == "clean":
-        return float(verdicts(judge, x, x, y, torch.arange(n), 0)[0].robust.mean())
-    chosen = case.attackers[attacker]
-    found = trial(judge, model, chosen.make(model), x, y, view=chosen.view, low_precision=chosen.low_precision)
+        return float(verdicts(judge, x, x, y, torch.arange(n), 0)[0].robust_fraction.mean())
+    chosen = case.attacks[attacker]
+    found = run_attack(judge, model, chosen.make(model), x, y, view=chosen.view, low_precision=chosen.low_precision)
     assert found.verdict.feasible.all()
     return found.accuracy.value
 

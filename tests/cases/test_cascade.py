@@ -11,7 +11,7 @@ from scipy.stats import binomtest, kstest
 from torch import Tensor, nn
 
 from unmask.cases.cascade import Cascade, LeastLikely
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 from unmask.training.classifier import Perturb
 
 LARGEST = 16 / 255
@@ -30,7 +30,7 @@ def images(n: int) -> Tensor:
 
 def perturbed(perturb: Perturb, model: nn.Module, x: Tensor, y: Tensor | None = None, progress: float = 0.5) -> Tensor:
     rows = torch.arange(100, 100 + len(x))
-    with drawing(stream(0, rows, "test")):
+    with use_keys(make_keys(0, rows, "test")):
         return perturb(model, x, torch.zeros(len(x)).long() if y is None else y, progress, rows)
 
 

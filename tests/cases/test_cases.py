@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unmask.cases import CASES, SUITES, Case, find_case
 from unmask.data import DataError, names
-from unmask.evaluation.answers import is_random
+from unmask.evaluation.model_checks import is_random
 from unmask.kinds import Obfuscation
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 from unmask.types import as_output
 from unmask.weights import save_weights
 
@@ -39,7 +39,7 @@ def test_a_case_is_named_after_defense_and_data(name: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> None:
     case = find_case(name)
-    attackers = case.attackers
+    attackers = case.attacks
     assert [key for key, attacker in attackers.items() if attacker.plain] == ["plain"]
     assert next(iter(attackers)) == "plain"
     assert len(attackers) > 1
@@ -47,13 +47,13 @@ def test_one_plain_attack_comes_first_and_adaptive_ones_follow(name: str) -> Non
         attackers["plain"].view is None or Obfuscation.DETECTOR in case.obfuscation
     )  # which a plain attack does not look at
     assert not attackers.keys() & {"clean", "noise", "unbounded"}  # names that roles and controls have
-    assert all(attacker.about and "\n" not in attacker.about for attacker in attackers.values())
+    assert all(attacker.description and "\n" not in attacker.description for attacker in attackers.values())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_figures_are_shares(name: str) -> None:
     case = find_case(name)
-    assert case.most is None or case.most >= 1
+    assert case.max_examples is None or case.max_examples >= 1
     assert case.draws > 1 or Obfuscation.STOCHASTIC not in case.obfuscation
 
 
@@ -85,7 +85,7 @@ def test_every_case_builds_a_classifier_that_its_attacks_fit(name: str) -> None:
         model = case.build().eval()
     except DataError:
         pytest.skip("the defense keeps reference images, which are not here")
-    for attacker in case.attackers.values():
+    for attacker in case.attacks.values():
         attacker.make(model)
         viewed = model if attacker.view is None else attacker.view(model)
         assert isinstance(viewed, torch.nn.Module)
@@ -96,7 +96,7 @@ def test_logits_and_randomness_are_as_declared(name: str) -> None:
     case = find_case(name)
     model = case.build().eval()
     x = images(case)
-    with torch.no_grad(), drawing(stream(0, range(3), "test")):
+    with torch.no_grad(), use_keys(make_keys(0, range(3), "test")):
         logits = as_output(model(x)).logits
     assert logits.shape == (3, 10)
     assert logits.isfinite().all()
@@ -109,12 +109,12 @@ def test_views_do_not_change_the_forward_pass(name: str) -> None:
     case = find_case(name)
     model = case.build().eval()
     x = images(case)
-    for attacker in case.attackers.values():
-        if attacker.view is None or "alone" in attacker.about or "shorter" in attacker.about:
+    for attacker in case.attacks.values():
+        if attacker.view is None or "alone" in attacker.description or "shorter" in attacker.description:
             continue
         answers = []
         for module in (model, attacker.view(model)):
-            with drawing(stream(0, range(3), "test")):
+            with use_keys(make_keys(0, range(3), "test")):
                 answers.append(as_output(module(x.clone().requires_grad_())).logits.detach())
         assert torch.equal(*answers)
 
@@ -132,7 +132,7 @@ def test_one_suite_is_the_table_of_2018() -> None:
 
 
 def test_all_weights_ship_but_those_of_the_cases_on_imagenet() -> None:
-    assert {name for name, case in CASES.items() if not case.ships} == set(SUITES["imagenet"])
+    assert {name for name, case in CASES.items() if not case.has_weights} == set(SUITES["imagenet"])
 
 
 def test_the_published_figures_of_the_table_of_2018() -> None:
@@ -148,13 +148,13 @@ def test_the_published_figures_of_the_table_of_2018() -> None:
     assert alone == {"thermometer-cifar10", "randomization-imagenet", "pixeldefend-cifar10"} | transformed
     sap = CASES["sap-cifar10"]
     assert sap.published is not None
-    assert (sap.published.value, sap.published.url, sap.earlier) == (0.001, "https://arxiv.org/abs/2010.00071", None)
+    assert (sap.published.value, sap.published.url, sap.replicated) == (0.001, "https://arxiv.org/abs/2010.00071", None)
     ensemble = CASES["transforms-imagenet"]
-    assert (ensemble.claimed, ensemble.published, ensemble.earlier) == (None, None, None)
+    assert (ensemble.claimed, ensemble.published, ensemble.replicated) == (None, None, None)
 
 
 def test_an_earlier_run_published_a_line_for_each_defense() -> None:
-    earlier = {name: case.earlier for name, case in CASES.items() if case.earlier}
+    earlier = {name: case.replicated for name, case in CASES.items() if case.replicated}
     assert {figure.url for figure in earlier.values()} == {
         "https://github.com/Shruti2301/Feature-Distillation-as-a-Defense-Mechanism"
     }
@@ -177,7 +177,7 @@ def test_claims_are_for_the_case_s_own_defense_and_threat() -> None:
 
 
 def test_the_detector_is_not_evaluated_on_what_it_was_fitted_to() -> None:
-    assert CASES["lid-cifar10"].most == 1000
+    assert CASES["lid-cifar10"].max_examples == 1000
 
 
 def test_weights_of_others_are_looked_for_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,12 +187,12 @@ def test_weights_of_others_are_looked_for_at_home(tmp_path: Path, monkeypatch: p
         ValueError, match=r"jpeg-imagenet: the weights .*mobilenet_v2.safetensors are missing: get"
     ) as error:
         case.load()
-    assert str(error.value) == f"jpeg-imagenet: {case.lacks}"
+    assert str(error.value) == f"jpeg-imagenet: {case.missing_weights}"
     assert case.provenance == ""
     (tmp_path / "weights").mkdir()
     classifier = case.build().get_submodule("classifier")
     save_weights(classifier, tmp_path / "weights" / "mobilenet_v2.safetensors")
-    assert case.lacks == ""
+    assert case.missing_weights == ""
     loaded = case.load().get_submodule("classifier").state_dict()
     assert all(torch.equal(t.half().float(), loaded[name]) for name, t in classifier.state_dict().items())
 
@@ -233,13 +233,13 @@ class TestWeights:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.dial])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.strength_sweep])
 def test_a_dial_changes_a_copy_and_leaves_the_case_alone(name: str) -> None:
     case = find_case(name)
-    dial = case.dial
+    dial = case.strength_sweep
     assert dial is not None
     assert dial.own in dial.values
-    assert not case.attackers[dial.attack].plain
+    assert not case.attacks[dial.attack].plain
     model = case.build().eval()
     part = model.get_submodule("transform")
     x = images(case)

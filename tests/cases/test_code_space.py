@@ -5,7 +5,7 @@ import torch
 from unmask.cases.code_space import Codes
 from unmask.defenses.blocks import dct
 from unmask.defenses.feature_distillation import FeatureDistillation
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 
 TABLE = FeatureDistillation().table
 X = 0.2 + 0.6 * torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -45,7 +45,7 @@ def test_another_code_is_reached_by_the_shortest_way() -> None:
 
 def test_the_quantiser_sees_the_codes_that_are_searched() -> None:
     space = Codes(TABLE)
-    with drawing(stream(0, range(2), "test")):
+    with use_keys(make_keys(0, range(2), "test")):
         z = space.start(X, None, at_random=True)
     assert (z[:, 0] - z[:, 1]).abs().max() <= 0.5
     seen = FeatureDistillation()(space.decode(z))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unmask.cases.logit_space import LogitSpace
 from unmask.defenses.thermometer import Encode, Thermometer
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 from unmask.threats import Linf
 
 SHAPE = (2, 4, 5)
@@ -20,7 +20,7 @@ def images(n: int, seed: int = 0) -> Tensor:
 
 def attacked(attack: LogitSpace, model: nn.Module, x: Tensor, y: Tensor, seed: int = 0) -> Tensor:
     rows = torch.arange(len(x))
-    with drawing(stream(seed, rows, "test")):
+    with use_keys(make_keys(seed, rows, "test")):
         return attack(model, x, y, 0.5, rows)
 
 

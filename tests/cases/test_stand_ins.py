@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.defenses.averaged import Averaged
 from unmask.defenses.bit_depth import ReduceBitDepth
@@ -20,8 +21,7 @@ from unmask.defenses.quilting import Quilt
 from unmask.defenses.randomization import Randomization, RandomResizePad
 from unmask.defenses.total_variation import MinimiseTotalVariation
 from unmask.judging import Judge
-from unmask.randomness import drawing, stream
-from unmask.trials import trial, verdicts
+from unmask.randomness import make_keys, use_keys
 
 SIDE, N = 24, 4
 KINDS = 0.5 + 0.02 * torch.tensor([[1.0, 1, -1], [-1, -1, -1], [1, -1, 1], [-1, 1, 1]])  # a mean colour each
@@ -41,7 +41,7 @@ class Nearest(nn.Module):
     def __init__(self, transform: nn.Module) -> None:
         super().__init__()
         x, y = pictures(32, 1)
-        with torch.no_grad(), drawing(stream(0, range(len(x)), "test")):
+        with torch.no_grad(), use_keys(make_keys(0, range(len(x)), "test")):
             seen = transform(x).mean((2, 3))
         self.mean = torch.stack([seen[y == k].mean(0) for k in range(len(KINDS))])
 
@@ -79,7 +79,7 @@ RIGHT = {"crop-imagenet", "transforms-imagenet", "randomization-imagenet"}  # wh
 
 def attacks(access: str) -> list[tuple[str, str]]:
     """Of all these cases: names of case and attack."""
-    return [(name, key) for name in STAND_INS for key, a in find_case(name).attackers.items() if a.access == access]
+    return [(name, key) for name in STAND_INS for key, a in find_case(name).attacks.items() if a.access == access]
 
 
 def left(name: str, key: str, case: str = "") -> float:
@@ -88,9 +88,9 @@ def left(name: str, key: str, case: str = "") -> float:
     x, y = pictures(N, 0)
     judge = Judge(defense, found.threat, found.draws)
     index = torch.arange(N)
-    assert verdicts(judge, x, x, y, index, 0)[0].robust.mean() >= 0.9
-    attacker = found.attackers[key]
-    made = trial(judge, defense, attacker.make(defense), x, y, view=attacker.view)
+    assert verdicts(judge, x, x, y, index, 0)[0].robust_fraction.mean() >= 0.9
+    attacker = found.attacks[key]
+    made = run_attack(judge, defense, attacker.make(defense), x, y, view=attacker.view)
     assert made.verdict.feasible.all()
     return made.accuracy.value
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unmask.defenses import crop
 from unmask.defenses.crop import CropEnsemble
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 
 
 class Recorder(nn.Module):
@@ -30,7 +30,7 @@ class Recorder(nn.Module):
 
 def keyed(defense: nn.Module, rows: Tensor) -> Callable[[Tensor], Tensor]:
     def run(x: Tensor) -> Tensor:
-        with drawing(stream(0, rows, "test")):
+        with use_keys(make_keys(0, rows, "test")):
             return defense(x)  # type: ignore[no-any-return]
 
     return run

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.defenses.defense_gan import DefenseGAN, Projection
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 
 X = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 
@@ -54,7 +54,7 @@ def test_more_steps_come_nearer() -> None:
     purify = Projection(linear_generator(), 3, restarts=1, rate=1.0, momentum=0.0)
     errors = []
     for purify.steps in (0, 5, 20, 80):
-        with drawing(stream(0, range(5), "test")):
+        with use_keys(make_keys(0, range(5), "test")):
             errors.append((purify(X) - X).square().flatten(1).mean(1))
     assert all((after < before).all() for before, after in pairwise(errors))
 
@@ -74,7 +74,7 @@ def test_the_nearest_restart_is_kept_for_each_image() -> None:
     x = torch.full((256, 1, 1, 1), 2.5)
 
     def errors(restarts: int) -> Tensor:
-        with drawing(stream(0, range(256), "test")):
+        with use_keys(make_keys(0, range(256), "test")):
             purify = Projection(Wells(), 1, restarts, steps=200, rate=0.02, momentum=0.5, scale=1.0)
             return (purify(x) - x).abs().flatten()  # type: ignore[no-any-return]
 
@@ -92,7 +92,7 @@ def test_unrolled_gradient_agrees_with_finite_differences(restarts: int) -> None
     purify = Projection(generator, 2, restarts, steps=4, rate=1.0, scale=0.5)
 
     def project(x: Tensor) -> Tensor:
-        with drawing(stream(0, range(2), "test")):
+        with use_keys(make_keys(0, range(2), "test")):
             return purify(x)  # type: ignore[no-any-return]
 
     x = torch.rand(2, 1, 2, 2, dtype=torch.float64, requires_grad=True)
@@ -108,7 +108,7 @@ def test_memory_is_bounded_without_a_trace_in_the_numbers(rows: int, kept: int) 
 
     def answer(purify: Projection) -> tuple[Tensor, Tensor]:
         x = X.double().requires_grad_()
-        with drawing(stream(0, range(5), "test")):
+        with use_keys(make_keys(0, range(5), "test")):
             image = purify(x)
         return image.detach(), torch.autograd.grad(image.square().sum(), x)[0]
 
@@ -131,10 +131,10 @@ def test_the_unrolled_gradient_of_a_converged_projection_is_its_matrix() -> None
 @pytest.mark.parametrize("unrolled", [False, True])
 def test_the_image_is_the_same_with_and_without_a_gradient(unrolled: bool) -> None:
     purify = Projection(linear_generator(), 3, restarts=3, steps=7)
-    keys = stream(0, range(5), "test")
-    with drawing(keys), torch.no_grad():
+    keys = make_keys(0, range(5), "test")
+    with use_keys(keys), torch.no_grad():
         expected = purify(X)
-    with drawing(keys):
+    with use_keys(keys):
         image = purify(X.clone().requires_grad_(unrolled))
     assert torch.allclose(image, expected, atol=1e-6)
 
@@ -143,13 +143,13 @@ def test_an_example_does_not_depend_on_the_batch() -> None:
     purify = Projection(linear_generator(), 3, restarts=3, steps=3)
 
     def project(rows: Tensor) -> Tensor:
-        with drawing(stream(0, rows, "test")):
+        with use_keys(make_keys(0, rows, "test")):
             return purify(X[rows])  # type: ignore[no-any-return]
 
     whole = project(torch.arange(5))
     for rows in (torch.tensor([4]), torch.tensor([2, 0, 1])):
         assert torch.allclose(project(rows), whole[rows], atol=1e-6)
-    with drawing(stream(1, range(5), "test")):
+    with use_keys(make_keys(1, range(5), "test")):
         assert not torch.allclose(purify(X), whole, atol=1e-3)  # three steps do not forget the start
 
 

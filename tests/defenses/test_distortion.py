@@ -7,19 +7,19 @@ from torch import Tensor
 
 from unmask.defenses import distortion
 from unmask.defenses.distortion import RandomDistortion, places
-from unmask.randomness import drawing, stream, uniform
+from unmask.randomness import make_keys, uniform, use_keys
 
 X = torch.rand(3, 2, 13, 22, generator=torch.Generator().manual_seed(0))
 
 
 def keyed(transform: RandomDistortion, x: Tensor, rows: list[int] | None = None) -> Tensor:
-    with drawing(stream(0, rows or range(len(x)), "test")):
+    with use_keys(make_keys(0, rows or range(len(x)), "test")):
         return transform(x)  # type: ignore[no-any-return]
 
 
 def pixel_by_pixel(x: Tensor, delta: float, steps: int, nearest: bool) -> np.ndarray:
     """Each pixel by itself, in double precision; for the same draws."""
-    with drawing(stream(0, range(len(x)), "test")):
+    with use_keys(make_keys(0, range(len(x)), "test")):
         widths = 1 + delta * (2 * uniform((len(x), 2, steps), like=x).double().numpy() - 1)
     image, out = x.double().numpy(), np.empty(x.shape)
     size = np.array(x.shape[2:])

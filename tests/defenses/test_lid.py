@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.defenses.lid import LID, local_intrinsic_dimensionality
-from unmask.randomness import drawing, stream
-from unmask.victims import steady
+from unmask.model_wrappers import batch_invariant
+from unmask.randomness import make_keys, use_keys
 
 REFERENCES = torch.rand(40, 1, 5, 5, generator=torch.Generator().manual_seed(1))
 X = torch.rand(11, 1, 5, 5, generator=torch.Generator().manual_seed(2))
@@ -168,8 +168,8 @@ def test_an_answer_does_not_depend_on_the_batch() -> None:
     model = detector()
 
     def answer(rows: list[int]) -> tuple[Tensor, Tensor]:
-        with torch.no_grad(), drawing(stream(0, rows, "test")):
-            output = steady(model)(X[rows])
+        with torch.no_grad(), use_keys(make_keys(0, rows, "test")):
+            output = batch_invariant(model)(X[rows])
         assert output.reject is not None
         return output.logits, output.reject
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from unmask.defenses import quilting
 from unmask.defenses.patch_search import nearest_patches
 from unmask.defenses.quilting import Quilt, build_patches, seam
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 
 
 def levels(*shape: int, seed: int = 0, most: int = 16) -> Tensor:
@@ -128,9 +128,9 @@ def test_an_image_made_of_the_patches_stays_as_it_is() -> None:
 def test_an_image_does_not_depend_on_the_batch() -> None:
     x, patches = torch.rand(5, 3, 14, 11), torch.rand(300, 3, 5, 5)
     rows = torch.tensor([4, 1])
-    with drawing(stream(0, range(5), "test")):
+    with use_keys(make_keys(0, range(5), "test")):
         whole = Quilt(patches)(x)
-    with drawing(stream(0, rows, "test")):
+    with use_keys(make_keys(0, rows, "test")):
         assert torch.equal(Quilt(patches, values=1)(x[rows]), whole[rows])
     assert not torch.equal(Quilt(patches)(x), whole)
 
@@ -144,18 +144,18 @@ def test_what_was_found_for_an_image_is_remembered_with_its_patches(monkeypatch:
 
     monkeypatch.setattr(quilting, "nearest_patches", search)
     x, patches, others = torch.rand(4, 3, 14, 11), torch.rand(300, 3, 5, 5), torch.rand(300, 3, 5, 5)
-    quilt, keys = Quilt(patches), stream(0, range(4), "test")
+    quilt, keys = Quilt(patches), make_keys(0, range(4), "test")
     for batch, new in ((x[:2].repeat(2, 1, 1, 1), 2), (x, 2), (x.flip(0), 0), (x[:2], 0), (x, 2)):
-        with drawing(keys):
+        with use_keys(keys):
             found = quilt(batch)
-        with drawing(keys):
+        with use_keys(keys):
             assert torch.equal(found, Quilt(patches)(batch))
         assert sum(searched) - len(batch.unique(dim=0)) == new
         searched.clear()
     quilt.load_state_dict({"patches": others})
-    with drawing(keys):
+    with use_keys(keys):
         found = quilt(x)
-    with drawing(keys):
+    with use_keys(keys):
         assert torch.equal(found, Quilt(others)(x))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unmask.defenses import randomization
 from unmask.defenses.randomization import Randomization, RandomResizePad
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 
 X = torch.rand(2, 3, 7, 7, generator=torch.Generator().manual_seed(0))
 
@@ -48,7 +48,7 @@ def test_each_image_has_a_draw_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_sides_and_places_are_uniform() -> None:
     n = 12_000
-    with drawing(stream(0, range(n), "test")):
+    with use_keys(make_keys(0, range(n), "test")):
         inside = RandomResizePad(5, 8)(torch.ones(n, 1, 6, 6))[:, 0] > 0.5
     rows, columns = inside.any(2), inside.any(1)
     side, top, left = rows.sum(1), rows.int().argmax(1), columns.int().argmax(1)
@@ -77,7 +77,7 @@ def test_gradient_agrees_with_finite_differences() -> None:
     x = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
 
     def transform(x: Tensor) -> Tensor:
-        with drawing(stream(0, [0, 1], "test")):
+        with use_keys(make_keys(0, [0, 1], "test")):
             return RandomResizePad(3, 7, 0.25)(x)  # type: ignore[no-any-return]
 
     assert torch.autograd.gradcheck(transform, x)
@@ -88,7 +88,7 @@ def test_an_example_does_not_depend_on_the_batch() -> None:
     x = torch.rand(9, 1, 6, 6)
 
     def transform(rows: Tensor) -> Tensor:
-        with drawing(stream(0, rows, "test")):
+        with use_keys(make_keys(0, rows, "test")):
             return RandomResizePad(6, 9)(x[rows])  # type: ignore[no-any-return]
 
     whole = transform(torch.arange(9))
@@ -97,10 +97,10 @@ def test_an_example_does_not_depend_on_the_batch() -> None:
 
 def test_the_classifier_sees_the_transformed_image() -> None:
     defense = Randomization(nn.Flatten(), 7, 11, 0.5)
-    keys = stream(0, [0, 1], "test")
-    with drawing(keys):
+    keys = make_keys(0, [0, 1], "test")
+    with use_keys(keys):
         logits = defense(X)
-    with drawing(keys):
+    with use_keys(keys):
         assert torch.equal(logits, RandomResizePad(7, 11, 0.5)(X).flatten(1))
     assert not torch.equal(defense(X), defense(X))
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from unmask.defenses import sap
 from unmask.defenses.sap import SAP, KeepEach, SampleWithReplacement
 from unmask.gradients.bpda import bpda
-from unmask.randomness import drawing, stream
-from unmask.types import Victim
-from unmask.victims import steady
+from unmask.model_wrappers import batch_invariant
+from unmask.randomness import make_keys, use_keys
+from unmask.types import Model
 
 H = torch.tensor([0.5, -1.0, 0.0, 2.0, 4.0, -0.1])
 P = (H.abs() / H.abs().sum()).double()
@@ -23,7 +23,7 @@ N = 20_000
 
 def draws(prune: nn.Module, h: Tensor, n: int = N) -> Tensor:
     """What ``prune`` makes of copies of ``h`` (units,), each by draws of its own."""
-    with drawing(stream(0, range(n), "test")):
+    with use_keys(make_keys(0, range(n), "test")):
         return prune(h.expand(n, -1))  # type: ignore[no-any-return]
 
 
@@ -82,9 +82,9 @@ def test_units_that_are_kept_each_by_itself_are_independent() -> None:
 def test_activations_of_any_shape_are_pruned_as_one_layer(prune: nn.Module) -> None:
     h = torch.randn(4, 3, 2, 5)
     for form in (h, h.contiguous(memory_format=torch.channels_last)):
-        with drawing(stream(0, range(4), "test")):
+        with use_keys(make_keys(0, range(4), "test")):
             image = prune(form)
-        with drawing(stream(0, range(4), "test")):
+        with use_keys(make_keys(0, range(4), "test")):
             assert torch.equal(image.flatten(1), prune(h.flatten(1)))
 
 
@@ -177,9 +177,9 @@ def test_bpda_on_the_pruning_gives_the_gradient_of_the_classifier(prune: nn.Modu
     model = SAP(nn.Sequential(nn.Flatten(), a, b, c), prune, nn.Linear)
     viewed = bpda("prune")(model)
 
-    def answer(victim: Victim) -> tuple[Tensor, Tensor]:
+    def answer(victim: Model) -> tuple[Tensor, Tensor]:
         x = X.clone().requires_grad_()
-        with drawing(stream(0, range(11), "test")):
+        with use_keys(make_keys(0, range(11), "test")):
             logits = victim(x)
         assert isinstance(logits, Tensor)
         return logits, torch.autograd.grad(logits[:, 1].sum(), x)[0].flatten(1)
@@ -201,8 +201,8 @@ def test_an_answer_does_not_depend_on_the_batch(prune: nn.Module) -> None:
     )
 
     def answer(rows: list[int], seed: int = 0) -> Tensor:
-        with torch.no_grad(), drawing(stream(seed, rows, "test")):
-            return steady(model)(X[rows]).logits
+        with torch.no_grad(), use_keys(make_keys(seed, rows, "test")):
+            return batch_invariant(model)(X[rows]).logits
 
     whole = answer([*range(11)])
     for rows in ([9, 0, 4], [10], [*range(3, 11)]):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unmask.defenses import total_variation
 from unmask.defenses.total_variation import MinimiseTotalVariation, minimise
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 
 
 def objective(u: Tensor, x: Tensor, kept: Tensor, weight: float) -> Tensor:
@@ -125,11 +125,11 @@ def test_an_image_does_not_depend_on_the_batch() -> None:
     rows = torch.tensor([5, 2])
     for values in (None, 1, 600):
         defense = MinimiseTotalVariation(values=values)
-        with drawing(stream(0, range(7), "test")):
+        with use_keys(make_keys(0, range(7), "test")):
             whole = defense(x)
-        with drawing(stream(0, rows, "test")):
+        with use_keys(make_keys(0, rows, "test")):
             assert torch.allclose(defense(x[rows]), whole[rows], atol=1e-6)
-    with drawing(stream(1, range(7), "test")):
+    with use_keys(make_keys(1, range(7), "test")):
         assert not torch.allclose(defense(x), whole, atol=0.01)
 
 

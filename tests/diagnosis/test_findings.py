@@ -8,25 +8,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.examine import Evidence, examine
-from unmask.diagnosis.faults import Fault
+from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
-from unmask.diagnosis.held import Held
+from unmask.diagnosis.probe import GradientProbe, probe_gradients
 from unmask.diagnosis.saturation import Saturation
+from unmask.diagnosis.snapshots import TensorSnapshot
 from unmask.diagnosis.stochastic import Noise
 from unmask.diagnosis.trace import Event
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 
-SOUND = Evidence([], [], [], Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
+SOUND = GradientProbe([], [], [], Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
 
 
 def event(name: str, part: str = "", line: str = "model.py:3") -> Event:
-    held = Held(torch.zeros(1), None, (0, 0), 0)
+    held = TensorSnapshot(torch.zeros(1), None, (0, 0), 0)
     return Event(name, part, line, f"y = {name}(x)", False, (held,), (held,))
 
 
-def fault(name: str, part: str = "", *, lost: bool = True, nearby: bool = False) -> Fault:
-    return Fault(event(name, part), lost, {0.1: 0.0}, nearby)
+def fault(name: str, part: str = "", *, lost: bool = True, nearby: bool = False) -> GradientFault:
+    return GradientFault(event(name, part), lost, {0.1: 0.0}, nearby)
 
 
 def test_a_sound_model_has_none() -> None:
@@ -67,7 +67,7 @@ def test_a_missing_gradient_explains_a_flat_loss() -> None:
 def test_squashed_logits_where_nothing_else_could_have_cost_the_plain_attack_more() -> None:
     squashed = replace(SOUND, saturation=Saturation(0.0, 0.0, False, 0.7))
     (found,) = findings(squashed)
-    assert (found.kind, found.evidence["squashed"]) == ("vanishing", 0.7)
+    assert (found.kind, found.evidence["saturated_logits"]) == ("vanishing", 0.7)
     assert findings(replace(squashed, saturation=Saturation(0.0, 0.0, False, 0.4))) == []
     assert findings(replace(squashed, sources=[event("rand")])) == []
     assert [one.kind for one in findings(replace(squashed, faults=[fault("detach")]))] == ["shattered"]
@@ -79,7 +79,9 @@ def test_labels_that_come_with_a_maximum_are_where_gradients_end() -> None:
             return torch.eye(4)[x.flatten(1).max(1)[1]]
 
     x = torch.tensor([[[[0.1, 0.9], [0.2, 0.3]]]]).repeat(4, 1, 1, 1)
-    (found,) = findings(examine(Label(), x, torch.ones(4, dtype=torch.int64), 0.01, stream(0, range(4), "label")))
+    (found,) = findings(
+        probe_gradients(Label(), x, torch.ones(4, dtype=torch.int64), 0.01, make_keys(0, range(4), "label"))
+    )
     assert (found.kind, found.module, found.evidence["operation"]) == ("shattered", "", "max")
 
 
@@ -94,5 +96,5 @@ def test_one_cut_does_not_hide_another() -> None:
 
     model = nn.Sequential(Coarse(), Levels(), nn.Flatten(), nn.Linear(16, 3)).requires_grad_(False)
     x = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    evidence = examine(model, x, model(x).argmax(1), 0.3, stream(0, range(16), "cuts"))
+    evidence = probe_gradients(model, x, model(x).argmax(1), 0.3, make_keys(0, range(16), "cuts"))
     assert {(found.kind, found.module) for found in findings(evidence)} == {("shattered", "0"), ("shattered", "1")}

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 from unmask.data import load
+from unmask.diagnosis.determinism import left_in_training
 from unmask.diagnosis.lint import lint
-from unmask.diagnosis.steadiness import left_in_training
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 from unmask.records import Finding
 
 NET = find_case("plain-digits").load()
 X, Y = load("digits", n=16).batch()
-KEYS = stream(0, range(16), "lint")
+KEYS = make_keys(0, range(16), "lint")
 
 
 class Answer(nn.Module):

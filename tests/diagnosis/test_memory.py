@@ -18,13 +18,13 @@ from unmask.diagnosis.clock import at, by_the_clock
 from unmask.diagnosis.lint import lint
 from unmask.diagnosis.memory import aged, remembers
 from unmask.forms import forgetting
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 from unmask.state import State
 from unmask.types import Output
 
 NET = find_case("plain-digits").load()
 X, Y = load("digits", n=16).batch()
-KEYS = stream(0, range(16), "memory")
+KEYS = make_keys(0, range(16), "memory")
 
 
 class Caches(nn.Module):

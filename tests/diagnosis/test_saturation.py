@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.saturation import Saturation, saturation
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 
 X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.zeros(6, dtype=torch.long)
@@ -34,8 +34,8 @@ class Squashed(nn.Module):
 
 @pytest.mark.parametrize(("flat", "share"), [(0, 0.0), (1, 0.0), (3, 1.0)])
 def test_squashed_where_most_logits_are_flat_and_some_are_not(flat: int, share: float) -> None:
-    found = saturation(Squashed(flat), X, Y, stream(0, range(6), "test"))
-    assert (found.flat, found.squashed) == (0.0, share)
+    found = saturation(Squashed(flat), X, Y, make_keys(0, range(6), "test"))
+    assert (found.flat, found.saturated_logits) == (0.0, share)
 
 
 @pytest.mark.parametrize(
@@ -49,4 +49,4 @@ def test_squashed_where_most_logits_are_flat_and_some_are_not(flat: int, share: 
     ],
 )
 def test_flat_and_silent(model: nn.Module, expected: Saturation) -> None:
-    assert saturation(model, X, Y, stream(0, range(6), "test")) == expected
+    assert saturation(model, X, Y, make_keys(0, range(6), "test")) == expected

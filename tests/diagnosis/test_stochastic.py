@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.findings import draws
 from unmask.diagnosis.stochastic import noise, shared, sources
-from unmask.randomness import stream, uniform
+from unmask.randomness import make_keys, uniform
 
 X = torch.rand(32, 1, 10, 10, generator=torch.Generator().manual_seed(1))
 Y = torch.zeros(32, dtype=torch.long)
-KEYS = stream(0, range(32), "test")
+KEYS = make_keys(0, range(32), "test")
 SIGNAL = torch.randn(100, generator=torch.Generator().manual_seed(2))
 
 
@@ -69,7 +69,7 @@ class Switch(nn.Module):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_random_choice_among_parts_is_made_by_the_part_that_calls_them(seed: int) -> None:
-    (found,) = sources(nn.Sequential(Switch()), X, stream(seed, range(32), "test"), draws=16)
+    (found,) = sources(nn.Sequential(Switch()), X, make_keys(seed, range(32), "test"), draws=16)
     assert found.part == "0"
     assert found.code == "answer: Tensor = self.members[random.randrange(2)](x)"
 
@@ -82,7 +82,7 @@ def test_a_random_choice_without_parts_is_made_where_the_ways_part() -> None:
             return x.flatten(1)
 
     for seed in range(8):
-        (found,) = sources(Sometimes(), X, stream(seed, range(32), "test"), draws=16)
+        (found,) = sources(Sometimes(), X, make_keys(seed, range(32), "test"), draws=16)
         assert (found.part, found.name) in {("", "flip"), ("", "flatten")}
 
 
@@ -101,4 +101,4 @@ def test_draws_that_are_common_to_a_batch(draw: Callable[[Tensor], Tensor], comm
         def forward(self, x: Tensor) -> Tensor:
             return draw(x).flatten(1)
 
-    assert shared(Drawn(), X, stream(0, range(16), "shared")) is common
+    assert shared(Drawn(), X, make_keys(0, range(16), "shared")) is common

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.examine import examine, switched
-from unmask.randomness import stream
+from unmask.diagnosis.probe import faults_behind_refusals, probe_gradients
+from unmask.randomness import make_keys
 
 
 class Threshold(nn.Module):
@@ -27,16 +27,16 @@ class Smooth(nn.Module):
 
 
 X = torch.full((16, 1, 8, 8), 0.5)
-KEYS = stream(0, range(16), "switched")
+KEYS = make_keys(0, range(16), "switched")
 
 
 def test_it_is_seen_around_what_an_attack_has_moved() -> None:
     model = Threshold()
-    assert not examine(model, X, torch.zeros(16, dtype=torch.int64), 0.05, KEYS).faults
+    assert not probe_gradients(model, X, torch.zeros(16, dtype=torch.int64), 0.05, KEYS).faults
     moved = X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1)
-    found = switched(model, moved, 0.05, KEYS)
-    assert {(fault.event.name, fault.lost) for fault in found} == {("gt", True)}
+    found = faults_behind_refusals(model, moved, 0.05, KEYS)
+    assert {(fault.event.name, fault.missing) for fault in found} == {("gt", True)}
 
 
 def test_a_kink_is_none() -> None:
-    assert switched(Smooth(), X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1), 0.05, KEYS) == []
+    assert faults_behind_refusals(Smooth(), X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1), 0.05, KEYS) == []

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.diagnosis.examine import examine
-from unmask.diagnosis.faults import Fault
-from unmask.randomness import stream
+from unmask.diagnosis.faults import GradientFault
+from unmask.diagnosis.probe import probe_gradients
+from unmask.randomness import make_keys
 
 X = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -28,10 +28,10 @@ class Inline(nn.Module):
         return self.last(made) if isinstance(made, Tensor) else made
 
 
-def guilty(function: Callable[[Tensor], Any] | nn.Module) -> list[Fault]:
+def guilty(function: Callable[[Tensor], Any] | nn.Module) -> list[GradientFault]:
     model = function if isinstance(function, nn.Module) else Inline(function)
-    keys = stream(0, range(len(X)), "test")
-    return examine(model.eval(), X, torch.zeros(len(X), dtype=torch.long), 0.1, keys, draws=1).faults
+    keys = make_keys(0, range(len(X)), "test")
+    return probe_gradients(model.eval(), X, torch.zeros(len(X), dtype=torch.long), 0.1, keys, draws=1).faults
 
 
 def rows_by_views(x: Tensor) -> Tensor:
@@ -85,13 +85,13 @@ def test_what_is_written_through_views_is_in_the_tensor(function: Callable[[Tens
 
 def test_slopes_that_add_up_to_nothing_are_found_where_they_do() -> None:
     (fault,) = guilty(lambda x: x - torch.fmod(x, 1 / 9) + 1)
-    assert (fault.event.name, fault.lost, fault.right_nearby) == ("sub", False, False)
+    assert (fault.event.name, fault.missing, fault.right_nearby) == ("sub", False, False)
 
 
 def test_places_alone_are_a_missing_gradient_whatever_comes_with_them() -> None:
     table = torch.linspace(0, 1, 8)
     (fault,) = guilty(lambda x: table[x.topk(3).indices])
-    assert (fault.event.name, fault.lost) == ("topk", True)
+    assert (fault.event.name, fault.missing) == ("topk", True)
 
 
 def test_a_mask_that_seldom_changes_is_a_step_and_not_steep() -> None:
@@ -108,18 +108,18 @@ def test_answers_of_the_authors_own_class_are_looked_at() -> None:
         reject: Tensor
 
     (fault,) = guilty(lambda x: Refusing(x.flatten(1), x.mean((1, 2, 3)) > X.mean()))
-    assert (fault.event.name, fault.lost) == ("gt", True)
+    assert (fault.event.name, fault.missing) == ("gt", True)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_quantised_tensors_of_torchs_own() -> None:
     (fault,) = guilty(lambda x: torch.quantize_per_tensor(x, 1 / 9, 0, torch.quint8).dequantize())
-    assert (fault.event.name, fault.lost) == ("quantize_per_tensor", True)
+    assert (fault.event.name, fault.missing) == ("quantize_per_tensor", True)
 
 
 def test_inside_of_vmap_the_operation_is_named() -> None:
     (fault,) = guilty(torch.func.vmap(lambda x: torch.round(9 * x) / 9))
-    assert (fault.event.name, fault.lost) == ("round", False)
+    assert (fault.event.name, fault.missing) == ("round", False)
 
 
 def test_probes_are_images() -> None:
@@ -151,7 +151,7 @@ def test_hooks_on_a_part_are_blamed_on_that_part(factor: float) -> None:
     model.requires_grad_(False)
     (fault,) = guilty(model)
     assert (fault.event.name, fault.event.part) == ("Conv2d", "net.0")
-    assert list(fault.explained.values()) == pytest.approx([factor] * 4, abs=0.1)
+    assert list(fault.fidelity.values()) == pytest.approx([factor] * 4, abs=0.1)
 
 
 def test_hooks_on_a_tensor_are_blamed_where_they_were_put_there() -> None:

@@ -9,10 +9,10 @@ from torch import nn
 from benchmarks.zoo import ZOO, Around, entry
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.diagnosis.examine import Evidence, examine
 from unmask.diagnosis.findings import findings
-from unmask.evaluation.targets import ready
-from unmask.randomness import drawing, stream
+from unmask.diagnosis.probe import GradientProbe, probe_gradients
+from unmask.evaluation.targets import prepare_target
+from unmask.randomness import make_keys, use_keys
 from unmask.types import as_output
 
 NETS = {name: find_case(name).load() for name in ("plain-digits", "madry-digits")}
@@ -20,14 +20,14 @@ DATA = load("digits", n=128)
 IMAGES, LABELS = DATA.batch()
 
 
-def examined(model: nn.Module) -> Evidence:
-    target = ready(model.eval(), DATA, "cpu", strict=False)
+def examined(model: nn.Module) -> GradientProbe:
+    target = prepare_target(model.eval(), DATA, "cpu", strict=False)
     model = target.model
-    with torch.no_grad(), drawing(stream(0, range(len(IMAGES)), "right"), foreign=True):
+    with torch.no_grad(), use_keys(make_keys(0, range(len(IMAGES)), "right"), uses_torch_random=True):
         logits, reject = as_output(model(IMAGES))
     taken = torch.ones_like(LABELS, dtype=torch.bool) if reject is None else reject <= 0
     right = ((logits.argmax(1) == LABELS) & taken).nonzero().squeeze(1)[:16]
-    return examine(model, IMAGES[right], LABELS[right], 0.15, stream(0, right, "examine"), target.draws)
+    return probe_gradients(model, IMAGES[right], LABELS[right], 0.15, make_keys(0, right, "examine"), target.draws)
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -76,4 +76,4 @@ def test_logits_under_tanh_are_squashed() -> None:
 
     (found,) = findings(examined(Squashed(NETS["plain-digits"])))
     assert (found.kind, found.module) == ("vanishing", "")
-    assert found.evidence["squashed"] > 0.5
+    assert found.evidence["saturated_logits"] > 0.5

@@ -19,7 +19,7 @@ from torch import Tensor
 from tests.models import MEANS
 from unmask.cli import main
 from unmask.evaluation.plan import Plan, plan_attack
-from unmask.evaluation.run import Local, run
+from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.threats import Linf
 
@@ -117,7 +117,7 @@ def plan(models: Path) -> Plans:
 
     def plan(factory: str, n: int, **options: Any) -> Plan:
         name = factory if ":" in factory else f"{models}:{factory}"
-        local = Local()
+        local = LocalExecutor()
         data = local.dataset("digits", n)
         settings = {"attack": "apgd", "steps": 8, "restarts": 1, **options}
         return plan_attack(name, local.target(name, data), data, Linf(0.1), n, 0, settings)
@@ -133,12 +133,12 @@ def done(tmp_path: Path) -> Runs:
     """Does a plan in a new folder."""
     count = 0
 
-    def done(plan: Plan, local: Local | None = None) -> Path:
+    def done(plan: Plan, local: LocalExecutor | None = None) -> Path:
         nonlocal count
         count += 1
         folder = tmp_path / f"run{count}"
-        local = local or Local()
-        about, settled = {"cases": [plan.about]}, local.fingerprints(plan.jobs)
+        local = local or LocalExecutor()
+        about, settled = {"cases": [plan.case_info]}, local.fingerprints(plan.jobs)
         with Store.open(folder, {"weights": None}, about, plan.jobs, settled) as store:
             run(plan.jobs, store, local, lambda record, stored: None)
         return folder
@@ -146,7 +146,7 @@ def done(tmp_path: Path) -> Runs:
     return done
 
 
-VARYING = ("seconds", "check")
+VARYING = ("seconds", "digest")
 """How long a job took, and the digest of its line, which follows from that."""
 
 Results = Callable[[Path], dict[str, dict[str, Any]]]

@@ -56,7 +56,7 @@ def test_a_plan_tells_what_the_file_says_of_its_weights(home: Path) -> None:
 
     path = home / "weights" / "mobilenet_v2.safetensors"
     path.write_bytes(save({}, metadata={"source": "somewhere,\nint8"}))
-    about = plan_case(find_case("jpeg-imagenet"), DIGITS, 2, 0).about
+    about = plan_case(find_case("jpeg-imagenet"), DIGITS, 2, 0).case_info
     assert about["note"].startswith("quality 75; ")
     assert about["note"].endswith("; weights: somewhere, int8")
     published = find_case("jpeg-imagenet").published

@@ -19,20 +19,20 @@ import torch
 from tests.commands import unmask
 from tests.models import MEANS
 from unmask.evaluation import plan as planning
-from unmask.evaluation.run import Local
+from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.targets import find_target
 from unmask.records import Job, ThreatSpec
 
 KILLS = int(os.environ.get("UNMASK_KILLS", "6"))  # 50 take minutes
 N = max(20, 2 * KILLS)
-COMMAND = ["reproduce", "--case", "thermometer-digits", "--no-sweep", "--n", str(N), "--out"]
+COMMAND = ["reproduce", "--case", "thermometer-digits", "--no-curves", "--n", str(N), "--out"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
 def test_killed_at_random_moments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, start: Any, finish: Any
 ) -> None:
-    monkeypatch.setattr(planning, "BLOCK", 2)  # many jobs, so that many moments are different
+    monkeypatch.setattr(planning, "SHARD", 2)  # many jobs, so that many moments are different
 
     def at_work(process: Any, out: Path, beyond: int) -> bool:
         """Waits until there are more bytes of records, or an end."""
@@ -76,7 +76,7 @@ def test_killed_at_random_moments(
 def test_a_second_process_in_the_same_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: Any, finish: Any
 ) -> None:
-    monkeypatch.setattr(planning, "BLOCK", 10)
+    monkeypatch.setattr(planning, "SHARD", 10)
     first = start(*COMMAND, str(tmp_path / "run"))
     while first.is_alive() and not (tmp_path / "run" / "records.jsonl").exists():
         time.sleep(0.01)
@@ -119,7 +119,7 @@ def test_out_of_memory_halves_the_batch_and_nothing_else(
     found = []
     for limit in (10**6, 20):  # 64 images do not fit, nor do 32; 16 do
         path.write_text(GREEDY.format(limit=limit))
-        found.append(results(done(plan(f"{path}:build", 64), Local(batch=64, device=device))))
+        found.append(results(done(plan(f"{path}:build", 64), LocalExecutor(batch=64, device=device))))
     assert found[0] == found[1]
     robust = [e["robust"] for r in found[0].values() if r["job"]["role"] != "clean" for e in r["examples"]]
     assert 0 < sum(robust) < 64
@@ -174,7 +174,7 @@ def test_an_image_that_does_not_fit_ends_the_run_in_one_line(
     path = tmp_path / "greedy.py"
     path.write_text(GREEDY.format(limit=0))
     with pytest.raises(ValueError, match=r"greedy\.py:build under apgd fails with .*allocate memory") as caught:
-        done(plan(f"{path}:build", 20), Local())
+        done(plan(f"{path}:build", 20), LocalExecutor())
     assert "\n" not in str(caught.value)
 
 
@@ -201,7 +201,7 @@ def test_a_disk_that_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, results: Any, finish: Any, disk: tuple[Path, Callable[[int], None]]
 ) -> None:
     """It is full at every stage of a run, one after the other, and grows until the run is whole."""
-    monkeypatch.setattr(planning, "BLOCK", 5)
+    monkeypatch.setattr(planning, "SHARD", 5)
     assert finish(*COMMAND, str(tmp_path / "whole")) == 0
     place, grow = disk
     size, full = 4, 0
@@ -216,7 +216,7 @@ def test_a_disk_that_is_full(
 
 def test_a_full_disk_under_the_records(tmp_path: Path, plan: Any, done: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is full when a line is written; the half of it that fits is no record."""
-    from unmask.evaluation.run import run
+    from unmask.evaluation.runner import run
     from unmask.evaluation.store import Store
     from unmask.run_files import read_lines
 
@@ -224,7 +224,7 @@ def test_a_full_disk_under_the_records(tmp_path: Path, plan: Any, done: Any, mon
 
     def carry_on() -> None:
         with Store.open(tmp_path / "run", {}, {}, asked.jobs) as store:
-            run(asked.jobs, store, Local(), lambda record, stored: None)
+            run(asked.jobs, store, LocalExecutor(), lambda record, stored: None)
 
     def full(handle: int) -> None:
         name = os.readlink(f"/proc/self/fd/{handle}")
@@ -289,10 +289,10 @@ def test_clocks_that_jump(plan: Any, done: Any, results: Any, monkeypatch: pytes
 def test_the_same_factory_is_the_same_model(tmp_path: Path) -> None:
     path = tmp_path / "model.py"
     path.write_text(GREEDY.format(limit=1000))
-    local = Local()
+    local = LocalExecutor()
     data = local.dataset("digits", 5)
     name = f"{path}:build"
-    first, second = (Local() for _ in range(2))
+    first, second = (LocalExecutor() for _ in range(2))
     for one in (first, second):
         one.use(name, find_target(name, data), data)
     jobs = [Job(name, "digits", "apgd", ThreatSpec("linf", 0.1), 0, 0, 5)]

@@ -11,7 +11,7 @@ import pytest
 
 from unmask.evaluation.environment import environment
 from unmask.evaluation.plan import Plan
-from unmask.evaluation.run import Local, run
+from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.evaluation.verify import verify
 from unmask.report import write
@@ -25,9 +25,9 @@ def asked(plan: Any) -> Plan:
 
 
 @pytest.fixture
-def finished(tmp_path: Path, asked: Plan) -> tuple[Path, Local]:
-    local, folder = Local(), tmp_path / "run"
-    about = {"command": "attack", "n": 3, "seed": 0, "suite": None, "cases": [asked.about], **environment()}
+def finished(tmp_path: Path, asked: Plan) -> tuple[Path, LocalExecutor]:
+    local, folder = LocalExecutor(), tmp_path / "run"
+    about = {"command": "attack", "n": 3, "seed": 0, "suite": None, "cases": [asked.case_info], **environment()}
     question = {"command": "attack", "n": 3, "seed": 0, "weights": None}
     with Store.open(folder, question, about, asked.jobs, local.fingerprints(asked.jobs)) as store:
         run(asked.jobs, store, local, lambda record, stored: None)
@@ -35,14 +35,14 @@ def finished(tmp_path: Path, asked: Plan) -> tuple[Path, Local]:
     return folder, local
 
 
-def fails(folder: Path, local: Local, asked: Plan) -> bool:
+def fails(folder: Path, local: LocalExecutor, asked: Plan) -> bool:
     try:
         return any(check.problem for check in verify(folder, local, [asked]))
     except ValueError as error:
         return bool(str(error))
 
 
-def test_any_flipped_bit_fails(finished: tuple[Path, Local], asked: Plan) -> None:
+def test_any_flipped_bit_fails(finished: tuple[Path, LocalExecutor], asked: Plan) -> None:
     folder, local = finished
     assert not fails(folder, local, asked)
     draw = random.Random(0)
@@ -60,14 +60,14 @@ def test_any_flipped_bit_fails(finished: tuple[Path, Local], asked: Plan) -> Non
     assert not fails(folder, local, asked)
 
 
-def test_a_record_that_was_cut_out_is_missed(finished: tuple[Path, Local], asked: Plan) -> None:
+def test_a_record_that_was_cut_out_is_missed(finished: tuple[Path, LocalExecutor], asked: Plan) -> None:
     folder, local = finished
     path = folder / "records.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
     assert fails(folder, local, asked)
 
 
-def test_other_weights_are_noticed(finished: tuple[Path, Local], asked: Plan) -> None:
+def test_other_weights_are_noticed(finished: tuple[Path, LocalExecutor], asked: Plan) -> None:
     folder, local = finished
     (target,) = local._targets.values()
     target.model.get_parameter("read.bias").data[9] += 1e-6

@@ -21,7 +21,7 @@ from unmask.evaluation.attack_again import Sample
 from unmask.evaluation.environment import environment
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.recheck import recheck
-from unmask.evaluation.run import Local, run
+from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.evaluation.verify import verify
 from unmask.kinds import Obfuscation
@@ -37,7 +37,7 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     "broken": {"command": "attack", "target": "case:plain-digits", "threat": BALL, "options": STEPS},
     "robust": {"command": "attack", "target": "case:madry-digits", "threat": BALL, "options": STEPS},
     "masked": {"command": "attack", "target": "case:thermometer-digits", "threat": BALL, "options": STEPS},
-    "case": {"command": "reproduce", "cases": ["thermometer-digits"], "sweep": False},
+    "case": {"command": "reproduce", "cases": ["thermometer-digits"], "curves": False},
     "audit": {"command": "audit", "target": "case:thermometer-digits", "threat": BALL, "options": {"budget": "quick"}},
 }
 
@@ -48,7 +48,7 @@ class Honest:
 
     folder: Path
     asked: dict[str, Any]
-    local: Local
+    local: LocalExecutor
     plans: list[Plan]
 
 
@@ -60,9 +60,15 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Honest]:
     def make(name: str) -> Honest:
         key = name.removesuffix(" again")
         asked = {"data": "digits", "n": 12, "seed": 0, "weights": None, **QUESTIONS[key]}
-        local = Local(strict=asked["command"] != "audit")
+        local = LocalExecutor(strict=asked["command"] != "audit")
         planned, folder = plans(asked, local), tmp_path_factory.mktemp("honest") / key
-        about = {"command": asked["command"], "n": 12, "seed": 0, "suite": None, "cases": [p.about for p in planned]}
+        about = {
+            "command": asked["command"],
+            "n": 12,
+            "seed": 0,
+            "suite": None,
+            "cases": [p.case_info for p in planned],
+        }
         jobs = [job for plan in planned for job in plan.jobs]
         with Store.open(folder, asked, {**about, **environment()}, jobs, local.fingerprints(jobs)) as store:
             run(jobs, store, local, lambda record, stored: None)
@@ -72,7 +78,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Honest]:
     def get(name: str) -> Honest:
         if name not in made:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(planning, "BLOCK", 6)
+                patch.setattr(planning, "SHARD", 6)
                 made[name] = make(name)
         return made[name]
 
@@ -112,12 +118,12 @@ class Forger:
             record["key"] = digest(record["job"])
             record |= {"file": f"examples/{record['key']}.safetensors", "sha256": hashlib.sha256(raw).hexdigest()}
             (self.folder / record["file"]).write_bytes(raw)
-            record.pop("check", None)
-            record["check"] = digest(record)
+            record.pop("digest", None)
+            record["digest"] = digest(record)
         for job in self.run["jobs"]:
             job["key"] = digest({name: value for name, value in job.items() if name != "key"})
-        self.run.pop("check")
-        sealed = {**self.run, "check": digest(self.run)}
+        self.run.pop("digest")
+        sealed = {**self.run, "digest": digest(self.run)}
         (self.folder / "run.json").write_text(json.dumps(sealed, indent=1))
         lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in self.records)
         (self.folder / "records.jsonl").write_text(lines)
@@ -125,19 +131,21 @@ class Forger:
 
 
 def set_verdict(example: dict[str, Any], *, robust: bool) -> None:
-    example.update(robust=float(robust), one_shot=robust, always=robust, screened=float(robust))
+    example.update(
+        robust=float(robust), robust_one_draw=robust, robust_all_draws=robust, selection_robust=float(robust)
+    )
 
 
-def judge_anew(f: Forger, number: int, local: Local, x_adv: Tensor) -> None:
+def judge_anew(f: Forger, number: int, local: LocalExecutor, x_adv: Tensor) -> None:
     """Replace candidates, with the verdicts that are true of them."""
     from dataclasses import asdict
 
-    from unmask.evaluation.perform import judged
+    from unmask.evaluation.execute import rejudge
 
-    record = Record.from_json(json.dumps({k: v for k, v in f.records[number].items() if k != "check"}))
+    record = Record.from_json(json.dumps({k: v for k, v in f.records[number].items() if k != "digest"}))
     data = local.dataset(record.job.data, record.job.stop)
     f.tensors[number]["x_adv"] = x_adv
-    verdicts = judged(record.job, local.target(record.job.target, data), data, x_adv, 128, "cpu")
+    verdicts = rejudge(record.job, local.target(record.job.target, data), data, x_adv, 128, "cpu")
     f.records[number]["examples"] = [asdict(one) for one in verdicts]
 
 
@@ -167,7 +175,7 @@ def findings_emptied(f: Forger, honest: Honest) -> None:
 
 
 def view_renamed(f: Forger, honest: Honest) -> None:
-    f.case["audit"]["tried"] = [one | {"left": 1.0} for one in f.case["audit"]["tried"]]
+    f.case["audit"]["candidate_views"] = [one | {"robust_accuracy": 1.0} for one in f.case["audit"]["candidate_views"]]
 
 
 def setup_emptied(f: Forger, honest: Honest) -> None:
@@ -186,7 +194,7 @@ def standing_only(f: Forger, honest: Honest) -> None:
                 f.records.append(record | {"job": job, "examples": [example]})
                 f.tensors.append({name: held[name][row : row + 1].clone() for name in KEPT})
                 f.run["jobs"].append(dict(job))
-    f.case["n"] = f.run["n"] = f.run["asked"]["n"] = len(standing)
+    f.case["n"] = f.run["n"] = f.run["config"]["n"] = len(standing)
 
 
 def block_dropped(f: Forger, honest: Honest) -> None:
@@ -268,7 +276,7 @@ def pictures_swapped(f: Forger, honest: Honest) -> None:
 
 def stopped_early(f: Forger, honest: Honest) -> None:
     """A stop rule that was not met after the first block, and the first block alone."""
-    f.run["asked"]["stop_when"] = "lower>0.99"
+    f.run["config"]["stop_when"] = "lower>0.99"
     f.keep(lambda job: bool(job["start"] == 0))
 
 
@@ -307,7 +315,7 @@ def unplanned_twice(f: Forger, honest: Honest) -> None:
 
 def gone_on(f: Forger, honest: Honest) -> None:
     """A stop rule that the first block met, and the second block as well."""
-    f.run["asked"]["stop_when"] = "upper<0.999"
+    f.run["config"]["stop_when"] = "upper<0.999"
 
 
 def labels_edited(f: Forger, honest: Honest) -> None:
@@ -342,7 +350,7 @@ def gradients_hidden(f: Forger, honest: Honest) -> None:
 
 def ball_of_the_case(f: Forger, honest: Honest) -> None:
     """The question itself says another ball than its jobs had."""
-    f.run["asked"]["threat"] = f.case["threat"] = BALL | {"eps": 0.3}
+    f.run["config"]["threat"] = f.case["threat"] = BALL | {"eps": 0.3}
 
 
 def seconds_lowered(f: Forger, honest: Honest) -> None:
@@ -361,7 +369,7 @@ FORGERIES: list[tuple[Edit, str, str]] = [  # what is done, to which run, a part
     (ball_of_the_case, "broken", "at linf 0.3 raw"),
     (adaptive_dropped, "case", "missing: case:thermometer-digits bpda 0-6 at linf 0.15 raw"),
     (findings_emptied, "audit", "other than what the question gives today: audit.findings"),
-    (view_renamed, "audit", "other than what the question gives today: audit.tried.0.left"),
+    (view_renamed, "audit", "other than what the question gives today: audit.candidate_views.0.robust_accuracy"),
     (setup_emptied, "masked", "other than what the question gives today: setup"),
     (standing_only, "robust", "not asked for: case:madry-digits clean 0-1"),
     (block_dropped, "broken", "missing: case:plain-digits apgd 6-12"),
@@ -413,8 +421,8 @@ def forged(edit: Edit, source: Honest, folder: Path) -> Path:
 
 
 def problems(folder: Path, source: Honest, monkeypatch: pytest.MonkeyPatch, sample: Sample | None = None) -> list[str]:
-    monkeypatch.setattr(planning, "BLOCK", 6)
-    asked = read_run(folder).asked
+    monkeypatch.setattr(planning, "SHARD", 6)
+    asked = read_run(folder).config
     planned = source.plans if asked == source.asked else plans(asked, source.local)
     return [f"{c.record}: {c.problem}" for c in verify(folder, source.local, planned, sample) if c.problem]
 
@@ -456,7 +464,7 @@ def test_nothing_catches(honest: Any, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_without_an_examination_findings_are_trusted_and_ranges_are_not(
     honest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "BLOCK", 6)
+    monkeypatch.setattr(planning, "SHARD", 6)
     one = honest("audit")
     trusted = forged(findings_emptied, one, tmp_path / "a")
     assert [c.problem for c in verify(trusted, one.local, None) if c.problem] == []
@@ -471,7 +479,7 @@ def test_without_an_examination_findings_are_trusted_and_ranges_are_not(
 def test_a_record_of_no_planned_job_is_not_attacked_anew(
     honest: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "BLOCK", 6)
+    monkeypatch.setattr(planning, "SHARD", 6)
     one = honest("broken")
     checks = [*verify(forged(fewer_steps, one, tmp_path), one.local, one.plans, Sample(3, 1))]
     assert sum(check.problem == "it is of no job that was planned" for check in checks) == 2

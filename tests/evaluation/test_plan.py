@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from unmask.cases import CASES, Dial, find_case
+from unmask.cases import CASES, StrengthSweep, find_case
 from unmask.data import load
 from unmask.evaluation.plan import plan_attack, plan_case
 from unmask.evaluation.targets import Target
@@ -53,36 +53,36 @@ def test_order_and_ranges() -> None:
 
 def test_the_curves_are_those_of_an_attack_that_has_the_whole_model() -> None:
     case = find_case("feature-distillation-cifar10")
-    assert list(case.attackers)[-1] == "hop-skip-jump"
-    plan = plan_case(replace(case, dial=None), DIGITS, 10, 0)
+    assert list(case.attacks)[-1] == "hop-skip-jump"
+    plan = plan_case(replace(case, strength_sweep=None), DIGITS, 10, 0)
     few = {job.attack for job in plan.jobs if job.role in ("sweep", "control")}
     assert few == {"noise", "plain", "reparameterization"}
 
 
 def test_clean_plain_and_adaptive_accuracy_at_each_strength() -> None:
-    dial = Dial("steps", 2.0, (1.0, 2.0), lambda model, value: model, "bpda")
-    case = replace(find_case("thermometer-digits"), dial=dial)
+    dial = StrengthSweep("steps", 2.0, (1.0, 2.0), lambda model, value: model, "bpda")
+    case = replace(find_case("thermometer-digits"), strength_sweep=dial)
     plan = plan_case(case, DIGITS, 300, 0)
     assert [(j.attack, j.options, j.stop) for j in plan.jobs if j.role == "dial"] == [
         (attack, {"base": base, "dial": value}, 64)
         for value in (1.0, 2.0)
         for base, attack in (("clean", "clean"), ("plain", "plain"), ("adaptive", "bpda"))
     ]
-    assert plan.about["dial"] == {"varied": "steps", "own": 2.0}
-    assert not any(job.role == "dial" for job in plan_case(case, DIGITS, 300, 0, sweep=False).jobs)
+    assert plan.case_info["strength_sweep"] == {"varied": "steps", "own": 2.0}
+    assert not any(job.role == "dial" for job in plan_case(case, DIGITS, 300, 0, curves=False).jobs)
 
 
 def test_without_sweep_only_the_table_is_left() -> None:
-    plan = plan_case(find_case("thermometer-digits"), DIGITS, 10, 0, sweep=False)
+    plan = plan_case(find_case("thermometer-digits"), DIGITS, 10, 0, curves=False)
     assert [job.role for job in plan.jobs] == ["clean", "plain", "adaptive"]
 
 
 @pytest.mark.parametrize(("n", "most", "expected"), [(200, 50, 50), (20, 50, 20), (10_000, None, len(DIGITS))])
 def test_a_slow_case_takes_fewer_examples_and_says_so(n: int, most: int | None, expected: int) -> None:
-    plan = plan_case(replace(find_case("plain-digits"), most=most), DIGITS, n, 0)
+    plan = plan_case(replace(find_case("plain-digits"), max_examples=most), DIGITS, n, 0)
     assert examples(job for job in plan.jobs if job.role == "adaptive") == list(range(expected))
     assert max(examples(plan.jobs)) == expected - 1
-    assert plan.about["n"] == expected
+    assert plan.case_info["n"] == expected
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.endswith("-digits")])
@@ -93,7 +93,7 @@ def test_jobs_are_plain_data_with_keys_of_their_own(name: str) -> None:
         raw = json.loads(json.dumps(asdict(job), allow_nan=False))
         assert Job(**{**raw, "threat": job.threat}).key == job.key
         parse(job.threat.norm, job.threat.eps, job.threat.unit)
-    assert json.loads(json.dumps(plan.about, allow_nan=False))["case"] == name
+    assert json.loads(json.dumps(plan.case_info, allow_nan=False))["case"] == name
 
 
 @pytest.mark.parametrize("name", ["plain-digits", "defense-gan-digits"])
@@ -108,10 +108,10 @@ def test_an_attack_on_any_target(plan: Callable[..., Any], models: Any) -> None:
     found = plan("noisy", 5, attack="pgd")
     clean, attack = found.jobs
     assert (clean.role, attack.role, attack.attack, attack.options["steps"]) == ("clean", "plain", "pgd", 8)
-    assert found.about["random"]
-    assert found.about["attacks"].keys() == {"pgd"}
+    assert found.case_info["random"]
+    assert found.case_info["attacks"].keys() == {"pgd"}
     assert plan("linear", 5, bpda=["part"]).jobs[1].role == "adaptive"
-    assert not plan("linear", 5).about["random"]
+    assert not plan("linear", 5).case_info["random"]
 
 
 def test_a_part_that_is_not_there_is_found_before_anything_is_done() -> None:

@@ -46,7 +46,7 @@ def limited() -> None:
 
 def arguments(out: Path) -> list[str]:
     cases = ["--case", "thermometer-digits", "--case", "randomization-digits"]
-    return ["reproduce", *cases, "--no-sweep", "--n", "12", "--batch-size", "5", "--out", str(out)]
+    return ["reproduce", *cases, "--no-curves", "--n", "12", "--batch-size", "5", "--out", str(out)]
 
 
 def here(*arguments: str) -> str:

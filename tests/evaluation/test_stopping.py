@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from tests.commands import unmask
-from unmask.evaluation.run import Local, run
+from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.evaluation.verify import verify
 from unmask.statistics import StopRule, accuracy
 
 
 def stopped(folder: Path, plan: Any, rule: str, progress: Any = lambda record, stored: None) -> None:
-    local = Local()
+    local = LocalExecutor()
     settled = local.fingerprints(plan.jobs)
-    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.about]}, plan.jobs, settled) as store:
+    with Store.open(folder, {"stop_when": rule}, {"cases": [plan.case_info]}, plan.jobs, settled) as store:
         run(plan.jobs, store, local, progress, StopRule.parse(rule))
 
 
@@ -66,13 +66,13 @@ def test_blocks_after_the_end_are_not_missed_and_others_are(tmp_path: Path, plan
     stopped(folder, asked, "upper<0.999")
 
     def problems() -> list[str | None]:
-        return [check.problem for check in verify(folder, Local(), [asked]) if check.problem]
+        return [check.problem for check in verify(folder, LocalExecutor(), [asked]) if check.problem]
 
     assert problems() == []
     path = folder / "run.json"
     told = json.loads(path.read_text())
-    told.pop("check")
-    told["asked"]["stop_when"] = "upper<0.001"
+    told.pop("digest")
+    told["config"]["stop_when"] = "upper<0.001"
     path.write_text(json.dumps(told))
     missing = problems()
     assert missing[0] == "it has no digest"
@@ -91,7 +91,7 @@ def test_controls_are_made_on_all_examples_up_to_where_the_run_stopped_and_no_ot
 
 def test_the_report_says_so(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    command = ["reproduce", "--case", "plain-digits", "--n", "300", "--no-sweep", "--stop-when", "upper<0.5"]
+    command = ["reproduce", "--case", "plain-digits", "--n", "300", "--no-curves", "--stop-when", "upper<0.5"]
     assert unmask(*command, "--out", str(out)) == 0
     (row,) = json.loads((out / "report.json").read_text())["rows"]
     assert row["stop_when"] == "upper<0.5"

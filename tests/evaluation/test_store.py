@@ -80,7 +80,7 @@ def test_another_question_is_refused_and_the_folder_left_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '"run"', '{"schema": "unmask.run/9"}', '{"schema": "unmask.run/3"}']
+    "content", ["", "{", "[]", '"run"', '{"schema": "unmask.run/9"}', '{"schema": "unmask.run/4"}']
 )
 def test_a_damaged_run_json_is_named(tmp_path: Path, content: str) -> None:
     fill(tmp_path, 0)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data import load
-from unmask.evaluation.answers import check_model, is_random
-from unmask.evaluation.targets import find_target, ready
+from unmask.evaluation.model_checks import check_model, is_random
+from unmask.evaluation.targets import find_target, prepare_target
 from unmask.forms import ModelForm
 from unmask.types import Output
 
@@ -80,9 +80,9 @@ def test_training_mode_is_named() -> None:
 
 def test_an_audit_takes_a_copy_in_evaluation_mode_and_says_so() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(64, 10)).train()
-    target = ready(model, load("digits", n=16), "cpu", strict=False)
+    target = prepare_target(model, load("digits", n=16), "cpu", strict=False)
     assert (target.draws, target.model.training, model.training) == (1, False, True)
-    assert [note.kind for note in target.notes] == ["training mode"]
+    assert [note.kind for note in target.setup_findings] == ["training mode"]
 
 
 def test_is_random() -> None:
@@ -146,16 +146,16 @@ def test_draws(models: Path) -> None:
     data = load("digits", n=8)
     fixed, noisy = (find_target(f"{models}:{factory}", data) for factory in ("linear", "noisy"))
     case = find_target("case:randomization-digits", data)
-    assert (fixed.draws, fixed.foreign) == (1, False)
-    assert (noisy.draws, noisy.foreign) == (16, True)
-    assert (case.draws, case.foreign) == (16, False)  # draws by unmask's own functions
+    assert (fixed.draws, fixed.uses_torch_random) == (1, False)
+    assert (noisy.draws, noisy.uses_torch_random) == (16, True)
+    assert (case.draws, case.uses_torch_random) == (16, False)  # draws by unmask's own functions
 
 
 def test_what_torch_compiled_is_examined_as_it_was_written_and_scripts_as_one_operation() -> None:
     flat = nn.Flatten().eval()
     data = load("digits", n=8)
-    assert ready(torch.compile(flat), data, "cpu", strict=False).model is flat  # type: ignore[arg-type]
+    assert prepare_target(torch.compile(flat), data, "cpu", strict=False).model is flat  # type: ignore[arg-type]
     for strict in (True, False):
-        target = ready(torch.jit.script(flat), data, "cpu", strict=strict, form=ModelForm(reject_class=-1))
+        target = prepare_target(torch.jit.script(flat), data, "cpu", strict=strict, form=ModelForm(reject_class=-1))
         assert target.draws == 1
-        assert [(note.kind, note.module) for note in target.notes] == [("compiled", "")]
+        assert [(note.kind, note.module) for note in target.setup_findings] == [("compiled", "")]

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from unmask.evaluation.plan import Plan
-from unmask.evaluation.run import Local
+from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.verify import verify
 from unmask.records import digest
 from unmask.types import InvalidModelOutput
@@ -30,7 +30,7 @@ def folder(asked: Plan, done: Callable[..., Path]) -> Path:
 
 
 def problems(folder: Path, asked: Plan) -> dict[str, str]:
-    return {check.record: check.problem for check in verify(folder, Local(batch=4), [asked]) if check.problem}
+    return {check.record: check.problem for check in verify(folder, LocalExecutor(batch=4), [asked]) if check.problem}
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
@@ -40,14 +40,14 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:
     record = json.loads(last)
     key = record["key"]
     edit(record)
-    del record["check"]
-    record["check"] = digest(record)  # as somebody would who means it
+    del record["digest"]
+    record["digest"] = digest(record)  # as somebody would who means it
     path.write_text("".join(line + "\n" for line in [*before, json.dumps(record, sort_keys=True)]))
     return str(key)
 
 
 def test_a_good_run(folder: Path, asked: Plan) -> None:
-    checks = list(verify(folder, Local(), [asked]))
+    checks = list(verify(folder, LocalExecutor(), [asked]))
     assert [(check.examples, check.problem) for check in checks if check.examples] == [(6, None), (6, None)]
     assert not any(check.problem for check in checks)
 
@@ -60,7 +60,10 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "distance": (lambda r: r["examples"][3].update(distance=0.05), "1 of 6 verdicts differ, first at example 3"),
     "prediction": (lambda r: r["examples"][5].update(predicted=11), "1 of 6 verdicts differ, first at example 5"),
     "label": (lambda r: r["examples"][5].update(label=11), "1 of 6 verdicts differ, first at example 5"),
-    "screened": (lambda r: r["examples"][0].update(screened=0.123), "1 of 6 verdicts differ, first at example 0"),
+    "selection_robust": (
+        lambda r: r["examples"][0].update(selection_robust=0.123),
+        "1 of 6 verdicts differ, first at example 0",
+    ),
     "fewer examples": (lambda r: r["examples"].pop(), "it tells of 5 examples and 16 draws, not 6 and 16"),
     "draws": (lambda r: r.update(draws=1), "it tells of 6 examples and 1 draws, not 6 and 16"),
     "file": (lambda r: r.update(file="examples/none.safetensors"), "its examples are missing"),
@@ -172,7 +175,7 @@ def test_a_line_without_its_digest(folder: Path, asked: Plan) -> None:
     path = folder / "records.jsonl"
     first, last = path.read_text().splitlines()
     record = json.loads(last)
-    del record["check"]
+    del record["digest"]
     path.write_text(f"{first}\n{json.dumps(record, sort_keys=True)}\n")
     found = problems(folder, asked)
     assert found["line 2 of records.jsonl"] == "it has no digest, or was written anew"
@@ -191,7 +194,7 @@ def test_answers_that_cannot_be_judged_are_a_problem_of_the_record(
     def refuse(*_: Any) -> None:
         raise InvalidModelOutput("logits of no use")
 
-    monkeypatch.setattr("unmask.evaluation.recheck.judged", refuse)
+    monkeypatch.setattr("unmask.evaluation.recheck.rejudge", refuse)
     assert [*problems(folder, asked).values()] == ["logits of no use"] * 2
 
 

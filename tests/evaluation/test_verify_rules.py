@@ -12,15 +12,15 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unmask.cases import Lens
+from unmask.cases import ImageProbe
 from unmask.evaluation import attack_again as anew
 from unmask.evaluation.attack_again import Sample, attack_again
 from unmask.evaluation.beside import untouched
 from unmask.evaluation.check import Check
-from unmask.evaluation.plan import Plan, blocks
+from unmask.evaluation.plan import Plan, shards
 from unmask.evaluation.planned_jobs import hold_against_question
 from unmask.evaluation.recheck import recheck
-from unmask.evaluation.run import Local
+from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.store import pack
 from unmask.records import Example, GradientCounts, Job, Record, ThreatSpec
 from unmask.run_files import RunFile, read_records
@@ -43,12 +43,12 @@ def question(most: int, jobs: Sequence[Job], **case: Any) -> RunFile:
 
 
 def problem_of(run: RunFile) -> str | None:
-    (check,) = hold_against_question(run, Local())
+    (check,) = hold_against_question(run, LocalExecutor())
     return check.problem
 
 
 def planned(n: int) -> list[Job]:
-    return [job(*kind, *block) for kind in (("clean", "clean"), ("apgd", "adaptive")) for block in blocks(n)]
+    return [job(*kind, *block) for kind in (("clean", "clean"), ("apgd", "adaptive")) for block in shards(n)]
 
 
 def test_a_question_for_more_images_than_there_are_is_about_all_of_them() -> None:
@@ -91,9 +91,9 @@ def test_a_job_that_does_other_than_was_asked(edit: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["target", "data", "n", "seed", "threat", "options"])
 def test_a_question_with_a_part_missing(name: str) -> None:
     run = question(12, planned(12))
-    asked = {key: value for key, value in run.asked.items() if key != name}
+    asked = {key: value for key, value in run.config.items() if key != name}
     with pytest.raises(ValueError, match=f"does not tell what was asked: {name} is missing"):
-        problem_of(replace(run, asked=asked))
+        problem_of(replace(run, config=asked))
 
 
 def example(index: int, robust: float) -> Example:
@@ -123,7 +123,7 @@ def attacks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Job, li
 
 
 def again(records: Sequence[Record], sample: Sample) -> list[Check]:
-    return [*attack_again(records, Local(), sample)]
+    return [*attack_again(records, LocalExecutor(), sample)]
 
 
 def test_the_blocks_of_an_attack_are_one_and_clean_images_are_not_attacked(attacks: Any) -> None:
@@ -176,11 +176,13 @@ def test_what_a_lens_shows_may_differ_as_hardware_rounds(
     plan: Callable[..., Plan], tmp_path: Path, done: Callable[..., Path], name: str, by: float, fails: bool
 ) -> None:
     asked = plan("rounded", 3, steps=1)
-    local = Local()
+    local = LocalExecutor()
     (target_name,) = {job.target for job in asked.jobs}
     data = local.dataset("digits", 3)
     target = local.target(target_name, data)
-    local.use(target_name, replace(target, lens=Lens("before", "mean", lambda _, x: x.flatten(1).mean(1))), data)
+    local.use(
+        target_name, replace(target, image_probe=ImageProbe("before", "mean", lambda _, x: x.flatten(1).mean(1))), data
+    )
     folder = done(asked, local)
     one = next(one for one in read_records(folder) if not untouched(one.job))
     assert recheck(folder, one, local) is None

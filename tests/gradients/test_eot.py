@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 from unmask.gradients.autograd import autograd
 from unmask.gradients.eot import EOT, Tally, sign_agreement, signal_to_noise
 from unmask.gradients.spsa import SPSA
-from unmask.randomness import drawing, normal, stream, uniform
+from unmask.randomness import make_keys, normal, uniform, use_keys
 from unmask.types import Estimator, Objective
 
 
@@ -18,7 +18,7 @@ def scaled(z: Tensor, rows: Tensor | None = None) -> Tensor:
 
 
 def keyed(estimator: Estimator, objective: Objective, z: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    with drawing(stream(0, torch.arange(len(z)) if index is None else index, "test")):
+    with use_keys(make_keys(0, torch.arange(len(z)) if index is None else index, "test")):
         return estimator(objective, z)
 
 

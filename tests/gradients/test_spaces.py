@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.gradients.spaces import Latent, Pixels, Tanh
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 from unmask.threats import L2, Linf
 
 X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -80,7 +80,7 @@ def test_latent_keeps_the_best_of_its_tries() -> None:
     x = torch.full((8, 1, 1, 1), 2.5)
 
     def far(tries: int) -> Tensor:
-        with drawing(stream(0, range(8), "test")), torch.no_grad():
+        with use_keys(make_keys(0, range(8), "test")), torch.no_grad():
             z = Latent(generator, 1, tries=tries, steps=60).start(x, Linf(0.1), at_random=True)
         return (generator(z) - x).abs().flatten()
 
@@ -92,7 +92,7 @@ def test_a_latent_start_does_not_depend_on_the_batch() -> None:
     space = Latent(linear_generator(), 3, tries=4, steps=5)
 
     def start(rows: Tensor) -> Tensor:
-        with drawing(stream(0, rows, "test")):
+        with use_keys(make_keys(0, rows, "test")):
             return space.start(X[rows], Linf(0.1), at_random=True)
 
     whole = start(torch.arange(6))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from unmask.gradients.eot import EOT
 from unmask.gradients.spsa import SPSA, gaussian, rademacher
-from unmask.randomness import drawing, normal, stream
+from unmask.randomness import make_keys, normal, use_keys
 from unmask.types import Estimator, Objective
 
 Directions = Callable[[tuple[int, ...], Tensor], Tensor]
@@ -21,7 +21,7 @@ def linear(z: Tensor, rows: Tensor | None = None) -> Tensor:
 
 
 def keyed(estimator: Estimator, objective: Objective, z: Tensor, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    with drawing(stream(0, torch.arange(len(z)) if index is None else index, "test")):
+    with use_keys(make_keys(0, torch.arange(len(z)) if index is None else index, "test")):
         return estimator(objective, z)
 
 
@@ -66,7 +66,7 @@ def test_sign_and_size(directions: Directions, noise: float) -> None:
 
 
 def test_rademacher_directions_are_signs() -> None:
-    with drawing(stream(0, range(10), "test")):
+    with use_keys(make_keys(0, range(10), "test")):
         u = rademacher((10, 4000), torch.zeros(()))
     assert set(u.flatten().tolist()) == {-1.0, 1.0}
     assert u.mean().abs() < 4.5 / u.numel() ** 0.5

@@ -7,12 +7,12 @@ import torch
 
 from benchmarks.transforms_references import by_skimage, objective
 from unmask.adapters import attackable
+from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.defenses.total_variation import MinimiseTotalVariation
 from unmask.judging import Judge
-from unmask.randomness import drawing, stream
-from unmask.trials import trial, verdicts
+from unmask.randomness import make_keys, use_keys
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # these libraries' own affairs
 
@@ -22,7 +22,7 @@ def test_total_variation_ends_no_higher_than_scikit_images() -> None:
     image = torch.nn.functional.interpolate(load("digits", n=3).batch()[0], (40, 40), mode="bicubic").clamp(0, 1)
     x = image.reshape(1, 3, 40, 40)
     everything = torch.ones(1, 1, 40, 40, dtype=torch.bool)
-    with drawing(stream(0, range(1), "reference")), torch.no_grad():
+    with use_keys(make_keys(0, range(1), "reference")), torch.no_grad():
         ours = MinimiseTotalVariation(keep=1)(x)
     theirs = by_skimage(x[0])[None]
     assert objective(ours, x, everything) < objective(theirs, x, everything) * 1.01
@@ -35,9 +35,11 @@ def test_the_ensemble_leaves_no_more_than_autoattack() -> None:
     case = find_case("madry-digits")
     model = case.load()
     x, y = load("digits", n=100).batch()
-    ours = trial(Judge(model, case.threat), model, case.attackers["ensemble"].make(model), x, y).verdict.robust
+    ours = run_attack(
+        Judge(model, case.threat), model, case.attacks["ensemble"].make(model), x, y
+    ).verdict.robust_fraction
     auto = torchattacks.AutoAttack(attackable(model), norm="Linf", eps=case.threat.eps, seed=0)
     theirs = verdicts(Judge(model, case.threat), case.threat.project(auto(x, y), x), x, y, torch.arange(100), 0)[
         0
-    ].robust
+    ].robust_fraction
     assert 0.3 < ours.mean() <= theirs.mean() < 0.9

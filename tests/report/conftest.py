@@ -95,7 +95,7 @@ class Builder:
     def write(self) -> Path:
         run = {
             "schema": RUN_SCHEMA,
-            "asked": {},
+            "config": {},
             "jobs": [],
             "fingerprints": {},
             "command": "reproduce",

@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from unmask import compare
-from unmask.report.compare import against, unreliable
-from unmask.report.read import RunFolder
+from unmask.report.compare import compare_runs, unreliable
+from unmask.report.run_folder import RunFolder
 from unmask.report.table import table
 from unmask.statistics import ANYTIME, accuracy
 
@@ -26,7 +26,7 @@ def defense(builder: Any, name: str, plain: list[int], adaptive: list[int], **fi
 
 def unsigned(folder: Path) -> str:
     """The records without their digests, to be edited."""
-    return re.sub('"check": "[0-9a-f]+", ', "", (folder / "records.jsonl").read_text())
+    return re.sub('"digest": "[0-9a-f]+", ', "", (folder / "records.jsonl").read_text())
 
 
 def test_two_defenses_on_the_same_images(builder: Any) -> None:
@@ -61,13 +61,13 @@ def test_a_run_against_its_own_copy_with_one_verdict_turned(builder: Any, tmp_pa
     other.mkdir()
     (other / "run.json").write_text((folder / "run.json").read_text())
     (other / "records.jsonl").write_text(unsigned(folder).replace('"robust": 0, ', '"robust": 1, ', 1))
-    found = {pair.what: pair for pair in against(folder, other)}
+    found = {pair.what: pair for pair in compare_runs(folder, other)}
     assert {what: pair.changed for what, pair in found.items() if pair.changed} == {"a on digits, bpda at 0.25 raw": 1}
     assert len(found) == 3
     assert found["a on digits, bpda at 0.25 raw"].difference.value == pytest.approx(-0.1)
     (other / "records.jsonl").write_text("")
     with pytest.raises(ValueError, match="no attack on the same case in common"):
-        against(folder, other)
+        compare_runs(folder, other)
 
 
 def test_other_labels_are_other_data(builder: Any, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_run_with_a_stop_rule_has_intervals_that_bear_it(builder: Any) -> None
     folder = builder.write()
     (unfinished,) = table(RunFolder.read(folder))
     run = json.loads((folder / "run.json").read_text())
-    (folder / "run.json").write_text(json.dumps({**run, "asked": {"stop_when": "upper<0.05"}}))
+    (folder / "run.json").write_text(json.dumps({**run, "config": {"stop_when": "upper<0.05"}}))
     (row,) = table(RunFolder.read(folder))
     assert (unfinished.complete, row.complete) == (False, True)
     assert row.adaptive is not None

@@ -18,12 +18,12 @@ from rich.console import Console
 
 from tests.report.conftest import figure
 from unmask.report import summary, write
+from unmask.report.formatting import count, duration
 from unmask.report.histograms import histogram
 from unmask.report.pictures import Picture, strip
-from unmask.report.read import RunFolder
+from unmask.report.run_folder import RunFolder
 from unmask.report.sentences import headline, others, sentence
 from unmask.report.table import table
-from unmask.report.words import count, duration
 
 EVIL = "<script>alert(1)</script>"
 
@@ -237,10 +237,10 @@ def test_import_is_light() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_form_tells_earlier_figures_access_and_general_categories_where_there_are_any(builder: Any) -> None:
+def test_every_form_tells_replicated_figures_access_and_general_categories_where_there_are_any(builder: Any) -> None:
     access = {"plain": "white box", "square": "scores"}
     builder.case(
-        "known", ("plain", "square"), earlier=figure(0.123, note="at *4/255*"), access=access, groups=[0, 1, 1]
+        "known", ("plain", "square"), replicated=figure(0.123, note="at *4/255*"), access=access, groups=[0, 1, 1]
     )
     builder.record("known", "clean", [1, 1, 1, 1], role="clean")
     builder.record("known", "plain", [1, 1, 1, 0], role="plain")
@@ -248,10 +248,10 @@ def test_every_form_tells_earlier_figures_access_and_general_categories_where_th
     path = write(builder.write())
     html, markdown = Page(path).text, path.with_suffix(".md").read_text()
     for text in (html, markdown, printed(path.parent, 200), printed(path.parent, 60)):
-        assert "earlier" in text.lower()
+        assert "replicated" in text.lower()
         assert "12.3 %" in text
-    assert "earlier 12.3 %: Other et al., 2019 ; at *4/255*" in html
-    assert "- earlier 12.3 %: [Other et al., 2019](https://example.org/a_b); at \\*4/255\\*" in markdown
+    assert "replicated 12.3 %: Other et al., 2019 ; at *4/255*" in html
+    assert "- replicated 12.3 %: [Other et al., 2019](https://example.org/a_b); at \\*4/255\\*" in markdown
     kept = "Right in the general category, though perhaps not in the class: clean 100.0 %"
     for text in (html, markdown):
         assert kept in " ".join(text.split())
@@ -266,7 +266,7 @@ def test_no_form_has_empty_columns_for_what_is_not_known(run: Path) -> None:
 
 
 def test_what_strength_costs_is_told_where_it_was_varied(builder: Any) -> None:
-    builder.case("a", dial={"varied": "step in levels", "own": 30.0})
+    builder.case("a", strength_sweep={"varied": "step in levels", "own": 30.0})
     for value in (30.0, 60.0):
         builder.record("a", "clean", [1, 1, 0], role="dial", base="clean", dial=value)
         builder.record("a", "plain", [1, 0, 0], role="dial", base="plain", dial=value)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from unmask.records import Example
 from unmask.report import summary, write
-from unmask.report.indicators import Evidence, Indicator, judge
+from unmask.report.indicators import Indicator, IndicatorEvidence, judge
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder
@@ -32,7 +32,7 @@ def stand(count: int, of: int = N) -> dict[int, Example]:
     return verdicts([float(i < count) for i in range(of)])
 
 
-WORKS = Evidence(
+WORKS = IndicatorEvidence(
     attack=stand(8),
     one_step=stand(14),
     unbounded=stand(0),
@@ -40,13 +40,13 @@ WORKS = Evidence(
     noise=stand(18),
     doubled=stand(8),
     scores={"black-box": stand(12), "transfer": stand(15)},
-    silent=0.0,
-    drowned=0.4,
-    misled=[0.0] * N,
+    zero_gradient=0.0,
+    noise_fraction=0.4,
+    fooled_view_only=[0.0] * N,
 )
 
 
-def failed(known: Evidence) -> dict[str, Indicator]:
+def failed(known: IndicatorEvidence) -> dict[str, Indicator]:
     return {one.name: one for one in judge("adaptive", known) if one.failed}
 
 
@@ -66,10 +66,10 @@ def test_an_attack_that_works_shows_no_sign() -> None:
         ({"unbounded": stand(5)}, "unconstrained failure", 0.25, "without a bound 25% is left"),
         ({"noise": stand(5)}, "noise finds what gradients do not", 0.15, "random points break 15% of the examples"),
         ({"larger": stand(14)}, "larger eps does not help", 0.3, "twice the size 70% is left, in the ball itself 40%"),
-        ({"silent": 0.5}, "unavailable gradients", 0.5, "50% of the images have no gradient"),
-        ({"drowned": 0.9}, "unstable predictions", 0.9, "90% of the gradient is noise"),
+        ({"zero_gradient": 0.5}, "unavailable gradients", 0.5, "50% of the images have no gradient"),
+        ({"noise_fraction": 0.9}, "unstable predictions", 0.9, "90% of the gradient is noise"),
         ({"doubled": stand(2)}, "incomplete optimisation", 0.3, "twice the steps break 30% more"),
-        ({"misled": [1.0] * 5 + [0.0] * 15}, "transfer failure", 0.25, "25% of the examples fool the view"),
+        ({"fooled_view_only": [1.0] * 5 + [0.0] * 15}, "transfer failure", 0.25, "25% of the examples fool the view"),
     ],
 )
 def test_each_sign(change: dict[str, object], name: str, value: float, why: str) -> None:
@@ -81,8 +81,8 @@ def test_each_sign(change: dict[str, object], name: str, value: float, why: str)
 
 def test_success_that_is_lost_on_the_way() -> None:
     lost = verdicts([1.0] * 3 + [0.0] * 17, [0.0] * N)
-    assert failed(replace(Evidence(lost)))["silent success"].value == pytest.approx(0.15)
-    assert not failed(Evidence(verdicts([0.25] * N, [0.0] * N))), "a random model is right now and then"
+    assert failed(replace(IndicatorEvidence(lost)))["silent success"].value == pytest.approx(0.15)
+    assert not failed(IndicatorEvidence(verdicts([0.25] * N, [0.0] * N))), "a random model is right now and then"
 
 
 def test_no_growth_counts_only_where_no_bound_does_not_help_either() -> None:
@@ -103,7 +103,7 @@ def test_controls_are_compared_on_the_examples_that_they_have() -> None:
 
 
 def test_what_is_not_known_is_not_asked() -> None:
-    assert [one.name for one in judge("plain", Evidence(stand(3)))] == ["silent success"]
+    assert [one.name for one in judge("plain", IndicatorEvidence(stand(3)))] == ["silent success"]
 
 
 def failing(builder: Builder, left: int) -> Path:
@@ -111,10 +111,13 @@ def failing(builder: Builder, left: int) -> Path:
     told = {
         "findings": [],
         "lint": [],
-        "tried": [{"view": "own gradient", "code": [], "left": 1.0, "loss": 0.0, "failure": ""}],
+        "candidate_views": [{"view": "own gradient", "code": [], "robust_accuracy": 1.0, "margin": 0.0, "error": ""}],
         "parts": [],
         "draws": 1,
-        "gradients": {"plain": {"silent": 1.0, "drowned": 0.0}, "adaptive": {"silent": 1.0, "drowned": 0.0}},
+        "gradients": {
+            "plain": {"zero_gradient": 1.0, "noise_fraction": 0.0},
+            "adaptive": {"zero_gradient": 1.0, "noise_fraction": 0.0},
+        },
     }
     builder.case("seen", ("plain", "adaptive", "black-box"), audit=told)
     builder.record("seen", "clean", [1] * N, role="clean")

@@ -11,14 +11,14 @@ import pytest
 from unmask.records import GradientCounts
 from unmask.report import write
 from unmask.report.masking import Masking
-from unmask.report.read import RunFolder
+from unmask.report.run_folder import RunFolder
 from unmask.report.sentences import MEANING, headline, sentence
 from unmask.report.table import Row, table
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder
 
-AUDIT: dict[str, Any] = {"findings": [], "tried": [], "parts": [], "lint": []}
+AUDIT: dict[str, Any] = {"findings": [], "candidate_views": [], "parts": [], "lint": []}
 SHATTERED = {"kind": "shattered", "module": "read", "where": "a.py:3 y", "evidence": {}, "remedy": "bpda"}
 VANISHING = {**SHATTERED, "kind": "vanishing"}
 
@@ -82,8 +82,8 @@ def test_masked_gradients_that_leave_nothing(builder: Builder) -> None:
 
 def test_six_images_are_too_few_even_for_a_significant_difference(builder: Builder) -> None:
     row = judged(builder, [1] * 6, [0] * 6)
-    assert row.gap is not None
-    assert row.gap.p < 0.05
+    assert row.paired_test is not None
+    assert row.paired_test.p < 0.05
     assert (row.masking, row.reason) == (Masking.INCONCLUSIVE, "too few images for any conclusion")
     assert row.warnings == ("6 images: too few for any conclusion; ask for at least 10 with --n",)
     assert judged(builder, [1] * 10, [0] * 10).masking is Masking.MASKED
@@ -149,7 +149,7 @@ def test_a_stronger_attack_on_sound_gradients_shows_no_masking(builder: Builder)
 @pytest.mark.parametrize("counted", ["by the diagnosis", "by the attack"])
 def test_gradients_are_not_sound_where_the_plain_attack_had_none(builder: Builder, counted: str) -> None:
     diagnosed = counted == "by the diagnosis"
-    builder.case("a", audit={**AUDIT, "gradients": {"plain": {"silent": 0.5}}} if diagnosed else AUDIT)
+    builder.case("a", audit={**AUDIT, "gradients": {"plain": {"zero_gradient": 0.5}}} if diagnosed else AUDIT)
     builder.record("a", "clean", [1] * 20, role="clean")
     builder.record("a", "plain", [1] * 20, role="plain", gradients=None if diagnosed else GradientCounts(20, 10, 0))
     builder.record("a", "bpda", [0] * 20, gradients=GradientCounts(20, 0, 0))

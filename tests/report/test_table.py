@@ -13,14 +13,14 @@ from tests.report.conftest import CLAIMED
 from tests.report.conftest import figure as stated
 from unmask.records import RUN_SCHEMA, Record
 from unmask.report import write
-from unmask.report.read import RunFolder, by_attack
+from unmask.report.run_folder import RunFolder, by_attack
 from unmask.report.table import table
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
     write(run)
     content = json.loads((run / "report.json").read_text())
-    assert content["schema"] == "unmask.table/2"
+    assert content["schema"] == "unmask.table/3"
     rows: list[dict[str, Any]] = content["rows"]
     return rows
 
@@ -45,10 +45,10 @@ def test_a_masked_defense(run: Path) -> None:
     assert row["adaptive"] == figure(1, 10, "worst of bpda, plain")  # bpda leaves 7 and 8, plain took 8
     assert (row["claimed"], row["published"], row["seconds"]) == (CLAIMED, None, 7 * 1.5)
     # 7 examples fall and one rises, so p = (1 + 8) / 2^8
-    assert row["gap"] == {"value": pytest.approx(0.6), "p": pytest.approx(9 / 256), "n": 10}
+    assert row["paired_test"] == {"value": pytest.approx(0.6), "p": pytest.approx(9 / 256), "n": 10}
     assert (row["complete"], row["masking"], row["reliable"], row["warnings"]) == (True, "masked", True, [])
     assert row["controls"] == {"noise": figure(4, 4, "noise"), "unbounded": figure(0, 4, "unbounded")}
-    assert row["curve"] == [
+    assert row["eps_curve"] == [
         {"eps": 0.0, "plain": row["clean"], "adaptive": row["clean"]},
         {"eps": 0.25, "plain": row["plain"], "adaptive": row["adaptive"]},
         {"eps": 0.5, "plain": figure(3, 4, "plain"), "adaptive": figure(0, 4, "worst of bpda, plain")},
@@ -68,15 +68,20 @@ def test_random_defense_is_scored_on_draws_that_no_attack_selected_by(run: Path)
     assert row["clean"]["value"] == pytest.approx(3.25 / 4)
     assert row["plain"]["value"] == pytest.approx(2 / 4)
     eot = row["attacks"][1]
-    assert (eot["accuracy"]["value"], eot["one_shot"], eot["always"], eot["draws"]) == (1.5 / 4, 0.25, 0.25, 4)
-    assert row["gap"] == {"value": pytest.approx(0.5 / 4), "p": pytest.approx(5 / 16), "n": 4}
+    assert (eot["accuracy"]["value"], eot["robust_one_draw"], eot["robust_all_draws"], eot["draws"]) == (
+        1.5 / 4,
+        0.25,
+        0.25,
+        4,
+    )
+    assert row["paired_test"] == {"value": pytest.approx(0.5 / 4), "p": pytest.approx(5 / 16), "n": 4}
     assert (row["random"], row["masking"], row["published"]) == (True, "inconclusive", stated(0.0))
 
 
 def test_control_without_an_adaptive_attack(run: Path) -> None:
     row = rows_of(run)[2]
-    assert (row["plain"], row["adaptive"], row["gap"]) == (figure(1, 4, "plain"), None, None)
-    assert (row["control"], row["complete"], row["masking"], row["curve"]) == (True, True, "inconclusive", [])
+    assert (row["plain"], row["adaptive"], row["paired_test"]) == (figure(1, 4, "plain"), None, None)
+    assert (row["control"], row["complete"], row["masking"], row["eps_curve"]) == (True, True, "inconclusive", [])
 
 
 def test_unfinished_case(run: Path) -> None:
@@ -155,7 +160,7 @@ def test_broken_line_is_named(run: Path, line: int) -> None:
         ('{"schema": "unmask.run/9"}', f"version 'unmask.run/9', this program reads '{RUN_SCHEMA}'"),
         ('{"schema": ', "is damaged .*start the run again"),
         (
-            '{"schema": "unmask.run/3", "asked": {}, "jobs": [], "fingerprints": {}, "cases": [{"case": "a"}]}',
+            '{"schema": "unmask.run/4", "config": {}, "jobs": [], "fingerprints": {}, "cases": [{"case": "a"}]}',
             "is damaged .*threat",
         ),
     ],
@@ -183,9 +188,9 @@ def test_equals_go_to_the_attack_that_did_best_where_attacks_select(builder: Any
 
 
 def test_earlier_figures_stand_beside_the_published_ones(builder: Any) -> None:
-    builder.case("a", earlier=stated(0.05))
+    builder.case("a", replicated=stated(0.05))
     builder.case("b")
-    assert [row["earlier"] for row in rows_of(builder.write())] == [stated(0.05), None]
+    assert [row["replicated"] for row in rows_of(builder.write())] == [stated(0.05), None]
 
 
 def test_access_is_told_where_attacks_of_a_case_differ_in_it(builder: Any) -> None:
@@ -210,23 +215,25 @@ def test_a_wrong_answer_may_keep_the_general_category(builder: Any) -> None:
     near, far = rows_of(builder.write())
     for kind, right in (("clean", 3), ("plain", 2), ("adaptive", 1)):
         assert near[kind]["value"] == right / 4
-        assert near["general"][kind] == figure(4, 4, None)
-        assert far["general"][kind] == figure(right, 4, None)
-    assert [a["general"] for a in far["attacks"]] == [figure(2, 4, None), figure(1, 4, None)]
+        assert near["superclass_accuracy"][kind] == figure(4, 4, None)
+        assert far["superclass_accuracy"][kind] == figure(right, 4, None)
+    assert [a["superclass_accuracy"] for a in far["attacks"]] == [figure(2, 4, None), figure(1, 4, None)]
 
 
 def test_without_groups_there_are_no_general_categories(run: Path) -> None:
-    assert all(row["general"] == {} and row["attacks"][0]["general"] is None for row in rows_of(run))
+    assert all(
+        row["superclass_accuracy"] == {} and row["attacks"][0]["superclass_accuracy"] is None for row in rows_of(run)
+    )
 
 
 def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
-    builder.case("a", dial={"varied": "step", "own": 30.0})
+    builder.case("a", strength_sweep={"varied": "step", "own": 30.0})
     for value, clean, adaptive in ((60.0, [1, 0], [0, 0]), (30.0, [1, 1], [1, 0])):
         builder.record("a", "clean", clean, role="dial", base="clean", dial=value)
         builder.record("a", "bpda", adaptive, role="dial", base="adaptive", dial=value)
     row = rows_of(builder.write())[0]
     assert (row["varied"], row["own"]) == ("step", 30.0)
-    assert row["settings"] == [
+    assert row["strength_curve"] == [
         {"value": 30.0, "clean": figure(2, 2, "clean"), "plain": None, "adaptive": figure(1, 2, "bpda")},
         {"value": 60.0, "clean": figure(1, 2, "clean"), "plain": None, "adaptive": figure(0, 2, "bpda")},
     ]
@@ -234,4 +241,4 @@ def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
 
 
 def test_without_a_dial_there_are_no_strengths(run: Path) -> None:
-    assert all((row["varied"], row["own"], row["settings"]) == ("", None, []) for row in rows_of(run))
+    assert all((row["varied"], row["own"], row["strength_curve"]) == ("", None, []) for row in rows_of(run))

@@ -13,7 +13,7 @@ from rich.console import Console
 from unmask.records import GradientCounts, Record
 from unmask.report import summary, write
 from unmask.report.masking import Masking
-from unmask.report.read import RunFolder
+from unmask.report.run_folder import RunFolder
 from unmask.report.sentences import headline
 from unmask.report.table import Row, table
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.report.conftest import Builder
 
 N = 20
-AUDIT: dict[str, Any] = {"findings": [], "tried": [], "parts": [], "lint": []}
+AUDIT: dict[str, Any] = {"findings": [], "candidate_views": [], "parts": [], "lint": []}
 SHATTERED = {"kind": "shattered", "module": "", "where": "a.py:3 y", "evidence": {}, "remedy": "bpda"}
 
 
@@ -113,7 +113,7 @@ def test_gradients_of_other_models_do_not_count(builder: Builder) -> None:
 @pytest.mark.parametrize("how", ["access", "passes", "audit"])
 def test_black_box_attacks_alone_give_an_upper_bound(builder: Builder, how: str) -> None:
     fields: dict[str, Any] = {"access": {"square": "scores"}} if how == "access" else {}
-    fields |= {"audit": {**AUDIT, "unexamined": "the model answers scores only"}} if how == "audit" else {}
+    fields |= {"audit": {**AUDIT, "not_diagnosed_reason": "the model answers scores only"}} if how == "audit" else {}
     builder.case("a", ("square",), **fields)
     builder.record("a", "clean", [1] * 200, role="clean")
     builder.record("a", "square", [1] * 165 + [0] * 35, backwards=0 if how == "passes" else 4)
@@ -169,8 +169,8 @@ def test_at_chance_the_first_warning_says_so_and_no_finding_is_shown(builder: Bu
     assert f"<h3>Gradients not diagnosed</h3> <p>{why.capitalize()}.</p>" in page
     assert f"Gradients are not diagnosed: {why}." in forms(builder)["terminal"]
     report = json.loads((builder.path / "report.json").read_text())
-    assert report["findings"] == report["examination"]["findings"] == []
-    assert report["unexamined"] == why
+    assert report["findings"] == report["diagnosis"]["findings"] == []
+    assert report["not_diagnosed_reason"] == why
 
 
 def test_a_wrong_range_is_the_first_warning_with_its_remedy(builder: Builder) -> None:
@@ -257,7 +257,7 @@ def test_a_plain_attack_that_is_infeasible_proves_no_masking(builder: Builder) -
     builder.record("a", "plain", [1] * N, role="plain", infeasible=N)
     builder.record("a", "bpda", [0] * N)
     row = only(builder)
-    assert row.gap is None
+    assert row.paired_test is None
     assert (row.masking, row.reliable) == (Masking.INCONCLUSIVE, False)
 
 

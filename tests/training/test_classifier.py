@@ -18,7 +18,7 @@ from unmask.randomness import uniform
 from unmask.training import epochs
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe, Nesterov, train_classifier
-from unmask.types import Victim
+from unmask.types import Model
 
 SIZE = 96
 IMAGES = torch.rand(SIZE, 1, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -34,7 +34,7 @@ def net(seed: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2))
 
 
-def noisy(model: Victim, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
+def noisy(model: Model, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
     return x + 0.1 * progress * uniform(x.shape, x)
 
 
@@ -110,7 +110,7 @@ def test_bfloat16_gives_about_the_same_losses(tmp_path: Path, monkeypatch: pytes
 def test_a_batch_is_perturbed_before_it_is_learnt(tmp_path: Path) -> None:
     seen: list[tuple[float, Tensor, Tensor]] = []
 
-    def swap(model: Victim, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
+    def swap(model: Model, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
         seen.append((progress, index, y))
         assert torch.equal(x, IMAGES[index])
         return x.flip(3)  # exchanges the halves that tell the classes apart

@@ -105,7 +105,7 @@ CASE: dict[str, Any] = {
 }
 RUN: dict[str, Any] = {
     "schema": RUN_SCHEMA,
-    "asked": {"n": 2},
+    "config": {"n": 2},
     "jobs": [],
     "command": "reproduce",
     "suite": None,
@@ -137,13 +137,13 @@ def test_records(tmp_path: Path, data: st.DataObject) -> None:
     )
     raw = data.draw(edited(json.loads(RECORDS[2].to_json())))
     if isinstance(raw, dict):
-        raw.pop("check", None)
+        raw.pop("digest", None)
         try:
             job = raw["job"]
             raw["key"] = Job(**{**job, "threat": ThreatSpec(**job["threat"])}).key
         except (KeyError, TypeError):
             pass
-        raw["check"] = digest(raw)  # signed, so that only what it says can be wrong
+        raw["digest"] = digest(raw)  # signed, so that only what it says can be wrong
     good = b"".join(r.to_json().encode() + b"\n" for r in RECORDS[:2])
     run = folder(tmp_path / "run", lines=good + json.dumps(raw).encode() + b"\n")
     one_line(lambda: texts(run))

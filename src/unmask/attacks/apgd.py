@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Ledger, Problem, again, value_only
+from unmask.attacks.problem import BestTracker, Problem, fresh_value, value_only
 from unmask.attacks.schedules import SCHEDULES, Schedule
 from unmask.attacks.walk import Walk
 from unmask.gradients.autograd import autograd
 from unmask.losses import cross_entropy
-from unmask.randomness import drawing
+from unmask.progress import track
+from unmask.randomness import use_keys
 from unmask.threats import Threat
 from unmask.types import Estimator, Loss, as_output
-from unmask.watching import counted
 
 __all__ = ["APGD"]
 
@@ -34,11 +34,11 @@ class APGD:
             classes, the most likely ones for the clean image, one after the other.
         early_stop: examples that the judge finds broken leave the search.
 
-    >>> from unmask.randomness import stream
+    >>> from unmask.randomness import make_keys
     >>> from unmask.threats import Linf
     >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
     >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
-    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> problem = Problem(view, x, y, Linf(0.2), make_keys(0, [0], "attack"), broken)
     >>> APGD(steps=10, early_stop=False)(problem)
     tensor([[[[0.4000, 0.7000]]]])
     """
@@ -52,34 +52,34 @@ class APGD:
     early_stop: bool = True
 
     def __call__(self, problem: Problem) -> Tensor:
-        ledger = Ledger(problem, self.loss, early_stop=self.early_stop)
+        ledger = BestTracker(problem, self.loss, early_stop=self.early_stop)
         labels = _aims(problem, self.targets) if self.targets else [problem.y]
         schedule = self.schedule or SCHEDULES[problem.threat.norm]
         for run in range(self.restarts * len(labels)):
-            rows = ledger.rows()
+            rows = ledger.active_rows()
             if not len(rows):
                 break
             self._search(problem, ledger, rows, labels[run % len(labels)], run, schedule)
         return ledger.best
 
     def _search(
-        self, problem: Problem, ledger: Ledger, rows: Tensor, labels: Tensor, run: int, schedule: Schedule
+        self, problem: Problem, ledger: BestTracker, rows: Tensor, labels: Tensor, run: int, schedule: Schedule
     ) -> None:
-        x, keys, done = problem.x[rows], problem.keys.select(rows).fold(run), 0
+        x, keys, done = problem.x[rows], problem.keys.select(rows).fold_in(run), 0
         phases = [(_scaled(problem.threat, scale), steps) for scale, steps in schedule.phases(self.steps)]
-        with drawing(keys.fold("start")):
+        with use_keys(keys.fold_in("start")):
             at = schedule.start(phases[0][0], x)
         for threat, steps in phases:
-            walk, last = schedule.begin(threat.project(at, x), x, threat.radius(x)), done + steps
+            walk, last = schedule.init(threat.project(at, x), x, threat.radius(x)), done + steps
             checkpoints = schedule.checkpoints(steps)
-            for step in counted(range(done, last + 1), "step"):
-                objective = problem.goal(self.loss, rows, labels)
-                with drawing(keys.fold(step)):
+            for step in track(range(done, last + 1), "step"):
+                objective = problem.objective(self.loss, rows, labels)
+                with use_keys(keys.fold_in(step)):
                     found = self.estimator(value_only(objective) if step == last else objective, walk.at)
                 direction = found[1] if step == last else ledger.usable(rows, found[1])
                 keep = None
                 if last == self.steps:  # points of a wider ball are no candidates
-                    keep = ledger.offer(rows, walk.at, found[0], ask=problem.asks(step, self.steps))
+                    keep = ledger.update(rows, walk.at, found[0], ask=problem.should_query_judge(step, self.steps))
                 walk = walk.note(found[0], direction)
                 if keep is not None:
                     rows, x, keys = rows[keep], x[keep], keys.select(keep)
@@ -91,7 +91,9 @@ class APGD:
                 walk = walk.move(threat, x, schedule.momentum if step > done else 1.0)
             at, done = walk.best, last
         if problem.random and len(rows):
-            ledger.settle(rows, walk.at, again(self.estimator, problem.goal(self.loss, rows, labels), keys))
+            ledger.reselect_on_fresh_draws(
+                rows, walk.at, fresh_value(self.estimator, problem.objective(self.loss, rows, labels), keys)
+            )
 
 
 def _scaled(threat: Threat, scale: float) -> Threat:
@@ -101,7 +103,7 @@ def _scaled(threat: Threat, scale: float) -> Threat:
 @torch.no_grad()
 def _aims(problem: Problem, count: int) -> list[Tensor]:
     """For each target the labels (B, 2): the true class, and the k-th most likely wrong one."""
-    with drawing(problem.keys.fold("targets")):
+    with use_keys(problem.keys.fold_in("targets")):
         logits = as_output(problem.view(problem.x)).logits
     likely = logits.scatter(1, problem.y[:, None], -torch.inf).argsort(stable=True, descending=True)
     return [torch.stack((problem.y, target), 1) for target in likely[:, :-1].T[:count]]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Attack, Ledger, Problem
+from unmask.attacks.problem import Attack, BestTracker, Problem
 from unmask.losses import margin
-from unmask.randomness import drawing
+from unmask.randomness import use_keys
 
 __all__ = ["Ensemble", "worst"]
 
@@ -28,7 +28,7 @@ class Ensemble:
         attacks: cheapest first.
         draws: over which that margin is averaged; of a random model's single draws the luckiest would win.
 
-    >>> from unmask.attacks.settings import fgsm, pgd
+    >>> from unmask.attacks.aliases import fgsm, pgd
     >>> worst = Ensemble((fgsm(), pgd(restarts=5)))
     """
 
@@ -41,26 +41,26 @@ class Ensemble:
 
 def worst(problem: Problem, attacks: Iterable[Attack], count: int, draws: int = 1) -> Tensor:
     """What :class:`Ensemble` does, with attacks that are asked for one by one, ``count`` at most."""
-    ledger = Ledger(replace(problem, note=None), margin)  # its attacks note their own candidates
+    ledger = BestTracker(replace(problem, on_candidate=None), margin)  # its attacks note their own candidates
     for number, attack in enumerate(attacks):
-        rows = ledger.rows()
+        rows = ledger.active_rows()
         if not len(rows):
             break
         part, fallen = _watch(problem.subset(rows), number, count)
         x_adv = attack(part)
-        ledger.close(rows[fallen], x_adv[fallen])
+        ledger.mark_broken(rows[fallen], x_adv[fallen])
         left = ~fallen
         if left.any():
-            ledger.offer(rows[left], x_adv[left], _margins(part, left, x_adv[left], draws))
+            ledger.update(rows[left], x_adv[left], _margins(part, left, x_adv[left], draws))
     return ledger.best
 
 
 @torch.no_grad()
 def _margins(problem: Problem, which: Tensor, x_adv: Tensor, draws: int) -> Tensor:
-    keys = problem.keys.select(which).fold("screen")
-    goal, values = problem.goal(margin, which.nonzero().squeeze(1)), []
+    keys = problem.keys.select(which).fold_in("screen")
+    goal, values = problem.objective(margin, which.nonzero().squeeze(1)), []
     for draw in range(draws):
-        with drawing(keys if draws == 1 else keys.fold(draw)):
+        with use_keys(keys if draws == 1 else keys.fold_in(draw)):
             values.append(goal(x_adv))
     return torch.stack(values).mean(0)
 
@@ -70,8 +70,8 @@ def _watch(problem: Problem, number: int, count: int) -> tuple[Problem, Tensor]:
     fallen = torch.zeros_like(problem.y, dtype=torch.bool)
 
     def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        verdict = problem.broken(rows, x_adv, when * (count + 1) + number)  # the ensemble itself asks up to count
+        verdict = problem.is_broken(rows, x_adv, when * (count + 1) + number)  # the ensemble itself asks up to count
         fallen[rows[verdict]] = True
         return verdict
 
-    return replace(problem, keys=problem.keys.fold(number), broken=broken), fallen
+    return replace(problem, keys=problem.keys.fold_in(number), is_broken=broken), fallen

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Ledger, Problem
+from unmask.attacks.problem import BestTracker, Problem
 from unmask.losses import margin
-from unmask.randomness import Stream, drawing, normal, uniform
-from unmask.watching import counted
+from unmask.progress import track
+from unmask.randomness import Keys, normal, uniform, use_keys
 
 __all__ = ["HopSkipJump"]
 
@@ -39,11 +39,11 @@ class HopSkipJump:
     Raises ValueError for balls other than Linf and L2, and for settings below 1, or a size that
     is not positive.
 
-    >>> from unmask.randomness import stream
+    >>> from unmask.randomness import make_keys
     >>> from unmask.threats import Linf
     >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
     >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
-    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> problem = Problem(view, x, y, Linf(0.2), make_keys(0, [0], "attack"), broken)
     >>> view(HopSkipJump(queries=500)(problem)).argmax(1)
     tensor([1])
     """
@@ -62,22 +62,22 @@ class HopSkipJump:
         problem, threat = problem.black_box(), problem.threat
         if threat.norm not in ("linf", "l2"):
             raise ValueError(f"HopSkipJump knows no {threat.norm} ball: use linf or l2, or another attack")
-        ledger = Ledger(problem, margin)
+        ledger = BestTracker(problem, margin)
         at, spent = self._start(problem)
         spent += _HALVINGS
         rows = (spent <= self.queries).nonzero().squeeze(1)
-        at = _boundary(problem, rows, at[rows], problem.keys.select(rows).fold("first boundary"))
-        for hop in counted(range(self.queries), "hop"):
+        at = _boundary(problem, rows, at[rows], problem.keys.select(rows).fold_in("first boundary"))
+        for hop in track(range(self.queries), "hop"):
             rows, at = _shown(problem, ledger, rows, at)
             count = int(self.probes * math.sqrt(hop + 1))
             left = spent[rows] + count + _JUMPS + _HALVINGS <= self.queries
             rows, at = rows[left], at[left]
             if not len(rows):
                 break
-            keys = problem.keys.select(rows).fold(hop)
-            normals = _normals(problem, rows, at, (count, self.size), keys.fold("probe"))
-            at = _jump(problem, rows, at, normals, hop, keys.fold("jump"))
-            at = _boundary(problem, rows, at, keys.fold("boundary"))
+            keys = problem.keys.select(rows).fold_in(hop)
+            normals = _normals(problem, rows, at, (count, self.size), keys.fold_in("probe"))
+            at = _jump(problem, rows, at, normals, hop, keys.fold_in("jump"))
+            at = _boundary(problem, rows, at, keys.fold_in("boundary"))
             spent[rows] += count + _JUMPS + _HALVINGS
         return ledger.best
 
@@ -88,10 +88,10 @@ class HopSkipJump:
         for one in range(min(self.tries, self.queries)):
             if not len(rows):
                 break
-            keys = problem.keys.select(rows).fold("start").fold(one)
-            with drawing(keys):
+            keys = problem.keys.select(rows).fold_in("start").fold_in(one)
+            with use_keys(keys):
                 image = uniform(problem.x[rows].shape, like=at)
-            other = _other(problem, rows, image, keys.fold("label"))
+            other = _other(problem, rows, image, keys.fold_in("label"))
             at[rows[other]] = image[other]
             spent[rows] += 1
             rows = rows[~other]
@@ -99,32 +99,32 @@ class HopSkipJump:
         return at, spent
 
 
-def _other(problem: Problem, rows: Tensor, x: Tensor, keys: Stream) -> Tensor:
+def _other(problem: Problem, rows: Tensor, x: Tensor, keys: Keys) -> Tensor:
     """Whether (M,) images are of another class than the examples ``rows``, and not refused."""
     if not len(rows):
         return rows < 0
-    with drawing(keys):
+    with use_keys(keys):
         answer = problem.answer(x, rows)
     other: Tensor = answer.logits.argmax(1) != problem.y[rows]
     return other if answer.reject is None else other & (answer.reject <= 0)
 
 
-def _shown(problem: Problem, ledger: Ledger, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _shown(problem: Problem, ledger: BestTracker, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """Show the judge what has come into the ball; who stays in the search, and where."""
     x = problem.x[rows]
     near = problem.threat.project(at, x)
     away = (near - at).flatten(1).norm(dim=1)
-    keep = ledger.offer(rows, near, torch.where(away == 0, 1.0, -away))
+    keep = ledger.update(rows, near, torch.where(away == 0, 1.0, -away))
     return (rows, at) if keep is None else (rows[keep], at[keep])
 
 
-def _boundary(problem: Problem, rows: Tensor, at: Tensor, keys: Stream) -> Tensor:
+def _boundary(problem: Problem, rows: Tensor, at: Tensor, keys: Keys) -> Tensor:
     """From ``at`` straight towards the image, as far as the class stays another one."""
     x = problem.x[rows]
     high, low = at.new_ones(len(at)), at.new_zeros(len(at))
     for halving in range(_HALVINGS):
         middle = (high + low) / 2
-        other = _other(problem, rows, _between(problem, x, at, middle), keys.fold(halving))
+        other = _other(problem, rows, _between(problem, x, at, middle), keys.fold_in(halving))
         high, low = torch.where(other, middle, high), torch.where(other, low, middle)
     return _between(problem, x, at, high)
 
@@ -144,24 +144,24 @@ def _distance(problem: Problem, x: Tensor, at: Tensor) -> Tensor:
     return distance.view(-1, 1, 1, 1)
 
 
-def _normals(problem: Problem, rows: Tensor, at: Tensor, probes: tuple[int, float], keys: Stream) -> Tensor:
+def _normals(problem: Problem, rows: Tensor, at: Tensor, probes: tuple[int, float], keys: Keys) -> Tensor:
     """Estimates (M, C, H, W) of the boundary's normals, towards the other class, by so many probes of such a size."""
     count, size = probes
     length = size * (at - problem.x[rows]).square().flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
     agreed, total = torch.zeros_like(at), torch.zeros_like(at)
     mean = at.new_zeros(len(at), 1, 1, 1)
     for probe in range(count):
-        with drawing(keys.fold(probe)):
+        with use_keys(keys.fold_in(probe)):
             aside = normal(at.shape, like=at) if problem.threat.norm == "l2" else 2 * uniform(at.shape, like=at) - 1
         moved = (at + length * aside).clamp(0, 1)
-        sign = 2.0 * _other(problem, rows, moved, keys.fold(probe).fold("label")).view(-1, 1, 1, 1) - 1
+        sign = 2.0 * _other(problem, rows, moved, keys.fold_in(probe).fold_in("label")).view(-1, 1, 1, 1) - 1
         agreed += sign * (moved - at)
         total += moved - at
         mean += sign / count
     return torch.where(mean.abs() < 1 - 0.5 / count, agreed - mean * total, agreed)
 
 
-def _jump(problem: Problem, rows: Tensor, at: Tensor, normals: Tensor, hop: int, keys: Stream) -> Tensor:
+def _jump(problem: Problem, rows: Tensor, at: Tensor, normals: Tensor, hop: int, keys: Keys) -> Tensor:
     """Along the normals by distance / sqrt(hop + 1), half as far until the class is another one."""
     if problem.threat.norm == "l2":
         direction = normals / normals.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
@@ -171,7 +171,7 @@ def _jump(problem: Problem, rows: Tensor, at: Tensor, normals: Tensor, hop: int,
     result, waiting = at.clone(), torch.arange(len(at), device=at.device)
     for halving in range(_JUMPS):
         further = (at[waiting] + length[waiting] / 2**halving * direction[waiting]).clamp(0, 1)
-        other = _other(problem, rows[waiting], further, keys.select(waiting).fold(halving))
+        other = _other(problem, rows[waiting], further, keys.select(waiting).fold_in(halving))
         result[waiting[other]] = further[other]
         waiting = waiting[~other]
         if not len(waiting):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from unmask.gradients.bpda import View, substitute
-from unmask.losses import necessary
-from unmask.randomness import Stream, drawing
+from unmask.losses import success_threshold
+from unmask.randomness import Keys, use_keys
 from unmask.threats import Threat
-from unmask.types import Estimator, Loss, Objective, Output, Victim, as_output
+from unmask.types import Estimator, Loss, Model, Objective, Output, as_output
 
-__all__ = ["Attack", "Ledger", "Problem", "again", "value_only"]
+__all__ = ["Attack", "BestTracker", "Problem", "fresh_value", "value_only"]
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,24 @@ class Problem:
     candidate for each, and the step, and answers (M,) bool.
     """
 
-    view: Victim
+    view: Model
     x: Tensor  # (B, C, H, W) in [0, 1]
     y: Tensor  # (B,)
     threat: Threat
-    keys: Stream
-    broken: Callable[[Tensor, Tensor, int], Tensor]
-    scores: Victim | None = None  # the defense itself, in full precision, for attacks that need no gradient
-    views: Callable[[View], Victim] | None = None  # further views of the defense, for :class:`Through`
-    note: Callable[[Tensor, Tensor, Victim], None] | None = None  # told of candidates: see :class:`Trail`
+    keys: Keys
+    is_broken: Callable[[Tensor, Tensor, int], Tensor]
+    scores: Model | None = None  # the defense itself, in full precision, for attacks that need no gradient
+    views: Callable[[View], Model] | None = None  # further views of the defense, for :class:`WithView`
+    on_candidate: Callable[[Tensor, Tensor, Model], None] | None = None  # see :class:`TrajectoryRecorder`
     on_gradient: Callable[[Tensor, Tensor], None] | None = None  # called with rows (M,) and gradients (M, ...)
     random: bool = False  # whether the defense draws: values are noisy, and a verdict costs many draws
     candidate: Callable[[Tensor, Tensor], Tensor] | None = None  # what points (M, ...) of the examples (M,) stand for
 
-    def asks(self, step: int, last: int) -> bool:
+    def should_query_judge(self, step: int, last: int) -> bool:
         """Whether a search of gradients asks the judge at this step: of random defenses every fourth, and the last."""
         return not self.random or step == last or step % 4 == 0
 
-    def goal(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
+    def objective(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
         """The objective, on images, of some of the examples; ``labels`` replaces ``y`` for targeted losses."""
         wanted, owners = (self.y if labels is None else labels)[rows], rows
 
@@ -60,24 +60,24 @@ class Problem:
             z = substitute(self.candidate(z.detach(), rows), z)
         return as_output(self.view(z))
 
-    def through(self, view: Victim) -> Problem:
+    def with_view(self, view: Model) -> Problem:
         """The same question, asked through another view, which also gives the scores."""
         return replace(self, view=view, scores=None)
 
     def black_box(self) -> Problem:
         """The same question, asked of the defense's own scores where they are given."""
-        return self if self.scores is None else self.through(self.scores)
+        return self if self.scores is None else self.with_view(self.scores)
 
     def subset(self, rows: Tensor) -> Problem:
         """The same question about some of the examples only, numbered anew from 0."""
-        note, on_gradient, candidate = self.note, self.on_gradient, self.candidate
+        note, on_gradient, candidate = self.on_candidate, self.on_gradient, self.candidate
         return replace(
             self,
             x=self.x[rows],
             y=self.y[rows],
             keys=self.keys.select(rows),
-            broken=lambda some, x_adv, when: self.broken(rows[some], x_adv, when),
-            note=note and (lambda some, x_adv, view: note(rows[some], x_adv, view)),
+            is_broken=lambda some, x_adv, when: self.is_broken(rows[some], x_adv, when),
+            on_candidate=note and (lambda some, x_adv, view: note(rows[some], x_adv, view)),
             on_gradient=on_gradient and (lambda some, gradient: on_gradient(rows[some], gradient)),
             candidate=candidate and (lambda points, some: candidate(points, rows[some])),
         )
@@ -93,11 +93,11 @@ def value_only(objective: Objective) -> Objective:
     return values
 
 
-def again(estimator: Estimator, objective: Objective, keys: Stream) -> Callable[[Tensor], Tensor]:
+def fresh_value(estimator: Estimator, objective: Objective, keys: Keys) -> Callable[[Tensor], Tensor]:
     """The objective's value (M,) of images (M, ...), over the same fresh draws whenever it is asked."""
 
     def value(images: Tensor) -> Tensor:
-        with drawing(keys.fold("again")):
+        with use_keys(keys.fold_in("again")):
             return estimator(value_only(objective), images)[0]
 
     return value
@@ -107,7 +107,7 @@ Attack = Callable[[Problem], Tensor]
 """Takes a problem to candidates (B, C, H, W), one an example; the clean image where it found none."""
 
 
-class Ledger:
+class BestTracker:
     """The best candidate of each example so far, and which examples are still standing.
 
     Args:
@@ -115,7 +115,7 @@ class Ledger:
         loss: the loss by which candidates are compared.
         early_stop: whether an example that the judge finds broken leaves the search.
         bounded: whether values offered are the loss itself: the judge is asked about those that reach
-            ``necessary(loss)``. Otherwise it is asked about those that are better than all before.
+            ``success_threshold(loss)``. Otherwise it is asked about those that are better than all before.
         patience: offers that an example lets pass, at most, once the judge has found it standing: first none,
             then 1, 3, 7 and so on. Verdicts on a random defense cost many draws, and rarely change at once.
     """
@@ -126,9 +126,9 @@ class Ledger:
         self.problem = problem
         self.best = problem.x.clone()
         self.value = torch.full_like(problem.y, -torch.inf, dtype=torch.float32)
-        self.standing = torch.ones_like(problem.y, dtype=torch.bool)
+        self.active = torch.ones_like(problem.y, dtype=torch.bool)
         self._early_stop = early_stop
-        self._least = max(necessary(loss), torch.finfo(torch.float32).min) if bounded else None
+        self._least = max(success_threshold(loss), torch.finfo(torch.float32).min) if bounded else None
         self._asked = 0
         self._patience = patience
         self._wait, self._until = torch.zeros_like(problem.y), torch.zeros_like(problem.y)
@@ -138,9 +138,9 @@ class Ledger:
         """Images and values that searches of a random defense ended with: see :meth:`settle`."""
         return self.problem.x.clone(), torch.full_like(self.value, -torch.inf)
 
-    def rows(self) -> Tensor:
+    def active_rows(self) -> Tensor:
         """The numbers (M,) of the examples still standing."""
-        return self.standing.nonzero().squeeze(1)
+        return self.active.nonzero().squeeze(1)
 
     def usable(self, rows: Tensor, gradient: Tensor, *, report: bool = True) -> Tensor:
         """The gradients (M, ...) of the examples ``rows`` (M,), elements that are NaN or infinite replaced by 0.
@@ -151,14 +151,14 @@ class Ledger:
             self.problem.on_gradient(rows, gradient)
         return gradient.nan_to_num(0.0, 0.0, 0.0)
 
-    def offer(self, rows: Tensor, x_adv: Tensor, values: Tensor, *, ask: bool = True) -> Tensor | None:
+    def update(self, rows: Tensor, x_adv: Tensor, values: Tensor, *, ask: bool = True) -> Tensor | None:
         """Remember what is better than before; who stays in the search, as a mask, or None for all.
 
         ``x_adv`` must lie in the ball. Values that are not a number count as worst. The judge is told only where
         ``ask`` allows it.
         """
-        if self.problem.note is not None:
-            self.problem.note(rows, x_adv, self.problem.view)
+        if self.problem.on_candidate is not None:
+            self.problem.on_candidate(rows, x_adv, self.problem.view)
         values = values.float()
         better = (values > self.value[rows]).nonzero().squeeze(1)  # NaN is not
         if len(better) == len(rows):
@@ -170,7 +170,7 @@ class Ledger:
             return None
         return self._ask(rows, x_adv, better if self._least is None else (values >= self._least).nonzero().squeeze(1))
 
-    def settle(self, rows: Tensor, last: Tensor, value: Callable[[Tensor], Tensor]) -> None:
+    def reselect_on_fresh_draws(self, rows: Tensor, last: Tensor, value: Callable[[Tensor], Tensor]) -> None:
         """End a search of a random defense, whose best point is partly the luckiest: ask for fresh values.
 
         The best point and the last are compared by ``value``, images (M, ...) to (M,), which draws the same for both;
@@ -183,10 +183,10 @@ class Ledger:
             images[rows[better]], values[rows[better]] = candidate[better], fresh[better]
         self.best[rows], self.value[rows] = images[rows], values[rows]
 
-    def close(self, rows: Tensor, x_adv: Tensor) -> None:
+    def mark_broken(self, rows: Tensor, x_adv: Tensor) -> None:
         """The judge has found these broken: keep the candidates, whatever their values, and search no more."""
         self.best[rows] = x_adv
-        self.standing[rows] = False
+        self.active[rows] = False
 
     def _ask(self, rows: Tensor, x_adv: Tensor, chosen: Tensor) -> Tensor | None:
         self._asked += 1
@@ -194,10 +194,10 @@ class Ledger:
             chosen = self._due(rows, chosen)
         if not len(chosen):
             return None
-        fallen = chosen[self.problem.broken(rows[chosen], x_adv[chosen], self._asked)]
+        fallen = chosen[self.problem.is_broken(rows[chosen], x_adv[chosen], self._asked)]
         if not len(fallen):
             return None
-        self.close(rows[fallen], x_adv[fallen])
+        self.mark_broken(rows[fallen], x_adv[fallen])
         keep = torch.ones_like(rows, dtype=torch.bool)
         keep[fallen] = False
         return keep

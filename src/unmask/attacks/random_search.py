@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Ledger, Problem
-from unmask.gradients.rows import rows_at_once
+from unmask.attacks.problem import BestTracker, Problem
+from unmask.gradients.chunking import rows_at_once
 from unmask.losses import margin
-from unmask.randomness import drawing
+from unmask.randomness import use_keys
 from unmask.types import Loss
 
 __all__ = ["RandomSearch"]
@@ -25,11 +25,11 @@ class RandomSearch:
         loss: by which points are compared.
         batch: rows in one forward pass at most, fewer of large images; the result does not depend on it.
 
-    >>> from unmask.randomness import stream
+    >>> from unmask.randomness import make_keys
     >>> from unmask.threats import Linf
     >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
     >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
-    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> problem = Problem(view, x, y, Linf(0.2), make_keys(0, [0], "attack"), broken)
     >>> view(RandomSearch(samples=50)(problem)).argmax(1)
     tensor([1])
     """
@@ -41,15 +41,15 @@ class RandomSearch:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem = problem.black_box()
-        ledger, drawn, batch = Ledger(problem, self.loss), 0, min(self.batch, rows_at_once(problem.x))
-        while drawn < self.samples and len(rows := ledger.rows()):
+        ledger, drawn, batch = BestTracker(problem, self.loss), 0, min(self.batch, rows_at_once(problem.x))
+        while drawn < self.samples and len(rows := ledger.active_rows()):
             times = max(1, min(self.samples - drawn, batch // len(rows)))
             owner = rows.repeat(times)
-            with drawing(problem.keys.select(rows).repeat(times, first=drawn)):
+            with use_keys(problem.keys.select(rows).repeat(times, first=drawn)):
                 x_adv = problem.threat.start(problem.x[owner])
-                values = problem.goal(self.loss, owner)(x_adv)
+                values = problem.objective(self.loss, owner)(x_adv)
             for candidates, value in zip(x_adv.split(len(rows)), values.split(len(rows)), strict=True):
-                left = ledger.standing[rows]
-                ledger.offer(rows[left], candidates[left], value[left])
+                left = ledger.active[rows]
+                ledger.update(rows[left], candidates[left], value[left])
             drawn += times
         return ledger.best

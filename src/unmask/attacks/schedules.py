@@ -33,7 +33,7 @@ class Schedule(Protocol):
     def start(self, threat: Threat, x: Tensor) -> Tensor:
         """A random point of ball and box around each image, drawn from ``unmask.randomness``."""
 
-    def begin(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
+    def init(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
         """Searches at ``at`` (M, ...) around ``x``, in balls of a radius (M,)."""
 
     def check(self, walk: Walk, x: Tensor, radius: Tensor, gap: int) -> Walk:
@@ -72,7 +72,7 @@ class Halving:
     def start(self, threat: Threat, x: Tensor) -> Tensor:
         return threat.start(x)
 
-    def begin(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
+    def init(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
         return begin(at, 2 * radius, torch.ones_like(radius), torch.full_like(radius, torch.inf))
 
     def check(self, walk: Walk, x: Tensor, radius: Tensor, gap: int) -> Walk:
@@ -117,7 +117,7 @@ class Sparser:
         """Normal noise, projected, which changes few elements; a uniform point of the ball changes all."""
         return threat.project(x + normal(x.shape, x), x)
 
-    def begin(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
+    def init(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
         changed = changed_inside(at, x)
         size = math.prod(x.shape[1:])
         return begin(at, radius, (changed / self.factor).clamp(1, max(1, size / 5)).to(radius.dtype), changed)

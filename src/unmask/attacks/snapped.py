@@ -30,11 +30,11 @@ class Snapped:
     Use when a model refuses images off the grid of its data, or of 8 bit (``levels`` 255). Costs no pass.
 
     >>> import torch
-    >>> from unmask.attacks.settings import fgsm
-    >>> from unmask.randomness import stream
+    >>> from unmask.attacks.aliases import fgsm
+    >>> from unmask.randomness import make_keys
     >>> from unmask.threats import Linf
     >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.75, 0.5]]]]), torch.tensor([0])
-    >>> problem = Problem(view, x, y, Linf(0.3), stream(0, [0], "attack"), lambda rows, x_adv, when: rows < 0)
+    >>> problem = Problem(view, x, y, Linf(0.3), make_keys(0, [0], "attack"), lambda rows, x_adv, when: rows < 0)
     >>> Snapped(4, fgsm())(problem)
     tensor([[[[0.5000, 0.7500]]]])
     """
@@ -47,19 +47,19 @@ class Snapped:
             raise ValueError(f"a grid has at least 1 level above 0, not {self.levels}")
 
     def __call__(self, problem: Problem) -> Tensor:
-        x, threat, note = problem.x, problem.threat, problem.note
+        x, threat, note = problem.x, problem.threat, problem.on_candidate
 
         def on_grid(points: Tensor, rows: Tensor) -> Tensor:
             return snapped(points, x[rows], threat, self.levels)
 
         def broken(rows: Tensor, points: Tensor, when: int) -> Tensor:
-            return problem.broken(rows, on_grid(points, rows), when)
+            return problem.is_broken(rows, on_grid(points, rows), when)
 
         searched = replace(
             problem,
             candidate=on_grid,
-            broken=broken,
-            note=note and (lambda rows, points, view: note(rows, on_grid(points, rows), view)),
+            is_broken=broken,
+            on_candidate=note and (lambda rows, points, view: note(rows, on_grid(points, rows), view)),
         )
         return on_grid(self.attack(searched), torch.arange(len(x), device=x.device))
 

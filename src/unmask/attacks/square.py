@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.attacks.problem import Ledger, Problem
+from unmask.attacks.problem import BestTracker, Problem
 from unmask.gradients.spsa import rademacher
 from unmask.losses import margin
-from unmask.randomness import drawing, uniform
+from unmask.progress import track
+from unmask.randomness import uniform, use_keys
 from unmask.types import Loss
-from unmask.watching import counted
 
 __all__ = ["Square"]
 
@@ -49,11 +49,11 @@ class Square:
         p: share of the pixels in the first squares; it shrinks by a fixed schedule.
         loss: what is maximised.
 
-    >>> from unmask.randomness import stream
+    >>> from unmask.randomness import make_keys
     >>> from unmask.threats import Linf
     >>> view, x, y = torch.nn.Flatten(), torch.tensor([[[[0.6, 0.5]]]]), torch.tensor([0])
     >>> broken = lambda rows, x_adv, when: view(x_adv).argmax(1) != y[rows]
-    >>> problem = Problem(view, x, y, Linf(0.2), stream(0, [0], "attack"), broken)
+    >>> problem = Problem(view, x, y, Linf(0.2), make_keys(0, [0], "attack"), broken)
     >>> view(Square(queries=50)(problem)).argmax(1)
     tensor([1])
     """
@@ -74,26 +74,26 @@ class Square:
         if problem.x.ndim != 4:
             raise ValueError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
         first, draw, change = _MOVES[threat.norm]
-        ledger = Ledger(problem, self.loss, patience=_PATIENCE if problem.random else 0)
-        rows, x, keys = ledger.rows(), problem.x, problem.keys
+        ledger = BestTracker(problem, self.loss, patience=_PATIENCE if problem.random else 0)
+        rows, x, keys = ledger.active_rows(), problem.x, problem.keys
         radius = threat.radius(x).view(-1, 1, 1, 1)
         draws = list[Draws]()
-        for query in counted(range(self.queries), "query"):
+        for query in track(range(self.queries), "query"):
             if not len(rows):
                 break
             if not draws:
                 some = range(query, min(query + _AHEAD, self.queries))
-                with drawing(keys.folds(some)):
+                with use_keys(keys.fold_in_each(some)):
                     draws = [*zip(*(t.split(len(rows)) for t in draw(len(some) * len(rows), x)), strict=True)]
             drawn, *draws = draws
-            with drawing(keys.fold(query)):
+            with use_keys(keys.fold_in(query)):
                 if query:
                     x_adv = change(ledger.best[rows], x, radius, _side(self._share(query - 1), x), drawn)
                 else:
                     x_adv = first(x, radius)
                 x_adv = threat.project(x_adv, x)
-                values = problem.goal(self.loss, rows)(x_adv)
-            keep = ledger.offer(rows, x_adv, values)
+                values = problem.objective(self.loss, rows)(x_adv)
+            keep = ledger.update(rows, x_adv, values)
             if keep is not None:
                 rows, x, radius, keys = rows[keep], x[keep], radius[keep], keys.select(keep)
                 draws = [tuple(t[keep] for t in drawn) for drawn in draws]

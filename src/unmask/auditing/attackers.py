@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from unmask.attacks.aliases import fgsm, latent, pgd
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.settings import fgsm, latent, pgd
 from unmask.attacks.snapped import over_grid
 from unmask.attacks.square import Square
-from unmask.attacks.through import Through
-from unmask.attacks.until import Until
+from unmask.attacks.time_limited import TimeLimited
+from unmask.attacks.with_view import WithView
 from unmask.auditing.budgets import BUDGETS, Budget
-from unmask.auditing.candidates import PLAIN, Way
-from unmask.auditing.choose import Tried, estimator
-from unmask.cases import Attacker
+from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.view_selection import PilotResult, estimator
+from unmask.cases import AttackSpec
 from unmask.gradients.bpda import View
 from unmask.gradients.spaces import Latent
 from unmask.kinds import Access
@@ -37,15 +37,15 @@ _FIRST = ((10, 0.25), (30, 0.1))
 
 
 def attackers(
-    tried: Sequence[Tried],
-    sources: Sequence[Way],
+    tried: Sequence[PilotResult],
+    sources: Sequence[CandidateView],
     spaces: Sequence[Latent],
     classes: int,
     budget: Budget,
     *,
     norm: str,
     random: bool,
-) -> dict[str, Attacker]:
+) -> dict[str, AttackSpec]:
     """By name: "plain", "adaptive" (an ensemble over views), "latent" (given spaces), "transfer", "black-box".
 
     Args:
@@ -59,7 +59,7 @@ def attackers(
     names = ", ".join(one.name for one in _useful(tried, budget))
     why, further = _refused(tried), " and the margin" if norm == "l1" else " and DLR"
     return {
-        "plain": Attacker(
+        "plain": AttackSpec(
             f"a random point, since the model has no gradient of its own: {why}"
             if why
             else "APGD on cross entropy, through the model's own gradient",
@@ -67,7 +67,7 @@ def attackers(
             plain=True,
             low_precision=False,
         ),
-        "adaptive": Attacker(
+        "adaptive": AttackSpec(
             f"PGD on the margin, APGD on cross entropy{'' if random else further}, through: {names}",
             lambda _: _timed(tried, classes, budget, norm, random=random),
             low_precision=False,
@@ -78,25 +78,27 @@ def attackers(
     }
 
 
-def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, norm: str, random: bool) -> dict[str, Attacker]:
+def controls(
+    tried: Sequence[PilotResult], classes: int, budget: Budget, *, norm: str, random: bool
+) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = _useful(tried, budget)[0]
-    single = _by(best, fgsm(margin, estimator(best.signal, best.apart, NOISE)))
+    single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes, NOISE)))
     once = replace(budget, targets=0, views=1)
     twice = replace(once, steps=2 * budget.steps)
     return {
-        "plain one step": Attacker(
+        "plain one step": AttackSpec(
             "one step of the plain attack",
             lambda _: RandomSearch(1) if _refused(tried) else fgsm(),
             low_precision=False,
         ),
-        "one step": Attacker("one step of the adaptive attack", lambda _: single, low_precision=False),
-        "best view": Attacker(
+        "one step": AttackSpec("one step of the adaptive attack", lambda _: single, low_precision=False),
+        "best view": AttackSpec(
             "the adaptive attack through the best view alone",
             lambda _: adaptive(tried, classes, once, norm, random=random),
             low_precision=False,
         ),
-        "doubled steps": Attacker(
+        "doubled steps": AttackSpec(
             "the adaptive attack with twice the steps, through the best view",
             lambda _: adaptive(tried, classes, twice, norm, random=random),
             low_precision=False,
@@ -104,14 +106,14 @@ def controls(tried: Sequence[Tried], classes: int, budget: Budget, *, norm: str,
     }
 
 
-def adaptive(tried: Sequence[Tried], classes: int, budget: Budget, norm: str, *, random: bool) -> Ensemble:
+def adaptive(tried: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Ensemble:
     """Searches through the best views, on several losses."""
     useful = enumerate(_useful(tried, budget))
     attacks = tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, norm, random))
     return Ensemble(attacks, _DRAWS if random else 1)
 
 
-def _timed(tried: Sequence[Tried], classes: int, budget: Budget, norm: str, *, random: bool) -> Attack:
+def _timed(tried: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Attack:
     """The adaptive attack; with a budget of seconds again and again, every other time with twice the steps."""
     if budget.seconds is None:
         return adaptive(tried, classes, budget, norm, random=random)
@@ -123,14 +125,14 @@ def _timed(tried: Sequence[Tried], classes: int, budget: Budget, norm: str, *, r
         )
         return adaptive(tried, classes, effort, norm, random=random)
 
-    return Until(budget.seconds, turn, draws=_DRAWS if random else 1)
+    return TimeLimited(budget.seconds, turn, draws=_DRAWS if random else 1)
 
 
-def black_box(budget: Budget, norm: str) -> Attacker:
+def black_box(budget: Budget, norm: str) -> AttackSpec:
     """Searches that see scores alone."""
     square = (Square(budget.queries),) if norm in ("linf", "l2") else ()
     told = f"Square with {budget.queries} queries, then r" if square else "r"
-    return Attacker(
+    return AttackSpec(
         f"{told}andom points of the ball: scores only",
         lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
         access=Access.SCORES,
@@ -138,46 +140,51 @@ def black_box(budget: Budget, norm: str) -> Attacker:
     )
 
 
-def transfer(sources: Sequence[Way], budget: Budget) -> Attacker:
+def transfer(sources: Sequence[CandidateView], budget: Budget) -> AttackSpec:
     """Searches of other models, whose examples the judge shows to this one."""
     names = ", ".join(way.name for way in sources)
-    search = pgd(budget.steps, margin, size=0.1)
-    return Attacker(
+    search = pgd(budget.steps, margin, rel_step_size=0.1)
+    return AttackSpec(
         f"PGD on the margin of other models: {names}",
-        lambda _: Ensemble(tuple(Through(way.view, search) for way in sources if way.view is not None)),
+        lambda _: Ensemble(tuple(WithView(way.view, search) for way in sources if way.view is not None)),
         low_precision=False,
     )
 
 
 def on_manifold(
-    tried: Sequence[Tried], sources: Sequence[Way], spaces: Sequence[Latent], budget: Budget, *, random: bool
-) -> Attacker:
+    tried: Sequence[PilotResult],
+    sources: Sequence[CandidateView],
+    spaces: Sequence[Latent],
+    budget: Budget,
+    *,
+    random: bool,
+) -> AttackSpec:
     """Reparameterization: searches over what decoders of the model make, through the best view and other models."""
     best = _useful(tried, budget)[0]
-    how, steps = estimator(best.signal, best.apart), budget.steps // 2
-    views = [best.way.view, *(way.view for way in sources)]
+    how, steps = estimator(best.signal, best.per_draw_passes), budget.steps // 2
+    views = [best.view.view, *(way.view for way in sources)]
 
     def search(space: Latent, view: View | None) -> Attack:
         attack = latent(space, steps, estimator=how, restarts=2, early_stop=not random)
-        return attack if view is None else Through(view, attack)
+        return attack if view is None else WithView(view, attack)
 
-    return Attacker(
+    return AttackSpec(
         "a search over what a decoder inside the model makes, through the best view and through other models",
         lambda _: Ensemble(tuple(search(space, view) for space in spaces for view in views), _DRAWS if random else 1),
         low_precision=False,
     )
 
 
-def _refused(tried: Sequence[Tried]) -> str:
+def _refused(tried: Sequence[PilotResult]) -> str:
     """Why torch cannot differentiate the model as it is, where it cannot."""
-    return next((one.failure for one in tried if one.way == PLAIN and not one.levels), "")
+    return next((one.error for one in tried if one.view == OWN_GRADIENT and not one.levels), "")
 
 
-def _useful(tried: Sequence[Tried], budget: Budget) -> list[Tried]:
-    return [one for one in tried if not one.failure][: budget.views]
+def _useful(tried: Sequence[PilotResult], budget: Budget) -> list[PilotResult]:
+    return [one for one in tried if not one.error][: budget.views]
 
 
-def _through(one: Tried, place: int, classes: int, budget: Budget, norm: str, random: bool) -> list[Attack]:
+def _through(one: PilotResult, place: int, classes: int, budget: Budget, norm: str, random: bool) -> list[Attack]:
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
 
     The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
@@ -185,13 +192,13 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, norm: str, ra
     attack climbs cross entropy through the model's own gradient, so that only views are left to do it here. In L1
     balls APGD breaks many more examples on the margin than PGD does, and than it does itself on DLR.
     """
-    how: Estimator = estimator(one.signal, one.apart, NOISE)
+    how: Estimator = estimator(one.signal, one.per_draw_passes, NOISE)
     stop = not random
     first = [one for one in _FIRST if one[0] < budget.steps] if random and place == 0 else []
     searches = [*first, *[(budget.steps, 0.1)] * budget.restarts]
-    attacks: list[Attack] = [pgd(steps, margin, how, size=size, early_stop=stop) for steps, size in searches]
+    attacks: list[Attack] = [pgd(steps, margin, how, rel_step_size=size, early_stop=stop) for steps, size in searches]
     if place == 0:
-        if random or one.way.view is not None:
+        if random or one.view.view is not None:
             attacks.append(APGD(budget.steps, cross_entropy, how, early_stop=stop))
         if norm == "l1" and not random:
             attacks.append(APGD(budget.steps, margin, how, early_stop=stop))
@@ -203,6 +210,6 @@ def _through(one: Tried, place: int, classes: int, budget: Budget, norm: str, ra
     return [_by(one, attack) for attack in attacks]
 
 
-def _by(one: Tried, attack: Attack) -> Attack:
+def _by(one: PilotResult, attack: Attack) -> Attack:
     """``attack`` through the view that was tried, over the grid that it was tried on."""
-    return over_grid(one.levels, attack if one.way.view is None else Through(one.way.view, attack))
+    return over_grid(one.levels, attack if one.view.view is None else WithView(one.view.view, attack))

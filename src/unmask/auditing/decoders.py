@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from unmask.diagnosis.examine import Evidence
+from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.trace import Event, outermost
 from unmask.gradients.bpda import find_part
 from unmask.gradients.spaces import Latent
-from unmask.victims import lean
+from unmask.model_wrappers import frozen_copy
 
 __all__ = ["decoders"]
 
@@ -16,7 +16,7 @@ _EDGE = 0.01
 """By how much what a decoder gives may leave the box."""
 
 
-def decoders(model: nn.Module, evidence: Evidence, x: Tensor) -> list[Latent]:
+def decoders(model: nn.Module, evidence: GradientProbe, x: Tensor) -> list[Latent]:
     """Spaces of the parts that take codes shorter than images ``x`` (B, C, H, W) and give such images, outermost first.
 
     Images in [-1, 1] are brought to [0, 1]. A search starts at codes as large as those that were seen.
@@ -25,13 +25,13 @@ def decoders(model: nn.Module, evidence: Evidence, x: Tensor) -> list[Latent]:
     for one in evidence.parts:
         if one.event.part and one.event.module and _decodes(one.event, x):
             seen.setdefault(one.event.part, one.event)
-    return [_space(lean(find_part(model, path)), seen[path]) for path in sorted(outermost(seen), key=len)]
+    return [_space(frozen_copy(find_part(model, path)), seen[path]) for path in sorted(outermost(seen), key=len)]
 
 
 def _decodes(event: Event, x: Tensor) -> bool:
-    if not event.given or len(event.made) != 1:
+    if not event.inputs or len(event.outputs) != 1:
         return False
-    code, image = event.given[0].value, event.made[0].value
+    code, image = event.inputs[0].value, event.outputs[0].value
     within = image.is_floating_point() and float(image.min()) >= -1 - _EDGE and float(image.max()) <= 1 + _EDGE
     flat = code.ndim == 2 or (code.ndim == 4 and code.shape[2:] == (1, 1))
     return (
@@ -45,7 +45,7 @@ def _decodes(event: Event, x: Tensor) -> bool:
 
 
 def _space(decoder: nn.Module, event: Event) -> Latent:
-    code, image = event.given[0].value, event.made[0].value
+    code, image = event.inputs[0].value, event.outputs[0].value
     shape = code.shape[1:]
     low = -1.0 if float(image.min()) < -_EDGE else 0.0
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.square import Square
-from unmask.auditing.candidates import PLAIN, Way
-from unmask.auditing.choose import Tried, best_first, try_out
-from unmask.auditing.images import TRIED, few
+from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.probe_data import TRIED, probe_size
+from unmask.auditing.view_selection import PilotResult, pilot_search, rank
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
 from unmask.kinds import FindingKind
@@ -34,7 +34,9 @@ _LESS = 0.05
 """By how much less a search over a grid must leave than the best of the others."""
 
 
-def on_grids(tried: Sequence[Tried], scale: int, attempt: Callable[[list[Way], int], list[Tried]]) -> list[Tried]:
+def on_grids(
+    tried: Sequence[PilotResult], scale: int, attempt: Callable[[list[CandidateView], int], list[PilotResult]]
+) -> list[PilotResult]:
     """What leaves clearly less on the grid of the data or of 8 bit than all of ``tried``, best first; else nothing.
 
     Args:
@@ -42,11 +44,11 @@ def on_grids(tried: Sequence[Tried], scale: int, attempt: Callable[[list[Way], i
         scale: levels above 0 of the data's own grid.
         attempt: (views, levels) -> the views tried with candidates on that grid.
     """
-    if not tried or tried[0].left <= _LESS:
+    if not tried or tried[0].robust_accuracy <= _LESS:
         return []
-    views = [one.way for one in tried if not one.failure][:_WAYS]
-    found = best_first([one for levels in dict.fromkeys((scale, EIGHT_BIT)) for one in attempt(views, levels)])
-    return [one for one in found if one.left < tried[0].left - _LESS]
+    views = [one.view for one in tried if not one.error][:_WAYS]
+    found = rank([one for levels in dict.fromkeys((scale, EIGHT_BIT)) for one in attempt(views, levels)])
+    return [one for one in found if one.robust_accuracy < tried[0].robust_accuracy - _LESS]
 
 
 def hidden_by_a_grid(
@@ -57,10 +59,10 @@ def hidden_by_a_grid(
     index: Tensor,
     scale: int,
     seed: int,
-    way: Way = PLAIN,
+    way: CandidateView = OWN_GRADIENT,
     *,
     by_scores: bool = False,
-) -> tuple[list[Tried], list[Tried]]:
+) -> tuple[list[PilotResult], list[PilotResult]]:
     """A short search through one view, without a grid, and what :func:`on_grids` makes of it.
 
     Args:
@@ -69,26 +71,33 @@ def hidden_by_a_grid(
         scale: as of :func:`on_grids`.
         by_scores: whether the search takes no gradient.
     """
-    some, random = slice(few(TRIED, x)), target.draws > 1
-    judge = Judge(target.model, threat, target.draws, target.foreign)
+    some, random = slice(probe_size(TRIED, x)), target.draws > 1
+    judge = Judge(target.model, threat, target.draws, target.uses_torch_random)
     query: Attack = Square(_QUERIES) if threat.norm in ("linf", "l2") else RandomSearch(_QUERIES)
-    search = partial(try_out, target.model, judge, x=x[some], y=y[some], index=index[some], seed=seed, random=random)
+    search = partial(
+        pilot_search, target.model, judge, x=x[some], y=y[some], index=index[some], seed=seed, random=random
+    )
 
-    def attempt(views: list[Way], levels: int) -> list[Tried]:
+    def attempt(views: list[CandidateView], levels: int) -> list[PilotResult]:
         return search(ways=views, levels=levels, search=query if by_scores else None)
 
     tried = attempt([way], 0)
     return tried, on_grids(tried, scale, attempt)
 
 
-def gridded(tried: Sequence[Tried], worth: Sequence[Tried], kind: FindingKind = FindingKind.SHATTERED) -> list[Finding]:
+def gridded(
+    tried: Sequence[PilotResult], worth: Sequence[PilotResult], kind: FindingKind = FindingKind.SHATTERED
+) -> list[Finding]:
     """That the model answers otherwise on a grid than between its levels, where :func:`on_grids` found that."""
     return [
         Finding(
             kind=kind,
             module="",
             where=f"the model's answer: between the levels of the grid of k/{best.levels} it is another than on them",
-            evidence={"left": round(tried[0].left, 3), "left on the grid": round(best.left, 3)},
+            evidence={
+                "robust_accuracy": round(tried[0].robust_accuracy, 3),
+                "left on the grid": round(best.robust_accuracy, 3),
+            },
             remedy=f"Snapped({best.levels}, attack)",
         )
         for best in worth[:1]

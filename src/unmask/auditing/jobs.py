@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from unmask.cases import Attacker
+from unmask.cases import AttackSpec
 from unmask.data import Dataset
-from unmask.evaluation.plan import Plan, blocks, on
+from unmask.evaluation.plan import Plan, dataset_info, shards
 from unmask.records import Job, ThreatSpec
 
-__all__ = ["Control", "planned"]
+__all__ = ["Control", "build_plan"]
 
 _FEW = 32
 """Examples of a control."""
@@ -26,14 +26,14 @@ class Control:
     name: str = ""
 
 
-def planned(
+def build_plan(
     name: str,
     data: Dataset,
     ball: ThreatSpec,
     n: int,
     seed: int,
     budget: str,
-    attackers: Mapping[str, Attacker],
+    attackers: Mapping[str, AttackSpec],
     controls: Sequence[Control],
     told: Mapping[str, Any],
     *,
@@ -46,7 +46,7 @@ def planned(
 
     def jobs(attack: str, role: str, at: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
         options = {"budget": budget, **options}
-        for start, stop in blocks(count):
+        for start, stop in shards(count):
             yield Job(name, data.name, attack, at, seed, start, stop, role, options)
 
     made = [*jobs("clean", "clean", ball, n)]
@@ -64,9 +64,9 @@ def planned(
         "citation": "",
         "random": random,
         "note": "",
-        "attacks": {attack: attacker.about for attack, attacker in attackers.items()},
+        "attacks": {attack: attacker.description for attack, attacker in attackers.items()},
         "access": {attack: attacker.access for attack, attacker in attackers.items()},
         "audit": told,
-        **on(data, n, ball),
+        **dataset_info(data, n, ball),
     }
     return Plan(tuple(made), about)

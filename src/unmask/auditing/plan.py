@@ -10,34 +10,34 @@ import torch
 from torch import nn
 
 from unmask.auditing.attackers import NOISE, attackers, controls
+from unmask.auditing.black_box import by_scores
 from unmask.auditing.budgets import budget_of
-from unmask.auditing.by_scores import by_scores
-from unmask.auditing.candidates import PLAIN, Way, dearer, ways
-from unmask.auditing.choose import Tried, best_first, try_out
+from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
 from unmask.auditing.decoders import decoders
 from unmask.auditing.grids import gridded, on_grids
-from unmask.auditing.images import TRIED, few, linted, right
-from unmask.auditing.jobs import Control, planned
-from unmask.auditing.stripped import sources
+from unmask.auditing.jobs import Control, build_plan
+from unmask.auditing.probe_data import TRIED, correctly_classified, lint_model, probe_size
+from unmask.auditing.surrogates import surrogate_models
+from unmask.auditing.view_selection import PilotResult, pilot_search, rank
+from unmask.black_box_models import BlackBoxModel
 from unmask.data import Dataset
-from unmask.diagnosis.examine import Evidence, examine, switched, through
 from unmask.diagnosis.findings import averaged, draws, findings
 from unmask.diagnosis.memory import aged
+from unmask.diagnosis.probe import GradientProbe, faults_behind_refusals, probe_gradients, probe_through_view
 from unmask.diagnosis.saturation import saturation
 from unmask.evaluation.failures import in_one_line
-from unmask.evaluation.plan import Plan, spec
-from unmask.evaluation.run import Local
+from unmask.evaluation.plan import Plan, threat_spec
+from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.setup import rms_radius
 from unmask.evaluation.targets import Target
 from unmask.judging import Judge
-from unmask.randomness import Stream, stream
+from unmask.model_wrappers import frozen_copy, query
+from unmask.randomness import Keys, make_keys
 from unmask.records import Finding, ThreatSpec
-from unmask.scores import ScoresOnly
 from unmask.state import State
 from unmask.threats import Threat
-from unmask.victims import lean, query
 
-__all__ = ["arm", "plan_audit"]
+__all__ = ["plan_audit", "prepare_audit"]
 
 _PROBED = 16
 """Images on which a model is taken apart, at most."""
@@ -61,61 +61,63 @@ def plan_audit(
     same jobs. Raises ValueError for a budget that there is not, and for a model that gets no image right.
     """
     limits, n, loaded = budget_of(budget), min(n, len(data)), State(target.model)
-    if isinstance(target.model, ScoresOnly):
+    if isinstance(target.model, BlackBoxModel):
         return by_scores(name, target, data, threat, n, seed, budget, device)
-    x, y, index = right(target, data, n, seed, device)
-    probed, some = slice(few(_PROBED, x)), slice(few(TRIED, x))
-    keys = stream(seed, index[probed], "examine")
-    evidence = examine(target.model, x[probed], y[probed], rms_radius(threat, x), keys, target.draws)
-    classes = evidence.parts[-1].event.made[0].value.shape[1]
-    candidates = ways(target.model, evidence, x, classes)
-    judge = Judge(target.model, threat, target.draws, target.foreign)
+    x, y, index = correctly_classified(target, data, n, seed, device)
+    probed, some = slice(probe_size(_PROBED, x)), slice(probe_size(TRIED, x))
+    keys = make_keys(seed, index[probed], "examine")
+    evidence = probe_gradients(target.model, x[probed], y[probed], rms_radius(threat, x), keys, target.draws)
+    classes = evidence.parts[-1].event.outputs[0].value.shape[1]
+    candidates = candidate_views(target.model, evidence, x, classes)
+    judge = Judge(target.model, threat, target.draws, target.uses_torch_random)
     random = target.draws > 1
 
-    def attempted(views: list[Way], levels: int = 0) -> list[Tried]:
-        return try_out(target.model, judge, views, x[some], y[some], index[some], seed, random, levels)
+    def attempted(views: list[CandidateView], levels: int = 0) -> list[PilotResult]:
+        return pilot_search(target.model, judge, views, x[some], y[some], index[some], seed, random, levels)
 
-    tried = best_first(attempted(candidates))
-    own = next(one for one in tried if one.way == PLAIN)
-    if own.left > _FAR and own.moved is not None and not evidence.faults and _refuses(target.model, x):
-        keys = stream(seed, index[probed], "switched")
-        if hidden := switched(target.model, own.moved[probed], rms_radius(threat, x), keys):
+    tried = rank(attempted(candidates))
+    own = next(one for one in tried if one.view == OWN_GRADIENT)
+    if own.robust_accuracy > _FAR and own.x_adv is not None and not evidence.faults and _refuses(target.model, x):
+        keys = make_keys(seed, index[probed], "switched")
+        if hidden := faults_behind_refusals(target.model, own.x_adv[probed], rms_radius(threat, x), keys):
             suspected = replace(evidence, faults=hidden)
-            others = ways(target.model, suspected, x, classes)
-            further = best_first(attempted(others))
-            if further[0].left < own.left - _FAR:
+            others = candidate_views(target.model, suspected, x, classes)
+            further = rank(attempted(others))
+            if further[0].robust_accuracy < own.robust_accuracy - _FAR:
                 evidence, tried, candidates = suspected, further, others
-    if tried[0].left > _DEAR:
-        further = best_first(attempted(dearer(evidence)))
-        less = [one for one in further if one.left < tried[0].left - _DEAR]
+    if tried[0].robust_accuracy > _DEAR:
+        further = rank(attempted(expensive_views(evidence)))
+        less = [one for one in further if one.robust_accuracy < tried[0].robust_accuracy - _DEAR]
         tried = [*less, *tried, *further[len(less) :]]
-        candidates += [one.way for one in further]
+        candidates += [one.view for one in further]
     found = findings(evidence)
-    if (view := _mildest(tried, candidates).view) is not None:
-        keys = stream(seed, index[probed], "through")
-        evidence = through(evidence, view(lean(target.model)), x[probed], y[probed], keys)
+    if (view := _least_invasive(tried, candidates).view) is not None:
+        keys = make_keys(seed, index[probed], "through")
+        evidence = probe_through_view(evidence, view(frozen_copy(target.model)), x[probed], y[probed], keys)
         known = {(one.kind, one.module, one.where) for one in found}
         fresh = [one for one in findings(evidence) if (one.kind, one.module, one.where) not in known]
-        found += [one for one in fresh if not (found and "squashed" in one.evidence)]  # as votes are by themselves
+        found += [
+            one for one in fresh if not (found and "saturated_logits" in one.evidence)
+        ]  # as votes are by themselves
     worth = on_grids(tried, data.scale, attempted)
     found += gridded(tried, worth)
     tried = [*worth, *tried]
-    best = next((one for one in tried if not one.failure), None)
+    best = next((one for one in tried if not one.error), None)
     if best is None:
-        raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].failure}")
-    keys = stream(seed, index, "sources")
-    models = sources(target.model, evidence, x, rms_radius(threat, x), keys, limits.copy)
+        raise ValueError(f"the model cannot be searched, not even by its own gradient: {tried[0].error}")
+    keys = make_keys(seed, index, "sources")
+    models = surrogate_models(target.model, evidence, x, rms_radius(threat, x), keys, limits.copy)
     spaces = decoders(target.model, evidence, x)
     chosen = attackers(tried, models, spaces, classes, limits, norm=threat.norm, random=random)
     checks = controls(tried, classes, limits, norm=threat.norm, random=random)
     told = {
         **_told(evidence, found, tried, budget),
-        "lint": linted(target, data, seed, device) + _aged(target, loaded, x, seed),
+        "lint": lint_model(target, data, seed, device) + _aged(target, loaded, x, seed),
         "gradients": _gradients(
-            target.model, tried, best, x[probed], y[probed], stream(seed, index[probed], "available")
+            target.model, tried, best, x[probed], y[probed], make_keys(seed, index[probed], "available")
         ),
     }
-    ball = spec(threat)
+    ball = threat_spec(threat)
     doubled, unbounded = replace(ball, eps=2 * ball.eps), ThreatSpec(ball.norm, 1.0, "rms")
     checked = [
         Control("noise", ball),
@@ -128,14 +130,14 @@ def plan_audit(
         Control("plain", unbounded, "plain unbounded"),
         Control("best view", unbounded, "unbounded"),
     ]
-    plan = planned(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
-    return plan, replace(target, attackers={**chosen, **checks})
+    plan = build_plan(name, data, ball, n, seed, budget, chosen, checked, told, random=random)
+    return plan, replace(target, attacks={**chosen, **checks})
 
 
 def _aged(target: Target, loaded: State, x: torch.Tensor, seed: int) -> list[dict[str, Any]]:
     """Whether the examination has changed the model's answers, as plain data; the model is again as it was loaded."""
     some = x[:_PROBED]
-    found = aged(target.model, loaded, some, stream(seed, range(len(some)), "aged"))
+    found = aged(target.model, loaded, some, make_keys(seed, range(len(some)), "aged"))
     return [] if found is None else [asdict(found)]
 
 
@@ -144,18 +146,22 @@ def _refuses(model: nn.Module, x: torch.Tensor) -> bool:
     return query(model, x[:1]).reject is not None
 
 
-def _mildest(tried: list[Tried], candidates: list[Way]) -> Way:
+def _least_invasive(tried: list[PilotResult], candidates: list[CandidateView]) -> CandidateView:
     """The view that changes least of those about as good as the best: what it lets through can be looked at.
 
     What is made of the logits is looked at too, so that none that ends before the model does is meant.
     """
-    whole = [one for one in tried if one.way.end_to_end]
-    near = [one.way for one in whole if one.left <= whole[0].left + _TIE and one.loss >= whole[0].loss - _TIE]
-    return min(near, key=candidates.index, default=PLAIN)
+    whole = [one for one in tried if one.view.end_to_end]
+    near = [
+        one.view
+        for one in whole
+        if one.robust_accuracy <= whole[0].robust_accuracy + _TIE and one.margin >= whole[0].margin - _TIE
+    ]
+    return min(near, key=candidates.index, default=OWN_GRADIENT)
 
 
-def arm(
-    local: Local, name: str, images: str, threat: Threat, n: int, seed: int, budget: str, device: str = "cpu"
+def prepare_audit(
+    local: LocalExecutor, name: str, images: str, threat: Threat, n: int, seed: int, budget: str, device: str = "cpu"
 ) -> Plan:
     """Plan an audit, and let the jobs that ``local`` does on ``name`` find the attacks that it came to."""
     data = local.dataset(images, n)
@@ -168,56 +174,58 @@ def arm(
 
 def _gradients(
     model: nn.Module,
-    tried: Sequence[Tried],
-    best: Tried,
+    tried: Sequence[PilotResult],
+    best: PilotResult,
     x: torch.Tensor,
     y: torch.Tensor,
-    keys: Stream,
+    keys: Keys,
 ) -> dict[str, dict[str, Any]]:
     """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    own = next((one for one in tried if one.way == PLAIN and not one.levels), best)
-    twin = lean(model)
-    view = twin if best.way.view is None else best.way.view(twin)
+    own = next((one for one in tried if one.view == OWN_GRADIENT and not one.levels), best)
+    twin = frozen_copy(model)
+    view = twin if best.view.view is None else best.view.view(twin)
     return {
-        "plain": {"silent": saturation(twin, x, y, keys).flat, "drowned": 1 - own.signal},
+        "plain": {"zero_gradient": saturation(twin, x, y, keys).flat, "noise_fraction": 1 - own.signal},
         "adaptive": {
-            "silent": saturation(view, x, y, keys).silent,
-            "drowned": 1 - averaged(best.signal, draws(best.signal, NOISE)),
-            "misled": best.misled,
+            "zero_gradient": saturation(view, x, y, keys).zero_gradient,
+            "noise_fraction": 1 - averaged(best.signal, draws(best.signal, NOISE)),
+            "fooled_view_only": best.fooled_view_only,
         },
     }
 
 
-def _told(evidence: Evidence, found: Sequence[Finding], tried: Sequence[Tried], budget: str) -> Mapping[str, Any]:
+def _told(
+    evidence: GradientProbe, found: Sequence[Finding], tried: Sequence[PilotResult], budget: str
+) -> Mapping[str, Any]:
     """What a report has to know of the examination, as plain data."""
     return {
         "budget": budget,
         "findings": [asdict(finding) for finding in found],
-        "tried": [
+        "candidate_views": [
             {
                 "view": one.name,
-                "code": one.way.code,
+                "code": one.view.code,
                 "levels": one.levels,
-                "left": one.left,
-                "loss": None if one.failure else one.loss,
-                "failure": one.failure,
+                "robust_accuracy": one.robust_accuracy,
+                "margin": None if one.error else one.margin,
+                "error": one.error,
             }
             for one in tried
         ],
         "signal": evidence.noise.signal,
         "draws": draws(tried[0].signal, NOISE),
-        "apart": tried[0].apart,
+        "per_draw_passes": tried[0].per_draw_passes,
         "parts": _map(evidence),
     }
 
 
-def _map(evidence: Evidence) -> list[dict[str, Any]]:
+def _map(evidence: GradientProbe) -> list[dict[str, Any]]:
     """Gradient health part by part: what gradients explain of changes, at an eighth of the radius and at all of it."""
     parts: dict[str, dict[str, Any]] = {}
     for one in evidence.parts:
         if one.event.module:
-            values = list(one.explained.values())[-2:]
+            values = list(one.fidelity.values())[-2:]
             part = parts.setdefault(one.event.part, {"part": one.event.part, "type": one.event.name, "calls": 0})
             part["calls"] += 1
-            part["explained"] = [round(value, 3) for value in values]
+            part["fidelity"] = [round(value, 3) for value in values]
     return sorted(parts.values(), key=lambda part: [(s.isdigit(), s.zfill(6)) for s in str(part["part"]).split(".")])

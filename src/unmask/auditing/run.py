@@ -12,26 +12,26 @@ import torch
 from torch import nn
 
 from unmask.auditing.plan import plan_audit
+from unmask.black_box_models import ArrayFunction, BlackBoxModel
 from unmask.compiling import Compiler
 from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.process_settings import own_settings
-from unmask.evaluation.run import Local, run
+from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.targets import Target, ready
+from unmask.evaluation.targets import Target, prepare_target
 from unmask.forms import ModelForm, under_default_dtype
 from unmask.inputs import check_eps
 from unmask.report import write
-from unmask.scores import Call, ScoresOnly
 from unmask.threats import Threat
 
 __all__ = ["audit"]
 
 
 def audit(
-    model: nn.Module | Call,
+    model: nn.Module | ArrayFunction,
     data: str | Dataset,
     threat: Threat,
     *,
@@ -43,7 +43,7 @@ def audit(
     channels_last: bool = False,
     pixel_max: float = 1.0,
     output: str | None = None,
-    refuse_class: int | None = None,
+    reject_class: int | None = None,
     compile: bool = False,
 ) -> dict[str, Any]:
     """Examine ``model``, attack it by what is found, and report the robust accuracy.
@@ -52,7 +52,7 @@ def audit(
 
     Args:
         model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals;
-            or any other function, of arrays, as of :class:`unmask.ScoresOnly`, which is attacked by its answers alone.
+            or any other function, of arrays, which is attacked by its answers alone: see :class:`unmask.BlackBoxModel`.
         data: name of a data set, or test images of one.
         threat: such as ``Linf(8 / 255)``.
         n: test examples; the first n.
@@ -64,7 +64,7 @@ def audit(
         channels_last: whether the model takes images (B, H, W, C).
         pixel_max: what the model takes for white, such as 255.
         output: key or position of the logits, of a model with several outputs.
-        refuse_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
+        reject_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
             more than the data have is one.
         compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
 
@@ -86,9 +86,9 @@ def audit(
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    local = Local(device=device, compiler=Compiler() if compile else None)
-    model = model if isinstance(model, nn.Module) else ScoresOnly(model)
-    form = ModelForm(channels_last, pixel_max, output, refuse_class)
+    local = LocalExecutor(device=device, compiler=Compiler() if compile else None)
+    model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
+    form = ModelForm(channels_last, pixel_max, output, reject_class)
     asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed}
     asked |= {"options": {"budget": budget}, "form": asdict(form)}
     asked |= {"compile": True} if compile else {}
@@ -97,17 +97,17 @@ def audit(
         torch.set_grad_enabled(True)
         model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model
         with in_one_line(name):
-            target = ready(model, data, device, strict=False, form=form)
+            target = prepare_target(model, data, device, strict=False, form=form)
             plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
         return _performed(name, armed, data, plan, local, asked, out)
 
 
 def _performed(
-    name: str, armed: Target, data: Dataset, plan: Plan, local: Local, asked: dict[str, Any], out: Path | None
+    name: str, armed: Target, data: Dataset, plan: Plan, local: LocalExecutor, asked: dict[str, Any], out: Path | None
 ) -> dict[str, Any]:
     """The report of the planned jobs, done in this process."""
     local.use(name, armed, data)
-    about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.about]}
+    about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.case_info]}
     with TemporaryDirectory() as spare:
         folder = out or Path(spare) / "run"
         settled = local.fingerprints(plan.jobs)

@@ -15,9 +15,9 @@ from unmask.cases import (
     thermometer,
     transforms,
 )
-from unmask.cases.case import Attacker, Case, Dial, Lens
+from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
 
-__all__ = ["CASES", "SUITES", "Attacker", "Case", "Dial", "Lens", "find_case"]
+__all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
 
 _MODULES = (
     plain,

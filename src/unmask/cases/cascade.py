@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from unmask.attacks.apgd import APGD
-from unmask.attacks.descent import Descent
 from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.updates import Steepest
-from unmask.cases.case import Attacker, Case
+from unmask.attacks.gradient_attack import GradientAttack
+from unmask.attacks.optimizers import Steepest
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.cases.literature import table_of_2018
 from unmask.cases.recipes import ClassifierTraining, undisturbed
-from unmask.cases.shared import apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr
-from unmask.randomness import normal, stream
+from unmask.randomness import make_keys, normal
 from unmask.threats import Linf
 from unmask.training.classifier import ClassifierRecipe
 
@@ -64,8 +64,8 @@ class Cascade:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
         images = LeastLikely()(model, x, y, progress, index)
-        attack = Descent(self.steps, update=Steepest(1.5 / self.steps), random_start=False, early_stop=False)
-        keys = stream(int(progress * 1e9), index[::2], "cascade")
+        attack = GradientAttack(self.steps, optimizer=Steepest(1.5 / self.steps), random_start=False, early_stop=False)
+        keys = make_keys(int(progress * 1e9), index[::2], "cascade")
         images[::2] = attack(undisturbed(self.source, x[::2], y[::2], Linf(_LARGEST / 2), keys))
         return images
 
@@ -95,9 +95,9 @@ CASES = (
         threat=Linf(_EPS),
         citation="Na et al., ICLR 2018",
         build=light_net,
-        attackers={
+        attacks={
             "plain": own_gradient(),
-            "ensemble": Attacker(
+            "ensemble": AttackSpec(
                 "APGD on cross entropy, APGD on DLR with 9 targets",
                 lambda _: Ensemble((apgd_ce(restarts=2), APGD(100, targeted_dlr, targets=9))),
             ),

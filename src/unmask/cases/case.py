@@ -18,11 +18,11 @@ from unmask.records import Figure
 from unmask.threats import Threat
 from unmask.weights import load_weights, origin, shipped
 
-__all__ = ["Attacker", "Case", "Dial", "Lens", "Recipe", "pretrained"]
+__all__ = ["AttackSpec", "Case", "ImageProbe", "Recipe", "StrengthSweep", "pretrained"]
 
 
 @dataclass(frozen=True)
-class Attacker:
+class AttackSpec:
     """An attack by name: what it searches, and through which view of the defense.
 
     Args:
@@ -34,7 +34,7 @@ class Attacker:
         low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
     """
 
-    about: str
+    description: str
     make: Callable[[nn.Module], Attack]
     view: View | None = None
     plain: bool = False
@@ -43,7 +43,7 @@ class Attacker:
 
 
 @dataclass(frozen=True)
-class Lens:
+class ImageProbe:
     """What to look at in a defense that makes images of images.
 
     Args:
@@ -58,7 +58,7 @@ class Lens:
 
 
 @dataclass(frozen=True)
-class Dial:
+class StrengthSweep:
     """A strength of a defense that a report varies: what it costs on clean images, and what it gives under attack.
 
     Args:
@@ -116,25 +116,25 @@ class Case:
     threat: Threat
     citation: str
     build: Callable[[], nn.Module]
-    attackers: Mapping[str, Attacker]
+    attacks: Mapping[str, AttackSpec]
     train: Recipe | None
-    base: str | None = None
+    base_case: str | None = None
     pretrained: str | None = None
     draws: int = 1
     claimed: Figure | None = None
     published: Figure | None = None
-    earlier: Figure | None = None
-    most: int | None = None
-    few: int = 64
-    lens: Lens | None = None
-    dial: Dial | None = None
+    replicated: Figure | None = None
+    max_examples: int | None = None
+    n_controls: int = 64
+    image_probe: ImageProbe | None = None
+    strength_sweep: StrengthSweep | None = None
     note: str = ""
 
     def prepare(self, folder: Path | None = None) -> nn.Module:
         """The defense with untrained weights, but for those of ``base``."""
         model = self.build()
-        if self.base is not None:
-            load_weights(model.get_submodule("classifier"), _weights(folder, self.base))
+        if self.base_case is not None:
+            load_weights(model.get_submodule("classifier"), _weights(folder, self.base_case))
         if self.pretrained is not None:
             path = pretrained(self.pretrained)
             if not path.is_file():
@@ -149,17 +149,17 @@ class Case:
         """
         model = self.prepare(folder)
         if self.train is not None:
-            load_weights(model, _weights(folder, self.name), without=self.borrowed)
+            load_weights(model, _weights(folder, self.name), without=self.base_module)
         return model.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
     @property
-    def ships(self) -> bool:
+    def has_weights(self) -> bool:
         """Whether all of its weights come with the package."""
-        needed = [name for name in (self.base, self.name if self.train is not None else None) if name is not None]
+        needed = [name for name in (self.base_case, self.name if self.train is not None else None) if name is not None]
         return self.pretrained is None and all(_weights(None, name).is_file() for name in needed)
 
     @property
-    def lacks(self) -> str:
+    def missing_weights(self) -> str:
         """What is missing of the weights that do not come with the package, and how to get it; empty for nothing."""
         path = pretrained(self.pretrained) if self.pretrained else None
         return _absent(path) if path and not path.is_file() else ""
@@ -167,12 +167,12 @@ class Case:
     @property
     def provenance(self) -> str:
         """Where its pretrained weights come from, as their file says; empty where it has none, or does not say."""
-        return origin(pretrained(self.pretrained)) if self.pretrained and not self.lacks else ""
+        return origin(pretrained(self.pretrained)) if self.pretrained and not self.missing_weights else ""
 
     @property
-    def borrowed(self) -> str:
+    def base_module(self) -> str:
         """The part of the defense whose weights are those of ``base``; empty where there is none."""
-        return "classifier" if self.base is not None or self.pretrained is not None else ""
+        return "classifier" if self.base_case is not None or self.pretrained is not None else ""
 
 
 def pretrained(name: str) -> Path:

@@ -8,12 +8,12 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from unmask.attacks.aliases import latent, pgd
 from unmask.attacks.problem import Attack
-from unmask.attacks.settings import latent, pgd
-from unmask.cases.case import Attacker, Case, Lens
+from unmask.cases.case import AttackSpec, Case, ImageProbe
+from unmask.cases.common import DIGITS_L2, MNIST_L2
 from unmask.cases.literature import earlier_run, table_of_2018
 from unmask.cases.recipes import GanTraining
-from unmask.cases.shared import DIGITS_L2, MNIST_L2
 from unmask.defenses.defense_gan import DefenseGAN, Projection
 from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda, bypass
@@ -66,28 +66,28 @@ def _error(defense: nn.Module, x: Tensor) -> Tensor:
     return error
 
 
-_LENS = Lens("purify", "mean squared error of the projection", _error)
+_LENS = ImageProbe("purify", "mean squared error of the projection", _error)
 
 _LIGHTER = _reprojected(restarts=2, steps=40)
 
 # All searches go on to the end: the judge, who takes the whole pains, would cost more than the steps that it saves.
 _ATTACKERS = {
-    "plain": Attacker(
+    "plain": AttackSpec(
         "PGD through the unrolled inner descent", lambda _: pgd(10, early_stop=False), plain=True, low_precision=False
     ),
-    "bpda": Attacker(
+    "bpda": AttackSpec(
         "BPDA: the projection is the identity on the way back, and shorter; PGD on the margin",
         lambda _: pgd(60, margin, restarts=2, early_stop=False),
         view=_LIGHTER,
         low_precision=False,
     ),
-    "latent": Attacker(
+    "latent": AttackSpec(
         "reparameterization: a search over G(z) near the image, projected anew, and shorter, in each step",
         _on_manifold(100),
         view=_LIGHTER,
         low_precision=False,
     ),
-    "overpowered": Attacker(
+    "overpowered": AttackSpec(
         "a search over G(z) on the classifier alone, for what 8 draws of noise do not undo (Jalal et al., 2019)",
         _on_manifold(200, EOT(8)),
         view=bypass("purify", _jitter),
@@ -107,7 +107,7 @@ CASES = (
             conv_net(1, 8, (16, 32), 64),
             Projection(mlp_generator(16, 1, 8), 16, restarts=4, steps=60, rate=5.0, scale=0.5),
         ),
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=GanTraining(
             "digits",
             lambda: mlp_critic(1, 8),
@@ -115,9 +115,9 @@ CASES = (
             ClassifierRecipe(epochs=60, batch=64, shift=1),
         ),
         draws=8,
-        most=32,
-        few=8,
-        lens=_LENS,
+        max_examples=32,
+        n_controls=8,
+        image_probe=_LENS,
         note="R = 4 restarts of L = 60 steps on 8x8 images",
     ),
     Case(
@@ -130,16 +130,16 @@ CASES = (
         build=lambda: DefenseGAN(
             conv_net(1, 28, (16, 32), 64), Projection(conv_generator(128, 16), 128, restarts=10, steps=200)
         ),
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=GanTraining(
             "mnist", lambda: conv_critic(16), GanRecipe(iterations=4000), ClassifierRecipe(epochs=5, shift=2)
         ),
         draws=2,
         published=table_of_2018(0.55, _BY_BPDA),
-        earlier=earlier_run(0.55),
-        most=200,
-        few=8,
-        lens=_LENS,
+        replicated=earlier_run(0.55),
+        max_examples=200,
+        n_controls=8,
+        image_probe=_LENS,
         note="R = 10 restarts of L = 200 steps, as specified; the generator has a quarter of the authors' channels, "
         "and 4000 iterations of training where theirs has 200 000",
     ),

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from unmask.attacks.aliases import pgd
 from unmask.attacks.apgd import APGD
-from unmask.attacks.descent import Descent
 from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.gradient_attack import GradientAttack
 from unmask.attacks.hop_skip_jump import HopSkipJump
+from unmask.attacks.optimizers import Adam
 from unmask.attacks.penalties import Penalty
-from unmask.attacks.settings import pgd
 from unmask.attacks.square import Square
-from unmask.attacks.updates import Adam
-from unmask.cases.case import Attacker, Case, Dial, Lens
+from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
 from unmask.cases.code_space import Codes
+from unmask.cases.common import CIFAR10, IMAGENET, IMAGENET_L2, apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.cases.recipes import StudentTraining
-from unmask.cases.shared import CIFAR10, IMAGENET, IMAGENET_L2, apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.defenses.distortion import RandomDistortion
 from unmask.defenses.feature_distillation import FeatureDistillation
 from unmask.defenses.preprocessed import Preprocessed
@@ -26,7 +26,7 @@ from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.eot import EOT, signal_to_noise
 from unmask.kinds import Access, Obfuscation
-from unmask.losses import beyond, margin
+from unmask.losses import margin, with_confidence
 from unmask.nets import mobilenet_v2, residual_net
 from unmask.randomness import normal
 from unmask.types import Output
@@ -57,7 +57,7 @@ def _of_step(model: nn.Module, step: float) -> nn.Module:
     return copied
 
 
-_DIAL = Dial(
+_DIAL = StrengthSweep(
     "step of the quantiser for the upper frequencies, in levels",
     30.0,
     (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0),
@@ -66,42 +66,44 @@ _DIAL = Dial(
 )
 
 
-def _attackers(quantiser: str, *, random: bool = False) -> dict[str, Attacker]:
+def _attackers(quantiser: str, *, random: bool = False) -> dict[str, AttackSpec]:
     """Attacks at every access; ``quantiser`` is the path of the rounding, ``random`` whether the defense draws."""
     view = bpda(quantiser)
-    loss = beyond(margin, 1.0) if random else margin
+    loss = with_confidence(margin, 1.0) if random else margin
     draws = EOT(16, until=signal_to_noise(1.0))
     codes = Codes(FeatureDistillation().table)
-    search = Descent(
+    search = GradientAttack(
         150, loss, Adam(0.1), draws if random else autograd, codes, 2, random_start=False, penalty=_PENALTY
     )
     jittered: View = view if random else lambda model: _Jittered(view(model))
     return {
         "plain": own_gradient(40),
-        "bpda": Attacker(
+        "bpda": AttackSpec(
             "BPDA: the rounding is the identity on the way back; PGD in large steps and APGD, on the margin",
-            lambda _: Ensemble((pgd(20, loss, size=0.25), APGD(100, loss=loss), pgd(200, loss, size=0.25))),
+            lambda _: Ensemble(
+                (pgd(20, loss, rel_step_size=0.25), APGD(100, loss=loss), pgd(200, loss, rel_step_size=0.25))
+            ),
             view=view,
         ),
-        "eot": Attacker(
+        "eot": AttackSpec(
             f"BPDA, EOT over {'draws' if random else 'noise on the image'}, up to 16 a step: PGD on the margin",
-            lambda _: pgd(80, loss, draws, size=0.1),
+            lambda _: pgd(80, loss, draws, rel_step_size=0.1),
             view=jittered,
         ),
-        "reparameterization": Attacker(
+        "reparameterization": AttackSpec(
             "a search over the codes that the quantiser gives, in which only changes that it lets through are paid for",
             lambda _: search,
             view=view,
         ),
-        "transfer": Attacker(
+        "transfer": AttackSpec(
             "APGD on cross entropy, on the bare classifier",
             lambda _: apgd_ce(),
             view=bypass("transform"),
             access=Access.GREY_BOX,
         ),
-        "square": Attacker("Square, 2000 queries", lambda _: Square(2000), access=Access.SCORES),
+        "square": AttackSpec("Square, 2000 queries", lambda _: Square(2000), access=Access.SCORES),
         # probes as large as this are told apart behind the quantiser: smaller ones change no label
-        "hop-skip-jump": Attacker(
+        "hop-skip-jump": AttackSpec(
             "HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000, size=0.7), access=Access.LABELS
         ),
     }
@@ -115,12 +117,12 @@ _DISTILLED = Case(
     threat=IMAGENET,
     citation="Liu et al., CVPR 2019",
     build=lambda: Preprocessed(FeatureDistillation(), mobilenet_v2()),
-    attackers=_attackers("transform.quantise"),
+    attacks=_attackers("transform.quantise"),
     train=None,
     pretrained="mobilenet_v2",
-    few=16,
-    lens=Lens("transform"),
-    dial=_DIAL,
+    n_controls=16,
+    image_probe=ImageProbe("transform"),
+    strength_sweep=_DIAL,
     note="steps of 25 for the lowest 4x4 frequencies, 30 for all others",
 )
 
@@ -131,9 +133,9 @@ _DISTORTED = replace(
     obfuscation=(Obfuscation.SHATTERED, Obfuscation.STOCHASTIC),
     citation="Zeng et al., 2020",
     build=lambda: Preprocessed(nn.Sequential(FeatureDistillation(), RandomDistortion()), mobilenet_v2()),
-    attackers=_attackers("transform.0.quantise", random=True),
+    attacks=_attackers("transform.0.quantise", random=True),
     draws=5,
-    dial=None,
+    strength_sweep=None,
 )
 
 _PHOTOGRAPHS = replace(
@@ -142,9 +144,9 @@ _PHOTOGRAPHS = replace(
     data="cifar10",
     threat=CIFAR10,
     build=lambda: Preprocessed(FeatureDistillation(), residual_net()),
-    base="plain-cifar10",
+    base_case="plain-cifar10",
     pretrained=None,
-    few=64,
+    n_controls=64,
 )
 
 CASES = (
@@ -157,8 +159,8 @@ CASES = (
         defense="a student of feature-distilled images",
         citation="after Liu et al., CVPR 2019, and Hinton et al., 2015",
         build=lambda: Preprocessed(FeatureDistillation(), light_net()),
-        base=None,
-        dial=None,  # it was taught behind one step
+        base_case=None,
+        strength_sweep=None,  # it was taught behind one step
         train=StudentTraining("cifar10", "plain-cifar10", residual_net, cifar10_recipe(10)),
         note="1.1 million parameters, taught by the network of plain-cifar10 on images behind the quantiser",
     ),

@@ -11,19 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.attacks.aliases import pgd
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.problem import Attack
-from unmask.attacks.settings import pgd
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import CIFAR10, apgd_dlr
 from unmask.cases.literature import earlier_run, table_of_2018
 from unmask.cases.recipes import undisturbed
-from unmask.cases.shared import CIFAR10, apgd_dlr
 from unmask.data import load
 from unmask.defenses.lid import LID
 from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import residual_net
-from unmask.randomness import drawing, normal, stream
+from unmask.randomness import make_keys, normal, use_keys
 
 __all__ = ["CASES", "FITTED_TO", "area", "attacked", "score"]
 
@@ -79,7 +79,7 @@ def attacked(model: LID, attack: Attack, x: Tensor, y: Tensor, index: Tensor, se
     """What an attack that ignores the detector makes of images (N, C, H, W)."""
     parts = []
     for rows in torch.arange(len(x)).split(batch):
-        keys = stream(seed, index[rows], "detector")
+        keys = make_keys(seed, index[rows], "detector")
         parts.append(attack(undisturbed(model.classifier, x[rows], y[rows], CIFAR10, keys)))
     return torch.cat(parts)
 
@@ -108,7 +108,7 @@ def _kinds(model: LID, x: Tensor, y: Tensor, index: Tensor, seed: int) -> tuple[
     """Clean images; with Gaussian noise as long as the attack's perturbations; and attacked."""
     x_adv = attacked(model, FITTED_TO, x, y, index, seed)
     length = (x_adv - x).flatten(1).norm(dim=1).mean()
-    with drawing(stream(seed, index, "noise")):
+    with use_keys(make_keys(seed, index, "noise")):
         noise = normal(x.shape, like=x)
     return x, (x + noise * length / math.sqrt(x[0].numel())).clamp(0, 1), x_adv
 
@@ -141,23 +141,23 @@ CASES = (
         build=lambda: LID(
             residual_net(), load("cifar10", "test", n=_FIRST + _REFERENCES).batch(_FIRST)[0], neighbours=90
         ),
-        attackers={
-            "plain": Attacker(
+        attacks={
+            "plain": AttackSpec(
                 "PGD on the classifier's margin, the detector ignored, until classifier and detector are both wrong",
                 lambda _: pgd(100, margin),
                 view=_without_detector,
                 plain=True,
             ),
-            "joint": Attacker(
+            "joint": AttackSpec(
                 "the detector attacked too: PGD on the joint margin, APGD on the joint DLR",
                 lambda _: Ensemble((pgd(200, margin, restarts=2), apgd_dlr(restarts=2))),
             ),
         },
         train=DetectorFitting(),
-        base="plain-cifar10",
+        base_case="plain-cifar10",
         published=table_of_2018(0.05, "of an attack that ignores the detector"),
-        earlier=earlier_run(0.05),
-        most=_FIRST,
+        replicated=earlier_run(0.05),
+        max_examples=_FIRST,
         note="accuracy counts the right class, or a refusal; 5 % of clean images are refused, and count as wrong",
     ),
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.square import Square
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import CIFAR10, DIGITS, MNIST, apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.cases.literature import autoattack, robust_ml
 from unmask.cases.recipes import Against, ClassifierTraining
-from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr
 from unmask.nets import conv_net, strided_net
@@ -20,10 +20,10 @@ __all__ = ["CASES"]
 _CITATION = "Madry et al., ICLR 2018"
 
 
-def _attackers(targets: int, queries: int) -> dict[str, Attacker]:
+def _attackers(targets: int, queries: int) -> dict[str, AttackSpec]:
     return {
         "plain": own_gradient(),
-        "ensemble": Attacker(
+        "ensemble": AttackSpec(
             f"APGD on cross entropy, APGD on DLR with {targets} targets, Square with {queries} queries",
             lambda _: Ensemble((apgd_ce(), APGD(100, targeted_dlr, targets=targets), Square(queries))),
         ),
@@ -39,7 +39,7 @@ CASES = (
         threat=DIGITS,
         citation=_CITATION,
         build=lambda: conv_net(1, 8, (16, 32), 64),
-        attackers=_attackers(targets=5, queries=1000),
+        attacks=_attackers(targets=5, queries=1000),
         train=ClassifierTraining(
             "digits", ClassifierRecipe(epochs=120, batch=64, perturb=Against(DIGITS, 7), shift=1, low_precision=False)
         ),
@@ -52,7 +52,7 @@ CASES = (
         threat=MNIST,
         citation=_CITATION,
         build=lambda: strided_net(1, 28),
-        attackers=_attackers(targets=9, queries=2000),
+        attacks=_attackers(targets=9, queries=2000),
         train=ClassifierTraining(
             "mnist", ClassifierRecipe(epochs=20, batch=256, rate=1e-3, perturb=Against(Linf(0.32), 5))
         ),
@@ -67,7 +67,7 @@ CASES = (
         threat=CIFAR10,
         citation=_CITATION,
         build=light_net,
-        attackers=_attackers(targets=9, queries=5000),
+        attacks=_attackers(targets=9, queries=5000),
         train=ClassifierTraining("cifar10", cifar10_recipe(10, Against(CIFAR10, 7, size=0.25))),
         claimed=robust_ml(0.46, "of the authors' wide residual network"),
         published=autoattack(0.4404, "of the authors' wide residual network"),

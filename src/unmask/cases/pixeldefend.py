@@ -6,16 +6,16 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from unmask.attacks.aliases import pgd
 from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.settings import pgd
-from unmask.cases.case import Attacker, Case, Lens
+from unmask.cases.case import AttackSpec, Case, ImageProbe
+from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
 from unmask.cases.literature import ALONE, earlier_run, table_of_2018
 from unmask.cases.recipes import DensityTraining
-from unmask.cases.shared import CIFAR10, apgd_ce, own_gradient
 from unmask.data import load
 from unmask.defenses.pixeldefend import PixelDefend, Purify
 from unmask.gradients.bpda import bpda, bypass
-from unmask.gradients.fitted import fitted
+from unmask.gradients.fit_surrogate import lazy_surrogate
 from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import residual_net
@@ -44,26 +44,26 @@ CASES = (
         threat=CIFAR10,
         citation="Song et al., ICLR 2018",
         build=lambda: PixelDefend(residual_net(), Purify(PixelCNN())),
-        attackers={
+        attacks={
             "plain": own_gradient(20),
-            "transfer": Attacker(
+            "transfer": AttackSpec(
                 "APGD on cross entropy, on the bare classifier",
                 lambda _: apgd_ce(),
                 view=bypass("purify"),
             ),
-            "bpda": Attacker(
+            "bpda": AttackSpec(
                 "BPDA: the purification is the identity on the way back; PGD on the margin",
-                lambda _: Ensemble((pgd(20, margin, size=0.125), pgd(60, margin, restarts=2))),
+                lambda _: Ensemble((pgd(20, margin, rel_step_size=0.125), pgd(60, margin, restarts=2))),
                 view=bpda("purify"),
             ),
-            "surrogate": Attacker(
+            "surrogate": AttackSpec(
                 "BPDA: on the way back the purification is a small network fitted to it; PGD on the margin",
                 lambda _: pgd(60, margin, restarts=2),
-                view=fitted("purify", _training_images, noise=0.02, fresh=False, steps=500),
+                view=lazy_surrogate("purify", _training_images, noise=0.02, fresh=False, steps=500),
             ),
         },
         train=DensityTraining("cifar10", DensityRecipe(epochs=2)),
-        base="plain-cifar10",
+        base_case="plain-cifar10",
         claimed=Figure(
             0.46,
             "Song et al., ICLR 2018",
@@ -72,8 +72,8 @@ CASES = (
             "attack at 8/255; the abstract's 70 % are for its adaptive variant on a network trained against FGSM",
         ),
         published=table_of_2018(0.09, ALONE),
-        earlier=earlier_run(0.12),
-        few=16,
-        lens=Lens("purify", "bits per dimension under the density", _bits),
+        replicated=earlier_run(0.12),
+        n_controls=16,
+        image_probe=ImageProbe("purify", "bits per dimension under the density", _bits),
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from unmask.attacks.ensemble import Ensemble
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
 from unmask.kinds import Obfuscation
 from unmask.nets import conv_net, residual_net
 from unmask.training.classifier import ClassifierRecipe
@@ -14,7 +14,7 @@ __all__ = ["CASES"]
 
 _ATTACKERS = {
     "plain": own_gradient(),
-    "apgd": Attacker("APGD on cross entropy and DLR", lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr()))),
+    "apgd": AttackSpec("APGD on cross entropy and DLR", lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr()))),
 }
 
 CASES = (
@@ -26,7 +26,7 @@ CASES = (
         threat=DIGITS,
         citation="undefended convolutional network",
         build=lambda: conv_net(1, 8, (16, 32), 64),
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=ClassifierTraining("digits", ClassifierRecipe(epochs=60, batch=64, shift=1)),
     ),
     Case(
@@ -37,7 +37,7 @@ CASES = (
         threat=MNIST,
         citation="undefended convolutional network",
         build=lambda: conv_net(1, 28, (16, 32), 64),
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2)),
     ),
     Case(
@@ -48,7 +48,7 @@ CASES = (
         threat=CIFAR10,
         citation="undefended residual network",
         build=residual_net,
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=ClassifierTraining("cifar10", cifar10_recipe(14, smoothing=0.1)),
     ),
 )

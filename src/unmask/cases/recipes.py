@@ -11,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.attacks.descent import Descent
+from unmask.attacks.gradient_attack import GradientAttack
+from unmask.attacks.optimizers import Steepest
 from unmask.attacks.problem import Problem
-from unmask.attacks.updates import Steepest
 from unmask.data import load
+from unmask.model_wrappers import frozen_copy
 from unmask.nets.pixel_cnn import PixelCNN
-from unmask.randomness import Stream, stream
+from unmask.randomness import Keys, make_keys
 from unmask.threats import Threat
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe, train_classifier
 from unmask.training.density import DensityRecipe, levels, train_density
 from unmask.training.epochs import train_epochs
 from unmask.training.gan import GanRecipe, train_gan
-from unmask.types import Victim
-from unmask.victims import lean
+from unmask.types import Model
 from unmask.weights import load_weights, shipped
 
 __all__ = ["Against", "ClassifierTraining", "DensityTraining", "GanTraining", "StudentTraining", "undisturbed"]
@@ -68,7 +68,7 @@ class StudentTraining:
         data = load(self.data, "train")
         teacher = self.build()
         load_weights(teacher, shipped(self.teacher))
-        teacher = lean(teacher.eval()).to(device)
+        teacher = frozen_copy(teacher.eval()).to(device)
         transform, student = model.get_submodule("transform"), model.get_submodule("classifier")
 
         def objective(x: Tensor, y: Tensor, progress: float, index: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -169,12 +169,12 @@ class Against:
 
     def __call__(self, model: nn.Module, x: Tensor, y: Tensor, progress: float, index: Tensor) -> Tensor:
         ball = replace(self.threat, eps=self.threat.eps * min(1.0, progress / self.ramp))
-        attack = Descent(self.steps, update=Steepest(self.size or 2.5 / self.steps), early_stop=False)
-        keys = stream(int(progress * 1e9), index, "adversarial training")
+        attack = GradientAttack(self.steps, optimizer=Steepest(self.size or 2.5 / self.steps), early_stop=False)
+        keys = make_keys(int(progress * 1e9), index, "adversarial training")
         return attack(undisturbed(model, x, y, ball, keys))
 
 
-def undisturbed(model: Victim, x: Tensor, y: Tensor, threat: Threat, keys: Stream) -> Problem:
+def undisturbed(model: Model, x: Tensor, y: Tensor, threat: Threat, keys: Keys) -> Problem:
     """A problem without a judge, for attacks that do not stop early."""
     return Problem(model, x, y, threat, keys, _nobody)
 

@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 from torch import nn
 
+from unmask.attacks.aliases import pgd
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.settings import pgd
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import CIFAR10, own_gradient
 from unmask.cases.literature import earlier_run, robust_ml, table_of_2018
-from unmask.cases.shared import CIFAR10, own_gradient
 from unmask.defenses.sap import SAP, KeepEach
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation
-from unmask.losses import beyond, margin, targeted_dlr
+from unmask.losses import margin, targeted_dlr, with_confidence
 from unmask.nets import residual_net
 from unmask.records import Figure
 from unmask.threats import Linf, Threat
@@ -26,21 +26,21 @@ __all__ = ["CASES"]
 _DRAWS, _STEPS = 4, 20
 
 
-def _attackers(beyond_by: float) -> dict[str, Attacker]:
+def _attackers(beyond_by: float) -> dict[str, AttackSpec]:
     """The search goes on to this margin, four standard deviations of the margin over draws."""
-    loss = beyond(margin, beyond_by)
+    loss = with_confidence(margin, beyond_by)
     return {
         "plain": own_gradient(_DRAWS * _STEPS),
-        "eot": Attacker(
+        "eot": AttackSpec(
             f"EOT over {_DRAWS} draws: PGD on the margin, as many gradients as the plain attack",
-            lambda _: pgd(_STEPS, loss, EOT(_DRAWS), size=0.25),
+            lambda _: pgd(_STEPS, loss, EOT(_DRAWS), rel_step_size=0.25),
         ),
-        "bpda": Attacker(
+        "bpda": AttackSpec(
             f"BPDA, each pruning the identity in the backward pass, EOT over {_DRAWS} draws: PGD on the margin, "
             "APGD on DLR with 3 targets",
             lambda _: Ensemble(
                 (
-                    pgd(_STEPS, loss, EOT(_DRAWS), size=0.25),
+                    pgd(_STEPS, loss, EOT(_DRAWS), rel_step_size=0.25),
                     pgd(100, loss, EOT(_DRAWS)),
                     APGD(40, targeted_dlr, EOT(_DRAWS), targets=3),
                 )
@@ -69,13 +69,13 @@ def _case(
         threat=threat,
         citation="Dhillon et al., ICLR 2018",
         build=build,
-        attackers=_attackers(beyond_by),
+        attacks=_attackers(beyond_by),
         train=None,
-        base="plain-cifar10",
+        base_case="plain-cifar10",
         draws=5,
         claimed=claimed,
         published=published,
-        earlier=earlier,
+        replicated=earlier,
         note=note,
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from unmask.attacks.apgd import APGD
 from unmask.attacks.ensemble import Ensemble
-from unmask.cases.case import Attacker, Case
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, light_net, own_gradient
 from unmask.cases.literature import ALONE, earlier_run, robust_ml, table_of_2018
 from unmask.cases.logit_space import LogitSpace
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.shared import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, light_net, own_gradient
 from unmask.defenses.thermometer import Thermometer, ramp
 from unmask.gradients.bpda import bpda
 from unmask.kinds import Obfuscation
@@ -22,10 +22,10 @@ _CITATION = "Buckman et al., ICLR 2018"
 _LEVELS = 16
 
 
-def _attackers(also: str, *more: APGD) -> dict[str, Attacker]:
+def _attackers(also: str, *more: APGD) -> dict[str, AttackSpec]:
     return {
         "plain": own_gradient(),
-        "bpda": Attacker(
+        "bpda": AttackSpec(
             f"BPDA through a ramp over the code's steps; APGD on cross entropy{also}",
             lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr(restarts=2), *more)),
             view=bpda("encode", ramp(_LEVELS, width=4.0)),
@@ -45,7 +45,7 @@ CASES = (
         threat=DIGITS,
         citation=_CITATION,
         build=lambda: Thermometer(conv_net(_LEVELS, 8, (16, 32), 64), _LEVELS),
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=ClassifierTraining("digits", ClassifierRecipe(epochs=60, batch=64, shift=1)),
     ),
     Case(
@@ -56,7 +56,7 @@ CASES = (
         threat=MNIST,
         citation=_CITATION,
         build=lambda: Thermometer(conv_net(_LEVELS, 28, (16, 32), 64), _LEVELS),
-        attackers=_ATTACKERS,
+        attacks=_ATTACKERS,
         train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2)),
         note="trained on clean images; the authors' claims for MNIST are for adversarially trained networks",
     ),
@@ -68,10 +68,10 @@ CASES = (
         threat=CIFAR10,
         citation=_CITATION,
         build=lambda: Thermometer(residual_net(3 * _LEVELS, whitening=24), _LEVELS),
-        attackers=_MORE,
+        attacks=_MORE,
         train=ClassifierTraining("cifar10", cifar10_recipe(14, smoothing=0.1)),
         published=table_of_2018(0.0, ALONE),
-        earlier=earlier_run(0.02),
+        replicated=earlier_run(0.02),
         note="trained on clean images",
     ),
     Case(
@@ -82,7 +82,7 @@ CASES = (
         threat=CIFAR10,
         citation=_CITATION,
         build=lambda: Thermometer(light_net(3 * _LEVELS), _LEVELS),
-        attackers=_MORE,
+        attacks=_MORE,
         train=ClassifierTraining("cifar10", cifar10_recipe(10, LogitSpace(CIFAR10, _LEVELS))),
         claimed=robust_ml(0.79),
         published=robust_ml(0.30, "left by Athalye, Carlini & Wagner"),

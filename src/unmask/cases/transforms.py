@@ -7,11 +7,11 @@ from functools import cache
 
 from torch import Tensor, nn
 
+from unmask.attacks.aliases import pgd
 from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.settings import pgd
-from unmask.cases.case import Attacker, Case, Lens
+from unmask.cases.case import AttackSpec, Case, ImageProbe
+from unmask.cases.common import IMAGENET_L2, IMAGENET_RELATIVE, own_gradient
 from unmask.cases.literature import ALONE, earlier_run, table_of_2018
-from unmask.cases.shared import IMAGENET_L2, IMAGENET_RELATIVE, own_gradient
 from unmask.data import load
 from unmask.defenses.averaged import Averaged
 from unmask.defenses.bit_depth import ReduceBitDepth
@@ -23,14 +23,16 @@ from unmask.defenses.total_variation import MinimiseTotalVariation
 from unmask.gradients.bpda import View, bpda
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation
-from unmask.losses import beyond, margin
+from unmask.losses import margin, with_confidence
 from unmask.nets import mobilenet_v2
 
 __all__ = ["CASES"]
 
 _PATCHES = 50_000
 _EVALUATED = 500  # images at most; patches are cut from those that follow
-_SURE = beyond(margin, 3.0)  # a random defense is right again in some draws about what is just over the boundary
+_SURE = with_confidence(
+    margin, 3.0
+)  # a random defense is right again in some draws about what is just over the boundary
 
 
 @cache
@@ -61,10 +63,14 @@ def _each(*parts: str) -> View:
 _BPDA = "BPDA: the transformation is the identity on the way back; PGD on the margin"
 
 
-def _attackers(parts: tuple[str, ...], *, random: bool) -> dict[str, Attacker]:
+def _attackers(parts: tuple[str, ...], *, random: bool) -> dict[str, AttackSpec]:
     loss = _SURE if random else margin
-    steps = Attacker(_BPDA, lambda _: Ensemble((pgd(20, loss, size=0.25), pgd(100, loss))), view=_each(*parts))
-    averaged = Attacker(f"{_BPDA}, EOT over 4 draws", lambda _: pgd(60, loss, EOT(4), size=0.1), view=_each(*parts))
+    steps = AttackSpec(
+        _BPDA, lambda _: Ensemble((pgd(20, loss, rel_step_size=0.25), pgd(100, loss))), view=_each(*parts)
+    )
+    averaged = AttackSpec(
+        f"{_BPDA}, EOT over 4 draws", lambda _: pgd(60, loss, EOT(4), rel_step_size=0.1), view=_each(*parts)
+    )
     return {"plain": own_gradient(10), "bpda": steps, **({"eot": averaged} if random else {})}
 
 
@@ -76,7 +82,7 @@ _PUBLISHED = table_of_2018(
 _EARLIER = earlier_run(0.0, "one figure for all transformations")
 
 _ONE = ("transform",)
-_LENS = Lens("transform")
+_LENS = ImageProbe("transform")
 
 
 def _cases(
@@ -84,9 +90,9 @@ def _cases(
     defense: str,
     obfuscation: tuple[Obfuscation, ...],
     build: Callable[[], nn.Module],
-    attackers: dict[str, Attacker],
+    attackers: dict[str, AttackSpec],
     note: str,
-    lens: Lens | None = None,
+    lens: ImageProbe | None = None,
     *,
     attacked_in_2018: bool = True,
 ) -> Iterator[Case]:
@@ -100,15 +106,15 @@ def _cases(
             threat=threat,
             citation="Guo et al., ICLR 2018",
             build=build,
-            attackers=attackers,
+            attacks=attackers,
             train=None,
             pretrained="mobilenet_v2",
             draws=5 if "eot" in attackers else 1,
             published=_PUBLISHED if known else None,
-            earlier=_EARLIER if known else None,
-            most=_EVALUATED,
-            few=16,
-            lens=lens,
+            replicated=_EARLIER if known else None,
+            max_examples=_EVALUATED,
+            n_controls=16,
+            image_probe=lens,
             note=f"{note}; the classifier was trained without",
         )
 
@@ -157,8 +163,8 @@ CASES = (
         lambda: CropEnsemble(mobilenet_v2()),
         {
             "plain": own_gradient(40),
-            "eot": Attacker(
-                "EOT over 4 draws of 30 crops: PGD on the margin", lambda _: pgd(60, _SURE, EOT(4), size=0.1)
+            "eot": AttackSpec(
+                "EOT over 4 draws of 30 crops: PGD on the margin", lambda _: pgd(60, _SURE, EOT(4), rel_step_size=0.1)
             ),
         },
         "30 crops of 90x90",

@@ -1,5 +1,5 @@
 """``python -m unmask.cli``."""
 
-from unmask.cli.exits import main
+from unmask.cli.main import main
 
 main()

@@ -11,14 +11,14 @@ import typer
 
 from unmask.cli.console import fail, say, warn
 from unmask.cli.console import out as console
+from unmask.cli.execute import carry_out, cluster_of, form_of
 from unmask.cli.lists import TOPICS
 from unmask.cli.options import (
-    Address,
     Batch,
     Compile,
     Device,
-    Engine,
     Eps,
+    ExecutorName,
     FailingOn,
     FailUnder,
     GpusPerJob,
@@ -26,15 +26,15 @@ from unmask.cli.options import (
     Out,
     OutputKey,
     PixelRange,
-    RefuseClass,
+    RayAddress,
+    RayWorkers,
+    RejectClass,
     Run,
     Seed,
     StopWhen,
     Target,
     Weights,
-    Workers,
 )
-from unmask.cli.running import carry_out, cluster_of, form_of
 from unmask.cli.threshold import FailOn, Threshold
 
 __all__ = ["SUITE_NAMES", "app"]
@@ -70,14 +70,16 @@ def reproduce(
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
-    sweep: Annotated[bool, typer.Option(help="Also measure curves over eps, and the controls.")] = True,
+    curves: Annotated[
+        bool, typer.Option("--curves/--no-curves", help="Also measure curves over eps, and the controls.")
+    ] = True,
     fail_under: FailUnder = None,
     fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
-    engine: Engine = "local",
-    address: Address = None,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
     gpus_per_job: GpusPerJob = 0.0,
-    workers: Workers = None,
+    ray_workers: RayWorkers = None,
     compile: Compile = False,
 ) -> None:
     """Attack published defenses and show what is left of them.
@@ -89,22 +91,22 @@ def reproduce(
     from unmask.auditing.question import plans
     from unmask.cases import SUITES, find_case
     from unmask.evaluation.available import available
-    from unmask.evaluation.run import Local
+    from unmask.evaluation.runner import LocalExecutor
 
     if suite is not None and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
     threshold = Threshold.of(fail_under, fail_on)
     named = [find_case(name) for name in dict.fromkeys(case or ())]
     of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
-    cluster = cluster_of(engine, address, gpus_per_job, workers)
-    local = Local(batch_size, device, weights)
+    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
+    local = LocalExecutor(batch_size, device, weights)
     sorted_out = available(of_suite, lambda data: local.dataset(data, n))
     if sorted_out.skipped:
         warn(str(sorted_out))
     cases = {found.name: found for found in (*sorted_out.cases, *named)}.values()
     if not cases:
         raise typer.Exit(1)
-    asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "sweep": sweep}
+    asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
     carry_out(plans(asked, local), out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
     if sorted_out.skipped:
         raise typer.Exit(fail(f"skipped for want of data or weights: {', '.join(sorted_out.skipped)}", 1))
@@ -116,7 +118,7 @@ def attack(
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
-    unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
+    unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
     attack: Annotated[str, typer.Option("--attack", help="See `unmask list attacks`.")] = "apgd",
     bpda: Annotated[list[str] | None, typer.Option("--bpda", help="PATH=identity; may be repeated.")] = None,
     straight_through: Annotated[bool, typer.Option("--straight-through", help="Pass inline operations.")] = False,
@@ -127,7 +129,7 @@ def attack(
     layout: Layout = "nchw",
     pixel_range: PixelRange = 1.0,
     output: OutputKey = None,
-    refuse_class: RefuseClass = None,
+    reject_class: RejectClass = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
@@ -137,10 +139,10 @@ def attack(
     fail_under: FailUnder = None,
     fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
-    engine: Engine = "local",
-    address: Address = None,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
     gpus_per_job: GpusPerJob = 0.0,
-    workers: Workers = None,
+    ray_workers: RayWorkers = None,
     compile: Compile = False,
 ) -> None:
     """Attack any model with the techniques that you choose.
@@ -148,7 +150,7 @@ def attack(
     Example: [bold]unmask attack my_model.py:build --data mnist --eps 0.3 --attack apgd --bpda encode=identity[/bold]
     """
     from unmask.auditing.question import plans
-    from unmask.evaluation.run import Local
+    from unmask.evaluation.runner import LocalExecutor
 
     threshold = Threshold.of(fail_under, fail_on)
     options = {
@@ -160,9 +162,9 @@ def attack(
         "bpda": bpda or [],
         "straight_through": straight_through,
     }
-    cluster = cluster_of(engine, address, gpus_per_job, workers)
-    form = form_of(layout, pixel_range, output, refuse_class)
-    local = Local(batch_size, device, weights, form=form)
+    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
+    form = form_of(layout, pixel_range, output, reject_class)
+    local = LocalExecutor(batch_size, device, weights, form=form)
     asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
     carry_out(plans(asked, local), out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
@@ -174,7 +176,7 @@ def audit(
     data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
     eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
-    unit: Annotated[str, typer.Option("--unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
+    unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
     budget: Annotated[
         str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
     ] = "standard",
@@ -187,14 +189,14 @@ def audit(
     layout: Layout = "nchw",
     pixel_range: PixelRange = 1.0,
     output: OutputKey = None,
-    refuse_class: RefuseClass = None,
+    reject_class: RejectClass = None,
     fail_under: FailUnder = None,
     fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
-    engine: Engine = "local",
-    address: Address = None,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
     gpus_per_job: GpusPerJob = 0.0,
-    workers: Workers = None,
+    ray_workers: RayWorkers = None,
     compile: Compile = False,
 ) -> None:
     """Examine any model, build the attack that follows from what is found, and report the robust accuracy.
@@ -202,13 +204,13 @@ def audit(
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
     from unmask.auditing.question import plans
-    from unmask.evaluation.run import Local
+    from unmask.evaluation.runner import LocalExecutor
 
     threshold = Threshold.of(fail_under, fail_on)
-    cluster = cluster_of(engine, address, gpus_per_job, workers)
+    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
-    form = form_of(layout, pixel_range, output, refuse_class)
-    local = Local(batch_size, device, weights, strict=False, form=form)
+    form = form_of(layout, pixel_range, output, reject_class)
+    local = LocalExecutor(batch_size, device, weights, strict=False, form=form)
     asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     asked |= {
         "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
@@ -239,16 +241,16 @@ def train(
 
     case = find_case(name)
     if case.train is None:
-        other = f"train {case.base}" if case.base else f"`unmask fetch {case.pretrained}`"
+        other = f"train {case.base_case}" if case.base_case else f"`unmask fetch {case.pretrained}`"
         raise ValueError(f"{name} has no weights of its own: {other}")
     folder = out or Path("runs") / f"train-{name}"
     torch.manual_seed(seed)
-    trained = case.base is not None and (folder / f"{case.base}.safetensors").is_file()
+    trained = case.base_case is not None and (folder / f"{case.base_case}.safetensors").is_file()
     model = case.prepare(folder if trained else None)
     for log in case.train(model, folder / name, seed=seed, device=device):
         console.print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in log.items()))
     path = folder / f"{name}.safetensors"
-    save_weights(model, path, without=case.borrowed)
+    save_weights(model, path, without=case.base_module)
     console.print(f"Weights: {path}. Use them with --weights {folder}")
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from unmask.cli.checks import app
 from unmask.cli.console import say
+from unmask.cli.run_commands import app
 
 __all__ = ["app", "fetch"]
 

@@ -13,7 +13,7 @@ def _cases() -> dict[str, str]:
     return {
         c.name: f"{c.defense}, {', '.join(c.obfuscation)}; "
         f"{c.threat.norm} {c.threat.eps:g} {c.threat.unit}; {c.citation}"
-        + ("" if c.ships else "; its weights do not ship")
+        + ("" if c.has_weights else "; its weights do not ship")
         for c in CASES.values()
     }
 
@@ -25,9 +25,9 @@ def _defenses() -> dict[str, str]:
 
 
 def _attacks() -> dict[str, str]:
-    from unmask.evaluation.chosen import ATTACKS
+    from unmask.evaluation.attack_registry import ATTACKS
 
-    return {name: setting.about for name, setting in ATTACKS.items()}
+    return {name: setting.description for name, setting in ATTACKS.items()}
 
 
 def _datasets() -> dict[str, str]:

@@ -13,12 +13,11 @@ import typer
 from unmask.cli.threshold import FailOn
 
 __all__ = [
-    "Address",
     "Batch",
     "Compile",
     "Device",
-    "Engine",
     "Eps",
+    "ExecutorName",
     "FailUnder",
     "FailingOn",
     "GpusPerJob",
@@ -26,18 +25,20 @@ __all__ = [
     "Out",
     "OutputKey",
     "PixelRange",
-    "RefuseClass",
+    "RayAddress",
+    "RayWorkers",
+    "RejectClass",
     "Run",
     "Seed",
     "StopWhen",
     "Target",
     "Weights",
-    "Workers",
 ]
 
 Target = Annotated[
     str,
     typer.Argument(
+        metavar="MODEL",
         help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
         show_default=False,
     ),
@@ -75,8 +76,8 @@ OutputKey = Annotated[
     str | None,
     typer.Option("--output", metavar="KEY", help="Key or position of the logits, of a model with several outputs."),
 ]
-RefuseClass = Annotated[
-    int | None, typer.Option("--refuse-class", min=-1, help="The class that stands for a refusal; -1 for none.")
+RejectClass = Annotated[
+    int | None, typer.Option("--reject-class", min=-1, help="The class that stands for a refusal; -1 for none.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
@@ -103,8 +104,8 @@ StopWhen = Annotated[
     str | None,
     typer.Option("--stop-when", help='Take examples in blocks only until, say, "upper<0.05"; also lower>, width<.'),
 ]
-Engine = Annotated[str, typer.Option("--engine", help="local, or ray: many jobs at a time, on one machine or many.")]
-Address = Annotated[str | None, typer.Option("--address", help="Of a Ray cluster; without it one starts here.")]
+ExecutorName = Annotated[str, typer.Option("--executor", help="local, or ray: many jobs at a time.")]
+RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Of a Ray cluster; without it one starts here.")]
 GpusPerJob = Annotated[float, typer.Option("--gpus-per-job", min=0, help="Share of a GPU for each worker of ray.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Of ray; default as many as there is room for.")]
+RayWorkers = Annotated[int | None, typer.Option("--ray-workers", min=1, help="Default: as many as there is room for.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]

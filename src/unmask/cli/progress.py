@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from unmask.cli.console import err
+from unmask.progress import Level, on_progress
 from unmask.records import Job, Record
-from unmask.watching import Level, watching
 
 __all__ = ["progress"]
 
@@ -50,7 +50,7 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
         if bar.disable:
             yield show
         else:
-            with watching(within):
+            with on_progress(within):
                 yield show
 
 

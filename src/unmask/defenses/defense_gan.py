@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from unmask.progress import track
 from unmask.randomness import normal
-from unmask.watching import counted
 
 __all__ = ["DefenseGAN", "Projection"]
 
@@ -70,7 +70,7 @@ class Projection(nn.Module):
 
     def _descent(self, z: Tensor, wanted: Tensor, unrolled: bool) -> Tensor:
         velocity = torch.zeros_like(z)
-        for first in counted(range(0, self.steps, self.kept), "projection"):
+        for first in track(range(0, self.steps, self.kept), "projection"):
             steps = partial(self._descend, first)
             if unrolled:
                 z, velocity = _Recomputed.apply(steps, z, velocity, wanted)  # type: ignore[no-untyped-call]

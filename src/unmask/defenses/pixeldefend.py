@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unmask.nets.logistic_mixture import greedy
 from unmask.nets.pixel_cnn import PixelCNN, Waves
-from unmask.watching import counted
+from unmask.progress import track
 
 __all__ = ["PixelDefend", "Purify", "reach", "solve"]
 
@@ -53,7 +53,7 @@ def solve(density: PixelCNN, low: Tensor, high: Tensor) -> Tensor:
     low, high = (bound.permute(2, 3, 0, 1).contiguous() for bound in (low, high))  # (H, W, B, C)
     levels = torch.zeros_like(low)
     waves = Waves(density, low.shape[2], *low.shape[:2])
-    for places in counted(waves, "purification"):
+    for places in track(waves, "purification"):
         levels[places] = greedy(waves.parameters(), low[places], high[places])
         waves.push(levels[places])
     return levels.permute(2, 3, 0, 1)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.defenses.patch_search import nearest_patches
-from unmask.randomness import drawing, stream, uniform
-from unmask.watching import counted
+from unmask.progress import track
+from unmask.randomness import make_keys, uniform, use_keys
 
 __all__ = ["Quilt", "build_patches", "seam"]
 
@@ -86,7 +86,7 @@ class Quilt(nn.Module):
         rows, columns = chosen.shape[1:]
         size, step = self.patches.shape[3], self.patches.shape[3] - self.overlap
         within = torch.arange(size, device=canvas.device)
-        for diagonal in counted(range(columns + 2 * (rows - 1)), "quilting"):
+        for diagonal in track(range(columns + 2 * (rows - 1)), "quilting"):
             i = torch.arange(max(0, (diagonal - columns + 2) // 2), min(rows - 1, diagonal // 2) + 1)
             i = i.to(canvas.device)
             j = diagonal - 2 * i
@@ -144,7 +144,7 @@ def build_patches(images: Tensor, count: int, size: int = 5, seed: int = 0) -> T
     """
     if count < 1 or not 1 <= size <= min(images.shape[2:]):
         raise ValueError(f"{count} patches of {size}x{size} cannot be cut from images {tuple(images.shape)}")
-    with drawing(stream(seed, range(count), "patches")):
+    with use_keys(make_keys(seed, range(count), "patches")):
         u = uniform((count, 3), like=images[:1].double())
     bounds = (len(images), images.shape[2] - size + 1, images.shape[3] - size + 1)
     image, top, left = ((u[:, k] * bound).long()[:, None, None] for k, bound in enumerate(bounds))

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.asking import ask, kept, share
+from unmask.diagnosis.instrumentation import keyed_query, preserve_buffers, share
 from unmask.diagnosis.memory import differ
 from unmask.kinds import FindingKind
-from unmask.randomness import Stream
+from unmask.randomness import Keys
 from unmask.records import Finding
 from unmask.state import is_users
 
@@ -32,15 +32,15 @@ _BROKEN_DOWN = ("localtime", "gmtime", "ctime")
 
 
 @torch.no_grad()
-def by_the_clock(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
+def by_the_clock(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
     """A finding of kind "clock" where the answers to images (B, C, H, W) differ from one time to another.
 
     Python's clocks are replaced meanwhile. A model that differs at the same time too is not meant.
     """
 
     def asked(later: float) -> Any:
-        with kept(model), at(start + later):
-            return ask(model, x, keys)
+        with preserve_buffers(model), at(start + later):
+            return keyed_query(model, x, keys)
 
     start = time.time()
     now = asked(0.0)

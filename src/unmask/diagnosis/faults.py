@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from unmask.diagnosis.held import Held, Token
+from unmask.diagnosis.gradient_fidelity import GradientFidelity, known
+from unmask.diagnosis.snapshots import TensorSnapshot, Token
 from unmask.diagnosis.trace import Event, within
-from unmask.diagnosis.transmission import Transmission, known
 
-__all__ = ["Fault", "cancelled", "faults"]
+__all__ = ["GradientFault", "cancelled", "faults"]
 
 _SMOOTH = {"softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "exp", "erf", "softplus", "pow", "log"}
 """Functions whose gradient is right everywhere: where it tells nothing, it has vanished in float32."""
@@ -32,7 +32,7 @@ _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 
 
 @dataclass(frozen=True)
-class Fault:
+class GradientFault:
     """An operation or part whose gradient is missing or wrong.
 
     The place is that of the part that disabled gradients, where they were disabled and another part is called.
@@ -41,12 +41,12 @@ class Fault:
     """
 
     event: Event
-    lost: bool
-    explained: dict[float, float]
+    missing: bool
+    fidelity: dict[float, float]
     right_nearby: bool
 
 
-def faults(found: Sequence[Transmission]) -> list[Fault]:
+def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     """The guilty among the events of a trace, in order: those whose loss is felt in what the model answers.
 
     Where a gradient ends (``detach``, a comparison, numpy) or is wrong (``round``), nothing is wrong yet: a mask by a
@@ -59,8 +59,8 @@ def faults(found: Sequence[Transmission]) -> list[Fault]:
     for i, one in enumerate(found):
         if one.event.module:
             continue
-        given = [held for held in one.event.given if held.token in one.changed]
-        made = [held for held in one.event.made if held.token in one.changed]
+        given = [held for held in one.event.inputs if held.token in one.changed]
+        made = [held for held in one.event.outputs if held.token in one.changed]
         blamed = frozenset[int]().union(*map(taints.of, given))
         waiting = [w for w in waiting if w not in blamed]
         unseen = [held for held in given if held.edge is None and not taints.of(held)]
@@ -77,21 +77,21 @@ def faults(found: Sequence[Transmission]) -> list[Fault]:
                 taints.add(one, held, blamed if innocent else blamed | {i})
             else:
                 taints.add(one, held, frozenset() if _right(one, clean) else blamed)
-    answer = found[-1].event.made if found else ()
+    answer = found[-1].event.outputs if found else ()
     guilty = frozenset[int]().union(*map(taints.of, answer))
     if any(held.edge is None and not taints.knows(held) for held in answer[:1]):
         guilty |= frozenset(waiting)  # no operation of torch made the answer: it comes from numpy, say
     return [*(_hooked(found, i) for i in sorted(guilty)), *_composed(found, guilty)]
 
 
-def _hooked(found: Sequence[Transmission], i: int) -> Fault:
+def _hooked(found: Sequence[GradientFidelity], i: int) -> GradientFault:
     """The fault of an operation; of what it made, where a hook on its gradient was put there and it is right itself."""
     fault = _fault(found[i])
-    if fault.lost or fault.event.custom or fault.event.name in _FLAT:
+    if fault.missing or fault.event.custom or fault.event.name in _FLAT:
         return fault
-    made = {held.token for held in fault.event.made}
+    made = {held.token for held in fault.event.outputs}
     hooks = (one.event for one in found[i:] if one.event.name == "register_hook")
-    return replace(fault, event=next((hook for hook in hooks if hook.given[0].token in made), fault.event))
+    return replace(fault, event=next((hook for hook in hooks if hook.inputs[0].token in made), fault.event))
 
 
 class _Taints:
@@ -102,78 +102,82 @@ class _Taints:
         self._written: dict[int, frozenset[int]] = {}  # by memory
         self._made: set[Token] = set()
 
-    def knows(self, held: Held) -> bool:
+    def knows(self, held: TensorSnapshot) -> bool:
         """Whether an operation was seen to make it."""
         return held.token in self._made
 
-    def of(self, held: Held) -> frozenset[int]:
+    def of(self, held: TensorSnapshot) -> frozenset[int]:
         """What nobody made has been written into, or it is new."""
-        return self._known.setdefault(held.token, self._written.get(held.home, frozenset()))
+        return self._known.setdefault(held.token, self._written.get(held.storage, frozenset()))
 
-    def add(self, one: Transmission, held: Held, blamed: frozenset[int]) -> None:
+    def add(self, one: GradientFidelity, held: TensorSnapshot, blamed: frozenset[int]) -> None:
         """``held`` is what ``one`` made; nobody is blamed for a sound tensor."""
         self._made.add(held.token)
         self._known[held.token] = blamed
-        if blamed and (held.mapped or any(held.token[0] == other.token[0] for other in one.event.given)):
-            self._written[held.home] = self._written.get(held.home, frozenset()) | blamed
+        if blamed and (held.mapped or any(held.token[0] == other.token[0] for other in one.event.inputs)):
+            self._written[held.storage] = self._written.get(held.storage, frozenset()) | blamed
 
 
-def _own(one: Transmission) -> bool:
+def _own(one: GradientFidelity) -> bool:
     """Whether gradients go in and come out, so that it is the operation itself that makes them wrong."""
-    return any(held.edge is not None and held.token in one.changed for held in one.event.given)
+    return any(held.edge is not None and held.token in one.changed for held in one.event.inputs)
 
 
-def _overrun(one: Transmission) -> bool:
+def _overrun(one: GradientFidelity) -> bool:
     """Whether its gradient is right where what goes in changes least, as that of a kink that jumps are put into."""
-    return one.event.name not in _SMOOTH and next(iter(one.explained.values()), 0.0) >= _EXPLAINED
+    return one.event.name not in _SMOOTH and next(iter(one.fidelity.values()), 0.0) >= _EXPLAINED
 
 
-def _right(one: Transmission, clean: set[Token]) -> bool:
+def _right(one: GradientFidelity, clean: set[Token]) -> bool:
     """Whether what is not tainted explains the change of what comes out."""
     shares = list(one.shares.values())
     return max((sum(s.get(t, 0.0) for t in clean) for s in shares[1:] or shares), default=0.0) >= _CLEAN
 
 
-def _wrong(one: Transmission) -> bool:
+def _wrong(one: GradientFidelity) -> bool:
     """At all radii but the smallest, where rounding may speak; or for smooth steps, at the attack's whole length."""
-    if not one.explained:
+    if not one.fidelity:
         return False
     vanished = one.event.name in _STEPS and list(one.bounded.values())[-1] < _BOUNDED
-    return vanished or max(list(one.explained.values())[1:] or one.explained.values()) < _EXPLAINED
+    return vanished or max(list(one.fidelity.values())[1:] or one.fidelity.values()) < _EXPLAINED
 
 
-def _fault(one: Transmission) -> Fault:
-    lost = all(held.edge is None for held in one.event.made) or not (_wrong(one) or _nowhere(one))
+def _fault(one: GradientFidelity) -> GradientFault:
+    lost = all(held.edge is None for held in one.event.outputs) or not (_wrong(one) or _nowhere(one))
     event = one.event
     if lost and event.under:
         part, line, code = event.under
         event = replace(event, part=part, line=line, code=code)
-    return Fault(event, lost, one.explained, _right_nearby(one))
+    return GradientFault(event, lost, one.fidelity, _right_nearby(one))
 
 
-def _right_nearby(one: Transmission) -> bool:
+def _right_nearby(one: GradientFidelity) -> bool:
     """Not where something without a gradient decides, such as a mask: it is a step, however seldom it changes."""
-    if any(held.edge is None and held.token in one.changed for held in one.event.given):
+    if any(held.edge is None and held.token in one.changed for held in one.event.inputs):
         return False
-    return one.event.name in _SMOOTH or next(iter(one.explained.values()), 0.0) >= _EXPLAINED
+    return one.event.name in _SMOOTH or next(iter(one.fidelity.values()), 0.0) >= _EXPLAINED
 
 
-def _composed(found: Sequence[Transmission], guilty: frozenset[int]) -> list[Fault]:
+def _composed(found: Sequence[GradientFidelity], guilty: frozenset[int]) -> list[GradientFault]:
     """Parts whose gradient is wrong though that of each operation in them is right: long or chaotic compositions."""
     out = []
     spoiled = {found[i].event.part for i in guilty}
-    wrong = {held.token for i in guilty for held in found[i].event.made}  # hooks on them spoil what they are given to
+    wrong = {
+        held.token for i in guilty for held in found[i].event.outputs
+    }  # hooks on them spoil what they are given to
     for one in found[:-1]:
         path = one.event.part
         innocent = not any(within(part, path) for part in spoiled)
-        innocent &= not any(held.token in wrong for held in one.event.given)
+        innocent &= not any(held.token in wrong for held in one.event.inputs)
         if one.event.module and _nowhere(one) and innocent and _own(one):
             out.append(_fault(one))
             spoiled.add(path)
     return out
 
 
-def cancelled(found: Sequence[Transmission], whole: Callable[[], Iterable[Transmission]]) -> list[Fault]:
+def cancelled(
+    found: Sequence[GradientFidelity], whole: Callable[[], Iterable[GradientFidelity]]
+) -> list[GradientFault]:
     """Where the gradient gets lost of a model whose operations are all right, and none of whose parts is guilty.
 
     As of ``x - x % s``, where slopes of 1 add up to 0. ``whole`` gives the events in order, each with what gradients
@@ -185,5 +189,5 @@ def cancelled(found: Sequence[Transmission], whole: Callable[[], Iterable[Transm
     return [_fault(one) for one in itertools.islice(lost, 1)]
 
 
-def _nowhere(one: Transmission) -> bool:
-    return bool(one.explained) and not known(one.explained)
+def _nowhere(one: GradientFidelity) -> bool:
+    return bool(one.fidelity) and not known(one.fidelity)

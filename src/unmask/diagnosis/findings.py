@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from unmask.diagnosis.examine import Evidence
-from unmask.diagnosis.faults import Fault
+from unmask.diagnosis.faults import GradientFault
+from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.trace import Event
 from unmask.kinds import FindingKind
 from unmask.records import Finding
@@ -19,34 +19,34 @@ _FLAT = 0.5
 """Cross entropy is saturated where it is flat on this share of the images."""
 
 
-def findings(evidence: Evidence) -> list[Finding]:
+def findings(evidence: GradientProbe) -> list[Finding]:
     """The ways in which gradients mislead, worst first; none for a sound model, be it weak or strong."""
     return [*_shattered(evidence), *_not_finite(evidence), *_vanishing(evidence), *_stochastic(evidence)]
 
 
-def _shattered(evidence: Evidence) -> Iterator[Finding]:
-    seen: dict[tuple[str, str, str], list[Fault]] = {}
+def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
+    seen: dict[tuple[str, str, str], list[GradientFault]] = {}
     for fault in evidence.faults:
         event = fault.event
         seen.setdefault((event.part, event.line, event.name), []).append(fault)
     for (part, _, name), some in seen.items():
         first = some[0]
-        smooth = first.right_nearby and not first.lost
+        smooth = first.right_nearby and not first.missing
         yield Finding(
             kind=FindingKind.VANISHING if smooth else FindingKind.SHATTERED,
             module=part,
             where=first.event.place,
             evidence={
                 "operation": name,
-                "gradient": "missing" if first.lost else "wrong",
-                "explained": {f"{radius:.3g}": round(value, 3) for radius, value in first.explained.items()},
+                "gradient": "missing" if first.missing else "wrong",
+                "fidelity": {f"{radius:.3g}": round(value, 3) for radius, value in first.fidelity.items()},
                 "calls": len(some),
             },
             remedy=f"bpda: {part}=identity" if part else "straight_through",
         )
 
 
-def _not_finite(evidence: Evidence) -> Iterator[Finding]:
+def _not_finite(evidence: GradientProbe) -> Iterator[Finding]:
     """Numerical instability, which the 2018 paper counts among shattered gradients."""
     found = evidence.nonfinite
     if found.share:
@@ -64,32 +64,32 @@ def _not_finite(evidence: Evidence) -> Iterator[Finding]:
         )
 
 
-def _vanishing(evidence: Evidence) -> Iterator[Finding]:
+def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
     found = evidence.saturation
     flat = {"flat": round(found.flat, 3), "probabilities": found.probabilities}
     inline = [one for one in evidence.parts if not one.event.module]
     stuck = [one.event for one in inline if one.stuck] or [one.event for one in inline if one.ended]
     if found.flat < _FLAT:
         # what else is wrong may cost the plain attack more, and a finding would be confirmed by it
-        if found.squashed >= _FLAT and not evidence.faults and not evidence.sources:
+        if found.saturated_logits >= _FLAT and not evidence.faults and not evidence.sources:
             yield Finding(
                 kind=FindingKind.VANISHING,
                 module="",
                 where="the model's answer: most logits are squashed flat",
-                evidence={**flat, "squashed": round(found.squashed, 3)},
+                evidence={**flat, "saturated_logits": round(found.saturated_logits, 3)},
                 remedy="margin or DLR loss",
             )
         return
-    if found.silent >= _FLAT and evidence.faults:
+    if found.zero_gradient >= _FLAT and evidence.faults:
         return
-    missing = found.silent >= 1.0  # on all images: no gradient exists, whatever an attack reaches without one
-    if found.silent < _FLAT or not stuck:
+    missing = found.zero_gradient >= 1.0  # on all images: no gradient exists, whatever an attack reaches without one
+    if found.zero_gradient < _FLAT or not stuck:
         yield Finding(
             kind=FindingKind.SHATTERED if missing else FindingKind.VANISHING,
             module="",
             where="the model's answer: the loss is flat",
             evidence=flat,
-            remedy="margin or DLR loss" if found.silent < _FLAT else "read the logits before they are squashed",
+            remedy="margin or DLR loss" if found.zero_gradient < _FLAT else "read the logits before they are squashed",
         )
         return
     for event in {(event.part, event.line): event for event in stuck}.values():
@@ -103,10 +103,10 @@ def _vanishing(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _reached(event: Event) -> bool:
-    return all(held.edge is not None for held in (*event.given, *event.made))
+    return all(held.edge is not None for held in (*event.inputs, *event.outputs))
 
 
-def _stochastic(evidence: Evidence) -> Iterator[Finding]:
+def _stochastic(evidence: GradientProbe) -> Iterator[Finding]:
     noise = evidence.noise
     if not evidence.sources or noise.signal >= _SIGNAL:
         return

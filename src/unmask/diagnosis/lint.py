@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.asking import Spots, ask, kept, share, watched
-from unmask.diagnosis.steadiness import steadiness
+from unmask.diagnosis.determinism import steadiness
+from unmask.diagnosis.instrumentation import ModuleIO, keyed_query, preserve_buffers, record_io, share
 from unmask.kinds import FindingKind
-from unmask.randomness import Stream, drawing, uniform
+from unmask.randomness import Keys, uniform, use_keys
 from unmask.records import Finding
-from unmask.statistics import gap
+from unmask.statistics import paired_test
 from unmask.types import Output
 
 __all__ = ["lint", "made_for", "overwrites"]
@@ -21,7 +21,7 @@ _BETTER = 0.3
 """Accuracy that images of another range must gain for the model to have been made for that range."""
 
 
-def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> list[Finding]:
+def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> list[Finding]:
     """Mistakes in how a model is made ready, from its answers to images (B, C, H, W) of classes (B,); sixteen will do.
 
     Kinds: "dtype", "overwrites input", "probabilities", "labels" (or votes: no scores), "range"
@@ -32,15 +32,16 @@ def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> list[Finding]:
 
     Log-probabilities are no mistake: every loss is the same of them as of logits.
 
-    >>> from unmask.randomness import stream
+    >>> from unmask.randomness import make_keys
     >>> class Centred(nn.Module):
     ...     def forward(self, x): return (x - x.mean(0)).flatten(1)
-    >>> found, = lint(Centred().eval(), torch.rand(16, 1, 2, 2), torch.zeros(16).long(), stream(0, range(16), "lint"))
-    >>> found.kind, found.remedy
+    >>> keys = make_keys(0, range(16), "lint")
+    >>> found, = lint(Centred().eval(), torch.rand(16, 1, 2, 2), torch.zeros(16).long(), keys)
+    >>> str(found.kind), found.remedy
     ('batch', 'let each example be answered by itself')
     """
-    with torch.no_grad(), kept(model):
-        answers = ask(model, x, keys)
+    with torch.no_grad(), preserve_buffers(model):
+        answers = keyed_query(model, x, keys)
         return [
             *_dtype(model, answers),
             *overwrites(model, x, keys),
@@ -112,11 +113,11 @@ _RANGES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def overwrites(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
+def overwrites(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
     """A finding of kind "overwrites input" where the model writes into the images (B, C, H, W) that it is given."""
     given = x.clone()
     version = given._version
-    with torch.no_grad(), drawing(keys, foreign=True):
+    with torch.no_grad(), use_keys(keys, uses_torch_random=True):
         model(given)
     if given._version != version or not torch.equal(given, x):  # numpy writes without a new version
         yield Finding(
@@ -128,11 +129,11 @@ def overwrites(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
         )
 
 
-def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[Finding]:
+def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> Iterator[Finding]:
     """A finding of kind "range" where the model classifies images (B, C, H, W) much better in another range."""
 
     def right(seen: Tensor) -> list[float]:
-        found: list[float] = (ask(model, seen, keys).logits.argmax(1) == y).double().tolist()
+        found: list[float] = (keyed_query(model, seen, keys).logits.argmax(1) == y).double().tolist()
         return found
 
     own, found = right(x), {}
@@ -141,7 +142,7 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[F
             other = right(change(x))
         except (RuntimeError, ValueError, IndexError):  # a look-up table, say, has no place for such numbers
             continue
-        better = gap(other, own)
+        better = paired_test(other, own)
         if better.value >= _BETTER and better.p < 0.05:
             found[name] = sum(other) / len(other)
     if found:
@@ -156,8 +157,8 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> Iterator[F
         )
 
 
-def _not_finite(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
-    with drawing(keys.fold("probe")):
+def _not_finite(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
+    with use_keys(keys.fold_in("probe")):
         noise = uniform(x.shape, x)
     probes = {
         "black images": torch.zeros_like(x),
@@ -168,8 +169,8 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
     }
     bad = {}
     for name, probe in probes.items():
-        with watched(model) as spots:
-            finite = ask(model, probe, keys).logits.isfinite().all(1)
+        with record_io(model) as spots:
+            finite = keyed_query(model, probe, keys).logits.isfinite().all(1)
         if not finite.all():
             bad[name] = (share(~finite), _first(spots, lambda given, made: _sound(given) and not _sound(made)))
     if bad:
@@ -183,7 +184,7 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Stream) -> Iterator[Finding]:
         )
 
 
-def _first(spots: Spots, guilty: Callable[[Tensor, Tensor], bool]) -> str:
+def _first(spots: ModuleIO, guilty: Callable[[Tensor, Tensor], bool]) -> str:
     return next((path for path, (given, made) in spots.items() if guilty(given, made)), "")
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.asking import ask, kept, share
+from unmask.diagnosis.instrumentation import keyed_query, preserve_buffers, share
 from unmask.diagnosis.neighbours import near, unlike
 from unmask.kinds import FindingKind
-from unmask.randomness import Stream
+from unmask.randomness import Keys
 from unmask.records import Finding
 from unmask.state import State
 from unmask.types import Output
@@ -27,7 +27,7 @@ _REMEDY = "keep nothing from call to call that an answer depends on"
 
 
 @torch.no_grad()
-def remembers(model: nn.Module, x: Tensor, keys: Stream) -> Finding | None:
+def remembers(model: nn.Module, x: Tensor, keys: Keys) -> Finding | None:
     """A finding of kind "memory" where the answers to images (B, C, H, W) differ after similar ones and after others.
 
     The model comes out as it went in, as far as its state lies in Python objects. None as well for a model whose
@@ -36,14 +36,14 @@ def remembers(model: nn.Module, x: Tensor, keys: Stream) -> Finding | None:
     x, asked = x[:_IMAGES], keys.select(torch.arange(len(x[:_IMAGES])))
     first = keys.select(torch.zeros(1, dtype=torch.int64))
 
-    def after(shown: Callable[[Tensor, int, Stream], Tensor]) -> Output:
-        with kept(model):
+    def after(shown: Callable[[Tensor, int, Keys], Tensor]) -> Output:
+        with preserve_buffers(model):
             for call in range(_CALLS):
-                ask(model, shown(x, _LIKE, first.fold(call)), keys)
-            return ask(model, x, asked)
+                keyed_query(model, shown(x, _LIKE, first.fold_in(call)), keys)
+            return keyed_query(model, x, asked)
 
     state = State(model)
-    ask(model, unlike(x, _LIKE, first), keys)
+    keyed_query(model, unlike(x, _LIKE, first), keys)
     if not state.restore():
         return None
     similar, others = after(near), after(unlike)
@@ -60,13 +60,13 @@ def remembers(model: nn.Module, x: Tensor, keys: Stream) -> Finding | None:
 
 
 @torch.no_grad()
-def aged(model: nn.Module, loaded: State, x: Tensor, keys: Stream) -> Finding | None:
+def aged(model: nn.Module, loaded: State, x: Tensor, keys: Keys) -> Finding | None:
     """A finding of kind "memory" where answers to images (B, C, H, W) are no more those of ``loaded``, an earlier
     state, which the model is left in. None for a model of which two answers in a row differ.
     """
-    now, again = ask(model, x, keys), ask(model, x, keys)
+    now, again = keyed_query(model, x, keys), keyed_query(model, x, keys)
     loaded.restore()
-    moved = differ(now, ask(model, x, keys))
+    moved = differ(now, keyed_query(model, x, keys))
     loaded.restore()
     if not moved.any() or differ(now, again).any():
         return None

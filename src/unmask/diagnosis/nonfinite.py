@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.nn import functional as F
 
-from unmask.diagnosis.held import edge_of
+from unmask.diagnosis.snapshots import edge_of
 from unmask.diagnosis.trace import Event, trace
-from unmask.randomness import Stream
+from unmask.randomness import Keys
 
 __all__ = ["NonFinite", "nonfinite"]
 
@@ -27,14 +27,14 @@ class NonFinite:
     event: Event | None = None
 
 
-def nonfinite(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> NonFinite:
+def nonfinite(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> NonFinite:
     """Measured on the cross entropy of ``model`` at images (B, C, H, W) of classes (B,), on one draw of its randomness.
 
     No parameter of the model may require a gradient.
     """
     images = x.detach().clone().requires_grad_()
     events = trace(model, images, keys)
-    answer, start = events[-1].made[0], edge_of(images)
+    answer, start = events[-1].outputs[0], edge_of(images)
     if answer.edge is None or start is None or answer.value.ndim != 2:
         return NonFinite(0.0)
     with torch.enable_grad():
@@ -45,14 +45,18 @@ def nonfinite(model: nn.Module, x: Tensor, y: Tensor, keys: Stream) -> NonFinite
         return NonFinite(0.0)
     share = float((~own.isfinite()).flatten(1).any(1).double().mean())
     operations = [event for event in events if not event.module]
-    edges = {held.edge: None for event in operations for held in (*event.given, *event.made) if held.edge is not None}
+    edges = {
+        held.edge: None for event in operations for held in (*event.inputs, *event.outputs) if held.edge is not None
+    }
     known = dict(zip(edges, _gradients(answer.edge, slope, list(edges)), strict=True))
     return NonFinite(share, next(filter(lambda event: _starts(event, known), reversed(operations)), None))
 
 
 def _starts(event: Event, known: dict[GradientEdge, Tensor | None]) -> bool:
     """Whether finite gradients come into the backward pass of an operation and others come out."""
-    given, made = ([known[held.edge] for held in side if held.edge is not None] for side in (event.given, event.made))
+    given, made = (
+        [known[held.edge] for held in side if held.edge is not None] for side in (event.inputs, event.outputs)
+    )
     return _finite(made) and not _finite(given)
 
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from unmask.losses import cross_entropy, margin
-from unmask.randomness import Stream, drawing
+from unmask.model_wrappers import query
+from unmask.randomness import Keys, use_keys
 from unmask.types import Loss
-from unmask.victims import query
 
 __all__ = ["Saturation", "saturation"]
 
@@ -34,17 +34,17 @@ class Saturation:
     """
 
     flat: float
-    silent: float
+    zero_gradient: float
     probabilities: bool
-    squashed: float = 0.0
+    saturated_logits: float = 0.0
 
 
-def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream) -> Saturation:
+def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys) -> Saturation:
     """Measured on one draw of the model's randomness."""
 
     def still(loss: Loss) -> float:
         z = x.detach().clone().requires_grad_()
-        with drawing(keys, foreign=True), torch.enable_grad():
+        with use_keys(keys, uses_torch_random=True), torch.enable_grad():
             value = loss(query(victim, z), y)
         if not value.requires_grad:
             return 1.0
@@ -54,15 +54,15 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: S
             return 1.0
         return 1.0 if slope is None else float((slope.flatten(1).abs().amax(1) <= _FLAT).double().mean())
 
-    with torch.no_grad(), drawing(keys, foreign=True):
+    with torch.no_grad(), use_keys(keys, uses_torch_random=True):
         logits = query(victim, x).logits.float()
     shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
     return Saturation(still(cross_entropy), still(margin), shares, _squashed(victim, x, keys))
 
 
-def _squashed(victim: Callable[[Tensor], Tensor], x: Tensor, keys: Stream) -> float:
+def _squashed(victim: Callable[[Tensor], Tensor], x: Tensor, keys: Keys) -> float:
     z = x.detach().clone().requires_grad_()
-    with drawing(keys, foreign=True), torch.enable_grad():
+    with use_keys(keys, uses_torch_random=True), torch.enable_grad():
         logits = query(victim, z).logits
         likeliest = logits.topk(min(_LIKELIEST, logits.shape[1]), 1).values.sum(0)
     if not likeliest.requires_grad:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.asking import ask
+from unmask.diagnosis.instrumentation import keyed_query
 from unmask.diagnosis.trace import Event, trace, within
 from unmask.losses import margin
-from unmask.randomness import Stream, drawing
-from unmask.victims import query
+from unmask.model_wrappers import query
+from unmask.randomness import Keys, use_keys
 
 __all__ = ["Noise", "noise", "shared", "sources"]
 
@@ -33,12 +33,12 @@ class Noise:
     flips: float
 
 
-def noise(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream, draws: int = 8) -> Noise:
+def noise(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys, draws: int = 8) -> Noise:
     """Measured on the margin of ``victim``, at images (B, C, H, W) of classes (B,)."""
     total, energy, classes = torch.zeros_like(x, dtype=torch.float64), 0.0, []
     for draw in range(draws):
         z = x.detach().clone().requires_grad_()
-        with drawing(keys.fold(draw), foreign=True), torch.enable_grad():
+        with use_keys(keys.fold_in(draw), uses_torch_random=True), torch.enable_grad():
             output = query(victim, z)
             loss = margin(output, y)
         slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
@@ -55,44 +55,44 @@ def noise(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Stream
 
 
 @torch.no_grad()
-def shared(model: nn.Module, x: Tensor, keys: Stream, draws: int = 8) -> bool:
+def shared(model: nn.Module, x: Tensor, keys: Keys, draws: int = 8) -> bool:
     """Whether rows of a pass have draws in common, such as one crop for the whole batch, so that averages need passes.
 
     Measured on copies of the first of the images ``x``, one for each row of ``keys``.
     """
     copies = x[:1].expand(len(keys.rows), *x.shape[1:])
-    answers = torch.stack([ask(model, copies, keys.fold(draw)).logits.double() for draw in range(draws)])
+    answers = torch.stack([keyed_query(model, copies, keys.fold_in(draw)).logits.double() for draw in range(draws)])
     within = float(answers.var(1).mean())
     between = float(answers.mean(1).var(0).mean()) - within / len(copies)
     return between > _SHARED * (between + within)
 
 
-def sources(model: nn.Module, x: Tensor, keys: Stream, draws: int = 2) -> list[Event]:
+def sources(model: nn.Module, x: Tensor, keys: Keys, draws: int = 2) -> list[Event]:
     """What draws: operations that give something else in another draw though nothing that they are given differs.
 
     Of a model that goes another way in another draw it is what it calls there. Draws are compared with the
     first one until one differs, ``draws`` in all: a coin that is tossed for the whole batch may come up the same.
     """
-    first = _traced(model, x, keys.fold(0))
-    return next(filter(None, (_differing(first, _traced(model, x, keys.fold(n))) for n in range(1, draws))), [])
+    first = _traced(model, x, keys.fold_in(0))
+    return next(filter(None, (_differing(first, _traced(model, x, keys.fold_in(n))) for n in range(1, draws))), [])
 
 
-def _traced(model: nn.Module, x: Tensor, keys: Stream) -> list[Event]:
+def _traced(model: nn.Module, x: Tensor, keys: Keys) -> list[Event]:
     return trace(model, x.detach().clone().requires_grad_(), keys)
 
 
 def _differing(one: Sequence[Event], other: Sequence[Event]) -> list[Event]:
-    made = {held.token for event in one[-1:] for held in event.given}  # of the model itself
+    made = {held.token for event in one[-1:] for held in event.inputs}  # of the model itself
     found: list[Event] = []
     for a, b in zip(one, other, strict=False):
         if (a.name, a.part, a.line) != (b.name, b.part, b.line):
             return found or [_parting(one, a, b)]  # another way from here on
-        given = [(p, q) for p, q in zip(a.given, b.given, strict=False) if p.token in made]
-        results = [(p.value, q.value) for p, q in zip(a.made, b.made, strict=False)]
+        given = [(p, q) for p, q in zip(a.inputs, b.inputs, strict=False) if p.token in made]
+        results = [(p.value, q.value) for p, q in zip(a.outputs, b.outputs, strict=False)]
         same = all(torch.equal(p.value, q.value) for p, q in given)
         if not a.module and same and any(p.shape != q.shape or not torch.equal(p, q) for p, q in results):
             found.append(a)
-        made |= {held.token for held in a.made}
+        made |= {held.token for held in a.outputs}
     return found
 
 

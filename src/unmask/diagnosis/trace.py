@@ -19,9 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
-from unmask.diagnosis.held import Held, Token, edge_of, tensors, token_of
+from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, tensors, token_of
 from unmask.gradients.functions import functions_called
-from unmask.randomness import Stream, drawing
+from unmask.randomness import Keys, use_keys
 from unmask.types import as_output
 
 __all__ = ["Event", "outermost", "trace", "within"]
@@ -50,8 +50,8 @@ class Event:
     line: str
     code: str
     module: bool
-    given: tuple[Held, ...]
-    made: tuple[Held, ...]
+    inputs: tuple[TensorSnapshot, ...]
+    outputs: tuple[TensorSnapshot, ...]
     custom: bool = False  # whether it is an autograd function of the user's own
     inner: bool = False  # whether it is a gradient that the model itself takes
     under: tuple[str, str, str] | None = None  # part, line and code of a call in which gradients were disabled before
@@ -66,7 +66,7 @@ class _Running(NamedTuple):
     """A part that has been called and has not answered yet."""
 
     part: nn.Module
-    given: tuple[Held, ...]
+    given: tuple[TensorSnapshot, ...]
     place: tuple[str, str]
     gradients: bool  # whether they were enabled when it was called
 
@@ -133,8 +133,8 @@ class _Recorder(TorchFunctionMode):
             pairs = zip(tensors(args), tensors(value), strict=True)
             edges = {token_of(before): edge_of(after) for before, after in pairs}
         for i in [i for i, event in enumerate(self.events) if event.module][-1:]:
-            made = tuple(replace(held, edge=edges.get(held.token, held.edge)) for held in self.events[i].made)
-            self.events[i] = replace(self.events[i], made=made)
+            made = tuple(replace(held, edge=edges.get(held.token, held.edge)) for held in self.events[i].outputs)
+            self.events[i] = replace(self.events[i], outputs=made)
         return value
 
     def under(self) -> tuple[str, str, str] | None:
@@ -148,10 +148,10 @@ class _Recorder(TorchFunctionMode):
     def found(self, value: Any) -> list[Tensor]:
         return [tensor for tensor in tensors(value) if id(tensor) not in self.lasting]
 
-    def hold(self, value: Any) -> tuple[Held, ...]:
+    def hold(self, value: Any) -> tuple[TensorSnapshot, ...]:
         found = self.found(value)
         self._alive += found
-        held = tuple(Held.of(tensor, self._values.get(token_of(tensor))) for tensor in found)
+        held = tuple(TensorSnapshot.of(tensor, self._values.get(token_of(tensor))) for tensor in found)
         self._values.update((one.token, one.value) for one in held)
         return held
 
@@ -172,7 +172,7 @@ class _Recorder(TorchFunctionMode):
                 self.events.append(Event(name, self.paths[module], *place, True, given, made))
 
 
-def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event]:
+def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
     """The events of a forward pass on images (B, C, H, W), in the order in which they ended.
 
     ``x`` requires a gradient, no parameter of the model does, and the graph is kept. ``keys`` are what all
@@ -183,7 +183,7 @@ def trace(model: nn.Module, x: Tensor, keys: Stream | None = None) -> list[Event
     with (
         _listening(model, recorder),
         functions_called(recorder.custom),
-        drawing(keys, foreign=True),
+        use_keys(keys, uses_torch_random=True),
         torch.enable_grad(),
         recorder,
     ):
@@ -231,7 +231,7 @@ def _gate(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor) if tensor.requires_grad else tensor
 
 
-def _through(held: Held, gate: Tensor) -> Held:
+def _through(held: TensorSnapshot, gate: Tensor) -> TensorSnapshot:
     return replace(held, edge=edge_of(gate)) if gate.requires_grad else held
 
 

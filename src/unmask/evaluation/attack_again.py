@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from unmask.evaluation.beside import untouched
-from unmask.evaluation.check import Check, called
+from unmask.evaluation.check import Check, job_name
+from unmask.evaluation.execute import attacked
 from unmask.evaluation.failures import in_one_line
-from unmask.evaluation.perform import attacked
-from unmask.evaluation.run import Local
+from unmask.evaluation.runner import LocalExecutor
 from unmask.records import Example, GradientCounts, Record
 
 __all__ = ["Sample", "attack_again"]
@@ -39,7 +39,7 @@ class Sample:
         return sorted(random.Random(self.seed).sample(positions, min(self.count, len(positions))))
 
 
-def attack_again(records: Sequence[Record], local: Local, sample: Sample) -> Iterator[Check]:
+def attack_again(records: Sequence[Record], local: LocalExecutor, sample: Sample) -> Iterator[Check]:
     """Run each planned attack anew, with the run's own seed, on some of its examples.
 
     An honest run leaves the same on the same hardware, since randomness is keyed by the seed and the example. What
@@ -63,7 +63,7 @@ def attack_again(records: Sequence[Record], local: Local, sample: Sample) -> Ite
                 job, target, data, torch.tensor(index), local.batch, local.device, local.compiler
             )
         problem = _weaker(before, again) or _hidden([part.gradients for part in parts], gradients)
-        name = f"{called(job)}, attacked anew on {', '.join(map(str, index))}"
+        name = f"{job_name(job)}, attacked anew on {', '.join(map(str, index))}"
         yield Check(name, problem=problem, anew=len(index))
 
 

@@ -56,8 +56,8 @@ def available(cases: Iterable[Case], dataset: Callable[[str], Dataset]) -> Avail
                 dataset(case.data)
             except DataError as error:
                 missing[case.data] = str(error)
-        if case.lacks:
-            missing[f"weights {case.pretrained}"] = case.lacks
+        if case.missing_weights:
+            missing[f"weights {case.pretrained}"] = case.missing_weights
         lacks = tuple(name for name in (case.data, f"weights {case.pretrained}") if name in missing)
         if lacks:
             skipped[case.name] = lacks

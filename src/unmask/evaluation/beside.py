@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unmask.data import Dataset
 from unmask.evaluation.targets import Target
-from unmask.randomness import drawing, stream
+from unmask.randomness import make_keys, use_keys
 from unmask.records import Job
 
 __all__ = ["SHOWN", "beside", "shown", "untouched"]
@@ -40,14 +40,14 @@ def untouched(job: Job) -> bool:
 @torch.no_grad()
 def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
     """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
-    if target.lens is None or not (shown(job) or job.role == "clean"):
+    if target.image_probe is None or not (shown(job) or job.role == "clean"):
         return {}
-    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
-        seen = target.model.get_submodule(target.lens.part)(x[:PICTURES])
-    if target.lens.measure is None:
+    with use_keys(make_keys(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
+        seen = target.model.get_submodule(target.image_probe.part)(x[:PICTURES])
+    if target.image_probe.measure is None:
         return {"seen": seen.cpu()}
-    with drawing(stream(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
-        measured = target.lens.measure(target.model, x[:MEASURED])
+    with use_keys(make_keys(job.seed, torch.arange(job.start, job.start + len(x[:MEASURED])), "measure")):
+        measured = target.image_probe.measure(target.model, x[:MEASURED])
     return {"seen": seen.cpu(), "measured": measured.float().cpu()}
 
 

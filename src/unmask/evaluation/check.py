@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from unmask.records import Job
 
-__all__ = ["Check", "called"]
+__all__ = ["Check", "job_name"]
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Check:
     anew: int = 0  # examples that were attacked anew
 
 
-def called(job: Job) -> str:
+def job_name(job: Job) -> str:
     """What to call a job.
 
     >>> from unmask.records import ThreatSpec
-    >>> called(Job("case:some", "digits", "apgd", ThreatSpec("linf", 0.1), 0, 0, 64, "control", {"control": "eps 0"}))
+    >>> job_name(Job("case:some", "digits", "apgd", ThreatSpec("linf", 0.1), 0, 0, 64, "control", {"control": "eps 0"}))
     'case:some apgd (control, eps 0) 0-64 at linf 0.1 raw'
     """
     role = "" if job.role in ("plain", "adaptive", "clean") else f" ({_role(job)})"

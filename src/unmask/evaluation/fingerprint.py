@@ -12,7 +12,7 @@ from torch import nn
 
 from unmask.data import Dataset
 from unmask.digests import digest_of
-from unmask.evaluation.libraries import BUILDERS, FILES
+from unmask.evaluation.model_loaders import BUILDERS, FILES
 
 __all__ = ["changed", "fingerprint"]
 

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from unmask.cases import Attacker, Case
+from unmask.cases import AttackSpec, Case
 from unmask.data import DataError, Dataset, categories
-from unmask.evaluation.chosen import chosen
-from unmask.evaluation.setup import seen_first
+from unmask.evaluation.attack_registry import attack_from_options
+from unmask.evaluation.setup import setup_findings
 from unmask.evaluation.targets import Target
 from unmask.kinds import Access
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
 
-__all__ = ["BLOCK", "Plan", "blocks", "on", "plan_attack", "plan_case", "spec"]
+__all__ = ["SHARD", "Plan", "dataset_info", "plan_attack", "plan_case", "shards", "threat_spec"]
 
-BLOCK = 128
+SHARD = 128
 """Examples of a job: what an interruption can lose, and what a worker does at a time."""
 
 SWEEP = (0.25, 0.5, 0.75, 1.5)
@@ -29,30 +29,30 @@ class Plan:
     """The jobs on one target, and what a report has to know of it, as plain data."""
 
     jobs: tuple[Job, ...]
-    about: Mapping[str, Any]
+    case_info: Mapping[str, Any]
 
 
-def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = True) -> Plan:
+def plan_case(case: Case, data: Dataset, n: int, seed: int, *, curves: bool = True) -> Plan:
     """A case on the first ``n`` test examples (fewer where there are fewer, or it is too slow for more).
 
     First the clean accuracy, then the plain and the adaptive attacks, then the controls (random noise
     in the ball; the plain attack at eps 0; the last adaptive attack without a bound), the curves, and what
     the case varies of its defense, all on fewer examples. The adaptive attack of these has the whole model.
     """
-    n = min(n, len(data), case.most or n)
-    ball = spec(case.threat)
+    n = min(n, len(data), case.max_examples or n)
+    ball = threat_spec(case.threat)
 
     def jobs(attack: str, role: str, threat: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
-        for start, stop in blocks(count):
+        for start, stop in shards(count):
             yield Job(f"case:{case.name}", case.data, attack, threat, seed, start, stop, role, options)
 
     planned = [*jobs("clean", "clean", ball, n)]
-    for name, attacker in case.attackers.items():
+    for name, attacker in case.attacks.items():
         planned += jobs(name, _role(attacker), ball, n)
-    if sweep:
-        few = min(n, case.few)
-        plain = next(name for name, attacker in case.attackers.items() if attacker.plain)
-        adaptive = [name for name, attacker in case.attackers.items() if attacker.access == Access.WHITE_BOX][-1]
+    if curves:
+        few = min(n, case.n_controls)
+        plain = next(name for name, attacker in case.attacks.items() if attacker.plain)
+        adaptive = [name for name, attacker in case.attacks.items() if attacker.access == Access.WHITE_BOX][-1]
         planned += jobs("noise", "control", ball, few)
         planned += jobs(plain, "control", ThreatSpec(ball.norm, 0.0, ball.unit), few, control="eps 0")
         planned += jobs(adaptive, "control", ThreatSpec(ball.norm, 1.0, "rms"), few, control="unbounded")
@@ -60,11 +60,11 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
             threat = ThreatSpec(ball.norm, ball.eps * share, ball.unit)
             planned += jobs(plain, "sweep", threat, few, base="plain")
             planned += jobs(adaptive, "sweep", threat, few, base="adaptive")
-        if case.dial:
-            for value in case.dial.values:
-                for base, name in (("clean", "clean"), ("plain", plain), ("adaptive", case.dial.attack)):
+        if case.strength_sweep:
+            for value in case.strength_sweep.values:
+                for base, name in (("clean", "clean"), ("plain", plain), ("adaptive", case.strength_sweep.attack)):
                     planned += jobs(name, "dial", ball, few, base=base, dial=value)
-    figures = {"claimed": case.claimed, "published": case.published, "earlier": case.earlier}
+    figures = {"claimed": case.claimed, "published": case.published, "replicated": case.replicated}
     about = {
         "case": case.name,
         "defense": case.defense,
@@ -72,12 +72,14 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, sweep: bool = Tru
         **{name: figure and asdict(figure) for name, figure in figures.items()},
         "citation": case.citation,
         "random": case.draws > 1,
-        "measured": case.lens.measured if case.lens else "",
-        "dial": {"varied": case.dial.varied, "own": case.dial.own} if case.dial else None,
+        "measured": case.image_probe.measured if case.image_probe else "",
+        "strength_sweep": {"varied": case.strength_sweep.varied, "own": case.strength_sweep.own}
+        if case.strength_sweep
+        else None,
         "note": "; ".join(filter(None, (case.note, case.provenance and f"weights: {case.provenance}"))),
-        "attacks": {name: attacker.about for name, attacker in case.attackers.items()},
-        "access": {name: attacker.access for name, attacker in case.attackers.items()},
-        **on(data, n, ball),
+        "attacks": {name: attacker.description for name, attacker in case.attacks.items()},
+        "access": {name: attacker.access for name, attacker in case.attacks.items()},
+        **dataset_info(data, n, ball),
     }
     return Plan(tuple(planned), about)
 
@@ -96,18 +98,18 @@ def plan_attack(
 
     With ``levels`` the same attack follows once more, over that grid.
 
-    Raises ValueError where :func:`chosen` does, and for a part that the model does not have.
+    Raises ValueError where :func:`attack_from_options` does, and for a part that the model does not have.
     """
-    attacker = chosen(options)
+    attacker = attack_from_options(options)
     if attacker.view is not None:
         attacker.view(target.model)
-    n, ball, searches = min(n, len(data)), spec(threat), {options["attack"]: (attacker, options)}
+    n, ball, searches = min(n, len(data)), threat_spec(threat), {options["attack"]: (attacker, options)}
     if levels:
         gridded = {**options, "levels": levels}
-        searches[f"{options['attack']}, on the grid of k/{levels}"] = chosen(gridded), gridded
-    jobs = [Job(name, data.name, "clean", ball, seed, start, stop, "clean") for start, stop in blocks(n)]
+        searches[f"{options['attack']}, on the grid of k/{levels}"] = attack_from_options(gridded), gridded
+    jobs = [Job(name, data.name, "clean", ball, seed, start, stop, "clean") for start, stop in shards(n)]
     for attack, (one, settings) in searches.items():
-        jobs += [Job(name, data.name, attack, ball, seed, *block, _role(one), settings) for block in blocks(n)]
+        jobs += [Job(name, data.name, attack, ball, seed, *block, _role(one), settings) for block in shards(n)]
     about = {
         "case": name,
         "defense": name,
@@ -117,25 +119,28 @@ def plan_attack(
         "citation": "",
         "random": target.draws > 1,
         "note": "",
-        "attacks": {attack: one.about for attack, (one, _) in searches.items()},
+        "attacks": {attack: one.description for attack, (one, _) in searches.items()},
         "access": {attack: one.access for attack, (one, _) in searches.items()},
-        "setup": [asdict(finding) for finding in (*target.notes, *seen_first(target, attacker, data, threat, seed))],
-        **on(data, n, ball),
+        "setup": [
+            asdict(finding)
+            for finding in (*target.setup_findings, *setup_findings(target, attacker, data, threat, seed))
+        ],
+        **dataset_info(data, n, ball),
     }
     return Plan(tuple(jobs), about)
 
 
-def blocks(n: int) -> Iterator[tuple[int, int]]:
+def shards(n: int) -> Iterator[tuple[int, int]]:
     """The ranges into which the first ``n`` examples are cut.
 
-    >>> list(blocks(200))
+    >>> list(shards(200))
     [(0, 128), (128, 200)]
     """
-    for start in range(0, n, BLOCK):
-        yield start, min(start + BLOCK, n)
+    for start in range(0, n, SHARD):
+        yield start, min(start + SHARD, n)
 
 
-def on(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
+def dataset_info(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
     """What a report has to know of the examples and of the ball."""
     try:
         groups = categories(data.name).of.tolist()
@@ -151,10 +156,10 @@ def on(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
     }
 
 
-def _role(attacker: Attacker) -> str:
+def _role(attacker: AttackSpec) -> str:
     return "plain" if attacker.plain else "adaptive"
 
 
-def spec(threat: Threat) -> ThreatSpec:
+def threat_spec(threat: Threat) -> ThreatSpec:
     """A threat as plain data."""
     return ThreatSpec(threat.norm, threat.eps, threat.unit)

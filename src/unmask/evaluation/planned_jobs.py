@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from unmask.evaluation.check import Check, called
+from unmask.evaluation.check import Check, job_name
 from unmask.evaluation.fingerprint import changed
-from unmask.evaluation.plan import Plan, blocks
-from unmask.evaluation.run import MAIN, Local, due
+from unmask.evaluation.plan import Plan, shards
+from unmask.evaluation.runner import MAIN, LocalExecutor, due
 from unmask.records import Job, Record
 from unmask.report.differences import differences, listed
 from unmask.run_files import RunFile
@@ -27,7 +27,7 @@ def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
     jobs = [job for plan in plans for job in plan.jobs]
     yield Check("the jobs of run.json", problem=_other_jobs(jobs, run.jobs))
     told = {str(case.get("case")): case for case in run.cases}
-    now = {str(plan.about["case"]): json.loads(json.dumps(plan.about)) for plan in plans}
+    now = {str(plan.case_info["case"]): json.loads(json.dumps(plan.case_info)) for plan in plans}
     if [str(case.get("case")) for case in run.cases] != [*now]:
         problem = f"they are {', '.join(told) or 'none'}, but what was asked gives {', '.join(now)}"
         yield Check("the cases of run.json", problem=problem)
@@ -37,9 +37,9 @@ def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
         yield Check(f"what run.json says of {name}", problem=problem or None)
 
 
-def hold_against_question(run: RunFile, local: Local) -> Iterator[Check]:
+def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]:
     """The same as far as it can be seen without an examination of the model: ranges, target, data, threat, seed."""
-    asked = run.asked
+    asked = run.config
     if lacking := [name for name in _QUESTION if name not in asked]:
         raise ValueError(f"run.json does not tell what was asked: {', '.join(lacking)} is missing")
     n = min(int(asked["n"]), len(local.dataset(str(asked["data"]), int(asked["n"]))))
@@ -49,7 +49,7 @@ def hold_against_question(run: RunFile, local: Local) -> Iterator[Check]:
         wrong = [key for key, value in told.items() if case.get(key) != value]
         for attack in ("clean", *case.get("attacks", ())):
             mine = [job for job in run.jobs if job.attack == attack and job.role in MAIN]
-            whole = [(job.start, job.stop) for job in mine] == [*blocks(n)]
+            whole = [(job.start, job.stop) for job in mine] == [*shards(n)]
             if not whole or not all(_answers(job, asked) for job in mine):
                 wrong.append(f"the jobs of {attack}")
         yield Check(f"what run.json says of {name}", problem=listed("other than what was asked", wrong) or None)
@@ -61,7 +61,7 @@ def _answers(job: Job, asked: Mapping[str, Any]) -> bool:
     return found == tuple(asked[name] for name in ("target", "data", "seed", "threat", "options"))
 
 
-def hold_fingerprints(run: RunFile, jobs: Sequence[Job], local: Local) -> Iterator[Check]:
+def hold_fingerprints(run: RunFile, jobs: Sequence[Job], local: LocalExecutor) -> Iterator[Check]:
     """Whether each target and its images are those that the run began with."""
     for name, now in local.fingerprints(jobs).items():
         before = run.fingerprints.get(name)
@@ -86,15 +86,15 @@ def due_jobs(jobs: Sequence[Job], records: Sequence[Record], rule: str | None) -
 def unfinished(needed: Mapping[str, Job], records: Sequence[Record]) -> str | None:
     """Whether each job that is due has a record, and no more than one."""
     found = Counter(record.job.key for record in records)
-    missing = [called(job) for key, job in needed.items() if key not in found]
-    twice = [called(needed[key]) for key, count in found.items() if count > 1 and key in needed]
+    missing = [job_name(job) for key, job in needed.items() if key not in found]
+    twice = [job_name(needed[key]) for key, count in found.items() if count > 1 and key in needed]
     return "; ".join(filter(None, (listed("missing", missing), listed("more than one record", twice)))) or None
 
 
 def _other_jobs(planned: Sequence[Job], told: Sequence[Job]) -> str | None:
     want, have = ({job.key: job for job in jobs} for jobs in (planned, told))
-    missing = [called(job) for key, job in want.items() if key not in have]
-    unknown = [called(job) for key, job in have.items() if key not in want]
+    missing = [job_name(job) for key, job in want.items() if key not in have]
+    unknown = [job_name(job) for key, job in have.items() if key not in want]
     words = [listed("missing", missing), listed("not asked for", unknown)]
     if len(have) < len(told):
         words.append("some are there more than once")

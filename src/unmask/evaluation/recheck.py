@@ -12,9 +12,9 @@ from torch import Tensor
 
 from unmask.data import Dataset
 from unmask.evaluation.beside import SHOWN, beside, untouched
+from unmask.evaluation.execute import TRAJECTORY_PREFIX, rejudge
 from unmask.evaluation.failures import in_one_line
-from unmask.evaluation.perform import WAYS, judged
-from unmask.evaluation.run import Local
+from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.targets import Target
 from unmask.records import Job, Record
 from unmask.report.differences import listed
@@ -26,7 +26,7 @@ _CLOSE = 1e-3
 """By how much what a lens shows may differ on other hardware."""
 
 
-def recheck(folder: Path, record: Record, local: Local) -> str | None:
+def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:
     """What is wrong with a record or its file of examples; None for nothing.
 
     What fails: a file that is missing, changed or unreadable; candidates of another shape or type than the images, or
@@ -76,12 +76,12 @@ def _misfit(record: Record, tensors: dict[str, Tensor], data: Dataset, target: T
 
 
 def _other_verdicts(
-    record: Record, tensors: dict[str, Tensor], data: Dataset, target: Target, local: Local
+    record: Record, tensors: dict[str, Tensor], data: Dataset, target: Target, local: LocalExecutor
 ) -> str | None:
     job = record.job
     with in_one_line(f"{job.target} under {job.attack}"):
         try:
-            again = judged(job, target, data, tensors["x_adv"], local.batch, local.device)
+            again = rejudge(job, target, data, tensors["x_adv"], local.batch, local.device)
         except InvalidModelOutput as error:
             return str(error)
     wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]
@@ -95,7 +95,9 @@ def _other_verdicts(
 
 def _others_beside(job: Job, tensors: dict[str, Tensor], data: Dataset, target: Target, device: str) -> str | None:
     expected = beside(job, target, data, tensors["x_adv"].to(device))
-    kept = {name: tensor for name, tensor in tensors.items() if name != "x_adv" and not name.startswith(WAYS)}
+    kept = {
+        name: tensor for name, tensor in tensors.items() if name != "x_adv" and not name.startswith(TRAJECTORY_PREFIX)
+    }
     wrong = [name for name in {**expected, **kept} if not _same(name, kept.get(name), expected.get(name))]
     return listed("not what belongs to these examples", wrong) or None
 

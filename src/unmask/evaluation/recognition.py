@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.asking import kept
-from unmask.evaluation.answers import failure
+from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.evaluation.failures import first_line
+from unmask.evaluation.model_checks import failure
 from unmask.forms import ModelForm, select_output, takes, two_classes, with_refusals
 from unmask.kinds import FindingKind
+from unmask.model_wrappers import query
 from unmask.records import Finding
 from unmask.types import InvalidModelOutput, as_output, items_of
-from unmask.victims import query
 
 __all__ = ["recognised"]
 
@@ -65,7 +65,7 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
 
 @torch.no_grad()
 def _try(model: nn.Module, x: Tensor) -> Any:
-    with kept(model):
+    with preserve_buffers(model):
         return model(x.clone())
 
 
@@ -90,7 +90,7 @@ def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception)
 
 def _answers(model: nn.Module, x: Tensor) -> bool:
     try:
-        with kept(model):
+        with preserve_buffers(model):
             return query(model, x).logits.shape[1] > 1
     except Exception:
         return False

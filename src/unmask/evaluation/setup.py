@@ -8,21 +8,21 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from unmask.cases import Attacker
-from unmask.copying import copied
+from unmask.cases import AttackSpec
 from unmask.data import Dataset
-from unmask.diagnosis.asking import kept
+from unmask.deep_copy import deep_copy
 from unmask.diagnosis.clock import by_the_clock
-from unmask.diagnosis.examine import unavailable
+from unmask.diagnosis.determinism import crowded
+from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.diagnosis.lint import made_for, overwrites
-from unmask.diagnosis.steadiness import crowded
+from unmask.diagnosis.probe import unavailable
 from unmask.evaluation.targets import Target
 from unmask.kinds import Access
-from unmask.randomness import stream
+from unmask.randomness import make_keys
 from unmask.records import Finding
 from unmask.threats import Threat
 
-__all__ = ["rms_radius", "seen_first"]
+__all__ = ["rms_radius", "setup_findings"]
 
 _PROBED = 16
 """Images that are looked at."""
@@ -31,7 +31,7 @@ _FEW = 2
 """Images that are asked about at other times, and among images like them."""
 
 
-def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat, seed: int) -> Iterator[Finding]:
+def setup_findings(target: Target, attacker: AttackSpec, data: Dataset, threat: Threat, seed: int) -> Iterator[Finding]:
     """Findings of kinds "range", "overwrites input", "clock", "batch" (an answer that depends on similar images in the
     batch) and, for attacks that take gradients, "gradient".
 
@@ -40,8 +40,8 @@ def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat
     device = next(target.model.parameters(), torch.empty(0)).device
     index = torch.arange(min(len(data), _PROBED))
     x, y = (part.to(device) for part in data.floats(index))
-    keys = stream(seed, index, "setup")
-    with torch.no_grad(), kept(target.model):
+    keys = make_keys(seed, index, "setup")
+    with torch.no_grad(), preserve_buffers(target.model):
         yield from made_for(target.model, x, y, keys)
         yield from overwrites(target.model, x, keys)
         yield from by_the_clock(target.model, x[:_FEW], keys.select(torch.arange(len(x[:_FEW]))))
@@ -49,7 +49,7 @@ def seen_first(target: Target, attacker: Attacker, data: Dataset, threat: Threat
     if attacker.access != Access.WHITE_BOX:
         return
     with suppress(Exception):  # what a model raises under attack is told when the attack meets it
-        view = target.model if attacker.view is None else attacker.view(copied(target.model))
+        view = target.model if attacker.view is None else attacker.view(deep_copy(target.model))
         found = unavailable(view, x, y, rms_radius(threat, x), keys)
         if found is not None:
             yield found

@@ -50,14 +50,14 @@ class Store:
         with _alone(folder):
             if (folder / "run.json").exists():
                 run = read_run(folder)
-                before = run.asked
+                before = run.config
                 if before != (now := json.loads(json.dumps(asked))):
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
                 _refuse_changes(folder, run.fingerprints, fingerprints)
                 if [job.key for job in run.jobs] != [job.key for job in jobs]:
                     raise ValueError(f"{folder} was begun with other jobs than are planned now: choose another --out")
             else:
-                run_data = {"schema": RUN_SCHEMA, "asked": asked, **about, "fingerprints": fingerprints or {}}
+                run_data = {"schema": RUN_SCHEMA, "config": asked, **about, "fingerprints": fingerprints or {}}
                 _write(folder / "run.json", signed(run_data, tuple(jobs)))
             _drop_torn_line(folder / "records.jsonl")
             yield cls(folder)

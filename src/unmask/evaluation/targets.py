@@ -15,26 +15,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.adapters import refusing
-from unmask.cases import Attacker, Dial, Lens, find_case
-from unmask.copying import copied
+from unmask.adapters import reject_class_as_detector
+from unmask.black_box_models import BlackBoxModel, http_model
+from unmask.cases import AttackSpec, ImageProbe, StrengthSweep, find_case
 from unmask.data import Dataset
-from unmask.diagnosis.asking import kept
+from unmask.deep_copy import deep_copy
+from unmask.diagnosis.determinism import left_in_training
+from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.diagnosis.memory import remembers
-from unmask.diagnosis.steadiness import left_in_training
-from unmask.evaluation.answers import DRAWS, check_model, is_random
 from unmask.evaluation.failures import in_one_line
-from unmask.evaluation.libraries import BUILDERS, FILES
+from unmask.evaluation.model_checks import DRAWS, check_model, is_random
+from unmask.evaluation.model_loaders import BUILDERS, FILES
 from unmask.evaluation.process_settings import own_settings
 from unmask.evaluation.recognition import recognised
 from unmask.forms import ModelForm, forgetting, with_script_parts
 from unmask.kinds import FindingKind
-from unmask.randomness import stream
+from unmask.model_wrappers import query
+from unmask.randomness import make_keys
 from unmask.records import Finding
-from unmask.scores import ScoresOnly, remote
-from unmask.victims import query
 
-__all__ = ["Target", "find_target", "ready"]
+__all__ = ["Target", "find_target", "prepare_target"]
 
 PROBED = 8
 """Images that a model is tried on before anything is computed."""
@@ -45,12 +45,12 @@ class Target:
     """A model to evaluate, and how."""
 
     model: nn.Module
-    attackers: Mapping[str, Attacker] = field(default_factory=dict)
+    attacks: Mapping[str, AttackSpec] = field(default_factory=dict)
     draws: int = 1  # per verdict
-    foreign: bool = False  # whether randomness is drawn by torch's own functions
-    lens: Lens | None = None  # what a report shows of it
-    dial: Dial | None = None  # what a report varies of it
-    notes: tuple[Finding, ...] = ()  # what was done to make it ready
+    uses_torch_random: bool = False  # whether randomness is drawn by torch's own functions
+    image_probe: ImageProbe | None = None  # what a report shows of it
+    strength_sweep: StrengthSweep | None = None  # what a report varies of it
+    setup_findings: tuple[Finding, ...] = ()  # what was done to make it ready
 
 
 def find_target(
@@ -67,20 +67,26 @@ def find_target(
     ``case:NAME``; ``path/to/file.py:factory`` or ``package.module:factory``; ``torchvision:NAME``, ``timm:NAME`` and
     ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
-    [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.scores.ScoresOnly`. ``http://...`` is as
-    of :func:`unmask.scores.remote`. The model is tried on a few images of ``data``; ``weights`` is the folder of a
-    case's weights; ``strict`` and ``form`` are as of :func:`ready`. Raises ValueError with one line for whatever
-    does not fit.
+    [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. ``http://...`` is as of
+    :func:`unmask.http_model`. The model is tried on a few images of ``data``; ``weights`` is the folder of a case's
+    weights; ``strict`` and ``form`` are as of :func:`prepare_target`. Raises ValueError with one line for whatever does
+    not fit.
     """
     if name.startswith(("http://", "https://")):
-        return ready(remote(name), data, device, strict=strict, form=form)
+        return prepare_target(http_model(name), data, device, strict=strict, form=form)
     built = _of_a_library(name)
     if built is not None:
-        return ready(_build(built, name), data, device, strict=strict, form=form)
+        return prepare_target(_build(built, name), data, device, strict=strict, form=form)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
-        target = Target(case.load(weights).to(device), case.attackers, case.draws, lens=case.lens, dial=case.dial)
+        target = Target(
+            case.load(weights).to(device),
+            case.attacks,
+            case.draws,
+            image_probe=case.image_probe,
+            strength_sweep=case.strength_sweep,
+        )
         check_model(target.model, data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
         return target
     if not (kind and rest):
@@ -91,11 +97,11 @@ def find_target(
     with own_settings() as settings:
         model = _build(_factory(kind, rest), name)
         model, notes = settings.applied(model)
-    target = ready(model, data, device, strict=strict, form=form)
-    return replace(target, notes=(*notes, *target.notes))
+    target = prepare_target(model, data, device, strict=strict, form=form)
+    return replace(target, setup_findings=(*notes, *target.setup_findings))
 
 
-def ready(
+def prepare_target(
     model: nn.Module, data: Dataset, device: str, *, strict: bool = True, form: ModelForm = ModelForm()
 ) -> Target:
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
@@ -116,10 +122,10 @@ def ready(
     model, scripts = with_script_parts(model)
     notes += [_compiled(path) for path in scripts[:1]]
     if model.training and not strict:
-        given, model = model, copied(model).eval()
+        given, model = model, deep_copy(model).eval()
         model, adapted = recognised(model, x, len(data.classes), form)
         given, _ = recognised(given, x, len(data.classes), form)
-        notes.append(left_in_training(given, model, x, stream(0, range(len(x)), "training mode")))
+        notes.append(left_in_training(given, model, x, make_keys(0, range(len(x)), "training mode")))
     else:
         model, adapted = recognised(model, x, len(data.classes), form)
     notes += adapted
@@ -127,7 +133,7 @@ def ready(
         check_model(model, x, data.labels, strict=strict)
     except ValueError as error:
         raise ValueError("; ".join([str(error), *(one.where for one in adapted)])) from error
-    with torch.no_grad(), kept(model):
+    with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
     refuse = form.reject_class
     if refuse is None and not strict and count == len(data.classes) + 1:
@@ -137,15 +143,15 @@ def ready(
             raise ValueError(
                 f"class {refuse} cannot be a refusal: the model has {count} classes, the data use them all"
             )
-        model = refusing(model, refuse)
+        model = reject_class_as_detector(model, refuse)
         notes.append(_refusals(model, refuse, x))
     with in_one_line("the model", prefixed=False):
         random = is_random(model, x)
-        memory = remembers(model, x, stream(0, range(len(x)), "memory"))
+        memory = remembers(model, x, make_keys(0, range(len(x)), "memory"))
     if memory is not None:
         model = forgetting(model)
         notes.append(memory)
-    return Target(model, draws=DRAWS if random else 1, foreign=random, notes=tuple(notes))
+    return Target(model, draws=DRAWS if random else 1, uses_torch_random=random, setup_findings=tuple(notes))
 
 
 def _on(model: nn.Module, device: str) -> nn.Module:
@@ -165,7 +171,7 @@ def _compiled(path: str) -> Finding:
 
 
 def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
-    with torch.no_grad(), kept(model):
+    with torch.no_grad(), preserve_buffers(model):
         reject = query(model, x).reject
     assert reject is not None
     return Finding(
@@ -173,7 +179,7 @@ def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
         module="",
         where=f"class {refuse}, which is no label, is counted as a refusal",
         evidence={"clean images refused": float((reject > 0).double().mean())},
-        remedy="--refuse-class -1, if it is not",
+        remedy="--reject-class -1, if it is not",
     )
 
 
@@ -232,7 +238,7 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
             raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
-        return ScoresOnly(model)
+        return BlackBoxModel(model)
     if not isinstance(model, nn.Module):
         raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
     return model

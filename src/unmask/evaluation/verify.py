@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from unmask.evaluation.attack_again import Sample, attack_again
-from unmask.evaluation.check import Check, called
+from unmask.evaluation.check import Check, job_name
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.planned_jobs import (
     due_jobs,
@@ -16,7 +16,7 @@ from unmask.evaluation.planned_jobs import (
     unfinished,
 )
 from unmask.evaluation.recheck import recheck
-from unmask.evaluation.run import Local
+from unmask.evaluation.runner import LocalExecutor
 from unmask.records import Job, Record
 from unmask.report import texts
 from unmask.run_files import RunFile, read_lines, read_run
@@ -24,7 +24,9 @@ from unmask.run_files import RunFile, read_lines, read_run
 __all__ = ["verify"]
 
 
-def verify(folder: Path, local: Local, plans: Sequence[Plan] | None, sample: Sample | None = None) -> Iterator[Check]:
+def verify(
+    folder: Path, local: LocalExecutor, plans: Sequence[Plan] | None, sample: Sample | None = None
+) -> Iterator[Check]:
     """Hold every file of a run against what it must be, and re-judge each record from its stored examples.
 
     What fails: a run.json whose jobs or cases are not those of ``plans``, that has no digest, or that names another
@@ -48,10 +50,10 @@ def verify(folder: Path, local: Local, plans: Sequence[Plan] | None, sample: Sam
     records, broken = _records(lines)
     yield from broken
     jobs = run.jobs if plans is None else [job for plan in plans for job in plan.jobs]
-    needed = due_jobs(jobs, records, run.asked.get("stop_when"))
+    needed = due_jobs(jobs, records, run.config.get("stop_when"))
     for record in records:
         problem = _unplanned(record, jobs, needed) or recheck(folder, record, local)
-        yield Check(f"{record.job.key} ({called(record.job)})", len(record.examples), problem)
+        yield Check(f"{record.job.key} ({job_name(record.job)})", len(record.examples), problem)
     if problem := unfinished(needed, records):
         yield Check("the records", problem=problem)
     if not (folder / "records.jsonl").read_bytes().endswith(b"\n"):
@@ -62,10 +64,10 @@ def verify(folder: Path, local: Local, plans: Sequence[Plan] | None, sample: Sam
         yield from attack_again([record for record in records if record.job.key in needed], local, sample)
 
 
-def _question(run: RunFile, local: Local, plans: Sequence[Plan] | None) -> Iterator[Check]:
+def _question(run: RunFile, local: LocalExecutor, plans: Sequence[Plan] | None) -> Iterator[Check]:
     """The parts of run.json against one another, against today's plans, and against today's model and images."""
     yield Check("run.json", problem=None if run.check else "it has no digest")
-    other = [name for name in ("command", "n", "seed") if run.about.get(name) != run.asked.get(name)]
+    other = [name for name in ("command", "n", "seed") if run.description.get(name) != run.config.get(name)]
     if other:
         yield Check("run.json", problem=f"its {' and '.join(other)} are not those that were asked for")
     if plans is None:

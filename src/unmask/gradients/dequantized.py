@@ -14,7 +14,7 @@ from torch.ao.nn import quantized
 from torch.ao.nn.quantized import dynamic
 from torch.overrides import TorchFunctionMode
 
-from unmask.copying import copied
+from unmask.deep_copy import deep_copy
 from unmask.types import Output
 
 __all__ = ["dequantized", "is_quantized"]
@@ -51,7 +51,7 @@ def dequantized(model: nn.Module) -> nn.Module:
     >>> bool((dequantized(q)(x) - net(x)).abs().max() < 0.01)
     True
     """
-    twin = copied(model)
+    twin = deep_copy(model)
     for path, part in list(twin.named_modules()):
         layer = _float_layer(part)
         if layer is not None and path:

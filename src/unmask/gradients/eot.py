@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from unmask.gradients.autograd import autograd
-from unmask.gradients.rows import rows_at_once
-from unmask.randomness import current, drawing
+from unmask.gradients.chunking import rows_at_once
+from unmask.randomness import current, use_keys
 from unmask.types import Estimator, Objective
 
 __all__ = ["EOT", "Stop", "Tally", "sign_agreement", "signal_to_noise"]
@@ -81,7 +81,7 @@ class EOT:
         inner: the estimator of a single draw's gradient.
         batch: rows in one forward pass at most; draws share a pass where they fit. 1 gives every draw
             a pass of its own, as a model needs whose random numbers are shared by the batch. None is what
-            :func:`unmask.gradients.rows.rows_at_once` gives.
+            :func:`unmask.gradients.chunking.rows_at_once` gives.
         until: when an example has had draws enough, such as ``signal_to_noise(3)`` or
             ``sign_agreement(0.9)``; looked at after 4, 8, 16 ... draws, for each example by itself.
 
@@ -112,7 +112,7 @@ class EOT:
             goal = self.samples if self.until is None else min(self.samples, max(4, 2 * tally.draws))
             while tally.draws < goal:
                 times = max(1, min(goal - tally.draws, most // len(active)))
-                with drawing(keys and keys.select(active).repeat(times, first=tally.draws)):
+                with use_keys(keys and keys.select(active).repeat(times, first=tally.draws)):
                     at = z[active].repeat(times, *[1] * (z.ndim - 1))
                     value, gradient = self.inner(objective, at, rows[active].repeat(times))
                 for one in value.view(times, -1):

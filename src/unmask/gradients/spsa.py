@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask.gradients.rows import rows_at_once
-from unmask.randomness import current, drawing, normal, uniform
+from unmask.gradients.chunking import rows_at_once
+from unmask.randomness import current, normal, uniform, use_keys
 from unmask.types import Objective
 
 __all__ = ["SPSA", "gaussian", "rademacher"]
@@ -35,7 +35,7 @@ class SPSA:
         samples: pairs of evaluations for a gradient.
         sigma: length of the difference, in the units of ``z``.
         directions: :func:`rademacher` (SPSA) or :func:`gaussian` (NES).
-        batch: rows in one forward pass at most; None is what :func:`unmask.gradients.rows.rows_at_once` gives.
+        batch: rows in one forward pass at most; None is what :func:`unmask.gradients.chunking.rows_at_once` gives.
 
     >>> import torch
     >>> values, gradient = SPSA(samples=4000)(lambda z, rows=None: 3 * z[:, 0], torch.zeros(1, 2))
@@ -62,13 +62,13 @@ class SPSA:
         for drawn in range(0, self.samples, step := max(1, (self.batch or rows_at_once(z)) // len(z))):
             times = min(step, self.samples - drawn)
             pairs = keys and keys.repeat(times, first=drawn)
-            with drawing(pairs and pairs.fold("direction")):
+            with use_keys(pairs and pairs.fold_in("direction")):
                 u = self.directions((times * len(z), *z.shape[1:]), z)
             at, owner = z.repeat(times, *ones), rows.repeat(times)
             with torch.no_grad():
-                with drawing(pairs):
+                with use_keys(pairs):
                     up = objective(at + self.sigma * u, owner)
-                with drawing(pairs):
+                with use_keys(pairs):
                     down = objective(at - self.sigma * u, owner)
             slope = (up - down) / (2 * self.sigma)
             for g, v in zip(

@@ -1,6 +1,6 @@
 """Randomness keyed by (seed, example, purpose), so that no result depends on how examples are batched.
 
-A :class:`Stream` holds a 64-bit key for each example of a batch. Inside ``with drawing(stream):``
+A :class:`Keys` holds a 64-bit key for each example of a batch. Inside ``with use_keys(keys):``
 every random number that is drawn for row i depends on the key of row i and on how many draws came
 before, and on nothing else: not on the batch size, the other rows, the device or the process.
 :func:`uniform` and :func:`normal` draw explicitly; the random operations of torch (``torch.rand``,
@@ -13,7 +13,7 @@ Outside of such a block :func:`uniform` and :func:`normal` use torch's global ge
 The generator is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) in counter mode.
 """
 
-from unmask.randomness.draws import current, drawing, normal, uniform
-from unmask.randomness.keys import Stream, stream
+from unmask.randomness.draws import current, normal, uniform, use_keys
+from unmask.randomness.keys import Keys, make_keys
 
-__all__ = ["Stream", "current", "drawing", "normal", "stream", "uniform"]
+__all__ = ["Keys", "current", "make_keys", "normal", "uniform", "use_keys"]

@@ -9,26 +9,26 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from unmask.randomness.foreign import keyed
-from unmask.randomness.keys import Stream
+from unmask.randomness.keys import Keys
 from unmask.randomness.source import Source, below_one
+from unmask.randomness.torch_random import keyed
 
-__all__ = ["current", "drawing", "normal", "uniform"]
+__all__ = ["current", "normal", "uniform", "use_keys"]
 
 _active: ContextVar[Source | None] = ContextVar("unmask_randomness", default=None)
 
 
-def current() -> Stream | None:
-    """A stream that continues the one being drawn from, or None outside ``drawing``."""
+def current() -> Keys | None:
+    """A stream that continues the one being drawn from, or None outside ``use_keys``."""
     source = _active.get()
     if source is None:
         return None
     source.calls += 1
-    return source.keys.fold(source.calls)
+    return source.keys.fold_in(source.calls)
 
 
 @contextmanager
-def drawing(keys: Stream | None, *, foreign: bool = False) -> Iterator[None]:
+def use_keys(keys: Keys | None, *, uses_torch_random: bool = False) -> Iterator[None]:
     """Draw from ``keys`` inside this block; ``foreign`` also keys the random operations of torch.
 
     ``foreign`` costs a Python call for each torch operation in the block: it is for models whose
@@ -42,7 +42,7 @@ def drawing(keys: Stream | None, *, foreign: bool = False) -> Iterator[None]:
     source = Source(keys)
     token = _active.set(source)
     try:
-        with keyed(source) if foreign else nullcontext():
+        with keyed(source) if uses_torch_random else nullcontext():
             yield
     finally:
         _active.reset(token)

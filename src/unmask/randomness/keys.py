@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["Stream", "fold", "stream", "uniform_bits", "words"]
+__all__ = ["Keys", "fold", "make_keys", "uniform_bits", "words"]
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -53,7 +53,7 @@ def uniform_bits(base: Tensor, count: int) -> Tensor:
     return (words(base, count) >> 11).bitwise_and_((1 << 53) - 1)
 
 
-class Stream:
+class Keys:
     """Keys of a batch: one for each row, and one that the rows share; worked out only where something is drawn.
 
     Args:
@@ -74,42 +74,42 @@ class Stream:
         """Of all rows together."""
         return self._shared if isinstance(self._shared, int) else self._shared()
 
-    def fold(self, salt: int | str) -> Stream:
+    def fold_in(self, salt: int | str) -> Keys:
         """The stream of a further step or purpose."""
         number = _digest(salt) if isinstance(salt, str) else salt
-        return Stream(lambda: fold(self.rows, number), lambda: _digest(self.shared, number))
+        return Keys(lambda: fold(self.rows, number), lambda: _digest(self.shared, number))
 
-    def folds(self, salts: range) -> Stream:
+    def fold_in_each(self, salts: range) -> Keys:
         """The streams of several steps, one after the other; their shared key is that of the first."""
         salt = torch.arange(salts.start, salts.stop, salts.step, device=self.rows.device)
         rows = fold(self.rows.repeat(len(salts)), salt.repeat_interleave(len(self.rows)))
-        return Stream(rows, self.fold(salts.start).shared)
+        return Keys(rows, self.fold_in(salts.start).shared)
 
-    def repeat(self, times: int, first: int = 0) -> Stream:
+    def repeat(self, times: int, first: int = 0) -> Keys:
         """Copies ``first`` to ``first + times - 1``, copy by copy: rows i, B + i, 2B + i ... are example i."""
         copy = torch.arange(first, first + times, device=self.rows.device).repeat_interleave(len(self.rows))
-        return Stream(fold(self.rows.repeat(times), ~copy), _digest(self.shared, ~first))  # ~: apart from ``fold``
+        return Keys(fold(self.rows.repeat(times), ~copy), _digest(self.shared, ~first))  # ~: apart from ``fold``
 
-    def select(self, rows: Tensor) -> Stream:
+    def select(self, rows: Tensor) -> Keys:
         """The stream of some of the rows, by index or mask."""
-        return Stream(self.rows[rows.to(self.rows.device)], self.shared)
+        return Keys(self.rows[rows.to(self.rows.device)], self.shared)
 
-    def extended(self, more: int) -> Stream:
+    def extended(self, more: int) -> Keys:
         """The stream with ``more`` copies of the last row."""
-        return Stream(lambda: torch.cat((self.rows, self.rows[-1:].expand(more))), lambda: self.shared)
+        return Keys(lambda: torch.cat((self.rows, self.rows[-1:].expand(more))), lambda: self.shared)
 
 
-def stream(seed: int, index: Tensor | Sequence[int], purpose: str) -> Stream:
+def make_keys(seed: int, index: Tensor | Sequence[int], purpose: str) -> Keys:
     """The keys of examples ``index`` (their positions in the data set) for one purpose.
 
-    >>> from unmask.randomness import drawing, uniform
-    >>> a = stream(0, [3, 4], "start")
-    >>> b = stream(0, [4], "start")
-    >>> with drawing(a): first = uniform((2, 5), torch.zeros(()))
-    >>> with drawing(b): second = uniform((1, 5), torch.zeros(()))
+    >>> from unmask.randomness import use_keys, uniform
+    >>> a = make_keys(0, [3, 4], "start")
+    >>> b = make_keys(0, [4], "start")
+    >>> with use_keys(a): first = uniform((2, 5), torch.zeros(()))
+    >>> with use_keys(b): second = uniform((1, 5), torch.zeros(()))
     >>> bool((first[1] == second[0]).all())
     True
     """
     shared = _digest(seed, purpose)
     rows = torch.as_tensor(index, dtype=torch.int64)
-    return Stream(fold(rows + 1, shared), shared)
+    return Keys(fold(rows + 1, shared), shared)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unmask.randomness.keys import Stream, fold, uniform_bits, words
+from unmask.randomness.keys import Keys, fold, uniform_bits, words
 from unmask.randomness.normals import normals
 
 __all__ = ["Source", "below_one"]
@@ -17,7 +17,7 @@ __all__ = ["Source", "below_one"]
 class Source:
     """A stream that is being drawn from: counts the draws."""
 
-    def __init__(self, keys: Stream) -> None:
+    def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self.calls = 0
 

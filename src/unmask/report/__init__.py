@@ -40,7 +40,7 @@ def texts(run: Path) -> dict[str, str]:
     from unmask.report.audit import audit_json
     from unmask.report.html import html
     from unmask.report.markdown import markdown
-    from unmask.report.read import RunFolder
+    from unmask.report.run_folder import RunFolder
     from unmask.report.table import table, to_json
 
     folder = RunFolder.read(run)
@@ -62,7 +62,7 @@ def summary(run: Path) -> RenderableType:
     from rich.console import Group
 
     from unmask.report.audit import Findings
-    from unmask.report.read import RunFolder
+    from unmask.report.run_folder import RunFolder
     from unmask.report.table import table
     from unmask.report.terminal import Summary
 

@@ -13,23 +13,23 @@ from rich.text import Text
 from unmask.records import AUDIT_SCHEMA
 from unmask.report.indicators import Indicator, indicators
 from unmask.report.masking import NOT_CLASSIFIED, Masking, confirmed
-from unmask.report.read import Case, RunFolder
+from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.script import script
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
-__all__ = ["Examination", "Findings", "audit_json", "heading", "not_diagnosed"]
+__all__ = ["AuditSection", "Findings", "audit_json", "heading", "not_diagnosed"]
 
 
-def not_diagnosed(case: Case, row: Row) -> str:
+def not_diagnosed(case: CaseInfo, row: Row) -> str:
     """Why an audit says nothing about gradients; empty where it does."""
     assert case.audit is not None
-    unexamined: str = case.audit.get("unexamined", "")
-    return unexamined or ("" if row.classified else NOT_CLASSIFIED)
+    reason: str = case.audit.get("not_diagnosed_reason", "")
+    return reason or ("" if row.classified else NOT_CLASSIFIED)
 
 
-def _confirmed(case: Case, row: Row) -> list[Mapping[str, Any]]:
-    return [] if not_diagnosed(case, row) else confirmed(case.findings, row.clean, row.gap)
+def _confirmed(case: CaseInfo, row: Row) -> list[Mapping[str, Any]]:
+    return [] if not_diagnosed(case, row) else confirmed(case.findings, row.clean, row.paired_test)
 
 
 def audit_json(run: RunFolder, row: Row) -> str:
@@ -41,7 +41,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "target": case.case,
         "data": case.data,
         "n": row.clean.n if row.clean else 0,
-        "seed": run.asked.get("seed"),
+        "seed": run.config.get("seed"),
         "threat": asdict(case.threat),
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
         "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
@@ -50,13 +50,13 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "warnings": list(row.warnings),
         "reliable": row.reliable,
         "upper_bound": row.upper_bound,
-        "unexamined": not_diagnosed(case, row),
+        "not_diagnosed_reason": not_diagnosed(case, row),
         "findings": _confirmed(case, row),
         "lint": case.setup_findings,
         "attacks": [
             {
                 "name": attack.name,
-                "about": attack.about,
+                "description": attack.description,
                 "accuracy": attack.accuracy.value,
                 "other_threats": [asdict(threat) for threat in attack.other_threats],
                 "forwards": attack.forwards,
@@ -70,47 +70,47 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "complete": row.complete,
         "intervals": row.intervals,
         "stop_when": row.stop_when,
-        "examination": case.audit if row.classified else {**case.audit, "findings": []},
+        "diagnosis": case.audit if row.classified else {**case.audit, "findings": []},
         "script": script(case),
         "seconds": row.seconds,
-        "environment": {name: run.asked.get(name) for name in ("versions", "hardware", "revision")},
+        "environment": {name: run.config.get(name) for name in ("versions", "hardware", "revision")},
     }
     return json.dumps(text, indent=1) + "\n"
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What the page of an audit shows beside its figures; nothing of the gradients where ``unexamined`` says why."""
+class AuditSection:
+    """What the page of an audit shows beside its figures; ``not_diagnosed_reason`` is why it shows no gradients."""
 
     heading: str
     findings: list[Mapping[str, Any]]
     unconfirmed: list[Mapping[str, Any]]
     indicators: list[Indicator]
-    tried: list[Mapping[str, Any]]
+    candidate_views: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
     script: str
-    unexamined: str
+    not_diagnosed_reason: str
 
     @classmethod
-    def of(cls, run: RunFolder, case: Case, row: Row) -> Examination | None:
+    def of(cls, run: RunFolder, case: CaseInfo, row: Row) -> AuditSection | None:
         """None where the case was not audited."""
         if case.audit is None:
             return None
         found, classified = _confirmed(case, row), row.classified
-        unexamined = not_diagnosed(case, row)
+        reason = not_diagnosed(case, row)
         return cls(
             heading=heading(case, row),
             findings=found,
-            unconfirmed=[] if unexamined else [finding for finding in case.findings if finding not in found],
+            unconfirmed=[] if reason else [finding for finding in case.findings if finding not in found],
             indicators=indicators(run, case) if classified else [],
-            tried=case.audit["tried"] if classified else [],
+            candidate_views=case.audit["candidate_views"] if classified else [],
             parts=case.audit["parts"] if classified else [],
             script=script(case),
-            unexamined=unexamined,
+            not_diagnosed_reason=reason,
         )
 
 
-def heading(case: Case, row: Row) -> str:
+def heading(case: CaseInfo, row: Row) -> str:
     """What stands above the findings; it says no more than the verdict does."""
     if not_diagnosed(case, row):
         return "Gradients not diagnosed"
@@ -126,7 +126,7 @@ def heading(case: Case, row: Row) -> str:
 class Findings:
     """What was found of a model's gradients and of its setup, to be printed by rich."""
 
-    case: Case
+    case: CaseInfo
     row: Row
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -151,7 +151,7 @@ class Findings:
             yield from _told(finding, "red" if masked else "yellow")
 
 
-def _refused(run: RunFolder, case: Case, role: str) -> float | None:
+def _refused(run: RunFolder, case: CaseInfo, role: str) -> float | None:
     """Share of the examples that a detector refuses."""
     examples = [example for record in run.of(case, role) for example in record.examples]
     return sum(example.refused for example in examples) / len(examples) if examples else None

@@ -9,17 +9,17 @@ from typing import Any
 
 from unmask.records import ThreatSpec
 from unmask.report.differences import differences, listed
-from unmask.report.read import Case, Found, RunFolder, by_attack
+from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack
 from unmask.report.table import table
-from unmask.report.worst_case import remaining, worst
+from unmask.report.worst_case import worst, worst_case
 from unmask.run_files import read_run
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 
-__all__ = ["Pair", "against", "compare", "differing", "same", "unreliable"]
+__all__ = ["PairedComparison", "compare", "compare_runs", "count_identical", "differing", "unreliable"]
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedComparison:
     """Two accuracies on the same examples, and their difference, first minus second."""
 
     what: str
@@ -30,7 +30,9 @@ class Pair:
     attack: str = ""  # where one attack was held against itself
 
 
-def compare(first: Path | str, second: Path | str, cases: tuple[str | None, str | None] = (None, None)) -> list[Pair]:
+def compare(
+    first: Path | str, second: Path | str, cases: tuple[str | None, str | None] = (None, None)
+) -> list[PairedComparison]:
     """Compare two defenses that were attacked on the same images: clean, plain and adaptive accuracy, as far as known.
 
     Args:
@@ -71,7 +73,7 @@ def unreliable(first: Path, second: Path, cases: tuple[str | None, str | None] =
     return lines
 
 
-def against(first: Path, second: Path) -> list[Pair]:
+def compare_runs(first: Path, second: Path) -> list[PairedComparison]:
     """Hold a run against another one of the same cases, attack by attack, on the examples that both have.
 
     Raises ValueError where a folder holds no run, or they have no attack in common.
@@ -85,7 +87,7 @@ def against(first: Path, second: Path) -> list[Pair]:
     return [replace(_pair(_title(what), one[what], two[what], anytime), attack=what[2]) for what in both]
 
 
-def same(first: Path, second: Path) -> tuple[int, int]:
+def count_identical(first: Path, second: Path) -> tuple[int, int]:
     """How many jobs of either run have the same record in both, but for how long they took; and how many there are.
 
     The digest of the adversarial examples is part of a record.
@@ -137,8 +139,8 @@ Attack = tuple[str, str, str, ThreatSpec]
 """Case, data, attack or control, threat."""
 
 
-def _attacks(run: RunFolder) -> dict[Attack, dict[int, Found]]:
-    found: dict[Attack, dict[int, Found]] = {}
+def _attacks(run: RunFolder) -> dict[Attack, dict[int, ExampleRecord]]:
+    found: dict[Attack, dict[int, ExampleRecord]] = {}
     for case in run.cases:
         for threat in dict.fromkeys(record.job.threat for record in run.of(case)):
             at = [record for record in run.of(case) if record.job.threat == threat]
@@ -154,16 +156,16 @@ def _title(attack: Attack) -> str:
     return f"{case} on {data}, {name} at {threat.eps:g} {threat.unit}"
 
 
-def _figures(run: RunFolder, case: Case) -> dict[str, dict[int, Found]]:
+def _figures(run: RunFolder, case: CaseInfo) -> dict[str, dict[int, ExampleRecord]]:
     clean, plain, adaptive = (by_attack(run.of(case, role)) for role in ("clean", "plain", "adaptive"))
     return {
         "clean": worst(clean.values()),
         "plain": worst(plain.values()),
-        "adaptive": remaining(plain, adaptive) if adaptive else {},
+        "adaptive": worst_case(plain, adaptive) if adaptive else {},
     }
 
 
-def _case(run: RunFolder, name: str | None) -> Case:
+def _case(run: RunFolder, name: str | None) -> CaseInfo:
     fitting = [case for case in run.cases if name is None or case.case == name]
     if len(fitting) != 1:
         names = ", ".join(case.case for case in run.cases)
@@ -171,13 +173,15 @@ def _case(run: RunFolder, name: str | None) -> Case:
     return fitting[0]
 
 
-def _same_question(one: Case, two: Case) -> None:
+def _same_question(one: CaseInfo, two: CaseInfo) -> None:
     if (one.data, one.threat) != (two.data, two.threat):
         asked = [f"{case.data} at {case.threat.norm} {case.threat.eps:g} {case.threat.unit}" for case in (one, two)]
         raise ValueError(f"{one.case} was attacked on {asked[0]}, {two.case} on {asked[1]}: run both on the same")
 
 
-def _pair(what: str, one: Mapping[int, Found], two: Mapping[int, Found], anytime: bool) -> Pair:
+def _pair(
+    what: str, one: Mapping[int, ExampleRecord], two: Mapping[int, ExampleRecord], anytime: bool
+) -> PairedComparison:
     both = sorted(one.keys() & two.keys())
     if not both:
         raise ValueError(f"{what}: the runs have no example in common")
@@ -185,7 +189,7 @@ def _pair(what: str, one: Mapping[int, Found], two: Mapping[int, Found], anytime
     if other:
         raise ValueError(f"{what}: example {other[0]} has another label in the second run: the data differ")
     first, second = (_shares(found, both) for found in (one, two))
-    return Pair(
+    return PairedComparison(
         what,
         accuracy(first, anytime=anytime),
         accuracy(second, anytime=anytime),
@@ -194,5 +198,5 @@ def _pair(what: str, one: Mapping[int, Found], two: Mapping[int, Found], anytime
     )
 
 
-def _shares(found: Mapping[int, Found], index: Iterable[int]) -> list[float]:
+def _shares(found: Mapping[int, ExampleRecord], index: Iterable[int]) -> list[float]:
     return [found[i].example.robust for i in index]

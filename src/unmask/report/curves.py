@@ -7,40 +7,40 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
+from unmask.report.formatting import NORMS
 from unmask.report.svg import ADAPTIVE, CLEAN, LINE, PLAIN, QUIET, plot
 from unmask.report.table import Row
-from unmask.report.words import NORMS
 from unmask.statistics import Accuracy
 
-__all__ = ["curve", "trade"]
+__all__ = ["eps_curve", "strength_curve"]
 
 
-def curve(row: Row) -> str:
+def eps_curve(row: Row) -> str:
     """An ``<svg>`` element with both curves and their 95 % bands; nothing where no sweep ran."""
 
     def draw(axes: Axes) -> None:
         axes.axvline(row.threat.eps, color=LINE, linewidth=1, linestyle=(0, (4, 3)))
         for name, colour, marker in (("plain", PLAIN, "o"), ("adaptive", ADAPTIVE, "s")):
-            points = [(point.eps, a) for point in row.curve if (a := getattr(point, name))]
+            points = [(point.eps, a) for point in row.eps_curve if (a := getattr(point, name))]
             _line(axes, points, name, colour, marker)
         norm = NORMS.get(row.threat.norm, row.threat.norm)
         axes.set_xlabel(f"eps ({norm}, {row.threat.unit})", color=QUIET, parse_math=False)
 
-    return plot(row.case, draw) if row.curve else ""
+    return plot(row.case, draw) if row.eps_curve else ""
 
 
-def trade(row: Row) -> str:
+def strength_curve(row: Row) -> str:
     """An ``<svg>`` element: clean, plain and adaptive accuracy against the defense's strength, with 95 % bands."""
 
     def draw(axes: Axes) -> None:
         if row.own is not None:
             axes.axvline(row.own, color=LINE, linewidth=1, linestyle=(0, (4, 3)))
         for name, colour, marker in (("clean", CLEAN, "^"), ("plain", PLAIN, "o"), ("adaptive", ADAPTIVE, "s")):
-            points = [(setting.value, a) for setting in row.settings if (a := getattr(setting, name))]
+            points = [(setting.value, a) for setting in row.strength_curve if (a := getattr(setting, name))]
             _line(axes, points, name, colour, marker)
         axes.set_xlabel(row.varied, color=QUIET, parse_math=False)
 
-    return plot(f"{row.case}, varied", draw, columns=3) if row.settings else ""
+    return plot(f"{row.case}, varied", draw, columns=3) if row.strength_curve else ""
 
 
 def _line(axes: Axes, points: Sequence[tuple[float, Accuracy]], name: str, colour: str, marker: str) -> None:

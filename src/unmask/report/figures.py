@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unmask.report.read import Case, Found, RunFolder, by_attack
+from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack
 from unmask.report.worst_case import accuracy_of, adaptive_accuracy, known_accuracy, named, paired, worst
-from unmask.statistics import Accuracy, Gap
+from unmask.statistics import Accuracy, PairedTest
 
 __all__ = ["Figures", "figures"]
 
-Verdicts = Mapping[str, dict[int, Found]]
+Verdicts = Mapping[str, dict[int, ExampleRecord]]
 """Name of an attack -> example's index -> verdict."""
 
 
@@ -21,7 +21,7 @@ class Figures:
 
     Args:
         attacks: by role, "clean", "plain" or "adaptive".
-        gap: from the plain attacks to the adaptive ones alone.
+        paired_test: from the plain attacks to the adaptive ones alone.
         complete: whether the clean verdicts and those of every attack of run.json are all there.
     """
 
@@ -29,7 +29,7 @@ class Figures:
     clean: Accuracy | None
     plain: Accuracy | None
     adaptive: Accuracy | None
-    gap: Gap | None
+    paired_test: PairedTest | None
     controls: Mapping[str, Accuracy]
     complete: bool
 
@@ -39,7 +39,7 @@ class Figures:
         return self.adaptive or self.plain
 
 
-def figures(run: RunFolder, case: Case) -> Figures:
+def figures(run: RunFolder, case: CaseInfo) -> Figures:
     """The figures of a case of a run."""
     anytime = run.rule is not None
     attacks = {role: by_attack(run.of(case, role)) for role in ("clean", "plain", "adaptive")}
@@ -52,13 +52,13 @@ def figures(run: RunFolder, case: Case) -> Figures:
         clean=accuracy_of(clean, anytime=anytime),
         plain=plain_left,
         adaptive=adaptive_left,
-        gap=paired(plain, adaptive, anytime=anytime),
+        paired_test=paired(plain, adaptive, anytime=anytime),
         controls={name: known_accuracy(found, name, anytime=anytime) for name, found in controls.items()},
         complete=_complete(run, case, attacks, adaptive_left or plain_left),
     )
 
 
-def _complete(run: RunFolder, case: Case, attacks: Mapping[str, Verdicts], robust: Accuracy | None) -> bool:
+def _complete(run: RunFolder, case: CaseInfo, attacks: Mapping[str, Verdicts], robust: Accuracy | None) -> bool:
     clean = len(worst(attacks["clean"].values()))
     tried = {**attacks["plain"], **attacks["adaptive"]}
     enough = max(case.n or clean, 1)

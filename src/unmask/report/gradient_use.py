@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from unmask.kinds import Access, FindingKind
 from unmask.records import GradientCounts, Record
+from unmask.report.formatting import percent, place
 from unmask.report.indicators import BY_SCORES
-from unmask.report.read import Case, RunFolder
-from unmask.report.words import percent, place
+from unmask.report.run_folder import CaseInfo, RunFolder
 
 __all__ = ["BLACK_BOX", "black_box_only", "no_plain_gradient", "useless_gradients"]
 
@@ -21,15 +21,15 @@ _USELESS = 0.1
 """Share of the images on which gradients may be of no use; half as many as are left, where that is less."""
 
 
-def black_box_only(run: RunFolder, case: Case) -> bool:
+def black_box_only(run: RunFolder, case: CaseInfo) -> bool:
     """Whether no attack of the case used gradients of the model; False where none has been tried."""
-    if case.audit is not None and case.audit.get("unexamined"):
+    if case.audit is not None and case.audit.get("not_diagnosed_reason"):
         return True
     attacks = _by_name(run, case)
     return bool(attacks) and all(_black_box(case, name, records) for name, records in attacks.items())
 
 
-def useless_gradients(run: RunFolder, case: Case, robust: float) -> Iterator[str]:
+def useless_gradients(run: RunFolder, case: CaseInfo, robust: float) -> Iterator[str]:
     """What to say where every attack that takes gradients had none, or NaN in them, on too many of the images.
 
     The share is that of the attack with the fewest such images. Attacks on other models do not count. ``robust`` is
@@ -51,21 +51,23 @@ def useless_gradients(run: RunFolder, case: Case, robust: float) -> Iterator[str
         yield f"the attack's gradient had NaN or infinite elements on {percent(not_finite)} of the images{ends}{hint}"
 
 
-def no_plain_gradient(run: RunFolder, case: Case) -> bool:
+def no_plain_gradient(run: RunFolder, case: CaseInfo) -> bool:
     """Whether the plain attack had no gradient on a tenth of the images or more, at the start or throughout."""
     known = (case.audit or {}).get("gradients", {}).get("plain", {})
     count = _sum(run.of(case, "plain"))
-    return known.get("silent", 0.0) >= _USELESS or (count.examples > 0 and count.none / count.examples >= _USELESS)
+    return known.get("zero_gradient", 0.0) >= _USELESS or (
+        count.examples > 0 and count.none / count.examples >= _USELESS
+    )
 
 
-def _by_name(run: RunFolder, case: Case) -> dict[str, list[Record]]:
+def _by_name(run: RunFolder, case: CaseInfo) -> dict[str, list[Record]]:
     attacks: dict[str, list[Record]] = {}
     for record in run.of(case, "plain", "adaptive"):
         attacks.setdefault(record.job.attack, []).append(record)
     return attacks
 
 
-def _black_box(case: Case, name: str, records: Sequence[Record]) -> bool:
+def _black_box(case: CaseInfo, name: str, records: Sequence[Record]) -> bool:
     """By what run.json says of the attacker's access; where it does not, by whether passes went backward."""
     if name in case.access:
         return case.access[name] in _ACCESS
@@ -81,7 +83,7 @@ def _sum(records: Sequence[Record]) -> GradientCounts:
     return GradientCounts.total([record.gradients for record in records if record.gradients is not None])
 
 
-def _place(case: Case, *evidence: str) -> str:
+def _place(case: CaseInfo, *evidence: str) -> str:
     """The first place at which a gradient ends or becomes NaN, as the setup or the diagnosis found it."""
     fitting = [
         *(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from unmask.report.kept import Kept
-from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
+from unmask.report.stored_tensors import StoredTensors
 from unmask.report.svg import ADAPTIVE, CLEAN, QUIET, plot
 from unmask.report.worst_case import worst
 
@@ -15,14 +15,14 @@ __all__ = ["histogram"]
 BINS = 24
 
 
-def histogram(run: RunFolder, case: Case) -> str:
+def histogram(run: RunFolder, case: CaseInfo) -> str:
     """An ``<svg>`` element; nothing where no images were measured.
 
     Raises ValueError where a file of examples is broken.
     """
     if not case.measured:
         return ""
-    kept = Kept(run)
+    kept = StoredTensors(run)
     values = {
         role: [
             float(value)

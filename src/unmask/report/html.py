@@ -8,17 +8,17 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unmask.report import sentences, words
-from unmask.report.audit import Examination
-from unmask.report.curves import curve, trade
-from unmask.report.film import Film, film
+from unmask.report import formatting, sentences
+from unmask.report.animation import Animation, animation
+from unmask.report.audit import AuditSection
+from unmask.report.curves import eps_curve, strength_curve
 from unmask.report.histograms import histogram
 from unmask.report.losses import losses
 from unmask.report.pictures import strip
-from unmask.report.read import Case, RunFolder
+from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.table import Row
 from unmask.report.thresholds import LEVEL, MARGIN
-from unmask.report.ways import by_strength, ways
+from unmask.report.trajectories import by_strength, trajectories
 
 __all__ = ["html"]
 
@@ -32,28 +32,28 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for texts in (words, sentences):
+    for texts in (formatting, sentences):
         pages.filters.update({name: getattr(texts, name) for name in texts.__all__ if name.islower()})
     cards = [
         (
             row,
-            Markup(curve(row)),
-            Markup(trade(row)),
+            Markup(eps_curve(row)),
+            Markup(strength_curve(row)),
             Markup(histogram(run, case)),
             strip(run, case),
-            Examination.of(run, case, row),
+            AuditSection.of(run, case, row),
             case.setup_findings,
             *_way(run, case),
         )
         for row, case in zip(rows, run.cases, strict=True)
     ]
     return pages.get_template("page.html").render(
-        asked=run.asked, rows=rows, cards=cards, level=LEVEL, margin=MARGIN, meaning=sentences.MEANING
+        asked=run.config, rows=rows, cards=cards, level=LEVEL, margin=MARGIN, meaning=sentences.MEANING
     )
 
 
-def _way(run: RunFolder, case: Case) -> tuple[Markup, Film | None]:
+def _way(run: RunFolder, case: CaseInfo) -> tuple[Markup, Animation | None]:
     """The loss along plain and adaptive attacks, and the film of the example that took an adaptive one longest."""
-    plain, adaptive = ways(run, case, "plain"), ways(run, case, "adaptive")
+    plain, adaptive = trajectories(run, case, "plain"), trajectories(run, case, "adaptive")
     tried = [way for found in by_strength(run, case, "adaptive") for way in found]
-    return Markup(losses(case.case, [*plain, *adaptive])), film(case, tried or plain)
+    return Markup(losses(case.case, [*plain, *adaptive])), animation(case, tried or plain)

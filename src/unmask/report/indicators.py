@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from unmask.records import Example
-from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
 from unmask.report.thresholds import LEVEL, MARGIN
-from unmask.statistics import accuracy, gap
+from unmask.statistics import accuracy, paired_test
 
-__all__ = ["BY_SCORES", "Evidence", "Indicator", "indicators", "judge"]
+__all__ = ["BY_SCORES", "Indicator", "IndicatorEvidence", "indicators", "judge"]
 
 BY_SCORES = ("black-box", "transfer")
 """Attacks of an audit that use no gradient of the model itself."""
@@ -46,7 +46,7 @@ class Indicator:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class IndicatorEvidence:
     """What is known of one attack; what is missing is not asked about."""
 
     attack: Verdicts
@@ -56,23 +56,23 @@ class Evidence:
     noise: Verdicts | None = None
     doubled: Verdicts | None = None  # steps
     scores: Mapping[str, Verdicts] | None = None  # attacks by scores alone, and transferred ones, by name
-    silent: float | None = None  # share of the examples whose gradient is zero
-    drowned: float | None = None  # share of the gradient that is noise
-    misled: Sequence[float] | None = None  # 1 for each example that its view lost and the model did not
+    zero_gradient: float | None = None  # share of the examples whose gradient is zero
+    noise_fraction: float | None = None  # share of the gradient that is noise
+    fooled_view_only: Sequence[float] | None = None  # 1 for each example that its view lost and the model did not
 
 
-def indicators(run: RunFolder, case: Case) -> list[Indicator]:
+def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
     """Of the plain and the adaptive attack of an audit, from its records."""
     assert case.audit is not None
     attacks = {name: _examples(found) for name, found in by_attack(run.of(case, "plain", "adaptive")).items()}
     controls = {name: _examples(found) for name, found in by_attack(run.of(case, "control")).items()}
     found: list[Indicator] = []
-    if case.audit.get("unexamined"):  # scores alone; the attack in question is that by scores
+    if case.audit.get("not_diagnosed_reason"):  # scores alone; the attack in question is that by scores
         attacks = {"adaptive": attacks["black-box"]} if "black-box" in attacks else {}
     for of, before in (("plain", "plain "), ("adaptive", "")):
         if of in attacks:
             gradients: Mapping[str, Any] = case.audit.get("gradients", {}).get(of, {})
-            evidence = Evidence(
+            evidence = IndicatorEvidence(
                 attack=attacks[of],
                 one_step=controls.get(f"{before}one step"),
                 unbounded=controls.get(f"{before}unbounded"),
@@ -86,7 +86,7 @@ def indicators(run: RunFolder, case: Case) -> list[Indicator]:
     return found
 
 
-def judge(of: str, known: Evidence) -> list[Indicator]:
+def judge(of: str, known: IndicatorEvidence) -> list[Indicator]:
     """The answers to all questions that ``known`` allows to ask of the attack ``of``."""
     answers = [*_behaviours(known), *_failures(known)]
     return [Indicator(name, of, failed, value, why) for name, failed, value, why in answers]
@@ -95,7 +95,7 @@ def judge(of: str, known: Evidence) -> list[Indicator]:
 Answer = tuple[str, bool, float, str]
 
 
-def _behaviours(known: Evidence) -> Iterator[Answer]:
+def _behaviours(known: IndicatorEvidence) -> Iterator[Answer]:
     if known.one_step is not None:
         value, beaten = _beats(known.one_step, known.attack)
         yield "one step beats many", beaten, value, f"a single step breaks {value:.0%} more than the whole search"
@@ -117,7 +117,7 @@ def _behaviours(known: Evidence) -> Iterator[Answer]:
         yield _growth(known, known.larger)
 
 
-def _growth(known: Evidence, larger: Verdicts) -> Answer:
+def _growth(known: IndicatorEvidence, larger: Verdicts) -> Answer:
     """A model may really stand in twice a tiny ball, so that no growth counts only where no bound does not help."""
     fall, _ = _beats(larger, known.attack)
     rise, worse = _beats(known.attack, larger)
@@ -128,21 +128,21 @@ def _growth(known: Evidence, larger: Verdicts) -> Answer:
     return "larger eps does not help", worse or flat, rise, why
 
 
-def _failures(known: Evidence) -> Iterator[Answer]:
-    lost = accuracy([float(e.screened == 0 and e.robust > 0.5) for e in known.attack.values()])
+def _failures(known: IndicatorEvidence) -> Iterator[Answer]:
+    lost = accuracy([float(e.selection_robust == 0 and e.robust > 0.5) for e in known.attack.values()])
     why = f"{lost.value:.0%} of the examples were broken while they were attacked, and are robust when judged"
     yield "silent success", lost.low > 0.01, lost.value, why
-    if known.silent is not None:
-        why = f"{known.silent:.0%} of the images have no gradient to start with"
-        yield "unavailable gradients", known.silent >= _SILENT, known.silent, why
-    if known.drowned is not None:
-        why = f"{known.drowned:.0%} of the gradient is noise, after averaging"
-        yield "unstable predictions", known.drowned > _DROWNED, known.drowned, why
+    if known.zero_gradient is not None:
+        why = f"{known.zero_gradient:.0%} of the images have no gradient to start with"
+        yield "unavailable gradients", known.zero_gradient >= _SILENT, known.zero_gradient, why
+    if known.noise_fraction is not None:
+        why = f"{known.noise_fraction:.0%} of the gradient is noise, after averaging"
+        yield "unstable predictions", known.noise_fraction > _DROWNED, known.noise_fraction, why
     if known.doubled is not None:
         value, beaten = _beats(known.doubled, known.attack)
         yield "incomplete optimisation", beaten, value, f"twice the steps break {value:.0%} more"
-    if known.misled:
-        misled = accuracy(known.misled)
+    if known.fooled_view_only:
+        misled = accuracy(known.fooled_view_only)
         why = f"{misled.value:.0%} of the examples fool the view that gradients come from, and not the model"
         yield "transfer failure", misled.low > _RARE, misled.value, why
 
@@ -152,7 +152,7 @@ def _beats(one: Verdicts, other: Verdicts) -> tuple[float, bool]:
     both = sorted(one.keys() & other.keys())
     if not both:
         return 0.0, False
-    found = gap([other[i].robust for i in both], [one[i].robust for i in both])
+    found = paired_test([other[i].robust for i in both], [one[i].robust for i in both])
     return found.value, found.value >= MARGIN and found.p < LEVEL
 
 

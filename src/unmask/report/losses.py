@@ -8,14 +8,14 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
 from unmask.report.svg import ADAPTIVE, LINE, PLAIN, QUIET, plot
-from unmask.report.ways import Way
+from unmask.report.trajectories import Trajectory
 
 __all__ = ["losses"]
 
 _COLOURS = {"plain": PLAIN, "adaptive": ADAPTIVE}
 
 
-def losses(name: str, ways: Sequence[Way]) -> str:
+def losses(name: str, ways: Sequence[Trajectory]) -> str:
     """An ``<svg>`` element, drawn solid for the model and dotted for the view; nothing where there are no ways."""
 
     def draw(axes: Axes) -> None:

@@ -6,11 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from unmask.records import Figure
-from unmask.report.read import RunFolder
-from unmask.report.sentences import caveat, headline, others, sentence
-from unmask.report.table import AttackRow, Row, Setting
-from unmask.report.words import (
-    any_earlier,
+from unmask.report.formatting import (
+    any_replicated,
     at,
     category,
     count,
@@ -23,6 +20,9 @@ from unmask.report.words import (
     stated,
     threat,
 )
+from unmask.report.run_folder import RunFolder
+from unmask.report.sentences import caveat, headline, others, sentence
+from unmask.report.table import AttackRow, Row, StrengthPoint
 from unmask.statistics import FIXED, Accuracy
 
 __all__ = ["markdown"]
@@ -30,7 +30,7 @@ __all__ = ["markdown"]
 
 def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     """The text of report.md."""
-    earlier = any_earlier(rows)
+    earlier = any_replicated(rows)
     columns = [
         "case",
         "obfuscation",
@@ -42,7 +42,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         "adaptive",
         "claimed",
         "published",
-        *(["earlier"] if earlier else []),
+        *(["replicated"] if earlier else []),
         "gradient masking",
         "passes",
         "time",
@@ -53,7 +53,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         _escape(others(rows)),
         _table(columns, [_main(row, earlier) for row in rows]),
         *(block for row in rows for block in _case(row)),
-        f"{examples(rows)}, seed {run.asked['seed']}. In brackets: {_intervals(rows)}. "
+        f"{examples(rows)}, seed {run.config['seed']}. In brackets: {_intervals(rows)}. "
         "Passes: images forward / backward in the attacks. "
         "Adaptive: the worst case for each example over all attacks, plain ones too.",
     ]
@@ -79,7 +79,7 @@ def _main(row: Row, earlier: bool) -> list[str]:
         *map(_cell, (row.clean, row.plain, row.adaptive)),
         _linked(row.claimed),
         _linked(row.published),
-        *([_linked(row.earlier)] if earlier else []),
+        *([_linked(row.replicated)] if earlier else []),
         ", ".join(filter(None, (row.masking, caveat(row)))),
         passes(row),
         duration(row.seconds),
@@ -87,7 +87,7 @@ def _main(row: Row, earlier: bool) -> list[str]:
 
 
 def _case(row: Row) -> list[str]:
-    access, general = any(a.access for a in row.attacks), bool(row.general)
+    access, general = any(a.access for a in row.attacks), bool(row.superclass_accuracy)
     names = [
         "attack",
         *(["access"] if access else []),
@@ -111,7 +111,9 @@ def _case(row: Row) -> list[str]:
         _escape(category(row)),
         _table(names, [_attack(a, row.random, access, general) for a in row.attacks]) if row.attacks else "",
         _escape(f"Controls: {controls}.") if controls else "",
-        _table([row.varied, "clean", "plain", "adaptive"], map(_setting, row.settings)) if row.settings else "",
+        _table([row.varied, "clean", "plain", "adaptive"], map(_setting, row.strength_curve))
+        if row.strength_curve
+        else "",
     ]
 
 
@@ -120,15 +122,15 @@ def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str
         a.name + at(a.other_threats),
         *([a.access] if access else []),
         _cell(a.accuracy),
-        *([_cell(a.general)] if general else []),
-        *([percent(a.one_shot), percent(a.always)] if random else []),
+        *([_cell(a.superclass_accuracy)] if general else []),
+        *([percent(a.robust_one_draw), percent(a.robust_all_draws)] if random else []),
         count(a.forwards),
         count(a.backwards),
         duration(a.seconds),
     ]
 
 
-def _setting(setting: Setting) -> list[str]:
+def _setting(setting: StrengthPoint) -> list[str]:
     return [f"{setting.value:g}", *map(_cell, (setting.clean, setting.plain, setting.adaptive))]
 
 

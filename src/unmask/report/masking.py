@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from unmask.kinds import FindingKind
 from unmask.report.thresholds import LEVEL, MARGIN
 from unmask.report.warnings import Warnings
-from unmask.statistics import Accuracy, Gap
+from unmask.statistics import Accuracy, PairedTest
 
-__all__ = ["NOT_CLASSIFIED", "Evidence", "Judgement", "Masking", "confirmed", "gained", "masking"]
+__all__ = ["NOT_CLASSIFIED", "Judgement", "Masking", "MaskingEvidence", "confirmed", "masking", "significantly_lower"]
 
 NOT_CLASSIFIED = "the model is not shown to classify these images"
 
@@ -36,12 +36,12 @@ class Masking(StrEnum):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MaskingEvidence:
     """What the rule looks at; None stands for attacks that the run does not ask for.
 
     Args:
         complete: whether the verdicts of all attacks of the run are there.
-        gap: from the plain attacks to the adaptive ones alone.
+        paired_test: from the plain attacks to the adaptive ones alone.
         findings: of a diagnosis of the gradients.
         sound: whether there was a diagnosis that found nothing, and the plain attack had gradients.
         warnings: about the figure.
@@ -52,7 +52,7 @@ class Evidence:
     clean: Accuracy | None
     plain: Accuracy | None
     adaptive: Accuracy | None
-    gap: Gap | None
+    paired_test: PairedTest | None
     findings: Sequence[Mapping[str, Any]]
     sound: bool
     warnings: Warnings
@@ -66,34 +66,35 @@ class Judgement(NamedTuple):
     reason: str = ""
 
 
-def gained(clean: Accuracy | None, gap: Gap | None) -> bool:
+def significantly_lower(clean: Accuracy | None, gap: PairedTest | None) -> bool:
     """Whether the adaptive attacks alone beat the plain ones, by enough and by more than chance."""
     return _differ(clean, gap) and gap is not None and gap.p < LEVEL
 
 
 def confirmed(
-    findings: Sequence[Mapping[str, Any]], clean: Accuracy | None, gap: Gap | None
+    findings: Sequence[Mapping[str, Any]], clean: Accuracy | None, gap: PairedTest | None
 ) -> list[Mapping[str, Any]]:
     """The findings that matter: missing and wrong gradients always, others where they cost the plain attack something.
 
     A random or steep model that the plain attack breaks as well as any other hides nothing.
     """
-    return [found for found in findings if found["kind"] not in _HARMLESS or gained(clean, gap)]
+    return [found for found in findings if found["kind"] not in _HARMLESS or significantly_lower(clean, gap)]
 
 
-def masking(known: Evidence) -> Judgement:
+def masking(known: MaskingEvidence) -> Judgement:
     """The judgement of the first rule that applies.
 
-    >>> from unmask.statistics import accuracy, gap
+    >>> from unmask.statistics import accuracy, paired_test
     >>> before, after = [1] * 20, [0] * 20
     >>> plain, adaptive = accuracy(before), accuracy(after)
-    >>> masking(Evidence(True, plain, plain, adaptive, gap(before, after), (), False, Warnings())).masking
+    >>> test = paired_test(before, after)
+    >>> masking(MaskingEvidence(True, plain, plain, adaptive, test, (), False, Warnings())).masking
     <Masking.MASKED: 'masked'>
     """
     return _prerequisites(known) or _proven(known) or _doubts(known) or _not_proven(known)
 
 
-def _prerequisites(known: Evidence) -> Judgement | None:
+def _prerequisites(known: MaskingEvidence) -> Judgement | None:
     """What has to be there before anything can be concluded."""
     if not known.complete or known.clean is None or (known.adaptive or known.plain) is None:
         return Judgement(Masking.INCOMPLETE)
@@ -106,14 +107,19 @@ def _prerequisites(known: Evidence) -> Judgement | None:
     return None
 
 
-def _proven(known: Evidence) -> Judgement | None:
+def _proven(known: MaskingEvidence) -> Judgement | None:
     """The paired test; where a diagnosis found nothing wrong, a stronger attack is no more than that."""
-    if known.sound or not gained(known.clean, known.gap) or known.plain is None or known.adaptive is None:
+    if (
+        known.sound
+        or not significantly_lower(known.clean, known.paired_test)
+        or known.plain is None
+        or known.adaptive is None
+    ):
         return None
     return Judgement(Masking.MASKED if known.adaptive.value <= known.plain.value / 2 else Masking.PARTLY_MASKED)
 
 
-def _doubts(known: Evidence) -> Judgement | None:
+def _doubts(known: MaskingEvidence) -> Judgement | None:
     """Reasons why nothing can be concluded from attacks that agree."""
     if known.warnings.imprecise:
         return Judgement(Masking.INCONCLUSIVE, "too few images: the interval of the robust accuracy is too wide")
@@ -124,17 +130,17 @@ def _doubts(known: Evidence) -> Judgement | None:
     return None
 
 
-def _not_proven(known: Evidence) -> Judgement:
-    if confirmed(known.findings, known.clean, known.gap):
+def _not_proven(known: MaskingEvidence) -> Judgement:
+    if confirmed(known.findings, known.clean, known.paired_test):
         return Judgement(Masking.PARTLY_MASKED)
-    if known.gap is None:
+    if known.paired_test is None:
         return _one_attack(known)
-    if _differ(known.clean, known.gap) and not known.sound:
+    if _differ(known.clean, known.paired_test) and not known.sound:
         return Judgement(Masking.INCONCLUSIVE, "the attacks differ, but by no more than chance explains")
     return Judgement(Masking.NOT_FOUND)
 
 
-def _one_attack(known: Evidence) -> Judgement:
+def _one_attack(known: MaskingEvidence) -> Judgement:
     """Without a comparison only a plain attack that works says anything: gradients lead it to where the model fails."""
     assert known.clean is not None
     if known.plain is not None and not known.plain_gradient:
@@ -145,5 +151,5 @@ def _one_attack(known: Evidence) -> Judgement:
     return Judgement(Masking.INCONCLUSIVE, f"no {missing} attack was run to compare with")
 
 
-def _differ(clean: Accuracy | None, gap: Gap | None) -> bool:
+def _differ(clean: Accuracy | None, gap: PairedTest | None) -> bool:
     return gap is not None and gap.value >= MARGIN * (clean.value if clean else 1.0)

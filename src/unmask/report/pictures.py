@@ -10,8 +10,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from unmask.report.kept import Array, Kept
-from unmask.report.read import Case, RunFolder, by_attack
+from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
+from unmask.report.stored_tensors import Array, StoredTensors
 from unmask.report.worst_case import worst
 
 __all__ = ["Picture", "Strip", "address", "pixels", "strip"]
@@ -39,7 +39,7 @@ class Strip:
     pixelated: bool  # small images, to be enlarged without smoothing
 
 
-def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
+def strip(run: RunFolder, case: CaseInfo, most: int = 8) -> Strip | None:
     """The first examples that were right and fell under an adaptive attack, where their images were kept.
 
     Raises ValueError where a file of examples is broken.
@@ -47,7 +47,7 @@ def strip(run: RunFolder, case: Case, most: int = 8) -> Strip | None:
     clean = worst(by_attack(run.of(case, "clean")).values())
     adaptive = worst(by_attack(run.of(case, "adaptive")).values())
     fallen = [f for i, f in adaptive.items() if f.example.robust == 0 and i in clean and clean[i].example.robust == 1]
-    kept = Kept(run)
+    kept = StoredTensors(run)
     pictures: list[Picture] = []
     side = 0
     for found in fallen:

@@ -6,19 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from unmask.report.read import Case
+from unmask.report.run_folder import CaseInfo
 
 __all__ = ["script"]
 
 
-def script(case: Case) -> str:
+def script(case: CaseInfo) -> str:
     """Python code that repeats the core of the adaptive attack with the library's own parts."""
     assert case.audit is not None
-    if not case.audit["tried"]:
+    if not case.audit["candidate_views"]:
         return _script_by_scores(case)
-    best = next(one for one in case.audit["tried"] if not one["failure"])
+    best = next(one for one in case.audit["candidate_views"] if not one["error"])
     draws, threat = case.audit["draws"], case.threat
-    passes = ", batch=1" if case.audit.get("apart") else ""
+    passes = ", batch=1" if case.audit.get("per_draw_passes") else ""
     averaged = f", unmask.EOT({draws}{passes})" if draws > 1 else ""
     return "\n".join(
         [
@@ -37,8 +37,8 @@ def script(case: Case) -> str:
             "module = unmask.attackable(model, view{})  # for AutoAttack, Foolbox, ART".format(
                 f", samples={draws}" if draws > 1 else ""
             ),
-            f"attack = {_on_grid(best, f'unmask.pgd(100, unmask.margin{averaged}, size=0.1, restarts=2)')}",
-            "print(unmask.trial(judge, model, attack, x, y, view=view).accuracy)",
+            f"attack = {_on_grid(best, f'unmask.pgd(100, unmask.margin{averaged}, rel_step_size=0.1, restarts=2)')}",
+            "print(unmask.run_attack(judge, model, attack, x, y, view=view).accuracy)",
         ]
     )
 
@@ -47,18 +47,18 @@ def _on_grid(best: Mapping[str, Any], attack: str) -> str:
     return f"unmask.Snapped({best['levels']}, {attack})" if best.get("levels") else attack
 
 
-def _script_by_scores(case: Case) -> str:
+def _script_by_scores(case: CaseInfo) -> str:
     ball = f'unmask.{_BALLS[case.threat.norm]}({case.threat.eps:.6g}, "{case.threat.unit}")'
     return "\n".join(
         [
             "import unmask",
             "from unmask.data import load",
             "",
-            f"model = unmask.ScoresOnly(...)  # {_bare(case.case)}; or unmask.remote(url)",
+            f"model = unmask.BlackBoxModel(...)  # {_bare(case.case)}; or unmask.http_model(url)",
             f"x, y = load({json.dumps(case.data)}, n=200).batch()",
             f"judge = unmask.Judge(model, {ball})",
             "",
-            "print(unmask.trial(judge, model, unmask.Square(1000), x, y).accuracy)",
+            "print(unmask.run_attack(judge, model, unmask.Square(1000), x, y).accuracy)",
         ]
     )
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unmask.kinds import Obfuscation
-from unmask.report.masking import Masking, gained
+from unmask.report.formatting import interval, percent, probability
+from unmask.report.masking import Masking, significantly_lower
 from unmask.report.table import Row
 from unmask.report.thresholds import MARGIN
-from unmask.report.words import interval, percent, probability
 from unmask.statistics import Accuracy
 
 __all__ = ["MEANING", "caveat", "headline", "others", "sentence"]
@@ -73,13 +73,13 @@ def sentence(row: Row) -> str:
             told = "the plain attack ignores the detector, the adaptive ones do not"
         case Masking.MASKED:
             told = "the plain attack fails because the gradient is masked, not because the model is robust"
-        case Masking.PARTLY_MASKED if gained(row.clean, row.gap):
+        case Masking.PARTLY_MASKED if significantly_lower(row.clean, row.paired_test):
             told = "masked gradients account for a part of the robustness, not for all of it"
         case Masking.PARTLY_MASKED:
             told = "gradients are missing or wrong in places, though this costs the plain attack little or nothing"
-        case _ if row.gap is None:
+        case _ if row.paired_test is None:
             told = "the gradient leads the plain attack to where the model fails"
-        case _ if gained(row.clean, row.gap):
+        case _ if significantly_lower(row.clean, row.paired_test):
             told = "the adaptive attacks are the stronger ones, but the gradients were examined and are sound"
         case _:
             told = "the plain attack is about as strong as the adaptive ones"
@@ -106,7 +106,7 @@ def _headline(row: Row) -> str:
             return f"Inconclusive: {row.reason}; {robust}"
         case Masking.NOT_FOUND:
             return f"No gradient masking found; {robust}"
-        case Masking.PARTLY_MASKED if not gained(row.clean, row.gap):
+        case Masking.PARTLY_MASKED if not significantly_lower(row.clean, row.paired_test):
             return f"Gradients are partly masked, at little or no cost to the plain attack; {robust}"
         case _:
             return _masked(row, robust)
@@ -132,10 +132,10 @@ def _robust(row: Row) -> str:
 
 
 def _compared(row: Row) -> str:
-    if row.plain is not None and row.adaptive is not None and row.gap is not None:
+    if row.plain is not None and row.adaptive is not None and row.paired_test is not None:
         return (
             f"The plain attack leaves {percent(row.plain.value)}, the adaptive attacks {_figure(row.adaptive)} "
-            f"({probability(row.gap)})"
+            f"({probability(row.paired_test)})"
         )
     if row.robust is None or row.clean is None:
         return f"Nothing attacked {row.case}"

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from unmask.records import TABLE_SCHEMA, Figure, Record, ThreatSpec
 from unmask.report.figures import Figures, figures
 from unmask.report.gradient_use import no_plain_gradient
-from unmask.report.masking import Evidence, Masking, masking
-from unmask.report.read import Case, Found, RunFolder, by_attack, other_threats
+from unmask.report.masking import Masking, MaskingEvidence, masking
+from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack, other_threats
 from unmask.report.warnings import warnings
 from unmask.report.worst_case import accuracy_of, adaptive_accuracy, known_accuracy, named, worst
-from unmask.statistics import ANYTIME, FIXED, Accuracy, Gap, accuracy
+from unmask.statistics import ANYTIME, FIXED, Accuracy, PairedTest, accuracy
 
-__all__ = ["AttackRow", "Point", "Row", "Setting", "table", "to_json"]
+__all__ = ["AttackRow", "EpsPoint", "Row", "StrengthPoint", "table", "to_json"]
 
 
 @dataclass(frozen=True)
@@ -25,20 +25,20 @@ class AttackRow:
     name: str
     role: str
     accuracy: Accuracy
-    one_shot: float  # share of examples that are robust in the first fresh draw
-    always: float  # share that are robust in every fresh draw
+    robust_one_draw: float  # share of examples that are robust in the first fresh draw
+    robust_all_draws: float  # share that are robust in every fresh draw
     forwards: int
     backwards: int
     seconds: float
     draws: int
-    about: str
+    description: str
     access: str = ""  # what the attacker has, where attacks of a case differ in it
-    general: Accuracy | None = None  # share that keeps its general category, where classes have one
+    superclass_accuracy: Accuracy | None = None  # share that keeps its general category, where classes have one
     other_threats: tuple[ThreatSpec, ...] = ()  # of its jobs, where they are not the case's
 
 
 @dataclass(frozen=True)
-class Point:
+class EpsPoint:
     """Accuracies at one size of the ball."""
 
     eps: float
@@ -47,7 +47,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Setting:
+class StrengthPoint:
     """Accuracies at one strength of the defense, on fewer examples and under one adaptive attack."""
 
     value: float
@@ -70,17 +70,17 @@ class Row:
     attacks: tuple[AttackRow, ...]
     claimed: Figure | None
     published: Figure | None
-    earlier: Figure | None
+    replicated: Figure | None
     seconds: float
     obfuscation: tuple[str, ...]
     note: str
     data_note: str
     controls: Mapping[str, Accuracy]
     control_threats: Mapping[str, tuple[ThreatSpec, ...]]  # of the controls' jobs, where they are not the case's
-    curve: tuple[Point, ...]
+    eps_curve: tuple[EpsPoint, ...]
     varied: str  # of the defense, in the settings
     own: float | None  # the setting of the case itself
-    settings: tuple[Setting, ...]
+    strength_curve: tuple[StrengthPoint, ...]
     complete: bool  # the clean verdicts and those of every attack of run.json are all there
     masking: Masking  # the first part of the verdict; the second is the robust accuracy
     reason: str  # why the first part is inconclusive
@@ -88,11 +88,13 @@ class Row:
     reliable: bool  # whether there are none
     upper_bound: bool  # whether the robust accuracy is an upper bound and nothing more
     classified: bool  # whether the model is shown to classify the images
-    gap: Gap | None  # from the plain attacks to the adaptive ones alone, on the examples of both
+    paired_test: PairedTest | None  # from the plain attacks to the adaptive ones alone, on the examples of both
     control: bool
     random: bool
     citation: str
-    general: Mapping[str, Accuracy]  # of "clean", "plain", "adaptive": share that keeps its general category
+    superclass_accuracy: Mapping[
+        str, Accuracy
+    ]  # of "clean", "plain", "adaptive": share that keeps its general category
     intervals: str  # of which kind
     stop_when: str | None  # the rule by which the number of examples was chosen
 
@@ -112,17 +114,17 @@ def to_json(rows: Sequence[Row]) -> str:
     return json.dumps({"schema": TABLE_SCHEMA, "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
 
 
-def _row(run: RunFolder, case: Case) -> Row:
+def _row(run: RunFolder, case: CaseInfo) -> Row:
     known = figures(run, case)
     doubts = warnings(run, case, known.clean, known.robust, known.controls, complete=known.complete)
     plain_gradient = not no_plain_gradient(run, case)
     judged = masking(
-        Evidence(
+        MaskingEvidence(
             known.complete,
             known.clean,
             known.plain,
             known.adaptive,
-            known.gap,
+            known.paired_test,
             findings=case.findings,
             sound=case.diagnosed and not case.findings and plain_gradient,
             plain_gradient=plain_gradient,
@@ -141,24 +143,24 @@ def _row(run: RunFolder, case: Case) -> Row:
         attacks=tuple(_attacks(run, case, anytime)),
         claimed=case.claimed,
         published=case.published,
-        earlier=case.earlier,
+        replicated=case.replicated,
         seconds=sum(record.seconds for record in run.of(case)),
         obfuscation=case.obfuscation,
         note=case.note,
         data_note=case.data_note,
         controls=known.controls,
         control_threats=_control_threats(run, case),
-        curve=tuple(
+        eps_curve=tuple(
             _curve(
                 run.of(case, "sweep"),
-                Point(0.0, known.clean, known.clean),
-                Point(case.threat.eps, known.plain, known.adaptive),
+                EpsPoint(0.0, known.clean, known.clean),
+                EpsPoint(case.threat.eps, known.plain, known.adaptive),
                 anytime=anytime,
             )
         ),
-        varied=str(case.dial["varied"]) if case.dial else "",
-        own=float(case.dial["own"]) if case.dial else None,
-        settings=tuple(_settings(run.of(case, "dial"), anytime=anytime)),
+        varied=str(case.strength_sweep["varied"]) if case.strength_sweep else "",
+        own=float(case.strength_sweep["own"]) if case.strength_sweep else None,
+        strength_curve=tuple(_settings(run.of(case, "dial"), anytime=anytime)),
         complete=known.complete,
         masking=judged.masking,
         reason=judged.reason,
@@ -166,17 +168,17 @@ def _row(run: RunFolder, case: Case) -> Row:
         reliable=not doubts.texts,
         upper_bound=doubts.upper_bound,
         classified=not doubts.unclassified,
-        gap=known.gap,
+        paired_test=known.paired_test,
         control=case.control,
         random=case.random,
         citation=case.citation,
-        general=_generals(known, case),
+        superclass_accuracy=_generals(known, case),
         intervals=ANYTIME if anytime else FIXED,
         stop_when=str(run.rule) if run.rule else None,
     )
 
 
-def _generals(known: Figures, case: Case) -> dict[str, Accuracy]:
+def _generals(known: Figures, case: CaseInfo) -> dict[str, Accuracy]:
     clean, plain, adaptive = (known.attacks[role] for role in ("clean", "plain", "adaptive"))
     kept = {
         name: _general(worst(attacks.values()), case)
@@ -185,7 +187,7 @@ def _generals(known: Figures, case: Case) -> dict[str, Accuracy]:
     return {name: a for name, a in kept.items() if a is not None}
 
 
-def _attacks(run: RunFolder, case: Case, anytime: bool) -> Iterable[AttackRow]:
+def _attacks(run: RunFolder, case: CaseInfo, anytime: bool) -> Iterable[AttackRow]:
     for role in ("plain", "adaptive"):
         for name, found in by_attack(run.of(case, role)).items():
             records = [record for record in run.of(case, role) if record.job.attack == name]
@@ -193,27 +195,27 @@ def _attacks(run: RunFolder, case: Case, anytime: bool) -> Iterable[AttackRow]:
                 name=name,
                 role=role,
                 accuracy=known_accuracy(found, name, anytime=anytime),
-                one_shot=sum(f.example.one_shot for f in found.values()) / len(found),
-                always=sum(f.example.always for f in found.values()) / len(found),
+                robust_one_draw=sum(f.example.robust_one_draw for f in found.values()) / len(found),
+                robust_all_draws=sum(f.example.robust_all_draws for f in found.values()) / len(found),
                 forwards=sum(record.forwards for record in records),
                 backwards=sum(record.backwards for record in records),
                 seconds=sum(record.seconds for record in records),
                 draws=max(record.draws for record in records),
-                about=case.attacks.get(name, ""),
+                description=case.attacks.get(name, ""),
                 access=case.access.get(name, "") if len(set(case.access.values())) > 1 else "",
-                general=_general(found, case),
+                superclass_accuracy=_general(found, case),
                 other_threats=other_threats(case, records),
             )
 
 
-def _control_threats(run: RunFolder, case: Case) -> dict[str, tuple[ThreatSpec, ...]]:
+def _control_threats(run: RunFolder, case: CaseInfo) -> dict[str, tuple[ThreatSpec, ...]]:
     found: dict[str, list[Record]] = {}
     for record in run.of(case, "control"):
         found.setdefault(record.job.options.get("control", record.job.attack), []).append(record)
     return {name: threats for name, records in found.items() if (threats := other_threats(case, records))}
 
 
-def _general(found: Mapping[int, Found], case: Case) -> Accuracy | None:
+def _general(found: Mapping[int, ExampleRecord], case: CaseInfo) -> Accuracy | None:
     """Share whose first answer is a class of the same general category, or a refusal."""
     if case.groups is None or not found:
         return None
@@ -222,7 +224,7 @@ def _general(found: Mapping[int, Found], case: Case) -> Accuracy | None:
     return accuracy([float(of[e.predicted] == of[e.label] or bool(e.refused)) for e in examples])
 
 
-def _curve(sweep: Sequence[Record], *known: Point, anytime: bool) -> list[Point]:
+def _curve(sweep: Sequence[Record], *known: EpsPoint, anytime: bool) -> list[EpsPoint]:
     """Accuracies of the sweep with those at 0 and at the case's own eps; nothing without a sweep."""
     if not sweep:
         return []
@@ -232,7 +234,7 @@ def _curve(sweep: Sequence[Record], *known: Point, anytime: bool) -> list[Point]
         plain, adaptive = (
             by_attack(record for record in here if record.job.options["base"] == base) for base in ("plain", "adaptive")
         )
-        points[eps] = Point(
+        points[eps] = EpsPoint(
             eps,
             accuracy_of(worst(plain.values()), named(plain), anytime=anytime),
             adaptive_accuracy(plain, adaptive, anytime=anytime),
@@ -240,7 +242,7 @@ def _curve(sweep: Sequence[Record], *known: Point, anytime: bool) -> list[Point]
     return [points[eps] for eps in sorted(points)]
 
 
-def _settings(records: Sequence[Record], *, anytime: bool) -> Iterable[Setting]:
+def _settings(records: Sequence[Record], *, anytime: bool) -> Iterable[StrengthPoint]:
     for value in sorted({float(record.job.options["dial"]) for record in records}):
         here = [record for record in records if record.job.options["dial"] == value]
         found = {
@@ -250,4 +252,4 @@ def _settings(records: Sequence[Record], *, anytime: bool) -> Iterable[Setting]:
         clean, plain, adaptive = (
             accuracy_of(worst(attacks.values()), named(attacks), anytime=anytime) for attacks in found.values()
         )
-        yield Setting(value, clean, plain, adaptive)
+        yield StrengthPoint(value, clean, plain, adaptive)

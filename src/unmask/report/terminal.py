@@ -10,10 +10,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from unmask.report.formatting import any_replicated, duration, interval, passes, percent, quoted, threat
 from unmask.report.masking import Masking
 from unmask.report.sentences import caveat, headline, others
 from unmask.report.table import Row
-from unmask.report.words import any_earlier, duration, interval, passes, percent, quoted, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]
@@ -57,8 +57,8 @@ def _wide(rows: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("case", "obfuscation, threat"):
         table.add_column(name, no_wrap=True)
-    earlier = ["earlier"] if any_earlier(rows) else []
-    told = ["claimed", "published", *earlier]
+    replicated = ["replicated"] if any_replicated(rows) else []
+    told = ["claimed", "published", *replicated]
     for name in ("n", " clean", " plain attack", " adaptive attack", *told, "passes", "time"):
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
@@ -97,7 +97,7 @@ def _narrow(rows: Sequence[Row]) -> Text:
         for name in ("clean", "plain", "adaptive"):
             text.append_text(Text.assemble(f"  {name:10}", _figure(getattr(row, name), row), "\n"))
         text.append(f"  claimed   {quoted(row.claimed):>7}, published {quoted(row.published)}", style="dim")
-        text.append(f", earlier {quoted(row.earlier)}\n\n" if row.earlier else "\n\n", style="dim")
+        text.append(f", replicated {quoted(row.replicated)}\n\n" if row.replicated else "\n\n", style="dim")
     return text
 
 

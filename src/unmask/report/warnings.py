@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from unmask.kinds import FindingKind
 from unmask.records import Example, Record
+from unmask.report.formatting import at, interval, percent, threat
 from unmask.report.gradient_use import BLACK_BOX, black_box_only, useless_gradients
 from unmask.report.indicators import indicators
-from unmask.report.read import Case, RunFolder, by_attack, other_threats
+from unmask.report.run_folder import CaseInfo, RunFolder, by_attack, other_threats
 from unmask.report.thresholds import FEWEST, MARGIN, WIDEST
-from unmask.report.words import at, interval, percent, threat
 from unmask.statistics import Accuracy
 
 __all__ = ["Warnings", "warnings"]
@@ -77,7 +77,7 @@ class Warnings:
 
 def warnings(
     run: RunFolder,
-    case: Case,
+    case: CaseInfo,
     clean: Accuracy | None,
     robust: Accuracy | None,
     controls: Mapping[str, Accuracy],
@@ -99,7 +99,7 @@ def warnings(
     )
 
 
-def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None, complete: bool) -> Iterator[str]:
+def _unclassified(run: RunFolder, case: CaseInfo, clean: Accuracy | None, complete: bool) -> Iterator[str]:
     for finding in case.setup_findings:
         if finding["kind"] == FindingKind.RANGE:
             told = f"({finding['where']}): {finding['remedy']}"
@@ -115,7 +115,7 @@ def _unclassified(run: RunFolder, case: Case, clean: Accuracy | None, complete: 
     yield from _one_class(case, [example for record in run.of(case, "clean") for example in record.examples])
 
 
-def _one_class(case: Case, clean: list[Example]) -> Iterator[str]:
+def _one_class(case: CaseInfo, clean: list[Example]) -> Iterator[str]:
     if not clean:
         return
     ((most, count),) = Counter(example.predicted for example in clean).most_common(1)
@@ -127,7 +127,7 @@ def _one_class(case: Case, clean: list[Example]) -> Iterator[str]:
         )
 
 
-def _setup(run: RunFolder, case: Case, controls: Mapping[str, Accuracy]) -> Iterator[str]:
+def _setup(run: RunFolder, case: CaseInfo, controls: Mapping[str, Accuracy]) -> Iterator[str]:
     yield from (_SETUP[finding["kind"]] for finding in case.setup_findings if finding["kind"] in _SETUP)
     still, clean = controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, "clean") for e in r.examples]
     if still and clean:
@@ -143,7 +143,7 @@ def _setup(run: RunFolder, case: Case, controls: Mapping[str, Accuracy]) -> Iter
             )
 
 
-def _elsewhere(run: RunFolder, case: Case) -> Iterator[str]:
+def _elsewhere(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     """Attacks that were run on another ball than the figure is about."""
     records: dict[str, list[Record]] = {}
     for record in run.of(case, "clean", "plain", "adaptive"):
@@ -153,7 +153,7 @@ def _elsewhere(run: RunFolder, case: Case) -> Iterator[str]:
             yield f"{name} was run{at(others)}, not at {threat(case.threat)}, which the figure is about"
 
 
-def _attack(run: RunFolder, case: Case, robust: float, black_box: bool) -> Iterator[str]:
+def _attack(run: RunFolder, case: CaseInfo, robust: float, black_box: bool) -> Iterator[str]:
     useless = list(useless_gradients(run, case, robust))
     yield from useless
     yield from _refused(run, case)
@@ -165,7 +165,7 @@ def _attack(run: RunFolder, case: Case, robust: float, black_box: bool) -> Itera
                 yield one.why
 
 
-def _refused(run: RunFolder, case: Case) -> Iterator[str]:
+def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     """Where each attack ended with candidates that are nearly all refused, of images that are not."""
     clean = {e.index for record in run.of(case, "clean") for e in record.examples if e.robust > 0 and not e.refused}
     shares = []

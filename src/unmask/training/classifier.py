@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.model_wrappers import fold_batchnorm
 from unmask.nets.residual import Whitening
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.epochs import Adam, Nesterov, train_epochs
 from unmask.types import as_output
-from unmask.victims import folded
 
 __all__ = ["Adam", "ClassifierRecipe", "Nesterov", "Perturb", "train_classifier"]
 
@@ -82,7 +82,7 @@ def _loss(
     perturbed = x
     if recipe.perturb is not None:
         model.eval()
-        perturbed = recipe.perturb(folded(model), x, y, progress, index)
+        perturbed = recipe.perturb(fold_batchnorm(model), x, y, progress, index)
         model.train()
     if recipe.perturb is None or not (recipe.clean or recipe.pull):
         logits = as_output(model(perturbed)).logits

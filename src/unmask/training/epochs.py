@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unmask.randomness import drawing, stream
+from unmask.model_wrappers import multiplies_bfloat16
+from unmask.randomness import make_keys, use_keys
 from unmask.training.augmentation import mirrored, shifted
 from unmask.training.checkpoints import Checkpoints
-from unmask.victims import multiplies_bfloat16
 
 __all__ = ["Adam", "Nesterov", "Objective", "Schedule", "train_epochs"]
 
@@ -105,10 +105,10 @@ def train_epochs(
             progress = (epoch + step / steps) / schedule.epochs
             optimizer.param_groups[0]["lr"] = schedule.rate * min(1.0, 20 * progress, 2 * (1 - progress))
             x, y = (t.to(device) for t in images(index))
-            keys = stream(seed, index, "train").fold(epoch)
+            keys = make_keys(seed, index, "train").fold_in(epoch)
             x = shifted(mirrored(x, index, epoch) if schedule.mirror else x, schedule.shift, shifts)
             x = x.contiguous(memory_format=torch.channels_last)
-            with drawing(keys), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=narrow):
+            with use_keys(keys), torch.autocast(torch.device(device).type, torch.bfloat16, enabled=narrow):
                 loss, measured = objective(x, y, progress, index)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()

@@ -1,0 +1,180 @@
+"""One attack on one model: the attack searches a view, the judge scores the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from unmask.attacks.problem import Attack, Problem
+from unmask.attacks.trajectory import TrajectoryRecorder
+from unmask.compiling import Compiler
+from unmask.gradients.bpda import View
+from unmask.inputs import as_batch
+from unmask.judging import Judge, Verdict
+from unmask.model_wrappers import Passes, batch_invariant, bfloat16, fold_batchnorm, frozen_copy, multiplies_bfloat16
+from unmask.randomness import make_keys
+from unmask.records import GradientCounts
+from unmask.statistics import Accuracy, accuracy
+from unmask.types import InvalidModelOutput, Model, Output, as_output
+
+__all__ = ["AttackResult", "run_attack", "verdicts"]
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What came of an attack on B examples."""
+
+    x_adv: Tensor  # (B, C, H, W)
+    verdict: Verdict  # on draws of the defense's randomness that nothing was chosen by
+    selection: Verdict  # on draws by which attacks may be compared
+    passes: Passes = field(default_factory=Passes)  # of the attack; the judge counts its own
+    trajectory: TrajectoryRecorder | None = None  # of the examples that were followed, by their numbers in the batch
+    gradients: GradientCounts | None = None  # None where the attack computed none
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """Robust accuracy with its interval. It is no evidence of robustness where ``gradients`` counts examples
+        without a gradient.
+        """
+        return accuracy(self.verdict.robust_fraction.tolist())
+
+
+@torch.inference_mode(False)
+def run_attack(
+    judge: Judge,
+    model: nn.Module,
+    attack: Attack,
+    x: Tensor,
+    y: Tensor,
+    *,
+    view: View | None = None,
+    low_precision: bool = False,
+    index: Sequence[int] | Tensor | None = None,
+    seed: int = 0,
+    record_trajectories: int = 0,
+    compiler: Compiler | None = None,
+) -> AttackResult:
+    """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
+
+    Examples that a deterministic defense gets wrong without an attack are left as they are. A random one, wrong in the
+    draws that were asked for, may be right in others: the attack starts all the same.
+
+    Args:
+        judge: of the defense that ``model`` is.
+        model: what is attacked.
+        x: images, and ``y`` their classes, as of :mod:`unmask.inputs`: numpy arrays and uint8 images will do.
+        attack: such as ``APGD(100)`` or ``pgd(40, margin, EOT(30))``.
+        view: what gradients pass through, such as ``bpda("encode", surrogate)`` or ``straight_through``.
+        low_precision: take gradients in bfloat16 where the hardware multiplies it; verdicts stay float32.
+        index: the examples' positions in their data set, which key their randomness.
+        seed: of all randomness.
+        follow: of how many of the first examples under attack to keep the way. It changes no result.
+        compiler: of the views; None for none. The judge asks ``model`` as it is.
+
+    Raises ValueError for images or labels that :mod:`unmask.inputs` refuses, and
+    :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
+
+    >>> from unmask.attacks.aliases import fgsm
+    >>> from unmask.threats import Linf
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
+    >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    >>> x, y = torch.tensor([[[[0.6, 0.5]]], [[[0.9, 0.1]]]]), torch.tensor([0, 0])
+    >>> run_attack(Judge(model, Linf(0.1)), model, fgsm(), x, y).verdict.robust_fraction
+    tensor([0., 1.], dtype=torch.float64)
+    """
+    x, y = as_batch(x, y)
+    index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
+    if len(index) != len(x):
+        raise ValueError(f"there are {len(x)} images and {len(index)} positions: give one position an image")
+    passes, health = Passes(), _Health(len(x))
+    twin = cache(lambda: frozen_copy(model))
+    narrow = low_precision and multiplies_bfloat16(x.device)
+    screen = make_keys(seed, index, "screen")
+
+    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+        return judge.is_broken(x_adv, x[rows], y[rows], screen.select(rows).fold_in(when))
+
+    def seen(view: View | None) -> Model:
+        def make() -> Model:
+            return fold_batchnorm(model) if view is None else view(twin())  # a view may change or read any part
+
+        random = judge.draws > 1 or judge.uses_torch_random
+        viewed = make() if compiler is None else compiler.of(model, view, make, random=random)
+        return batch_invariant(
+            _answering(bfloat16(viewed) if narrow else viewed), passes=passes, uses_torch_random=judge.uses_torch_random
+        )
+
+    rows = torch.arange(len(x), device=x.device)
+    if judge.draws == 1:
+        rows = rows[~broken(rows, x, 0)]
+    trail = TrajectoryRecorder(rows[:record_trajectories].tolist()) if record_trajectories else None
+    problem = Problem(
+        view=_later(lambda: seen(view)),
+        x=x,
+        y=y,
+        threat=judge.threat,
+        keys=make_keys(seed, index, "attack"),
+        is_broken=broken,
+        scores=batch_invariant(_answering(model), passes=passes, uses_torch_random=judge.uses_torch_random),
+        views=seen,
+        on_candidate=None if trail is None else trail.record,
+        on_gradient=health.see,
+        random=judge.draws > 1,
+    )
+    x_adv = x.clone()
+    if len(rows):
+        x_adv[rows] = attack(problem.subset(rows))
+    spent = replace(passes)  # the views of the trail would count on
+    return AttackResult(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail, health.counts())
+
+
+class _Health:
+    """Which of B examples got gradients during an attack, and of what use these were."""
+
+    def __init__(self, count: int) -> None:
+        self._asked, self._useful, self._not_finite = torch.zeros(3, count, dtype=torch.bool)
+
+    def see(self, rows: Tensor, gradient: Tensor) -> None:
+        """Gradients (M, ...) of the examples ``rows`` (M,)."""
+        flat, rows = gradient.flatten(1), rows.cpu()
+        finite = flat.isfinite()
+        self._asked[rows] = True
+        self._useful[rows] |= (finite & (flat != 0)).any(1).cpu()
+        self._not_finite[rows] |= (~finite).any(1).cpu()
+
+    def counts(self) -> GradientCounts | None:
+        """None where no gradient was computed."""
+        asked = int(self._asked.sum())
+        none, not_finite = self._asked & ~self._useful, self._asked & self._not_finite
+        return GradientCounts(asked, int(none.sum()), int(not_finite.sum())) if asked else None
+
+
+def _later(make: Callable[[], Model]) -> Model:
+    """A view that is made when it is first asked: attacks by scores ask none."""
+    made = cache(make)
+    return lambda x: made()(x)
+
+
+def _answering(victim: Model) -> Model:
+    """A search would pass over NaN as if the defense stood there; an image in the box deserves an answer."""
+
+    def call(x: Tensor) -> Output:
+        answer = as_output(victim(x))
+        bad = ~answer.logits.isfinite().all(1)
+        if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
+            raise InvalidModelOutput(
+                "the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]"
+            )
+        return answer
+
+    return call
+
+
+def verdicts(judge: Judge, x_adv: Tensor, x: Tensor, y: Tensor, index: Tensor, seed: int) -> tuple[Verdict, Verdict]:
+    """The scoring and the selection verdict on candidates, by the draws that belong to these examples and seed."""
+    scored = judge.verdict(x_adv, x, y, make_keys(seed, index, "score"))
+    return scored, scored if judge.draws == 1 else judge.verdict(x_adv, x, y, make_keys(seed, index, "select"))

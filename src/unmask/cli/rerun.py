@@ -1,0 +1,100 @@
+"""What checking a run and doing it again have in common: its question, in the words of the commands."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unmask.cli import commands
+
+if TYPE_CHECKING:
+    from unmask.evaluation.plan import Plan
+    from unmask.evaluation.runner import LocalExecutor
+    from unmask.forms import ModelForm
+
+__all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
+
+# Each function imports what it needs, so that help does not wait for torch.
+
+
+def planned(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
+    """What the question of a run gives today; ValueError where it is none that can be planned."""
+    from unmask.auditing.question import plans
+
+    with _told():
+        return plans(asked, local)
+
+
+def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
+    """The executor that a run of this question had."""
+    from unmask.compiling import Compiler
+    from unmask.evaluation.runner import LocalExecutor
+
+    with _told():
+        strict = asked.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
+        compiler = Compiler() if asked.get("compile") else None
+        return LocalExecutor(batch, device, weights or _weights(asked), strict, _form(asked), compiler)
+
+
+def do_again(asked: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
+    """Do the run of a question in a new folder, by the command that it was asked by."""
+    with _told():
+        settings = {"n": asked["n"], "seed": asked["seed"], "out": out, "stop_when": asked.get("stop_when")}
+        settings |= {"compile": asked.get("compile", False), **shared, "weights": shared["weights"] or _weights(asked)}
+        if asked["command"] == "reproduce":
+            commands.reproduce(case=asked["cases"], curves=asked["curves"], **settings)
+            return
+        known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
+        form = _form(asked)
+        settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
+        settings |= {"output": form.output, "reject_class": form.reject_class, **asked["threat"], **asked["options"]}
+        known[asked["command"]](asked["target"], asked["data"], **settings)
+
+
+def clocked(asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """The attacks of a run whose results depend on the speed of the machine."""
+    from unmask.auditing.budgets import timed
+
+    with _told():
+        return timed(asked["options"]["budget"]) if asked.get("command") == "audit" else ()
+
+
+@contextmanager
+def on_the_threads_of(run: Path) -> Iterator[None]:
+    """Compute on as many threads as a run did, since sums round differently on more, or fewer."""
+    import torch
+
+    from unmask.run_files import read_run
+
+    before = torch.get_num_threads()
+    told = read_run(run).description.get("hardware")
+    count = told.get("threads") if isinstance(told, dict) else None
+    if isinstance(count, int) and 1 <= count <= (os.cpu_count() or 1):
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _form(asked: Mapping[str, Any]) -> ModelForm:
+    from unmask.forms import ModelForm
+
+    return ModelForm(**asked.get("form", {}))
+
+
+def _weights(asked: Mapping[str, Any]) -> Path | None:
+    return Path(asked["weights"]) if asked.get("weights") else None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"run.json does not tell how to do it again ({error!r}): it is none of a command, or was changed"
+        ) from error

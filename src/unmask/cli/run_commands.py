@@ -1,0 +1,168 @@
+"""The commands that look at finished runs: check them, compare them, do them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from random import randrange
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from unmask.cli.commands import app
+from unmask.cli.console import say
+from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, RayAddress, RayWorkers, Run, Weights
+from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
+
+if TYPE_CHECKING:
+    from unmask.report.compare import PairedComparison
+
+__all__ = ["app", "compare", "rerun", "sample_size", "verify"]
+
+
+@app.command()
+def verify(
+    run: Run,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="Another run of the same cases, to be compared with.")
+    ] = None,
+    examine: Annotated[
+        bool,
+        typer.Option(help="Examine an audited model again, which takes as long as at the beginning of the audit."),
+    ] = True,
+    attack: Annotated[
+        int, typer.Option("--attack", min=0, metavar="K", help="Attack K examples anew, by each attack of the run.")
+    ] = 0,
+    attack_seed: Annotated[
+        int | None, typer.Option("--attack-seed", help="Chooses these K examples; default a random one, which is told.")
+    ] = None,
+    batch_size: Batch = 128,
+    device: Device = "cpu",
+    weights: Weights = None,
+) -> None:
+    """Plan a run again, judge every stored adversarial example again on the original model, compute every figure again.
+
+    Exit with 1 if a job, verdict, finding or figure differs, anything that the run rests on was changed, or an attack
+    anew breaks an example that the run says is robust.
+
+    Example: [bold]unmask verify runs/demo --attack 8[/bold]
+    """
+    from unmask.evaluation.attack_again import Sample
+    from unmask.evaluation.verify import verify
+    from unmask.report.compare import compare_runs as held_against
+    from unmask.run_files import read_run
+
+    asked = read_run(run).config
+    if attack and not examine and asked.get("command") == "audit":
+        raise ValueError("the attacks of an audit follow from the examination: leave out --attack or --no-examine")
+    seed = randrange(1 << 31) if attack_seed is None else attack_seed
+    sample = Sample(attack, seed, clocked(asked)) if attack else None
+    local = local_of(asked, batch_size, device, weights)
+    with on_the_threads_of(run):
+        plans = planned(asked, local) if examine or asked.get("command") != "audit" else None
+        checks = []
+        for check in verify(run, local, plans, sample):
+            checks.append(check)
+            if check.problem:
+                say(f"FAILED {check.record}: {check.problem}")
+    failed = sum(check.problem is not None for check in checks)
+    examples = sum(check.examples for check in checks)
+    records = sum(check.examples > 0 for check in checks)
+    say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    if sample:
+        say(f"{sum(check.anew for check in checks)} examples attacked anew, chosen by --attack-seed {seed}.")
+    if against:
+        _show(held_against(run, against))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rerun(
+    run: Run,
+    out: Annotated[Path, typer.Option("--out", help="New folder; the same command again continues it.")],
+    batch_size: Batch = 128,
+    device: Device = "cpu",
+    weights: Weights = None,
+    executor: ExecutorName = "local",
+    ray_address: RayAddress = None,
+    gpus_per_job: GpusPerJob = 0.0,
+    ray_workers: RayWorkers = None,
+) -> None:
+    """Do a run again from its question, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
+
+    What an attack leaves that had a budget in seconds depends on the machine: it is compared, and may differ.
+
+    Example: [bold]unmask rerun runs/demo --out runs/again[/bold]
+    """
+    from unmask.report.compare import compare_runs, count_identical, differing
+    from unmask.run_files import read_run
+
+    before = read_run(run)
+    if out.resolve() == run.resolve():
+        raise ValueError(f"{out} is the run itself: give --out a new folder")
+    shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights}
+    shared |= {"executor": executor, "ray_address": ray_address, "gpus_per_job": gpus_per_job}
+    shared |= {"ray_workers": ray_workers}
+    with on_the_threads_of(run):
+        do_again(before.config, out, shared)
+    now = read_run(out)
+    for name in ("versions", "hardware", "revision"):
+        if before.description.get(name) != now.description.get(name):
+            say(f"other {name}: {before.description.get(name)}, now {now.description.get(name)}")
+    alike, total = count_identical(run, out)
+    say(f"{alike} of {total} records are the same to the bit.")
+    by_clock = clocked(before.config)
+    others = differing(run, out, by_clock)
+    for line in others:
+        say(f"FAILED {line}")
+    pairs = [pair for pair in compare_runs(run, out) if pair.changed]
+    _show(pairs)
+    if any(pair.attack in by_clock for pair in pairs):
+        say(f"{', '.join(by_clock)}: its budget was in seconds, so what it leaves depends on the machine.")
+    if others or any(pair.attack not in by_clock for pair in pairs) or not total:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Folder of a run; may be the same.", show_default=False)],
+    case: Annotated[str | None, typer.Option("--case", help="Case of the first run, where it has several.")] = None,
+    with_: Annotated[str | None, typer.Option("--with", help="Case of the second run; default --case.")] = None,
+) -> None:
+    """Compare two defenses on the same images: exact McNemar test, interval of the difference.
+
+    Example: [bold]unmask compare runs/a runs/b[/bold]
+    """
+    from unmask.report.compare import compare, unreliable
+
+    cases = (case, with_ or case)
+    _show(compare(first, second, cases))
+    for line in unreliable(first, second, cases):
+        say(line)
+
+
+@app.command()
+def sample_size(
+    accuracy: Annotated[float, typer.Option("--accuracy", help="Share expected to be left.")],
+    width: Annotated[float, typer.Option("--width", help="Of the 95 % interval, as a share.")],
+) -> None:
+    """Tell how many examples an interval of a wished width takes.
+
+    Example: [bold]unmask sample-size --accuracy 0.05 --width 0.02[/bold]
+    """
+    from unmask import statistics
+
+    say(f"--n {statistics.sample_size(accuracy, width)}")
+    say(f"with --stop-when: about {statistics.sample_size(accuracy, width, anytime=True)}")
+
+
+def _show(pairs: Iterable[PairedComparison]) -> None:
+    for pair in pairs:
+        d = pair.difference
+        say(
+            f"{pair.what}: {100 * pair.first.value:.1f} % and {100 * pair.second.value:.1f} %, difference "
+            f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] points, p = {d.p:.2g}; "
+            f"{pair.changed} of {d.n} examples differ"
+        )

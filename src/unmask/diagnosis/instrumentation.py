@@ -1,0 +1,61 @@
+"""How a model is asked before any attack: keyed, watched part by part, and left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.snapshots import tensors
+from unmask.model_wrappers import query
+from unmask.randomness import Keys, use_keys
+from unmask.state import State
+from unmask.types import Output
+
+__all__ = ["ModuleIO", "keyed_query", "preserve_buffers", "record_io", "share"]
+
+ModuleIO = dict[str, tuple[Tensor, Tensor]]
+"""Path of a part -> what its first call was given, and what came out; the innermost first."""
+
+
+def keyed_query(model: nn.Module, x: Tensor, keys: Keys) -> Output:
+    """The answers to images (B, C, H, W), torch's own randomness keyed too."""
+    with use_keys(keys, uses_torch_random=True):
+        return query(model, x)
+
+
+@contextmanager
+def record_io(model: nn.Module) -> Iterator[ModuleIO]:
+    """What each part is given and gives while the model runs, in the order in which they end."""
+    spots: ModuleIO = {}
+    paths = {part: path for path, part in model.named_modules()}
+
+    def see(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        made = next(tensors(output), None)
+        if args and isinstance(args[0], Tensor) and made is not None:
+            spots.setdefault(paths[part], (args[0].detach().clone(), made.detach().clone()))
+
+    handles = [part.register_forward_hook(see) for part in paths if not isinstance(part, torch.jit.ScriptModule)]
+    try:
+        yield spots
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def preserve_buffers(model: nn.Module) -> Iterator[None]:
+    """What the model keeps from call to call comes out as it went in."""
+    state = State(model)
+    try:
+        yield
+    finally:
+        state.restore()
+
+
+def share(which: Tensor) -> float:
+    """Of true values."""
+    return round(float(which.double().mean()), 3)

@@ -1,0 +1,223 @@
+"""Doing one job: attack the view, let the judge score the original."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from unmask.attacking import AttackResult, run_attack, verdicts
+from unmask.cases import AttackSpec
+from unmask.compiling import Compiler
+from unmask.data import Dataset
+from unmask.evaluation.attack_registry import BUILT_IN, attack_from_options
+from unmask.evaluation.beside import beside, shown, untouched
+from unmask.evaluation.targets import Target
+from unmask.evaluation.trajectories import trajectory_tensors
+from unmask.judging import Judge, Verdict
+from unmask.model_wrappers import Passes
+from unmask.records import Example, GradientCounts, Job, Record
+from unmask.threats import parse
+
+__all__ = ["TRAJECTORY_PREFIX", "Outcome", "attacked", "execute_job", "rejudge"]
+
+RECORDED = 3
+"""Images of an attack's first job of which the way is kept."""
+
+TRAJECTORY_PREFIX = "way_"
+"""What the names of the tensors of such a way begin with."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A record and the tensors that belong to it."""
+
+    record: Record
+    tensors: dict[str, Tensor]
+
+
+def execute_job(
+    job: Job,
+    target: Target,
+    data: Dataset,
+    *,
+    batch: int = 128,
+    device: str = "cpu",
+    compiler: Compiler | None = None,
+) -> Outcome:
+    """Attack the examples of a job and judge them.
+
+    ``batch`` bounds memory alone: records do not depend on it. Randomness is keyed by the job's seed,
+    the example's position and the purpose, so that they do not depend on the job's range either.
+
+    Raises ValueError for an attack that there is not, and for answers that cannot be judged.
+    """
+    started = time.monotonic()
+    target = _dialled(job, target)
+    judge, search = _judge(job, target), _search(job, target, compiler)
+    examples: list[Example] = []
+    candidates, ways = [], list[dict[str, Tensor]]()
+    passes = Passes()
+    gradients: list[GradientCounts] = []
+    for index, x, y, found in _each(torch.arange(job.start, job.stop), data, batch, device, judge, search):
+        examples += _examples(job, index, y, found.verdict, found.selection)
+        candidates.append(found.x_adv.cpu())
+        passes.forwards += found.passes.forwards
+        passes.backwards += found.passes.backwards
+        if found.gradients is not None:
+            gradients.append(found.gradients)
+        if found.trajectory is not None:
+            ways += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
+    record = Record(
+        job=job,
+        examples=tuple(examples),
+        draws=target.draws,
+        forwards=passes.forwards,
+        backwards=passes.backwards,
+        judge_passes=judge.passes.forwards,
+        seconds=time.monotonic() - started,
+        gradients=GradientCounts.total(gradients) if gradients else None,
+    )
+    x_adv = torch.cat(candidates)
+    tensors = {
+        "x_adv": x_adv,
+        **beside(job, target, data, x_adv.to(device)),
+        **({name: torch.cat([way[name] for way in ways]) for name in ways[0]} if ways else {}),
+    }
+    return Outcome(record, tensors)
+
+
+def rejudge(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, device: str) -> tuple[Example, ...]:
+    """The verdicts of a job on candidates that were stored, as :func:`execute_job` would give them."""
+    judge = _judge(job, _dialled(job, target))
+    examples: list[Example] = []
+
+    def stored(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> AttackResult:
+        candidates = x_adv[index - job.start].to(device)
+        return AttackResult(candidates, *verdicts(judge, candidates, x, y, index, job.seed))
+
+    for index, _, y, found in _each(torch.arange(job.start, job.stop), data, batch, device, judge, stored):
+        examples += _examples(job, index, y, found.verdict, found.selection)
+    return tuple(examples)
+
+
+def attacked(
+    job: Job, target: Target, data: Dataset, index: Tensor, batch: int, device: str, compiler: Compiler | None
+) -> tuple[tuple[Example, ...], GradientCounts | None]:
+    """The verdicts of a job's attack on the examples ``index`` alone, which are those that the job gives them."""
+    target = _dialled(job, target)
+    judge, search = _judge(job, target), _search(job, target, compiler)
+    examples: list[Example] = []
+    gradients: list[GradientCounts] = []
+    for part, _, y, found in _each(index, data, batch, device, judge, search):
+        examples += _examples(job, part, y, found.verdict, found.selection)
+        gradients += [] if found.gradients is None else [found.gradients]
+    return tuple(examples), GradientCounts.total(gradients) if gradients else None
+
+
+def _dialled(job: Job, target: Target) -> Target:
+    """The target, of the strength that the job asks for."""
+    if "dial" not in job.options:
+        return target
+    if target.strength_sweep is None:
+        raise ValueError(f"nothing of {job.target} is varied, but a job asks for {job.options['dial']!r}")
+    return replace(target, model=target.strength_sweep.turn(target.model, float(job.options["dial"])))
+
+
+Search = Callable[[Judge, Tensor, Tensor, Tensor], AttackResult]
+"""A judge, positions (B,), images (B, C, H, W), labels (B,) -> what came of them."""
+
+
+def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
+    if untouched(job):
+        return lambda judge, index, x, y: AttackResult(x, *verdicts(judge, x, x, y, index, job.seed))
+    attacker = _attacker(job, target)
+    attack = attacker.make(target.model)
+    return lambda judge, index, x, y: run_attack(
+        judge,
+        target.model,
+        attack,
+        x,
+        y,
+        view=attacker.view,
+        low_precision=attacker.low_precision,
+        index=index,
+        seed=job.seed,
+        record_trajectories=max(0, RECORDED - int(index[0])) if shown(job) else 0,
+        compiler=compiler,
+    )
+
+
+def _attacker(job: Job, target: Target) -> AttackSpec:
+    """The one that the job describes, or the target's or a built-in one of that name."""
+    if "attack" in job.options:
+        return attack_from_options(job.options)
+    known = {**BUILT_IN, **target.attacks}
+    if job.attack not in known:
+        raise ValueError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
+    return known[job.attack]
+
+
+def _judge(job: Job, target: Target) -> Judge:
+    threat = parse(job.threat.norm, job.threat.eps, job.threat.unit)
+    return Judge(target.model, threat, target.draws, target.uses_torch_random)
+
+
+def _each(
+    positions: Tensor, data: Dataset, batch: int, device: str, judge: Judge, search: Search
+) -> Iterator[tuple[Tensor, Tensor, Tensor, AttackResult]]:
+    """Positions (on the CPU), images, labels, what came of them: ``batch`` at a time, half where memory ends."""
+    start = 0
+    while start < len(positions):
+        index = positions[start : start + batch]
+        x, y = (part.to(device) for part in data.floats(index))
+        spent = judge.passes.forwards
+        try:
+            found = search(judge, index, x, y)
+        except (RuntimeError, MemoryError) as error:
+            if len(index) == 1 or not _out_of_memory(error):
+                raise
+            batch = len(index) // 2
+        else:
+            yield index, x, y, found
+            start += len(index)
+            continue
+        judge.passes.forwards = spent  # what was begun in vain is done again
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no room; the CPU's allocator has no error of its own."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
+
+
+def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
+    if untouched(job):
+        scored, selection = _unrefused(scored), _unrefused(selection)
+    return [_example(scored, selection, row, int(index[row]), int(y[row])) for row in range(len(y))]
+
+
+def _unrefused(verdict: Verdict) -> Verdict:
+    """A detector that refuses an image defeats an attack, but does not serve who sent a clean one."""
+    return replace(verdict, robust=verdict.robust & ~verdict.refused)
+
+
+def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: int) -> Example:
+    stands = scored.robust[:, row]
+    return Example(
+        index=index,
+        label=label,
+        predicted=int(scored.predicted[0, row]),
+        robust=float(scored.robust_fraction[row]),
+        robust_one_draw=bool(stands[0]),
+        robust_all_draws=bool(stands.all()),
+        selection_robust=float(selection.robust_fraction[row]),
+        distance=float(scored.distance[row]),
+        refused=bool(scored.refused[0, row]),
+        feasible=bool(scored.feasible[row]),
+    )

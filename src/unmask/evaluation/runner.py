@@ -1,0 +1,152 @@
+"""Running: jobs that are not in the store go to an executor, what comes back goes into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from unmask.compiling import Compiler
+from unmask.data import DataError, Dataset, load
+from unmask.evaluation.execute import Outcome, execute_job
+from unmask.evaluation.failures import first_line, in_one_line
+from unmask.evaluation.fingerprint import fingerprint
+from unmask.evaluation.store import Store, pack
+from unmask.evaluation.targets import Target, find_target
+from unmask.forms import ModelForm
+from unmask.records import Job, Record
+from unmask.report.worst_case import accuracy_under_attack
+from unmask.statistics import StopRule
+
+__all__ = ["MAIN", "Executor", "LocalExecutor", "Progress", "due", "run"]
+
+MAIN = ("clean", "plain", "adaptive")
+"""Roles of the jobs whose verdicts make the figures of a case."""
+
+Progress = Callable[[Record, bool], None]
+"""Called with each record; True where it was in the store already."""
+
+
+class Executor(Protocol):
+    """Does jobs, in any order, anywhere; ValueError, of one line, ends the run."""
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]: ...
+
+
+@dataclass
+class LocalExecutor:
+    """Does jobs one after the other in this process; models and data are loaded once.
+
+    Args:
+        batch: images at a time, which bounds memory; no result depends on it.
+        device: as torch names it; ValueError where there is no such device.
+        weights: folder of the cases' weights; None for those that ship.
+        strict: refuse models that answer probabilities.
+        form: how models take images and give logits, as far as the user says so.
+        compiler: of the views that attacks optimise; None for none.
+    """
+
+    batch: int = 128
+    device: str = "cpu"
+    weights: Path | None = None
+    strict: bool = True
+    form: ModelForm = ModelForm()
+    compiler: Compiler | None = None
+    _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
+    _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        try:
+            torch.zeros(1, device=self.device).item()
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"device {self.device!r} is not usable ({first_line(error)}): try --device cpu") from error
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        return map(self.execute, jobs)
+
+    def execute(self, job: Job) -> Outcome:
+        """One job; whatever goes wrong in the target's code is a ValueError that names job and error."""
+        data = self.dataset(job.data, job.stop)
+        target = self.target(job.target, data)
+        with in_one_line(f"{job.target} under {job.attack}"):
+            return execute_job(job, target, data, batch=self.batch, device=self.device, compiler=self.compiler)
+
+    def dataset(self, name: str, n: int) -> Dataset:
+        """At least the first ``n`` test examples, or all where there are fewer."""
+        if name not in self._data or len(self._data[name]) < n:
+            try:
+                self._data[name] = load(name, "test", n=n)
+            except DataError:
+                self._data[name] = load(name, "test")
+        return self._data[name]
+
+    def target(self, name: str, data: Dataset) -> Target:
+        """The target of that name, tried on the first examples of ``data``."""
+        if name not in self._targets:
+            self._targets[name] = find_target(
+                name, data, device=self.device, weights=self.weights, strict=self.strict, form=self.form
+            )
+        return self._targets[name]
+
+    def fingerprints(self, jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:
+        """Of each target of ``jobs``, with the examples up to the last one that they attack."""
+        last: dict[tuple[str, str], int] = {}
+        for job in jobs:
+            last[job.target, job.data] = max(job.stop, last.get((job.target, job.data), 0))
+        found = {}
+        for (name, images), n in last.items():
+            data = self.dataset(images, n)
+            target = self.target(name, data)
+            with in_one_line(name):
+                found[name] = fingerprint(name, target.model, data, n)
+        return found
+
+    def use(self, name: str, target: Target, data: Dataset) -> None:
+        """Let jobs on ``name`` find ``target``, and those on that data set ``data``."""
+        self._targets[name] = target
+        self._data[data.name] = data
+
+
+def run(
+    jobs: Sequence[Job], store: Store, executor: Executor, progress: Progress, rule: StopRule | None = None
+) -> None:
+    """Do what is due and not done yet. A kill loses at most the jobs in hand; the same call goes on."""
+    done = {record.job.key: record for record in store.records()}
+    for job in jobs:
+        if job.key in done:
+            progress(done[job.key], True)
+
+    def finish(some: Iterable[Job]) -> None:
+        for outcome in executor.map([job for job in some if job.key not in done]):
+            record = store.add(outcome.record, pack(outcome.tensors))
+            done[record.job.key] = record
+            progress(record, False)
+
+    for some in due(jobs, done, rule):
+        finish(some)
+
+
+def due(jobs: Sequence[Job], done: Mapping[str, Record], rule: StopRule | None) -> Iterator[list[Job]]:
+    """The jobs that have to be done, some at a time; ``done``, by key, is looked at after each time.
+
+    Without a ``rule`` all of them. With one, all attacks of a target on the first block of examples, then on the
+    second, until what they leave meets the rule; then its controls and curves on the examples done.
+    """
+    if rule is None:
+        yield [*jobs]
+        return
+    for target in dict.fromkeys(job.target for job in jobs):
+        mine = [job for job in jobs if job.target == target]
+        attacks = [job for job in mine if job.role in MAIN]
+        reached = 0
+        for start in sorted({job.start for job in attacks}):
+            block = [job for job in attacks if job.start == start]
+            yield block
+            reached = max(job.stop for job in block)
+            found = accuracy_under_attack([done[job.key] for job in attacks if job.stop <= reached and job.key in done])
+            if found and rule.met(found):
+                break
+        yield [job for job in mine if job.role not in MAIN and job.stop <= reached]

@@ -1,0 +1,83 @@
+"""Finite differences through one part: a gradient for whatever has none, where the part is small."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.gradients.bpda import Forward, View, first_tensor, viewed
+from unmask.gradients.spsa import rademacher
+from unmask.randomness import current, use_keys
+
+__all__ = ["finite_differences"]
+
+
+class _Differences(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Callable[[Tensor], Tensor], pairs: int, size: float, x: Tensor) -> Tensor:
+        ctx.part, ctx.pairs, ctx.size, ctx.keys = part, pairs, size, current()
+        ctx.save_for_backward(x)
+        return part(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
+        (x,), gradient = ctx.saved_tensors, gradients[0].flatten(1)
+        slope, ones = torch.zeros_like(x), [1] * (x.ndim - 1)
+        for pair in range(ctx.pairs):
+            keys = ctx.keys and ctx.keys.fold_in(pair)
+            with use_keys(keys):
+                u = rademacher(tuple(x.shape), x)
+            with use_keys(keys, uses_torch_random=True):  # both sides have the same draws
+                up = ctx.part(x + ctx.size * u)
+            with use_keys(keys, uses_torch_random=True):
+                down = ctx.part(x - ctx.size * u)
+            change = (up - down).flatten(1) / (2 * ctx.size)
+            slope += (gradient * change).sum(1).view(-1, *ones) * u
+        return None, None, None, slope / ctx.pairs
+
+
+def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
+    """A view in which the gradient of ``part`` is taken from differences of its outputs (Spall, 1992).
+
+    The forward pass stays the model's own, to the bit. On the way back, the part is asked ``pairs`` times on
+    both sides of its input, in random directions: the product of its Jacobian with what comes back, smoothed over
+    ``size``, with noise that grows with the length of the input. It needs no surrogate that resembles the part.
+
+    Args:
+        part: a path as in ``model.named_modules()``, of a part that maps a tensor (B, ...) to another.
+        pairs: of questions for a gradient.
+        size: of the changes of each number that goes in; as large as the steps of what rounds.
+
+    Raises ValueError for pairs below 1 or a size that is not positive; once applied, for a path that there is not.
+
+    >>> from torch import nn
+    >>> class Steps(nn.Module):
+    ...     def forward(self, x): return 2 * (10 * x).round() / 10
+    >>> x = torch.full((1, 4), 0.26, requires_grad=True)
+    >>> finite_differences("0", pairs=200, size=0.2)(nn.Sequential(Steps()))(x).sum().backward()
+    >>> bool((x.grad - 2).abs().max() < 1)
+    True
+    """
+    if pairs < 1 or not size > 0:
+        raise ValueError(f"differences need pairs >= 1 and a size above 0, not {pairs} and {size}")
+
+    def change(forward: Forward) -> Forward:
+        def differing(*args: Any, **kwargs: Any) -> Any:
+            x = first_tensor(part, args, kwargs)
+            if not x.requires_grad:
+                return forward(*args, **kwargs)
+
+            @torch.no_grad()
+            def alone(z: Tensor) -> Tensor:
+                replaced = {name: z if value is x else value for name, value in kwargs.items()}
+                answer: Tensor = forward(*(z if value is x else value for value in args), **replaced)
+                return answer
+
+            return _Differences.apply(alone, pairs, size, x)  # type: ignore[no-untyped-call]
+
+        return differing
+
+    return viewed(part, change)

@@ -1,0 +1,119 @@
+"""Views that carry gradients around what stands between two parts, written inline or outside of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.gradients.bpda import View, find_part, fit_size, identity, substitute
+from unmask.types import Output
+
+__all__ = ["skip_to", "submodule_only", "submodule_output"]
+
+
+class _Grafted(nn.Module):
+    is_view = True
+
+    def __init__(self, model: nn.Module, part: str, surrogate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self._part, self._surrogate = part, surrogate
+        find_part(model, part)
+
+    def forward(self, x: Tensor) -> Output | Tensor:
+        def join(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            true = args[0]
+            if not (torch.is_grad_enabled() and x.requires_grad and len(true) == len(x)):
+                return args
+            if true.requires_grad and true.is_leaf:
+                return args  # the model itself differentiates by it
+            return substitute(true, fit_size(self._part, self._surrogate(x), true)), *args[1:]
+
+        with _hooked(find_part(self.model, self._part).register_forward_pre_hook(join)):
+            answer: Output | Tensor = self.model(x)
+            return answer
+
+
+def skip_to(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+    """A view in which gradients go from what ``part`` is given straight to the model's input, through ``surrogate``.
+
+    For whatever stands in between without being a module: numpy, ``no_grad``, other libraries. The forward pass
+    stays the model's own, and so do gradients that the model takes itself by what it gives to ``part``. ``surrogate``
+    takes the model's input (B, C, H, W) to the part's, to which its images are resized.
+
+    Raises ValueError, once the view is applied, for a path that the model does not have.
+
+    >>> class Defense(nn.Module):
+    ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
+    ...     def forward(self, x): return self.net(torch.from_numpy(x.detach().numpy().round()))
+    >>> x = torch.full((1, 1, 1, 2), 0.4, requires_grad=True)
+    >>> skip_to("net")(Defense())(x).sum().backward(); x.grad.flatten().tolist()
+    [1.0, 1.0]
+    """
+    return lambda model: _Grafted(model, part, surrogate)
+
+
+class _ReadOut(nn.Module):
+    is_view = True
+
+    def __init__(self, model: nn.Module, part: str) -> None:
+        super().__init__()
+        self.model = model
+        self._part = part
+        find_part(model, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+
+        def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            seen.append(output)
+
+        with _hooked(find_part(self.model, self._part).register_forward_hook(keep)):
+            self.model(x)
+        if not seen:
+            raise ValueError(f"part {self._part!r} is not called in the forward pass: nothing can be read there")
+        if len(seen[0]) < len(x) == sum(map(len, seen)):
+            return torch.cat(seen)  # a call for each image, or for a few
+        return torch.stack(seen).mean(0)
+
+
+def submodule_output(part: str) -> View:
+    """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
+
+    Where each call is given some of the images only, the calls are joined.
+
+    For votes, hard labels, temperatures and other functions of logits that flatten them. What it finds
+    transfers to the model where the two agree in class.
+
+    Raises ValueError for a path that the model does not have, or that is not called.
+
+    >>> class Hard(nn.Module):
+    ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
+    ...     def forward(self, x): return nn.functional.one_hot(self.net(x).argmax(1), 2).float()
+    >>> submodule_output("net")(Hard())(torch.tensor([[[[0.2, 0.7]]]]))
+    tensor([[0.2000, 0.7000]])
+    """
+    return lambda model: _ReadOut(model, part)
+
+
+def submodule_only(part: str) -> View:
+    """A model that is one part of the given one, handed the images as they are: the defense without what comes before.
+
+    Raises ValueError, once the view is applied, for a path that the model does not have.
+
+    >>> submodule_only("1")(nn.Sequential(nn.Sigmoid(), nn.Flatten()))(torch.full((1, 1, 1, 2), 0.4))
+    tensor([[0.4000, 0.4000]])
+    """
+    return lambda model: find_part(model, part)
+
+
+@contextmanager
+def _hooked(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,176 @@
+"""Sees every torch operation of a forward pass and gives those that break gradients a surrogate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from unmask.gradients.straight_through.context import SurrogateContext, each, tensors
+from unmask.gradients.straight_through.floats import FLOAT_RULES, Args, Kwargs
+from unmask.gradients.straight_through.hooks import suspended
+from unmask.gradients.straight_through.indices import PLACE_RULES
+from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op
+from unmask.gradients.straight_through.labels import LABEL_RULES
+from unmask.gradients.straight_through.writes import Saved, Writer, apart
+
+__all__ = ["Surrogates"]
+
+_RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES | LABEL_RULES
+_NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
+
+
+class Surrogates(TorchFunctionMode):
+    """Active during one forward pass of ``model``; ``unroll`` follows the gradients that it takes itself."""
+
+    def __init__(self, model: nn.Module, saved: Saved, *, unroll: bool = False) -> None:
+        super().__init__()
+        self.world, self.unroll = SurrogateContext(), unroll
+        lasting = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+        self.writer = Writer(self.world, saved, lasting, follow_leaves=unroll)
+        self._no_grad = 0  # how many of the model's no_grad blocks are open; they are not obeyed
+
+    def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
+        kwargs = kwargs or {}
+        if not torch.is_grad_enabled():  # a custom autograd function, which has its own gradient, or inference_mode
+            return func(*args, **kwargs)
+        name = _name(func)
+        if name == "_set_grad_enabled":
+            self._no_grad = max(0, self._no_grad + (-1 if args[0] else 1))
+            return None
+        given = tensors([args, kwargs])
+        if any(map(self.world.carries, given)):
+            return self._dependent(func, name, args, kwargs)
+        if self._no_grad and any(t.requires_grad for t in given):
+            with torch.no_grad():
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dependent(self, func: Any, name: str, args: Args, kwargs: Kwargs) -> Any:
+        """An operation on something that may depend on the input."""
+        if "input" in kwargs:
+            args, kwargs = (kwargs["input"], *args), {k: v for k, v in kwargs.items() if k != "input"}
+        if name in _SPECIAL:
+            return _SPECIAL[name](self, func, args, kwargs)
+        out = kwargs.get("out")
+        if isinstance(out, Tensor):
+            value = self._dependent(func, name, args, _without(kwargs, "out"))
+            return self.writer.write(out if out.shape == value.shape else out.resize_(value.shape), value)
+        separate = apart(func, name, kwargs)
+        if separate is not None:
+            value = self.surrogate(separate, name.replace("__i", "__"), args, _without(kwargs, "inplace"))
+            return self.writer.write(args[0], value)
+        return self.surrogate(func, name, args, kwargs)
+
+    def surrogate(self, func: Callable[..., Any], name: str, args: Args, kwargs: Kwargs) -> Any:
+        """What ``func`` gives, joined to its surrogate where there is one."""
+        if self.unroll:
+            args, kwargs = each(self.world.leaf, args), each(self.world.leaf, kwargs)
+        true = func(*args, **kwargs)
+        rule = _RULES.get(name.strip("_"))
+        try:
+            surrogate = rule(self.world, true, args, kwargs) if rule else None
+            if surrogate is None:
+                surrogate = same_op(func, self.world, true, args, kwargs)
+            return self.world.join(true, surrogate)
+        except _NO_SURROGATE:  # the operation may not exist for floats; only its gradient is lost
+            return true
+
+
+def _name(func: Any) -> str:
+    name: str = getattr(func, "__name__", "")
+    if name in ("__get__", "__set__"):  # of a property such as Tensor.data
+        return f"{name.strip('_')} {func.__self__.__name__}"
+    return name
+
+
+def _without(kwargs: Kwargs, key: str) -> Kwargs:
+    return {k: v for k, v in kwargs.items() if k != key}
+
+
+def _leave(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """numpy has no gradients."""
+    return func(args[0].detach(), *args[1:], **kwargs)
+
+
+def _deep_copy(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return mode.surrogate(torch.clone, "clone", args[:1], {})
+
+
+def _ask_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """The model's own backward pass must leave the graph that ours still needs, and is a part of it if unrolled."""
+    if not mode.unroll:
+        return func(*args, **kwargs | {"retain_graph": True})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Using backward")  # of a cycle, which the end of the pass breaks
+        return func(*args, **kwargs | {"create_graph": True})
+
+
+def _as_it_is(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return func(*args, **kwargs)
+
+
+def _require_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    """The model takes this for a leaf, whose ``grad`` it can read; it cannot be told not to require gradients."""
+    if args[1] if len(args) > 1 else kwargs.get("requires_grad", True):
+        args[0].retain_grad()
+        mode.world.moved.append(args[0])
+    return args[0]
+
+
+def _detach_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return args[0]
+
+
+def _hook(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return func(args[0], suspended(kwargs["hook"] if kwargs else args[1], mode.world))
+
+
+def _set_data(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    mode.writer.follow(args[0], args[1])
+    return func(args[0], args[1].detach())
+
+
+def _copy(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return mode.writer.write(args[0], args[1])
+
+
+def _overwrite(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    return mode.writer.overwrite(args[0], func, *args[1:], **kwargs)
+
+
+def _set_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    target, index, value = args
+    mask = isinstance(index, Tensor) and index.dtype == torch.bool and mode.world.shadow(index) is not None
+    if mask and index.shape == target.shape and (not isinstance(value, Tensor) or value.ndim == 0):
+        return mode.writer.write(target, mode.surrogate(torch.masked_fill, "masked_fill", (target, index, value), {}))
+    return mode.writer.set_item(target, index, value)
+
+
+def _reshape_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    shadow = mode.world.shadow(args[0])
+    result = func(*args, **kwargs)
+    if shadow:
+        mode.world.join(result, getattr(Tensor, func.__name__[:-1])(shadow.value, *args[1:], **kwargs))
+    return result
+
+
+_Special = Callable[[Surrogates, Any, Args, Kwargs], Any]
+_SPECIAL: dict[str, _Special] = {
+    **dict.fromkeys(("numpy", "__array__"), _leave),
+    "__deepcopy__": _deep_copy,
+    **dict.fromkeys(("backward", "grad"), _ask_gradient),
+    **dict.fromkeys(("requires_grad_", "set requires_grad"), _require_gradient),
+    "detach_": _detach_in_place,
+    "register_hook": _hook,
+    "set data": _set_data,
+    **dict.fromkeys(("get grad", "set grad"), _as_it_is),
+    "copy_": _copy,
+    "__setitem__": _set_item,
+    **dict.fromkeys(("zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"), _overwrite),
+    **dict.fromkeys(("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_"), _reshape_in_place),
+}

@@ -1,0 +1,122 @@
+"""The view: the model runs under the mode, and what it answers carries the gradients of the surrogates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from unmask.gradients.straight_through.hooks import suspended_hooks
+from unmask.gradients.straight_through.mode import Surrogates
+from unmask.gradients.straight_through.writes import Saved
+from unmask.types import as_output
+
+__all__ = ["straight_through", "unrolled"]
+
+
+class _StraightThrough(nn.Module):
+    is_view = True
+
+    def __init__(self, model: nn.Module, *, unroll: bool = False) -> None:
+        super().__init__()
+        self.model, self.unroll = model, unroll
+
+    def forward(self, x: Tensor) -> Any:
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return self.model(x)
+        saved = Saved()
+        mode = Surrogates(self.model, saved, unroll=self.unroll)
+        try:
+            with saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(self.model, mode.world), mode:
+                answer = self.model(mode.world.gate(x.detach().clone(), x))
+                refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
+                return answer if refusal.reject is None else refusal
+        finally:
+            mode.world.close()
+            _release_buffers(self.model)
+
+
+def _release_buffers(model: nn.Module) -> None:
+    """State that is kept for the next forward pass must not keep the graph of this one."""
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.grad_fn is not None:
+                module._buffers[name] = buffer.detach()
+
+
+def straight_through(model: nn.Module) -> nn.Module:
+    """A view of ``model`` with the same forward pass, to the bit, and useful gradients with respect to the input.
+
+    Every torch operation of the forward pass, in whatever module, runs as ever; where it cuts the
+    gradient, the gradient of a surrogate takes its place:
+
+    ==============================================  ==========================================================
+    round, floor, ceil, trunc; clamp, hardtanh      identity, also out of range (``clamp(min=0)`` stays a ReLU)
+    casts to integer types; ``>> << // & |``        those of the numbers: ``>> k`` divides by 2**k, ``&`` passes
+    ``detach``, ``.data``, ``no_grad``; hooks on    as if they were not there
+    gradients, of tensors and of modules
+    sign, heaviside; ``> >= < <= == !=``            a smooth step, as wide as its operands spread in an example
+    ``%``, fmod, frac                               one half: between ``x - x % s`` and ``x % s``
+    argmax, one_hot(argmax), table[argmax]; topk    softmax; of labels[topk], the mean of one-hot codes
+    mode, ==, bincount, scatter_add of labels       how much each class is meant
+    bucketize, one_hot, scatter                     position between the boundaries; heavy-tailed hats
+    table[i], embedding, take, gather               linear interpolation between neighbouring entries
+    where, masked_fill, ``x[mask] = v``             besides the chosen branch, (a - b) times that of the condition
+    ==============================================  ==========================================================
+
+    Integers and booleans carry the gradient through arithmetic and changes of shape until they are floats
+    again. Custom autograd functions keep their own backward pass. Gradients that the model itself takes
+    inside its forward pass are its true ones, and their graphs end there: see :func:`unrolled`.
+
+    Out of reach: numpy, ``torch.inference_mode``, scripted code, what happens inside composite functions of
+    ``torch.nn.functional``, and the ``nn.Parameter`` constructor. A model that calls ``torch.func.grad`` fails.
+    Gradients do not pass through the model's buffers. Where x does not
+    require a gradient, or gradients are disabled, the model runs by itself.
+
+    Args:
+        model: any module; its parameters, modules and hooks are left as they are.
+
+    Returns:
+        A module on (B, ...) inputs that gives what ``model`` gives; an :class:`unmask.Output` where that refuses.
+
+    >>> import torch
+    >>> class Quantize(nn.Module):
+    ...     def forward(self, x): return ((x * 255).to(torch.uint8) >> 5).float()
+    >>> x = torch.tensor([0.5], requires_grad=True)
+    >>> y = straight_through(Quantize())(x); y.backward()
+    >>> y.item(), x.grad.item() == 255 / 32
+    (3.0, True)
+    """
+    return _StraightThrough(model)
+
+
+def unrolled(model: nn.Module) -> nn.Module:
+    """:func:`straight_through`, and also through the gradients that the model takes inside its forward pass.
+
+    For defenses that solve a problem for each image, by steps that they cut off: Defense-GAN, purification by
+    descent on an energy or on a denoising score. The steps become a part of the graph, which takes memory
+    for each; those of ``torch.optim`` too, as long as it works on one tensor at a time. Values may differ in
+    the last bits.
+
+    Args:
+        model: any module; its parameters, modules and hooks are left as they are.
+
+    Returns:
+        A module on (B, ...) inputs that gives what ``model`` gives.
+
+    >>> import torch
+    >>> class Descent(nn.Module):
+    ...     def forward(self, x):
+    ...         z = torch.zeros_like(x)
+    ...         with torch.enable_grad():
+    ...             for _ in range(2):
+    ...                 z = z.detach().requires_grad_()
+    ...                 z = z - 0.25 * torch.autograd.grad((z - x.detach()).square().sum(), z)[0]
+    ...         return z.detach()
+    >>> x = torch.tensor([1.0], requires_grad=True)
+    >>> torch.autograd.grad(unrolled(Descent())(x), x)
+    (tensor([0.7500]),)
+    """
+    return _StraightThrough(model, unroll=True)

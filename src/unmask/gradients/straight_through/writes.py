@@ -1,0 +1,120 @@
+"""Operations that write into a tensor: the value is computed apart, then copied in with its gradient."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakSet
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
+
+__all__ = ["Saved", "Writer", "apart"]
+
+_NOT_IN_PLACE = {"__init__", "__index__", "__int__", "__invert__", "__iter__"}
+
+
+def apart(func: Any, name: str, kwargs: dict[str, Any]) -> Callable[..., Any] | None:
+    """The function that gives what an in-place one would write; None if there is no such function."""
+    if kwargs.get("inplace"):
+        found: Any = func
+    elif name.startswith("__i") and name not in _NOT_IN_PLACE:
+        found = getattr(Tensor, f"__{name[3:]}", None)
+    elif name.endswith("_") and not name.startswith("_"):
+        found = next((getattr(home, name[:-1]) for home in (Tensor, torch, F) if hasattr(home, name[:-1])), None)
+    else:
+        found = None
+    return found  # type: ignore[no-any-return]
+
+
+class _Held:
+    """A tensor that autograd saved for the backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class Saved:
+    """Copies what autograd saved before it is overwritten: without gradients, models may write where they like."""
+
+    def __init__(self) -> None:
+        self._held: defaultdict[int, WeakSet[_Held]] = defaultdict(WeakSet)
+
+    def pack(self, tensor: Tensor) -> _Held:
+        held = _Held(tensor)
+        self._held[tensor.untyped_storage().data_ptr()].add(held)
+        return held
+
+    @staticmethod
+    def unpack(held: _Held) -> Tensor:
+        return held.tensor
+
+    def before_write(self, target: Tensor) -> None:
+        for held in self._held.pop(target.untyped_storage().data_ptr(), ()):
+            held.tensor = held.tensor.clone()
+
+
+class Writer:
+    """Writes values into tensors, with their gradients, except into tensors that outlive the forward pass."""
+
+    def __init__(
+        self, world: SurrogateContext, saved: Saved, lasting: set[int], *, follow_leaves: bool = False
+    ) -> None:
+        self._world = world
+        self._saved = saved
+        self._follow_leaves = follow_leaves
+        self._lasting = lasting  # addresses of the model's parameters and buffers
+
+    def write(self, target: Tensor, value: Tensor) -> Tensor:
+        """``target.copy_(value)``."""
+        self._saved.before_write(target)
+        if self._lasts(target):
+            self.follow(target, value)
+            with torch.no_grad():
+                return target.copy_(value)
+        if target.is_floating_point():
+            try:
+                return target.copy_(self._world.exact(value, target.dtype))
+            except RuntimeError:  # autograd refuses some views, such as those of ``split``; they keep their gradient
+                target.data.copy_(value.detach())
+                return target
+        shadow = self._world.shadow(value) or (SoftValue(value) if value.grad_fn else None)
+        self._world.forget(target)
+        self._world.join(target.copy_(value.detach()), shadow)
+        return target
+
+    def set_item(self, target: Tensor, index: Any, value: Any) -> None:
+        """``target[index] = value``."""
+        self._saved.before_write(target)
+        if self._lasts(target):
+            with torch.no_grad():
+                target[index] = value
+        elif target.is_floating_point():
+            target[index] = self._world.exact(value, target.dtype)
+        else:
+            surrogate = self._world.real(target).clone()
+            surrogate[index] = self._world.real(value)
+            target[index] = value.detach() if isinstance(value, Tensor) else value
+            self._world.join(target, surrogate)
+
+    def overwrite(self, target: Tensor, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Numbers that do not depend on the input, such as those of ``zero_`` and ``normal_``."""
+        self._saved.before_write(target)
+        self._world.forget(target)
+        if self._lasts(target):
+            with torch.no_grad():
+                return func(target, *args, **kwargs)
+        return func(target, *args, **kwargs)
+
+    def follow(self, target: Tensor, value: Tensor) -> None:
+        """Where a leaf that the model moves by its own gradients has come from."""
+        if self._follow_leaves and target.is_leaf and target.untyped_storage().data_ptr() not in self._lasting:
+            self._world.follow(target, value)
+
+    def _lasts(self, target: Tensor) -> bool:
+        leaf = target.requires_grad and target.grad_fn is None
+        return leaf or target.untyped_storage().data_ptr() in self._lasting

@@ -1,0 +1,64 @@
+"""Who wants to know how far a long computation is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple, Protocol, TypeVar
+
+__all__ = ["Level", "on_progress", "track"]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Items(Sized, Iterable[T_co], Protocol[T_co]):
+    """What can be gone through and says how many there are."""
+
+
+class Level(NamedTuple):
+    """One of the loops that are running."""
+
+    what: str
+    done: int
+    total: int
+
+
+Watcher = Callable[[tuple[Level, ...]], None]
+"""Called with the running loops, the outermost first, each time one of them takes a step."""
+
+_watcher: ContextVar[Watcher | None] = ContextVar("unmask_watcher", default=None)
+_running: ContextVar[tuple[Level, ...]] = ContextVar("unmask_running", default=())
+
+
+@contextmanager
+def on_progress(watcher: Watcher) -> Iterator[None]:
+    """Tell ``watcher`` of the steps of all :func:`track` loops inside this block."""
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+def track(items: Items[T], what: str) -> Iterator[T]:
+    """The items one after another; whoever watches is told which of how many.
+
+    >>> with on_progress(lambda levels: print(*levels)):
+    ...     for _ in track(range(2), "step"): pass
+    Level(what='step', done=0, total=2)
+    Level(what='step', done=1, total=2)
+    """
+    watcher, outer = _watcher.get(), _running.get()
+    if watcher is None:
+        yield from items
+        return
+    try:
+        for done, item in enumerate(items):
+            levels = (*outer, Level(what, done, len(items)))
+            _running.set(levels)
+            watcher(levels)
+            yield item
+    finally:
+        _running.set(outer)

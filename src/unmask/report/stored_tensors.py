@@ -1,0 +1,60 @@
+"""The tensors that a run keeps of its examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from unmask.records import Record
+from unmask.report.run_folder import ExampleRecord, RunFolder
+
+__all__ = ["Array", "StoredTensors"]
+
+Array = NDArray[Any]
+
+
+class StoredTensors:
+    """Reads each file of examples of a run once."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._files: dict[str, dict[str, Array]] = {}
+
+    def of(self, found: ExampleRecord, name: str) -> Array | None:
+        """What was kept of one example under a name; None where its job kept less, or its file is gone.
+
+        Raises ValueError where the file is broken.
+        """
+        tensors = self.all(found.record)
+        if name not in tensors:
+            return None
+        place = int(np.flatnonzero(tensors["index"] == found.example.index)[0])
+        if place >= len(tensors[name]):
+            return None
+        kept: Array = tensors[name][place]
+        return kept
+
+    def all(self, record: Record) -> Mapping[str, Array]:
+        """All that a job kept, by name; nothing where its file is gone. Raises ValueError where it is broken."""
+        file = record.file
+        if file is None or not (self._run.path / file).exists():
+            return {}
+        if file not in self._files:
+            self._files[file] = self._load(file)
+        return self._files[file]
+
+    def _load(self, file: str) -> dict[str, Array]:
+        path = self._run.path / file
+        try:
+            tensors = load_file(path)
+            missing = {"x_adv", "index", "clean"} - tensors.keys()
+        except SafetensorError as error:
+            raise ValueError(f"{path} is broken ({error}): delete it to go without") from error
+        if missing:
+            raise ValueError(f"{path} is broken (no {', '.join(sorted(missing))}): delete it to go without")
+        return tensors

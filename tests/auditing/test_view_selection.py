@@ -1,0 +1,50 @@
+"""Which view an audit prefers, of several that were tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from unmask.auditing import plan
+from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.view_selection import PilotResult, rank
+from unmask.cases import find_case
+from unmask.data import load
+from unmask.evaluation.targets import Target
+from unmask.threats import Linf
+
+DEAR = CandidateView(("dear",), lambda model: model)
+NET = find_case("plain-digits").load()
+DATA = load("digits", n=16)
+
+
+def test_views_are_sorted_by_what_they_leave_then_by_the_larger_margin_that_they_reach() -> None:
+    failed = PilotResult(OWN_GRADIENT, 1.0, -float("inf"), 0.0, error="no gradient")
+    far, near, weak = (
+        PilotResult(OWN_GRADIENT, left, loss, 1.0) for left, loss in ((0.1, 2.0), (0.1, -2.0), (0.2, 3.0))
+    )
+    standing = PilotResult(OWN_GRADIENT, 1.0, -5.0, 1.0)
+    assert rank([failed, weak, near, standing, far]) == [far, near, weak, standing, failed]
+
+
+@pytest.mark.parametrize(
+    ("cheap", "dear", "order"),
+    [
+        (0.05, 0.0, ["own gradient"]),  # little enough is left: nothing dear is tried
+        (0.06, 0.0, ["dear", "own gradient"]),
+        (0.3, 0.24, ["dear", "own gradient"]),
+        (0.3, 0.26, ["own gradient", "dear"]),  # tried, but not worth what it costs
+    ],
+)
+def test_a_dear_view_is_tried_where_over_five_percent_are_left_and_preferred_if_it_leaves_five_percent_less(
+    monkeypatch: pytest.MonkeyPatch, cheap: float, dear: float, order: list[str]
+) -> None:
+    def tried(model: object, judge: object, ways: Sequence[CandidateView], *_: Any) -> list[PilotResult]:
+        return [PilotResult(way, dear if way == DEAR else cheap, 0.0, 1.0) for way in ways]
+
+    monkeypatch.setattr(plan, "pilot_search", tried)
+    monkeypatch.setattr(plan, "expensive_views", lambda evidence: [DEAR])
+    planned, _ = plan.plan_audit("net", Target(NET), DATA, Linf(0.1), 16, 0, "quick")
+    assert [one["view"] for one in planned.case_info["audit"]["candidate_views"]] == order

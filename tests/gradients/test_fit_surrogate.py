@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask.gradients.bpda import bpda
+from unmask.gradients.fit_surrogate import fit_surrogate, lazy_surrogate
+from unmask.randomness import make_keys, uniform, use_keys
+
+X = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+KERNEL = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]).view(1, 1, 3, 3) / 16
+
+
+class BlurRound(nn.Module):
+    def __init__(self, *, rounded: bool = True) -> None:
+        super().__init__()
+        self.rounded = rounded
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(1 - x, KERNEL, padding=1)  # inverted, so that identity would be wrong
+        return (x * 8).round() / 8 if self.rounded else x
+
+
+class Halves(nn.Module):
+    """(B, 1, 6, 6) -> (B, 4): means of the quarters, coarsely rounded."""
+
+    def __init__(self, *, rounded: bool = True) -> None:
+        super().__init__()
+        self.rounded = rounded
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.avg_pool2d(x, 3).flatten(1)
+        return (x * 16).round() / 16 if self.rounded else x
+
+
+def slope(model: nn.Module, x: Tensor) -> Tensor:
+    x = x.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    return gradient.flatten(1)
+
+
+@pytest.mark.parametrize("part", [BlurRound, Halves])
+def test_the_fitted_gradient_points_where_the_smooth_truth_does(part: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    wide = part()(X)[0].numel()
+    head = nn.Sequential(nn.Flatten(), nn.Linear(wide, 1))
+    model, smooth = nn.Sequential(part(), head), nn.Sequential(part(rounded=False), head)
+    assert slope(model, X).abs().max() == 0
+    state = torch.get_rng_state()
+    surrogate = fit_surrogate(model, "0", X, steps=150)
+    assert torch.equal(torch.get_rng_state(), state)
+    view = bpda("0", surrogate)(model)
+    test = torch.rand(20, 1, 6, 6)
+    assert torch.equal(view(test), model(test))
+    cosine = F.cosine_similarity(slope(view, test), slope(smooth, test))
+    assert cosine.min() > 0.5
+    if part is BlurRound:
+        assert F.cosine_similarity(slope(bpda("0")(model), test), slope(smooth, test)).max() < 0
+
+
+def test_the_same_seed_fits_the_same_surrogate() -> None:
+    model = nn.Sequential(BlurRound(), nn.Flatten())
+    first, second, third = (fit_surrogate(model, "0", X, steps=3, seed=seed)(X) for seed in (0, 0, 1))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, third)
+
+
+def test_a_network_of_ones_own_learns_the_part() -> None:
+    blur = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    blur.weight.data.copy_(KERNEL)
+    network = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    surrogate = fit_surrogate(nn.Sequential(blur, nn.Flatten()), "0", X, network=network, steps=300, rate=0.02)
+    assert surrogate is network
+    assert not network.weight.requires_grad
+    assert (network.weight - KERNEL).abs().max() < 1e-3
+
+
+def test_the_model_is_not_trained() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), BlurRound(), nn.Flatten())
+    before = [p.clone() for p in model.parameters()]
+    fit_surrogate(model, "1", X, steps=3)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+    assert all(p.grad is None for p in model.parameters())
+    assert not model[1]._forward_hooks
+
+
+def test_what_cannot_be_fitted_is_said_in_one_line() -> None:
+    class Unused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.idle = nn.Identity()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+    with pytest.raises(ValueError, match=r"^the model has no part 'encode'; its parts: idle$"):
+        fit_surrogate(Unused(), "encode", X)
+    with pytest.raises(ValueError, match=r"^part 'idle' is not called in the forward pass.*$"):
+        fit_surrogate(Unused(), "idle", X)
+
+
+def test_the_part_is_asked_once_about_each_image_where_it_is_slow() -> None:
+    asked: list[int] = []
+    model = nn.Sequential(BlurRound(), nn.Flatten(), nn.Linear(36, 1))
+    model[0].register_forward_pre_hook(lambda part, args: asked.append(len(args[0])))
+    surrogate = fit_surrogate(model, "0", X, steps=150, batch=16, fresh=False)
+    assert sum(asked) == len(X) + 2  # two images tell the shapes
+    test = torch.rand(20, 1, 6, 6)
+    blurred = BlurRound(rounded=False)(test)
+    assert (surrogate(test) - blurred).square().mean() < 0.2 * (test - blurred).square().mean()
+
+
+def test_a_view_fits_anew_for_other_weights_alone() -> None:
+    asked: list[int] = []
+
+    def images() -> Tensor:
+        asked.append(1)
+        return X
+
+    view = lazy_surrogate("0", images, steps=2)
+    model = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Flatten())
+    assert torch.equal(view(model)(X), model(X))
+    view(copy.deepcopy(model))(X)
+    assert asked == [1]
+    nn.init.ones_(model[0].weight)  # type: ignore[arg-type]
+    other = view(model)
+    assert asked == [1]  # nothing is fitted before it is needed
+    other(X)
+    assert asked == [1, 1]
+    with pytest.raises(ValueError, match="no part 'encode'"):
+        lazy_surrogate("encode", images)(model)
+
+
+def test_fitting_leaves_the_randomness_of_the_attack_alone() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + uniform(x.shape, like=x)
+
+    view = lazy_surrogate("0", lambda: X, steps=2)(nn.Sequential(Noisy(), nn.Flatten()))
+    answers = []
+    for _ in range(2):
+        with use_keys(make_keys(0, range(4), "test")):
+            answers.append(view(X[:4]))
+    assert torch.equal(*answers)

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from unmask.gradients.bpda import bpda
+from unmask.gradients.functions import bpda_function
+from unmask.gradients.part_views import skip_to, submodule_output
+from unmask.gradients.straight_through import straight_through
+
+X = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+WEIGHT = torch.randn(16, generator=torch.Generator().manual_seed(1))
+
+
+class Weigh(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        score = x.flatten(1) @ WEIGHT
+        return torch.stack([score, -score], 1)
+
+
+class ByNumpy(nn.Module):
+    """Rounds outside of torch, and answers with a hard label outside of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Weigh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        coarse = torch.from_numpy((4 * x.detach().numpy()).round() / 4)
+        logits = self.net(coarse)
+        return torch.from_numpy(logits.detach().numpy() > 0).float() if logits.requires_grad else logits
+
+
+def slope(model: nn.Module) -> Tensor:
+    x = X.clone().requires_grad_()
+    answer = model(x)
+    (gradient,) = torch.autograd.grad(answer[:, 0].sum(), x)
+    return gradient
+
+
+def test_a_graft_leaves_the_gradients_that_the_model_takes_itself() -> None:
+    class Tuned(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            z = x.detach().clone().requires_grad_()
+            with torch.enable_grad():
+                (own,) = torch.autograd.grad(self.net(z)[:, 0].sum(), z)
+            answer: Tensor = self.net((z + 0.1 * own).detach())
+            return answer
+
+    model = Tuned()
+    assert torch.equal(skip_to("net")(model)(X.clone().requires_grad_()), model(X))
+    assert torch.allclose(slope(skip_to("net")(model)).flatten(1), WEIGHT.expand(3, 16))
+
+
+def test_a_graft_joins_the_input_to_the_part_and_leaves_the_answer() -> None:
+    class Rounded(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            answer: Tensor = self.net(torch.from_numpy((4 * x.detach().numpy()).round() / 4))
+            return answer
+
+    model = Rounded()
+    assert torch.equal(skip_to("net")(model)(X.clone().requires_grad_()), model(X))
+    assert torch.allclose(slope(skip_to("net")(model)).flatten(1), WEIGHT.expand(3, 16))
+    doubled = slope(skip_to("net", lambda x: 2 * x)(model))
+    assert torch.allclose(doubled.flatten(1), 2 * WEIGHT.expand(3, 16))
+
+
+def test_reading_out_gives_the_mean_of_all_calls() -> None:
+    class Thrice(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            votes = [self.net(x + shift).argmax(1) for shift in (-0.3, 0.0, 0.3)]
+            return nn.functional.one_hot(torch.stack(votes).mode(0).values, 2).float()
+
+    assert torch.allclose(submodule_output("net")(Thrice())(X), Weigh()(X), atol=1e-5)
+
+
+def test_reading_out_joins_calls_on_an_image_each() -> None:
+    class OneByOne(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.net(image[None]) for image in x]).sign()
+
+    assert torch.allclose(submodule_output("net")(OneByOne())(X), Weigh()(X), atol=1e-5)
+
+
+def test_reading_out_what_is_never_called_is_refused() -> None:
+    class Unused(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)
+
+    with pytest.raises(ValueError, match="'net' is not called"):
+        submodule_output("net")(Unused())(X)
+
+
+@pytest.mark.parametrize("view", [skip_to("nowhere"), submodule_output("nowhere")])
+def test_a_path_that_is_not_there_is_refused(view: object) -> None:
+    with pytest.raises(ValueError, match="no part 'nowhere'"):
+        view(ByNumpy())  # type: ignore[operator]
+
+
+class Blocked(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.round()
+
+    @staticmethod
+    def backward(ctx: object, g: Tensor) -> Tensor:
+        return torch.zeros_like(g)
+
+
+class Custom(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.net = nn.Identity(), Weigh()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.net(Blocked.apply(self.first(x)))
+        return answer
+
+
+def test_a_custom_function_gets_another_backward_pass_and_keeps_its_answer() -> None:
+    model = Custom()
+    assert not slope(model).any()
+    view = bpda_function("Blocked")(model)
+    assert torch.equal(view(X.clone().requires_grad_()), model(X))
+    assert torch.allclose(slope(view).flatten(1), WEIGHT.expand(3, 16))
+    assert not slope(bpda_function("Other")(model)).any()
+
+
+def test_views_find_the_models_own_parts_through_other_views() -> None:
+    model = Custom()
+    stacked = submodule_output("net")(straight_through(bpda("first")(bpda_function("Blocked")(model))))
+    assert torch.allclose(slope(stacked).flatten(1), WEIGHT.expand(3, 16))

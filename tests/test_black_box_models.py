@@ -1,0 +1,132 @@
+"""Models without gradients: functions of arrays, and a service on this machine."""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unmask.black_box_models import BlackBoxModel, http_model
+
+X = torch.rand(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def service(answer: Callable[[Any], bytes], status: int = 200) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = answer(asked)
+            self.send_response(status)
+            self.end_headers()
+            with suppress(BrokenPipeError):  # who asked has waited long enough
+                self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/scores"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def means(asked: Any) -> bytes:
+    return json.dumps({"scores": np.mean(asked["images"], (2, 3)).tolist()}).encode()
+
+
+def late(asked: Any) -> bytes:
+    time.sleep(0.6)
+    return means(asked)
+
+
+def test_a_function_of_arrays_is_a_model_without_a_gradient() -> None:
+    model = BlackBoxModel(lambda x: x.mean((2, 3)))
+    answer = model(X.clone().requires_grad_())
+    assert torch.allclose(answer.logits, X.mean((2, 3)))
+    assert (answer.logits.requires_grad, answer.reject) == (False, None)
+    assert copy.deepcopy(model) is model
+
+
+def test_the_same_neighbours_are_asked_about_once() -> None:
+    asked: list[int] = []
+
+    def count(x: Any) -> Any:
+        asked.append(len(x))
+        return x.mean((2, 3))
+
+    rows = X[[0, 1, 1, 1, 0]]
+    assert torch.allclose(BlackBoxModel(count)(rows).logits, rows.mean((2, 3)))
+    assert asked == [3]
+
+
+def test_a_refusal_may_come_with_the_scores() -> None:
+    answer = BlackBoxModel(lambda x: (x.mean((2, 3)), x[:, 0, 0, 0] - 0.5))(X)
+    assert answer.reject is not None
+    assert torch.equal(answer.reject, X[:, 0, 0, 0] - 0.5)
+
+
+def test_another_number_of_rows_is_told() -> None:
+    with pytest.raises(ValueError, match=r"answers \(1, 2\) to 5 images"):
+        BlackBoxModel(lambda x: x.mean((2, 3))[:1])(X)
+
+
+def test_a_service_is_asked_in_requests_of_256() -> None:
+    seen: list[int] = []
+
+    def answer(asked: Any) -> bytes:
+        seen.append(len(asked["images"]))
+        return means(asked)
+
+    many = torch.rand(300, 2, 1, 1)
+    with service(answer) as url:
+        logits = http_model(url)(many).logits
+    assert torch.allclose(logits, many.mean((2, 3)))
+    assert seen == [256, 44]
+
+
+def test_a_service_may_refuse() -> None:
+    def answer(asked: Any) -> bytes:
+        return json.dumps({**json.loads(means(asked)), "reject": [1.0] * len(asked["images"])}).encode()
+
+    with service(answer) as url:
+        assert http_model(url)(X).reject.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        (lambda _: b"oops", 200, "answers no JSON: it must be"),
+        (lambda _: b"[1, 2]", 200, "answers JSON of another form"),
+        (lambda _: b'{"scores": [[1, 2], [3]]}', 200, "answers JSON of another form"),
+        (lambda _: b'{"scores": [["a"]]}', 200, "answers JSON of another form"),
+        (lambda _: b'{"scores": [1, 2]}', 200, "answers JSON of another form"),
+        (lambda _: b'{"scores": [[1, 2]]}', 200, "answers 1 rows of scores to 5 images"),
+        (lambda _: b"", 503, "answers 503 Service Unavailable: see its own log"),
+        (late, 200, "gives no answer within 0.2 s"),
+    ],
+)
+def test_a_service_that_fails_is_told_in_one_line(answer: Callable[[Any], bytes], status: int, said: str) -> None:
+    with service(answer, status) as url, pytest.raises(ValueError, match=said) as caught:
+        http_model(url, timeout=0.2 if "within" in said else 10)(X)
+    assert str(caught.value).startswith(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_service_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match=r"gives no answer within 5 s .*: check that it runs"):
+        http_model("http://127.0.0.1:9/scores", timeout=5)(X)

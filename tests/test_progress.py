@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from unmask.progress import Level, on_progress, track
+
+
+def test_loops_within_loops_are_told_from_the_outermost() -> None:
+    seen: list[tuple[Level, ...]] = []
+    with on_progress(seen.append):
+        for _ in track("ab", "outer"):
+            for _ in track([1, 2], "inner"):
+                pass
+    outer, inner = ([Level(what, done, 2) for done in (0, 1)] for what in ("outer", "inner"))
+    assert seen == [(o, *rest) for o in outer for rest in ((), (inner[0],), (inner[1],))]
+
+
+def test_a_loop_that_is_left_is_forgotten() -> None:
+    seen: list[tuple[Level, ...]] = []
+    with on_progress(seen.append):
+        for _ in track(range(3), "left"):
+            break
+        with pytest.raises(ZeroDivisionError):
+            [1 // i for i in track(range(3), "failing")]
+        list(track(range(1), "last"))
+    assert seen[-1] == (Level("last", 0, 1),)
+
+
+def test_unwatched_it_is_the_items_alone() -> None:
+    assert list(track(range(3), "step")) == [0, 1, 2]
