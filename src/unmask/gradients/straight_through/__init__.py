@@ -1,7 +1,7 @@
 """Gradients through operations inside a forward pass that end them, without a change to the model.
 
 The idea: while the model runs, every tensor that depends on the images may carry a *surrogate*, a second tensor with a
-gradient. An operation that ends the gradient computes its own value as ever; a rule computes the surrogate of that
+gradient. An operation that ends the gradient computes its own value as before; a rule computes the surrogate of that
 value from the surrogates of the inputs. Where the value is used next, a gate passes the value forward and the gradient
 to the surrogate. So ``torch.round(5 * x) / 5`` gives the rounded images, and the gradient of ``x``:
 
@@ -16,14 +16,15 @@ to the surrogate. So ``torch.round(5 * x) / 5`` gives the rounded images, and th
 Modules: ``context`` holds the surrogates of one forward pass, ``mode`` intercepts the operations and looks up the
 rules, ``view`` is the model around them. The rules:
 
-| module | operations | surrogate | reason |
+| module | operations | surrogate of the result | reason |
 |---|---|---|---|
-| ``floats`` | round, sign, comparisons, clamping | identity, or a smooth step | slope 1 where values change |
-| ``integers`` | casts to integers and integer arithmetic | the same operation on floats | exact between the steps |
-| ``labels`` | argmax, sort, one-hot codes, votes | class weights: the softmax of the scores | a label has no slope |
-| ``indices`` | look-up tables, gather, indexing by values | interpolation of the neighbouring entries | a table is a function |
-| ``writes`` | in-place operations, views, ``.data`` | the write, repeated on the surrogate | the value has changed |
-| ``hooks`` | hooks on gradients that the model sets | suspended while the view runs | they may erase gradients |
+| ``floats`` | round, sign, detach | the input | the slope is 1 on average |
+| ``floats`` | clamp, comparisons | a smooth saturation or step | a slope points to the threshold |
+| ``integers`` | integer and boolean arithmetic, bits, logic | the operation on floats | equal at whole numbers |
+| ``labels`` | operations on labels | class weights, by the scores that the label is of | a label has no slope |
+| ``indices`` | argmax, top-k, one-hot codes, tables, gather | sums weighted by the scores | a place has no slope |
+| ``writes`` | in-place operations, views | the write, done on the surrogate | the value has changed |
+| ``hooks`` | hooks on gradients that the model sets | suspended | they may erase gradients |
 
 Straight-through estimation is of Bengio, Léonard & Courville (arXiv:1308.3432); its use against defenses is backward
 pass differentiable approximation (Athalye, Carlini & Wagner, ICML 2018).
