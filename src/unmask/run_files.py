@@ -18,11 +18,11 @@ class RunFile:
     """What run.json holds.
 
     Args:
-        asked: the question: command, target or cases, data, n, seed, options.
+        config: the question: command, target or cases, data, n, seed, options.
         cases: for each target, what a report has to know of it.
         jobs: all that were planned, in the order in which they are done.
         fingerprints: of each target, by its name.
-        about: everything in the file but the jobs and the digest.
+        description: everything in the file but the jobs and the digest.
         check: the digest of the rest of the file; None where it has none.
     """
 

@@ -29,7 +29,7 @@ class GradientAttack:
     Args:
         steps: gradients per restart.
         loss: what is maximised.
-        update: how to move along a gradient.
+        optimizer: how to move along a gradient.
         estimator: how to get the gradient: ``autograd``, ``EOT(...)``, ``SPSA(...)``.
         space: where to walk: ``Pixels()``, ``Tanh()``, ``Latent(generator, size)``.
         restarts: searches per example; the first starts at the image itself unless ``random_start``.
