@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -489,3 +490,14 @@ class TestReproduce:
         last = end.err.splitlines()[-1]
         assert last.startswith("unmask: plain-digits: ")
         assert "; thermometer-digits: " in last
+
+
+def test_the_version_and_the_traceback_of_an_error_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert unmask("--version") == 0
+    assert capsys.readouterr().out == f"unmask {metadata.version('unmask')}\n"
+    assert unmask("report", "nowhere") == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert unmask("--debug", "report", "nowhere") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("Traceback")
+    assert error.splitlines()[-1].startswith("unmask: nowhere holds no run")

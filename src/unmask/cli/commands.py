@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +51,17 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        say(f"unmask {metadata.version('unmask')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _unmask() -> None:
+def _unmask(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
+) -> None:
     """Is a classifier's adversarial robustness real, or does it only hide the gradient?
 
     Example: [bold]unmask reproduce --suite digits[/bold]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from typing import Any, NoReturn
 
 import typer
@@ -27,9 +28,11 @@ def main() -> NoReturn:
 
 
 def _code() -> int:
-    """What the command came to."""
+    """What the command came to; with ``--debug`` the traceback of an error comes before its line."""
+    debug = False
     try:
         with typer.main.get_command(app).make_context("unmask", sys.argv[1:] or ["--help"]) as context:
+            debug = context.params["debug"]
             context.command.invoke(context)
         return 0
     except typer.Exit as end:
@@ -38,10 +41,10 @@ def _code() -> int:
         return fail(f"the code of the model ended the process ({end.code!r}): it must return an answer")
     except BrokenPipeError:  # whoever read the output has read enough
         return 0
-    except OSError as error:
-        return fail(_fault(error))
-    except ValueError as error:
-        return fail(str(error))
+    except (OSError, ValueError) as error:
+        if debug:
+            traceback.print_exc()
+        return fail(_fault(error) if isinstance(error, OSError) else str(error))
     except Exception as error:
         usage: Any = error
         if not hasattr(error, "format_message"):  # of whichever click typer brings
