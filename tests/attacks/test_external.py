@@ -26,7 +26,7 @@ class Round(nn.Module):
         return (x * 8).round() / 8
 
 
-def linear() -> nn.Module:
+def linear() -> nn.Sequential:
     """Two classes, with logits -w (x - 1/2) and w (x - 1/2)."""
     torch.manual_seed(0)
     layer = nn.Linear(16, 2)
@@ -46,10 +46,11 @@ def one_step(eps: float, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return (x + eps * gradient.sign()).clamp(0, 1)
 
 
-def standing(model: nn.Module, x: Tensor, eps: float) -> Tensor:
+def standing(model: nn.Sequential, x: Tensor, eps: float) -> Tensor:
     """Whether (B,) no change of up to eps, far from the box, turns the sign of a linear score."""
     weight = model[1].weight[1] - model[1].weight[0]  # type: ignore[index]
-    return model(x).diff(dim=1).abs().flatten() > eps * weight.abs().sum()
+    found: Tensor = model(x).diff(dim=1).abs().flatten() > eps * weight.abs().sum()
+    return found
 
 
 @pytest.mark.parametrize("array", [False, True])
