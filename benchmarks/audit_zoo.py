@@ -67,16 +67,17 @@ def main() -> None:
         except ValueError as error:  # what suits digits may be too much for photographs
             print(f"{name}: {error}", file=sys.stderr)
             continue
-        kinds = {finding["kind"] for finding in report["findings"]}
-        places = {finding["module"] for finding in report["findings"]}
+        kinds = {finding.kind for finding in report.findings}
+        places = {finding.module for finding in report.findings}
         good = (
             kinds == ZOO[name].kinds
             and places == ZOO[name].places
-            and (report["masking"] in ("masked", "partly masked")) == bool(kinds)
+            and (report.masking in ("masked", "partly masked")) == bool(kinds)
         )
         right += good
-        figures = [f"{100 * report['accuracy'][key]['value']:.1f}" for key in ("clean", "plain", "adaptive")]
-        passes = sum(attack["forwards"] + attack["backwards"] for attack in report["attacks"])
+        left = (report.accuracy.clean, report.accuracy.plain, report.accuracy.adaptive)
+        figures = ["" if accuracy is None else f"{100 * accuracy.value:.1f}" for accuracy in left]
+        passes = sum(attack.forwards + attack.backwards for attack in report.attacks)
         theirs = autoattack(model, case, data, options.n, random) if options.autoattack else ("", "")
         cells = [
             name,
@@ -86,7 +87,7 @@ def main() -> None:
             *figures,
             str(passes),
             *theirs,
-            f"{report['seconds']:.0f}",
+            f"{report.seconds:.0f}",
         ]
         print("| " + " | ".join(cells) + " |", flush=True)
     print(f"\n{right} of {len(names)} right", file=sys.stderr)

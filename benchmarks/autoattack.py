@@ -63,7 +63,7 @@ def main() -> None:
 
     ours, passes, started = [], Passes(), time.monotonic()
     for index in () if options.theirs else torch.arange(options.n).split(options.batch):
-        found = run_attack(judge, model, attack, images[index], labels[index], index=index)
+        found = run_attack(attack, model, images[index], labels[index], judge=judge, index=index)
         ours.append(found.verdict.robust_fraction)
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards

@@ -81,7 +81,7 @@ def compare(subject: Subject, attack: str, rounds: int, compiler: Compiler | Non
     }
     theirs = {name: partial(peer(model, budget), x, y) for name, peer in installed(attack).items()}
     attacks: dict[str, Callable[[], Tensor]] = {
-        "unmask": lambda: run_attack(judge, model, own[attack], x, y, compiler=compiler).x_adv,
+        "unmask": lambda: run_attack(own[attack], model, x, y, judge=judge, compiler=compiler).x_adv,
         **theirs,
     }
     times = timed(
@@ -96,7 +96,7 @@ def compare(subject: Subject, attack: str, rounds: int, compiler: Compiler | Non
     least = ratio(times, "unmask", "bare passes")
     print(f"  {'bare passes':14}{median(times['bare passes']):8.3f} s {'':9}         unmask takes {least:.2f} of it")
     judge.passes.forwards = 0
-    own_passes = run_attack(judge, model, own[attack], x, y).passes
+    own_passes = run_attack(own[attack], model, x, y, judge=judge).passes
     print(
         f"  images through the network: {own_passes.forwards} forward and {own_passes.backwards} backward for the "
         f"attack, {judge.passes.forwards} forward for the judge"

@@ -11,7 +11,6 @@ from torch import nn
 import unmask
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.randomness import make_keys
 
 
 class Quantize(nn.Module):
@@ -45,10 +44,9 @@ def main() -> None:
     defense = build()
     x, y = load("digits", "test", n=200).batch()
     threat = unmask.Linf(0.15)
-    judge = unmask.Judge(defense, threat)
-    print(f"clean: {judge.verdict(x, x, y, make_keys(0, range(len(x)), 'score')).robust_fraction.mean():.1%}")
+    print(f"clean: {unmask.judge(defense, threat, x, y, x_adv=x).accuracy.value:.1%}")
     for name, view in {"plain": None, "bpda": unmask.bpda("quantize"), "inline": unmask.straight_through}.items():
-        left = unmask.run_attack(judge, defense, unmask.APGD(50), x, y, view=view).accuracy
+        left = unmask.run_attack(unmask.APGD(50), defense, x, y, threat, view=view).accuracy
         print(f"{name}: {left.value:.1%} left, 95 % interval [{left.low:.1%}, {left.high:.1%}]")
 
 

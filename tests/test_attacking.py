@@ -49,7 +49,7 @@ def test_scoring_selection_and_search_have_no_draw_in_common() -> None:
         searched.append(len(coin.drawn))
         return GREY
 
-    run_attack(Judge(coin, Linf(0.1), draws=3), coin, attack, GREY, ZEROS)
+    run_attack(attack, coin, GREY, ZEROS, Linf(0.1), draws=3)
     (end,) = searched
     search, scoring, selection = (
         set(torch.cat(draws).tolist()) for draws in (coin.drawn[:end], coin.drawn[end : end + 3], coin.drawn[end + 3 :])
@@ -78,7 +78,7 @@ def test_draws_of_search_screening_scoring_and_selection_follow_from_seed_exampl
             assert torch.equal(problem.is_broken(rows, GREY[rows], step), expected)
         return problem.x
 
-    found = run_attack(judge, Coin(0.5), attack, GREY, ZEROS, **given)
+    found = run_attack(attack, Coin(0.5), GREY, ZEROS, judge=judge, **given)
     for verdict, purpose in ((found.verdict, "score"), (found.selection, "select")):
         expected = judge.verdict(GREY, GREY, ZEROS, make_keys(seed, index, purpose))
         assert torch.equal(verdict.predicted, expected.predicted)
@@ -96,7 +96,7 @@ def test_examples_that_look_broken_in_a_search_or_a_selection_stand_as_often_as_
             fallen[problem.is_broken(torch.arange(n), problem.x, step)] = True
         return problem.x
 
-    found = run_attack(Judge(coin, Linf(0.1), draws=draws), coin, attack, x, y)
+    found = run_attack(attack, coin, x, y, Linf(0.1), draws=draws)
     for chosen in (fallen, found.selection.robust_fraction == 0):
         share, count = found.verdict.robust_fraction[chosen].mean().item(), int(chosen.sum())
         assert count > 200
@@ -114,7 +114,7 @@ def test_a_deterministic_defense_is_scored_once_and_the_attack_counts_its_own_pa
         problem.scores(problem.x)
         return problem.x
 
-    found = run_attack(judge, model, attack, x, y)
+    found = run_attack(attack, model, x, y, judge=judge)
     assert found.selection is found.verdict
     assert (found.passes.forwards, found.passes.backwards) == (2 * 3, 3)
     assert (judge.passes.forwards, judge.passes.backwards) == (2 * 4, 0)  # before and after the attack
@@ -149,12 +149,12 @@ def test_what_a_deterministic_defense_gets_wrong_stays_as_it_is_and_no_attack_se
         assert not problem.random
         return problem.x + 0.05
 
-    found = run_attack(Judge(model, Linf(0.1)), model, attack, x, y)
+    found = run_attack(attack, model, x, y, Linf(0.1))
     assert torch.equal(seen[0], x[[0, 2, 3]])
     assert torch.equal(found.x_adv, torch.stack((x[0] + 0.05, x[1], x[2] + 0.05, x[3] + 0.05)))
     assert found.verdict.robust_fraction.tolist() == [1, 0, 1, 0]
     assert found.accuracy.value == 0.5
-    run_attack(Judge(model, Linf(0.1)), model, attack, x[1:2], y[1:2])
+    run_attack(attack, model, x[1:2], y[1:2], Linf(0.1))
     assert len(seen) == 1, "nothing is left to attack"
 
 
@@ -166,7 +166,7 @@ def test_of_a_random_defense_every_example_is_attacked() -> None:
         assert problem.random
         return problem.x
 
-    run_attack(Judge(coin, Linf(0.1), draws=2), coin, attack, GREY, ZEROS)
+    run_attack(attack, coin, GREY, ZEROS, Linf(0.1), draws=2)
     assert torch.equal(seen[0], GREY)
 
 
@@ -182,9 +182,9 @@ def test_examples_without_a_gradient_are_counted_over_all_steps() -> None:
         problem.on_gradient(torch.tensor([0, 2]), torch.tensor([[0.0, 0.0], [0.0, 0.0]]))
         return problem.x
 
-    found = run_attack(Judge(model, Linf(0.1)), model, attack, x, y)
+    found = run_attack(attack, model, x, y, Linf(0.1))
     assert found.gradients == GradientCounts(4, 2, 2)  # none of the second and fourth, NaN or Inf of the last two
-    found = run_attack(Judge(model, Linf(0.1)), model, attack, torch.cat((x[:1] + 0.2, x)), torch.cat((y[:1], y)))
+    found = run_attack(attack, model, torch.cat((x[:1] + 0.2, x)), torch.cat((y[:1], y)), Linf(0.1))
     assert found.gradients == GradientCounts(4, 2, 2), "numbers are those of the examples under attack"
 
 
@@ -213,7 +213,7 @@ def test_logits_that_are_not_finite_end_a_search_inside_the_box_only(
         return problem.x
 
     def search() -> None:
-        run_attack(Judge(model, Linf(0.1)), model, attack, x, y)
+        run_attack(attack, model, x, y, Linf(0.1))
 
     if refused:
         with pytest.raises(InvalidModelOutput, match="NaN or Inf logits under attack"):
@@ -246,7 +246,7 @@ def test_only_gradients_are_taken_in_low_precision_where_asked_and_where_it_pays
 
     monkeypatch.setattr(attacking, "multiplies_bfloat16", lambda device: able)
     model, (x, y) = Watched(), images()
-    run_attack(Judge(model, Linf(0.05)), model, attack, x, y, **options)
+    run_attack(attack, model, x, y, Linf(0.05), **options)
     view, *others = low
     assert view == narrow
     assert others == [False] * 3  # scores, the judge's word during the search, and its verdict
@@ -259,7 +259,7 @@ def test_a_view_is_made_once_of_a_frozen_copy_and_only_if_it_is_asked() -> None:
         made.append(twin)
         return twin
 
-    run_attack(Judge(model, Linf(0.1)), model, lambda problem: problem.x, x, y, view=view)
+    run_attack(lambda problem: problem.x, model, x, y, Linf(0.1), view=view)
     assert made == []
 
     def attack(problem: Problem) -> Tensor:
@@ -267,7 +267,7 @@ def test_a_view_is_made_once_of_a_frozen_copy_and_only_if_it_is_asked() -> None:
             as_output(problem.view(problem.x))
         return problem.x
 
-    run_attack(Judge(model, Linf(0.1)), model, attack, x, y, view=view)
+    run_attack(attack, model, x, y, Linf(0.1), view=view)
     (twin,) = made
     assert twin is not model
     assert not any(parameter.requires_grad for parameter in twin.parameters())
@@ -292,7 +292,7 @@ def test_the_compiler_is_told_the_model_the_view_and_whether_it_draws(options: d
 
     model, (x, y) = Means(), images()
     judge = Judge(model, Linf(0.05), **options)
-    run_attack(judge, model, pgd(1, margin), x, y, view=view, compiler=Compiler())  # type: ignore[arg-type]
+    run_attack(pgd(1, margin), model, x, y, judge=judge, view=view, compiler=Compiler())  # type: ignore[arg-type]
     assert told == [(model, view, random)]
 
 
@@ -306,7 +306,22 @@ def test_what_was_found_and_by_which_rules_cannot_be_changed_afterwards(kind: ty
 
 def test_the_first_examples_under_attack_are_followed() -> None:
     model, (x, y) = Means(), images()
-    found = run_attack(Judge(model, Linf(0.05)), model, pgd(1, margin), x, y, record_trajectories=2)
+    found = run_attack(pgd(1, margin), model, x, y, Linf(0.05), record_trajectories=2)
     assert found.trajectory is not None
     assert found.trajectory.rows == (0, 2)
     assert [len(found.trajectory.of(row)) > 0 for row in (0, 2)] == [True, True]
+
+
+def test_a_judge_or_a_threat_is_given_and_not_both() -> None:
+    model, (x, y) = Means(), images()
+    judge = Judge(model, Linf(0.05))
+    made = run_attack(pgd(1, margin), model, x, y, judge.threat)
+    given = run_attack(pgd(1, margin), model, x, y, judge=judge)
+    assert made.accuracy == given.accuracy
+    assert judge.passes.forwards > 0
+    with pytest.raises(ValueError, match="no threat: give one"):
+        run_attack(pgd(1, margin), model, x, y)
+    wrong: list[dict[str, Any]] = [{"threat": Linf(0.05)}, {"draws": 2}, {"uses_torch_random": True}]
+    for more in wrong:
+        with pytest.raises(ValueError, match="a judge has its own threat"):
+            run_attack(pgd(1, margin), model, x, y, judge=judge, **more)

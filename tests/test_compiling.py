@@ -51,9 +51,9 @@ def test_a_compiled_view_finds_as_much_and_the_original_judges_it() -> None:
         return answer
 
     judge, compiler = Judge(original, Linf(0.05)), Compiler(said.append)
-    own = run_attack(judge, model, pgd(10), x, y)
+    own = run_attack(pgd(10), model, x, y, judge=judge)
     before = len(judged)
-    fast = run_attack(judge, model, pgd(10), x, y, compiler=compiler)
+    fast = run_attack(pgd(10), model, x, y, judge=judge, compiler=compiler)
     assert not said
     assert len(judged) > before
     assert 0 < own.verdict.robust_fraction.mean() < 1

@@ -118,7 +118,7 @@ WRONG = [(255 * X, Y, "divide them by 255"), (X, Y - 1, "labels go from -1"), (X
 def test_trials_and_the_judge_refuse_what_the_contract_refuses(x: Tensor, y: Tensor, words: str) -> None:
     judge = Judge(NET, Linf(0.1))
     for ask in (
-        lambda: run_attack(judge, NET, pgd(2), x, y),
+        lambda: run_attack(pgd(2), NET, x, y, judge=judge),
         lambda: judge.verdict(x, x, y, make_keys(0, range(3), "judge")),
     ):
         with pytest.raises(ValueError, match=words):
@@ -127,8 +127,8 @@ def test_trials_and_the_judge_refuse_what_the_contract_refuses(x: Tensor, y: Ten
 
 def test_numpy_and_bytes_give_the_figures_of_their_images() -> None:
     x, y = (255 * X).round().to(torch.uint8), NET(X).argmax(1)
-    one = run_attack(Judge(NET, Linf(0.1)), NET, pgd(5), x.numpy(), y.numpy().astype(np.int32))  # type: ignore[arg-type]
-    other = run_attack(Judge(NET, Linf(0.1)), NET, pgd(5), x / 255, y)
+    one = run_attack(pgd(5), NET, x.numpy(), y.numpy().astype(np.int32), Linf(0.1))  # type: ignore[arg-type]
+    other = run_attack(pgd(5), NET, x / 255, y, Linf(0.1))
     assert torch.equal(one.x_adv, other.x_adv)
     assert one.accuracy == other.accuracy
 

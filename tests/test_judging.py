@@ -14,9 +14,10 @@ from unmask.attacks.random_search import RandomSearch
 from unmask.gradients.bpda import bypass
 from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
-from unmask.judging import Judge
+from unmask.judging import Judge, judge
 from unmask.losses import margin, with_confidence
 from unmask.randomness import Keys, make_keys, uniform
+from unmask.statistics import accuracy
 from unmask.threats import L1, L2, Linf, Threat
 from unmask.types import InvalidModelOutput, Output
 
@@ -318,4 +319,30 @@ def test_what_a_random_defense_gets_wrong_in_most_draws_is_attacked_too() -> Non
     model, x, y = Wavering(), grey(0.57).repeat(64, 1, 1, 1), torch.zeros(64, dtype=torch.long)
     judge = Judge(model, Linf(0.2), draws=5)
     assert 0.1 < float(judge.verdict(x, x, y, keys(64)).robust_fraction.mean()) < 0.5
-    assert run_attack(judge, model, pgd(10, with_confidence(margin, 2.0), EOT(2)), x, y).accuracy.value == 0
+    assert run_attack(pgd(10, with_confidence(margin, 2.0), EOT(2)), model, x, y, judge=judge).accuracy.value == 0
+
+
+def test_examples_of_others_are_judged_inside_the_ball_alone() -> None:
+    """A linear score falls below zero exactly where the mean falls below one half."""
+    x = torch.stack([grey(0.55)[0], grey(0.55)[0], grey(0.7)[0], grey(0.4)[0]])
+    x_adv = torch.stack([grey(0.45)[0], grey(0.3)[0], grey(0.6)[0], grey(0.4)[0]])
+    y = bright(x[:1]).argmax(1).repeat(4)
+    found = judge(bright, Linf(0.1), x, y, x_adv)
+    assert found.robust.tolist() == [False, True, True, False]
+    assert found.feasible.tolist() == [True, False, True, True]
+    assert found.distance.tolist() == pytest.approx([0.1, 0.25, 0.1, 0], abs=1e-6)
+    assert found.accuracy == accuracy([0, 1, 1, 0])
+    with pytest.raises(ValueError, match="one adversarial example an image"):
+        judge(bright, Linf(0.1), x, y, x_adv[:2])
+
+
+def test_examples_of_others_on_a_random_defense_are_scored_over_its_draws() -> None:
+    def coin(x: Tensor) -> Tensor:
+        return torch.cat((uniform((len(x), 1), like=x), torch.full((len(x), 1), 0.25)), 1)
+
+    x, y = grey(0.5).repeat(500, 1, 1, 1), torch.zeros(500, dtype=torch.long)
+    found = judge(coin, Linf(0.1), x, y, x, draws=4)
+    assert found.accuracy.value == pytest.approx(0.75, abs=0.05)
+    assert float(found.robust.double().mean()) == pytest.approx(0.75**4, abs=0.08)
+    assert judge(coin, Linf(0.1), x, y, x, draws=4).accuracy == found.accuracy
+    assert judge(coin, Linf(0.1), x, y, x, draws=4, seed=1).accuracy != found.accuracy

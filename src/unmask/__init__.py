@@ -1,87 +1,180 @@
 """unmask: is a classifier's adversarial robustness real, or does it only hide the gradient?
 
-The names below are what a user needs to attack a model of their own; each is imported when it is first
-used, so that importing the package, or its reports, does not import torch.
+The names below are what a user needs to attack a model of their own. Each is imported when it is first used, so that
+importing the package, or its reports, does not import torch; type checkers read the imports at the end.
 """
 
 from __future__ import annotations
 
 import os
 from importlib import import_module, metadata
-from typing import Any
+from typing import TYPE_CHECKING
+
+__all__ = [  # noqa: RUF022 - by theme
+    "__version__",
+    # examine and attack
+    "audit",
+    "AuditReport",
+    "run_attack",
+    "AttackResult",
+    "judge",
+    "JudgedExamples",
+    "Judge",
+    "compare",
+    # the ball
+    "Linf",
+    "L2",
+    "L1",
+    # attacks
+    "APGD",
+    "Ensemble",
+    "GradientAttack",
+    "HopSkipJump",
+    "Problem",
+    "RandomSearch",
+    "Snapped",
+    "Square",
+    "TimeLimited",
+    "Transfer",
+    "WithView",
+    "cw",
+    "fgsm",
+    "mifgsm",
+    "pgd",
+    "external_attack",
+    # losses
+    "cross_entropy",
+    "dlr",
+    "margin",
+    # views: what gradients pass through
+    "bpda",
+    "bpda_function",
+    "bypass",
+    "dequantized",
+    "finite_differences",
+    "finite_gradients",
+    "fit_surrogate",
+    "skip_to",
+    "straight_through",
+    "submodule_output",
+    "unrolled",
+    # estimators of gradients, and spaces to search
+    "EOT",
+    "SPSA",
+    "autograd",
+    "sign_agreement",
+    "signal_to_noise",
+    "Latent",
+    "Pixels",
+    "Tanh",
+    # models
+    "BlackBoxModel",
+    "Output",
+    "attackable",
+    "http_model",
+    "select_output",
+    "train_surrogate",
+    "two_classes",
+    # cases
+    "AttackSpec",
+    "Case",
+]
 
 # In which order MKL adds up depends, on some processors, on where a row lies in memory; not so in this mode.
 os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = metadata.version("unmask")
 
-_HOMES = {
-    "APGD": "unmask.attacks.apgd",
-    "attackable": "unmask.adapters",
-    "AttackSpec": "unmask.cases",
-    "audit": "unmask.auditing.run",
-    "autograd": "unmask.gradients.autograd",
-    "BlackBoxModel": "unmask.black_box_models",
-    "bpda": "unmask.gradients.bpda",
-    "bpda_function": "unmask.gradients.functions",
-    "bypass": "unmask.gradients.bpda",
-    "Case": "unmask.cases",
-    "compare": "unmask.report.compare",
-    "cross_entropy": "unmask.losses",
-    "cw": "unmask.attacks.aliases",
-    "dequantized": "unmask.gradients.dequantized",
-    "dlr": "unmask.losses",
-    "Ensemble": "unmask.attacks.ensemble",
-    "EOT": "unmask.gradients.eot",
-    "fgsm": "unmask.attacks.aliases",
-    "finite_differences": "unmask.gradients.finite_differences",
-    "finite_gradients": "unmask.gradients.finite_gradients",
-    "fit_surrogate": "unmask.gradients.fit_surrogate",
-    "GradientAttack": "unmask.attacks.gradient_attack",
-    "HopSkipJump": "unmask.attacks.hop_skip_jump",
-    "http_model": "unmask.black_box_models",
-    "identity": "unmask.gradients.bpda",
-    "Judge": "unmask.judging",
-    "L1": "unmask.threats",
-    "L2": "unmask.threats",
-    "latent": "unmask.attacks.aliases",
-    "Latent": "unmask.gradients.spaces",
-    "Linf": "unmask.threats",
-    "margin": "unmask.losses",
-    "mifgsm": "unmask.attacks.aliases",
-    "Output": "unmask.types",
-    "pgd": "unmask.attacks.aliases",
-    "Pixels": "unmask.gradients.spaces",
-    "Problem": "unmask.attacks.problem",
-    "RandomSearch": "unmask.attacks.random_search",
-    "run_attack": "unmask.attacking",
-    "select_output": "unmask.forms",
-    "sign_agreement": "unmask.gradients.eot",
-    "signal_to_noise": "unmask.gradients.eot",
-    "skip_to": "unmask.gradients.part_views",
-    "Snapped": "unmask.attacks.snapped",
-    "SPSA": "unmask.gradients.spsa",
-    "Square": "unmask.attacks.square",
-    "straight_through": "unmask.gradients.straight_through",
-    "submodule_only": "unmask.gradients.part_views",
-    "submodule_output": "unmask.gradients.part_views",
-    "Tanh": "unmask.gradients.spaces",
-    "TimeLimited": "unmask.attacks.time_limited",
-    "train_surrogate": "unmask.gradients.surrogate_model",
-    "Transfer": "unmask.attacks.transfer",
-    "two_classes": "unmask.forms",
-    "unrolled": "unmask.gradients.straight_through",
-    "WithView": "unmask.attacks.with_view",
+_MODULES = {
+    "unmask.adapters": "attackable",
+    "unmask.attacking": "run_attack AttackResult",
+    "unmask.attacks.aliases": "cw fgsm mifgsm pgd",
+    "unmask.attacks.apgd": "APGD",
+    "unmask.attacks.ensemble": "Ensemble",
+    "unmask.attacks.external": "external_attack",
+    "unmask.attacks.gradient_attack": "GradientAttack",
+    "unmask.attacks.hop_skip_jump": "HopSkipJump",
+    "unmask.attacks.problem": "Problem",
+    "unmask.attacks.random_search": "RandomSearch",
+    "unmask.attacks.snapped": "Snapped",
+    "unmask.attacks.square": "Square",
+    "unmask.attacks.time_limited": "TimeLimited",
+    "unmask.attacks.transfer": "Transfer",
+    "unmask.attacks.with_view": "WithView",
+    "unmask.auditing.run": "audit",
+    "unmask.black_box_models": "BlackBoxModel http_model",
+    "unmask.cases": "AttackSpec Case",
+    "unmask.forms": "select_output two_classes",
+    "unmask.gradients.autograd": "autograd",
+    "unmask.gradients.bpda": "bpda bypass",
+    "unmask.gradients.dequantized": "dequantized",
+    "unmask.gradients.eot": "EOT sign_agreement signal_to_noise",
+    "unmask.gradients.finite_differences": "finite_differences",
+    "unmask.gradients.finite_gradients": "finite_gradients",
+    "unmask.gradients.fit_surrogate": "fit_surrogate",
+    "unmask.gradients.functions": "bpda_function",
+    "unmask.gradients.part_views": "skip_to submodule_output",
+    "unmask.gradients.spaces": "Latent Pixels Tanh",
+    "unmask.gradients.spsa": "SPSA",
+    "unmask.gradients.straight_through": "straight_through unrolled",
+    "unmask.gradients.surrogate_model": "train_surrogate",
+    "unmask.judging": "judge JudgedExamples Judge",
+    "unmask.losses": "cross_entropy dlr margin",
+    "unmask.report.audit_report": "AuditReport",
+    "unmask.report.compare": "compare",
+    "unmask.threats": "Linf L2 L1",
+    "unmask.types": "Output",
 }
-
-__all__ = ["__version__", *_HOMES]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'unmask' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if TYPE_CHECKING:  # tests/test_surface.py holds these against the table
+    from unmask.adapters import attackable
+    from unmask.attacking import AttackResult, run_attack
+    from unmask.attacks.aliases import cw, fgsm, mifgsm, pgd
+    from unmask.attacks.apgd import APGD
+    from unmask.attacks.ensemble import Ensemble
+    from unmask.attacks.external import external_attack
+    from unmask.attacks.gradient_attack import GradientAttack
+    from unmask.attacks.hop_skip_jump import HopSkipJump
+    from unmask.attacks.problem import Problem
+    from unmask.attacks.random_search import RandomSearch
+    from unmask.attacks.snapped import Snapped
+    from unmask.attacks.square import Square
+    from unmask.attacks.time_limited import TimeLimited
+    from unmask.attacks.transfer import Transfer
+    from unmask.attacks.with_view import WithView
+    from unmask.auditing.run import audit
+    from unmask.black_box_models import BlackBoxModel, http_model
+    from unmask.cases import AttackSpec, Case
+    from unmask.forms import select_output, two_classes
+    from unmask.gradients.autograd import autograd
+    from unmask.gradients.bpda import bpda, bypass
+    from unmask.gradients.dequantized import dequantized
+    from unmask.gradients.eot import EOT, sign_agreement, signal_to_noise
+    from unmask.gradients.finite_differences import finite_differences
+    from unmask.gradients.finite_gradients import finite_gradients
+    from unmask.gradients.fit_surrogate import fit_surrogate
+    from unmask.gradients.functions import bpda_function
+    from unmask.gradients.part_views import skip_to, submodule_output
+    from unmask.gradients.spaces import Latent, Pixels, Tanh
+    from unmask.gradients.spsa import SPSA
+    from unmask.gradients.straight_through import straight_through, unrolled
+    from unmask.gradients.surrogate_model import train_surrogate
+    from unmask.judging import Judge, JudgedExamples, judge
+    from unmask.losses import cross_entropy, dlr, margin
+    from unmask.report.audit_report import AuditReport
+    from unmask.report.compare import compare
+    from unmask.threats import L1, L2, Linf
+    from unmask.types import Output
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'unmask' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value

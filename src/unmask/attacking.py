@@ -19,6 +19,7 @@ from unmask.model_wrappers import Passes, batch_invariant, bfloat16, fold_batchn
 from unmask.randomness import make_keys
 from unmask.records import GradientCounts
 from unmask.statistics import Accuracy, accuracy
+from unmask.threats import Threat
 from unmask.types import InvalidModelOutput, Model, Output, as_output
 
 __all__ = ["AttackResult", "run_attack", "verdicts"]
@@ -45,12 +46,15 @@ class AttackResult:
 
 @torch.inference_mode(False)
 def run_attack(
-    judge: Judge,
-    model: nn.Module,
     attack: Attack,
+    model: nn.Module,
     x: Tensor,
     y: Tensor,
+    threat: Threat | None = None,
     *,
+    draws: int = 1,
+    uses_torch_random: bool = False,
+    judge: Judge | None = None,
     view: View | None = None,
     low_precision: bool = False,
     index: Sequence[int] | Tensor | None = None,
@@ -58,16 +62,19 @@ def run_attack(
     record_trajectories: int = 0,
     compiler: Compiler | None = None,
 ) -> AttackResult:
-    """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge what comes of it.
+    """Attack ``x`` (B, C, H, W) of classes ``y`` (B,) through a view of ``model``, and judge the result on ``model``.
 
     Examples that a deterministic defense gets wrong without an attack are left as they are. A random one, wrong in the
     draws that were asked for, may be right in others: the attack starts all the same.
 
     Args:
-        judge: of the defense that ``model`` is.
-        model: what is attacked.
-        x: images, and ``y`` their classes, as of :mod:`unmask.inputs`: numpy arrays and uint8 images will do.
         attack: such as ``APGD(100)`` or ``pgd(40, margin, EOT(30))``.
+        model: the defense, in evaluation mode: (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output`.
+        x: images, and ``y`` their classes, as of :mod:`unmask.inputs`: numpy arrays and uint8 images will do.
+        threat: such as ``Linf(8 / 255)``.
+        draws: of the defense's randomness per verdict; 1 for a deterministic defense.
+        uses_torch_random: whether the defense draws by torch's own random functions.
+        judge: one that exists, instead of ``threat``, ``draws`` and ``uses_torch_random``, which are then its own.
         view: what gradients pass through, such as ``bpda("encode", surrogate)`` or ``straight_through``.
         low_precision: take gradients in bfloat16 where the hardware multiplies it; verdicts stay float32.
         index: the examples' positions in their data set, which key their randomness.
@@ -75,17 +82,18 @@ def run_attack(
         record_trajectories: of how many of the first examples under attack to keep the way. It changes no result.
         compiler: of the views; None for none. The judge asks ``model`` as it is.
 
-    Raises ValueError for images or labels that :mod:`unmask.inputs` refuses, and
-    :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
+    Raises ValueError for images or labels that :mod:`unmask.inputs` refuses, and without exactly one of threat and
+    judge; :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
 
     >>> from unmask.attacks.aliases import fgsm
     >>> from unmask.threats import Linf
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
     >>> _ = model[1].weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
     >>> x, y = torch.tensor([[[[0.6, 0.5]]], [[[0.9, 0.1]]]]), torch.tensor([0, 0])
-    >>> run_attack(Judge(model, Linf(0.1)), model, fgsm(), x, y).verdict.robust_fraction
+    >>> run_attack(fgsm(), model, x, y, Linf(0.1)).verdict.robust_fraction
     tensor([0., 1.], dtype=torch.float64)
     """
+    judge = _judge(model, threat, draws, uses_torch_random, judge)
     x, y = as_batch(x, y)
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
     if len(index) != len(x):
@@ -130,6 +138,16 @@ def run_attack(
         x_adv[rows] = attack(problem.subset(rows))
     spent = replace(passes)  # the views of the trail would count on
     return AttackResult(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail, health.counts())
+
+
+def _judge(model: Model, threat: Threat | None, draws: int, uses_torch_random: bool, judge: Judge | None) -> Judge:
+    if judge is None:
+        if threat is None:
+            raise ValueError("run_attack got no threat: give one, such as Linf(8 / 255), or judge=...")
+        return Judge(model, threat, draws, uses_torch_random)
+    if threat is not None or draws != 1 or uses_torch_random:
+        raise ValueError("a judge has its own threat and draws: leave out threat, draws and uses_torch_random")
+    return judge
 
 
 class _Health:

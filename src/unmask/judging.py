@@ -9,11 +9,12 @@ from torch import Tensor
 
 from unmask.inputs import as_batch, as_candidates
 from unmask.model_wrappers import Passes, batch_invariant
-from unmask.randomness import Keys, use_keys
+from unmask.randomness import Keys, make_keys, use_keys
+from unmask.statistics import Accuracy, accuracy
 from unmask.threats import Threat
 from unmask.types import InvalidModelOutput, Model, Output
 
-__all__ = ["Judge", "Verdict"]
+__all__ = ["Judge", "JudgedExamples", "Verdict", "judge"]
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,56 @@ class Judge:
         logits = torch.cat([part.logits for part in parts]).float()
         _check(logits, y)
         return Output(logits, torch.cat(refuses) if refuses else None)
+
+
+@dataclass(frozen=True)
+class JudgedExamples:
+    """What :func:`judge` says of B candidates that somebody else made."""
+
+    accuracy: Accuracy  # robust accuracy, with its 95 % interval
+    robust: Tensor  # (B,) bool: the defense stands in every draw
+    feasible: Tensor  # (B,) bool: the candidate lies inside ball and box
+    distance: Tensor  # (B,) float64, of the candidate, in the threat's unit
+    verdict: Verdict  # draw by draw
+
+
+@torch.inference_mode(False)
+def judge(
+    model: Model,
+    threat: Threat,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor,
+    *,
+    draws: int = 1,
+    uses_torch_random: bool = False,
+    seed: int = 0,
+) -> JudgedExamples:
+    """Judge adversarial examples that exist already, on the untouched model, inside ball and box.
+
+    Args:
+        model: the defense, in evaluation mode: float32 (B, C, H, W) in [0, 1] -> logits (B, K).
+        threat: the ball that candidates must lie in. One outside is a failure of its attack: the clean image is judged.
+        x: images (B, C, H, W), and ``y`` their classes (B,), as of :mod:`unmask.inputs`.
+        x_adv: candidates (B, C, H, W), one an image, in the same order; numpy arrays will do for all three.
+        draws: of the defense's randomness per verdict; 1 for a deterministic defense.
+        uses_torch_random: whether the defense draws by torch's own random functions.
+        seed: of these draws.
+
+    Raises ValueError for images, labels and candidates that do not fit, and draws below 1;
+    :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
+
+    >>> from unmask.threats import Linf
+    >>> x, y = torch.tensor([[[[0.6, 0.5]]], [[[0.6, 0.5]]]]), torch.tensor([0, 0])
+    >>> found = judge(torch.nn.Flatten(), Linf(0.1), x, y, torch.tensor([[[[0.5, 0.6]]], [[[0.2, 0.6]]]]))
+    >>> found.robust.tolist(), found.feasible.tolist(), found.accuracy.value
+    ([False, True], [True, False], 0.5)
+    """
+    verdict = Judge(model, threat, draws, uses_torch_random).verdict(
+        x_adv, x, y, make_keys(seed, range(len(x)), "score")
+    )
+    left = accuracy(verdict.robust_fraction.tolist())
+    return JudgedExamples(left, verdict.robust.all(0), verdict.feasible, verdict.distance, verdict)
 
 
 def _refused(answer: Output) -> Tensor:

@@ -12,7 +12,6 @@ from unmask.attacks.apgd import APGD
 from unmask.attacks.problem import Attack
 from unmask.auditing.run import audit
 from unmask.data import Dataset
-from unmask.judging import Judge
 from unmask.losses import margin, targeted_margin
 from unmask.threats import Threat, parse
 
@@ -94,7 +93,7 @@ def test_attacks_leave_the_exact_robust_accuracy(norm: str, classes: int, boxed:
         "pgd": pgd(100, margin, rel_step_size=0.1, restarts=3),
     }
     for name, attack in attacks.items():
-        left = float(run_attack(Judge(model, threat), model, attack, x, y).verdict.robust_fraction.mean())
+        left = float(run_attack(attack, model, x, y, threat).verdict.robust_fraction.mean())
         assert left == pytest.approx(share, abs=0.005 + 1e-9), name
 
 
@@ -103,4 +102,4 @@ def test_audits_leave_the_exact_robust_accuracy(norm: str) -> None:
     model, x, y, threat, share = case(3, norm, boxed=True)
     data = Dataset("linear", (x * 255).round().byte(), y, ("a", "b", "c"), "made up")
     report = audit(model, data, threat, n=N, budget="quick")
-    assert report["accuracy"]["adaptive"]["value"] == pytest.approx(share, abs=0.005 + 1e-9)
+    assert report.accuracy.adaptive.value == pytest.approx(share, abs=0.005 + 1e-9)

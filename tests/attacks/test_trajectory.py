@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.attacking import run_attack as judged_trial
+from unmask.attacking import run_attack
 from unmask.attacks.aliases import fgsm, pgd
 from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.gradient_attack import GradientAttack
@@ -24,7 +24,6 @@ from unmask.attacks.with_view import WithView
 from unmask.evaluation.attack_registry import ATTACKS
 from unmask.gradients.autograd import autograd
 from unmask.gradients.straight_through import straight_through
-from unmask.judging import Judge
 from unmask.threats import L1, L2, Linf
 
 
@@ -103,9 +102,7 @@ def test_nothing_changes_when_an_attack_is_followed(linear: Any, name: str) -> N
     read.weight.copy_(model.weight)
     read.bias.copy_(model.bias)
     module = nn.Sequential(nn.Flatten(), read).eval()
-    alone, seen = (
-        judged_trial(Judge(module, threat), module, attack, x, y, record_trajectories=follow) for follow in (0, 3)
-    )
+    alone, seen = (run_attack(attack, module, x, y, threat, record_trajectories=follow) for follow in (0, 3))
     assert torch.equal(alone.x_adv, seen.x_adv)
     assert torch.equal(alone.verdict.robust_fraction, seen.verdict.robust_fraction)
     assert alone.trajectory is None

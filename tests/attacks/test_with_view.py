@@ -38,8 +38,10 @@ X, Y = torch.full((4, 1, 2, 2), 0.4), torch.zeros(4, dtype=torch.long)
 def test_a_member_of_an_ensemble_looks_through_its_own_view_and_its_passes_count() -> None:
     model = Rounded().eval()
     judge = Judge(model, Linf(0.2))
-    blind = run_attack(judge, model, pgd(5, restarts=1), X, Y)
-    seeing = run_attack(judge, model, Ensemble((pgd(5, early_stop=False), WithView(bpda("coarse"), pgd(5)))), X, Y)
+    blind = run_attack(pgd(5, restarts=1), model, X, Y, judge=judge)
+    seeing = run_attack(
+        Ensemble((pgd(5, early_stop=False), WithView(bpda("coarse"), pgd(5)))), model, X, Y, judge=judge
+    )
     assert blind.verdict.robust_fraction.mean() > 0
     assert not seeing.verdict.robust_fraction.any()
     assert seeing.passes.backwards > blind.passes.backwards

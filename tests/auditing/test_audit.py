@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import unmask
+from unmask.attacking import run_attack
 from unmask.auditing.candidate_views import call_source
 from unmask.records import ThreatSpec
 from unmask.report.run_folder import CaseInfo
@@ -187,6 +190,18 @@ def test_names_from_files_are_no_code() -> None:
     case = CaseInfo("a\nimport os", "", evil, (), threat, None, None, "", False, (), {}, audit=audit)
     imports = [node for node in ast.walk(ast.parse(script(case))) if isinstance(node, ast.Import)]
     assert [name.name for node in imports for name in node.names] == ["unmask"]
+
+
+def test_the_script_of_a_random_model_calls_what_there_is() -> None:
+    audit = {"candidate_views": [{"error": "", "code": ["straight_through"]}], "draws": 4}
+    threat = ThreatSpec("linf", 0.1, "raw")
+    case = CaseInfo("a", "", "digits", (), threat, None, None, "", False, (), {}, audit=audit)
+    for code in (script(replace(case, random=True)), script(replace(case, audit={"candidate_views": []}))):
+        calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+        (call,) = [one for one in calls if ast.unparse(one.func) == "unmask.run_attack"]
+        bound = inspect.signature(run_attack).bind(*call.args, **{str(one.arg): None for one in call.keywords})
+        assert list(bound.arguments)[:5] == ["attack", "model", "x", "y", "threat"]
+    assert "draws=16, uses_torch_random=True" in script(replace(case, random=True))
 
 
 @pytest.mark.parametrize(

@@ -33,15 +33,13 @@ def labels(x: Any) -> Any:
 @pytest.mark.parametrize(("call", "third"), [(scores, "differences"), (labels, "labels")])
 def test_an_undefended_model_is_broken_by_its_answers_alone(call: Any, third: str, tmp_path: Path) -> None:
     report = audit(call, DATA, Linf(0.15), n=24, budget="quick", out=tmp_path / "run")
-    assert report["target"] == call.__name__
-    assert {attack["name"] for attack in report["attacks"]} == {"transfer", "black-box", third}
-    assert all(attack["backwards"] == 0 for attack in report["attacks"] if attack["name"] != "transfer")
-    assert report["accuracy"]["plain"] is None
-    assert report["accuracy"]["adaptive"]["value"] <= (0.25 if call is labels else 0.0), "with a few hundred queries"
-    assert (report["masking"], report["findings"]) == ("inconclusive", [])
-    assert report["not_diagnosed_reason"].startswith(
-        f"the model answers {'labels' if call is labels else 'scores'} only"
-    )
+    assert report.target == call.__name__
+    assert {attack.name for attack in report.attacks} == {"transfer", "black-box", third}
+    assert all(attack.backwards == 0 for attack in report.attacks if attack.name != "transfer")
+    assert report.accuracy.plain is None
+    assert report.accuracy.adaptive.value <= (0.25 if call is labels else 0.0), "with a few hundred queries"
+    assert (report.masking, report.findings) == ("inconclusive", ())
+    assert report.not_diagnosed_reason.startswith(f"the model answers {'labels' if call is labels else 'scores'} only")
     assert "could not be examined" in (tmp_path / "run" / "report.html").read_text()
 
 
@@ -53,11 +51,11 @@ def test_a_strong_model_keeps_what_it_has_and_controls_say_that_the_attack_works
         return net(torch.from_numpy(x)).numpy()
 
     report = audit(strong, DATA, Linf(0.1), n=24, budget="quick")
-    assert report["accuracy"]["adaptive"]["value"] > 0.7
-    assert (report["upper_bound"], report["masking"]) == (True, "inconclusive")
-    assert len(report["warnings"]) == 1, "no control came out wrong"
-    assert "only black-box attacks were run" in report["warnings"][0]
-    assert {one["name"] for one in report["indicators"]} >= {"unconstrained failure", "incomplete optimisation"}
+    assert report.accuracy.adaptive.value > 0.7
+    assert (report.upper_bound, report.masking) == (True, "inconclusive")
+    assert len(report.warnings) == 1, "no control came out wrong"
+    assert "only black-box attacks were run" in report.warnings[0]
+    assert {one.name for one in report.indicators} >= {"unconstrained failure", "incomplete optimisation"}
 
 
 def off(x: Any, levels: int) -> Any:
@@ -92,16 +90,16 @@ def refuses_and_answers_labels(x: Any) -> Any:
 def test_a_model_that_answers_otherwise_between_grey_levels_is_attacked_on_them(call: Any, most: float) -> None:
     """Of the same net without a grid the same attacks leave 0.0 by scores, and at most 0.25 by labels (see above)."""
     report = audit(call, DATA, Linf(0.15), n=24, budget="quick")
-    assert report["accuracy"]["adaptive"]["value"] <= most
-    assert report["masking"] == "inconclusive"
-    (found,) = (one for one in report["lint"] if one["kind"] == "grid")
-    assert found["evidence"]["robust_accuracy"] == 1.0
-    assert all("over the grid of k/" in attack["description"] for attack in report["attacks"])
+    assert report.accuracy.adaptive.value <= most
+    assert report.masking == "inconclusive"
+    (found,) = (one for one in report.lint if one.kind == "grid")
+    assert found.evidence["robust_accuracy"] == 1.0
+    assert all("over the grid of k/" in attack.description for attack in report.attacks)
 
 
 def test_every_ball_has_attacks() -> None:
     report = audit(scores, DATA, L1(6.0), n=16, budget="quick")
-    assert report["accuracy"]["adaptive"]["value"] < 0.9
+    assert report.accuracy.adaptive.value < 0.9
 
 
 def test_a_service_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

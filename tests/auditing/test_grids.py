@@ -28,11 +28,12 @@ class AnswersAsBefore(nn.Module):
 
 def test_a_model_that_is_another_off_the_grid_is_attacked_on_it() -> None:
     report = unmask.audit(AnswersAsBefore().eval(), "digits", unmask.Linf(0.15), n=24, budget="quick")
-    assert report["accuracy"]["plain"]["value"] >= 0.9
-    assert report["accuracy"]["adaptive"]["value"] <= 0.08
-    assert report["masking"] == "masked"
-    assert "Snapped(16, attack)" in [finding["remedy"] for finding in report["findings"]]
-    assert "attack = unmask.Snapped(16, unmask.pgd(" in report["script"]
+    assert report.accuracy.plain is not None
+    assert report.accuracy.plain.value >= 0.9
+    assert report.accuracy.adaptive.value <= 0.08
+    assert report.masking == "masked"
+    assert "Snapped(16, attack)" in [finding.remedy for finding in report.findings]
+    assert "attack = unmask.Snapped(16, unmask.pgd(" in report.script
 
 
 def tried(left: float, way: CandidateView = OWN_GRADIENT, levels: int = 0, failure: str = "") -> PilotResult:

@@ -12,7 +12,6 @@ from unmask.auditing.surrogates import surrogate_models
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.diagnosis.probe import probe_gradients
-from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.randomness import make_keys
 from unmask.threats import Linf
@@ -38,5 +37,5 @@ def test_the_guilty_parts_are_left_out_and_what_is_left_transfers(name: str, str
     assert [way.code[0] for way in found[:-1]] == stripped
     assert found[-1].code[0].startswith("fit_copy")
     for way in found:
-        result = run_attack(Judge(model, Linf(0.25)), model, pgd(30, margin, rel_step_size=0.1), X, Y, view=way.view)
+        result = run_attack(pgd(30, margin, rel_step_size=0.1), model, X, Y, Linf(0.25), view=way.view)
         assert result.accuracy.value < 0.2

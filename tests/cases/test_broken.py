@@ -23,7 +23,9 @@ def left(name: str, attacker: str, n: int = N) -> float:
     if attacker == "clean":
         return float(verdicts(judge, x, x, y, torch.arange(n), 0)[0].robust_fraction.mean())
     chosen = case.attacks[attacker]
-    found = run_attack(judge, model, chosen.make(model), x, y, view=chosen.view, low_precision=chosen.low_precision)
+    found = run_attack(
+        chosen.make(model), model, x, y, judge=judge, view=chosen.view, low_precision=chosen.low_precision
+    )
     assert found.verdict.feasible.all()
     return found.accuracy.value
 

@@ -90,7 +90,7 @@ def left(name: str, key: str, case: str = "") -> float:
     index = torch.arange(N)
     assert verdicts(judge, x, x, y, index, 0)[0].robust_fraction.mean() >= 0.9
     attacker = found.attacks[key]
-    made = run_attack(judge, defense, attacker.make(defense), x, y, view=attacker.view)
+    made = run_attack(attacker.make(defense), defense, x, y, judge=judge, view=attacker.view)
     assert made.verdict.feasible.all()
     return made.accuracy.value
 

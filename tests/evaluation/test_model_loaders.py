@@ -184,10 +184,11 @@ class TestExported:
         export(tmp_path / "net.pt2", 2, any_number=True)
         model = find_target(f"{tmp_path}/net.pt2", DIGITS).model
         report = unmask.audit(model, DIGITS, unmask.Linf(0.15), n=16, budget="quick")
-        assert [finding["kind"] for finding in report["findings"]] == ["shattered"]
-        assert "round" in report["findings"][0]["where"]
-        assert report["accuracy"]["plain"]["value"] > 0.5 > report["accuracy"]["adaptive"]["value"]
-        assert report["lint"] == []
+        assert [finding.kind for finding in report.findings] == ["shattered"]
+        assert "round" in report.findings[0].where
+        assert report.accuracy.plain is not None
+        assert report.accuracy.plain.value > 0.5 > report.accuracy.adaptive.value
+        assert report.lint == ()
 
     def test_its_file_is_part_of_the_fingerprint(self, tmp_path: Path) -> None:
         name = f"{tmp_path}/net.pt2"

@@ -132,7 +132,7 @@ ORDINARY: dict[str, tuple[Callable[[], nn.Module], ModelForm]] = {
 
 def attacked(target: Target) -> AttackResult:
     judge = Judge(target.model, Linf(0.15), target.draws, target.uses_torch_random)
-    return run_attack(judge, target.model, APGD(20, margin), X, Y)
+    return run_attack(APGD(20, margin), target.model, X, Y, judge=judge)
 
 
 @pytest.mark.parametrize("strict", [True, False], ids=["attack", "audit"])

@@ -17,7 +17,6 @@ from unmask.data import load
 from unmask.evaluation.execute import RECORDED, execute_job
 from unmask.evaluation.targets import Target
 from unmask.evaluation.trajectories import REFUSED
-from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.randomness import normal
 from unmask.records import Job, ThreatSpec
@@ -138,5 +137,5 @@ def test_only_the_first_job_of_a_plain_or_an_adaptive_attack_is_followed() -> No
 def test_passes_that_are_only_looked_at_are_not_counted() -> None:
     model = Scaled()
     record = execute_job(job(), target(model), DATA).record
-    found = run_attack(Judge(model, Linf(0.1)), model, mifgsm(8), X, Y)
+    found = run_attack(mifgsm(8), model, X, Y, Linf(0.1))
     assert (record.forwards, record.backwards) == (found.passes.forwards, found.passes.backwards)

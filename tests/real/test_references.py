@@ -35,9 +35,7 @@ def test_the_ensemble_leaves_no_more_than_autoattack() -> None:
     case = find_case("madry-digits")
     model = case.load()
     x, y = load("digits", n=100).batch()
-    ours = run_attack(
-        Judge(model, case.threat), model, case.attacks["ensemble"].make(model), x, y
-    ).verdict.robust_fraction
+    ours = run_attack(case.attacks["ensemble"].make(model), model, x, y, case.threat).verdict.robust_fraction
     auto = torchattacks.AutoAttack(attackable(model), norm="Linf", eps=case.threat.eps, seed=0)
     theirs = verdicts(Judge(model, case.threat), case.threat.project(auto(x, y), x), x, y, torch.arange(100), 0)[
         0

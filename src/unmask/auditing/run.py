@@ -1,11 +1,9 @@
-"""An audit from Python: a model in memory, a data set, a threat; what comes back is what report.json holds."""
+"""An audit from Python: a model in memory, a data set, a threat; a typed report comes back."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -25,9 +23,13 @@ from unmask.evaluation.targets import Target, prepare_target
 from unmask.forms import ModelForm, under_default_dtype
 from unmask.inputs import check_eps
 from unmask.report import write
+from unmask.report.audit_report import AuditReport, RunFiles
 from unmask.threats import Threat
 
 __all__ = ["audit"]
+
+_MADE_BY = "unmask.audit"
+"""Stands in the run.json of such a run, whose model no command can load again."""
 
 
 def audit(
@@ -38,14 +40,14 @@ def audit(
     n: int = 200,
     budget: str = "standard",
     seed: int = 0,
-    out: Path | None = None,
+    out: Path | str | None = None,
     device: str = "cpu",
     channels_last: bool = False,
     pixel_max: float = 1.0,
     output: str | None = None,
     reject_class: int | None = None,
     compile: bool = False,
-) -> dict[str, Any]:
+) -> AuditReport:
     """Examine ``model``, attack it by what is found, and report the robust accuracy.
 
     As the command ``unmask audit``, which can besides be continued after an interruption.
@@ -59,7 +61,8 @@ def audit(
         budget: "quick", "standard", "thorough", or seconds for each example, such as "2s", whose results depend
             on the machine.
         seed: of all randomness.
-        out: folder of the run, with report.html; None keeps nothing.
+        out: folder of the run, with report.html; None for a temporary one, which is deleted with the report, and
+            which :meth:`AuditReport.save` copies.
         device: as torch names it.
         channels_last: whether the model takes images (B, H, W, C).
         pixel_max: what the model takes for white, such as 255.
@@ -68,19 +71,21 @@ def audit(
             more than the data have is one.
         compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
 
-    Returns what report.json holds: "accuracy" ("clean", "plain", "adaptive", each with "value", "low", "high", "n"),
-    "masking" (whether the gradient is masked: "masked", "partly masked", "no masking found", "inconclusive" or
-    "incomplete"), "warnings" (reasons why the robust accuracy is unreliable), "reliable", "upper_bound", "findings"
-    ("kind", "module", "where", "evidence", "remedy"), "lint" (mistakes in the model's setup, in the same form),
-    "script" ...
+    Returns the :class:`unmask.AuditReport`, whose fields are those of report.json, such as ``accuracy.adaptive.value``,
+    ``masking``, ``warnings``, ``findings``; ``print`` shows them in a few lines.
 
     Raises ValueError with one line for a model or data that do not fit, or an ``out`` that holds another run.
 
     >>> from unmask.cases import find_case
     >>> from unmask.threats import Linf
     >>> report = audit(find_case("plain-digits").load(), "digits", Linf(0.15), n=16, budget="quick")
-    >>> report["masking"], report["accuracy"]["adaptive"]["value"]
-    ('no masking found', 0.0)
+    >>> print(report)
+    audit of Sequential on digits, L∞ 0.15 raw, n = 16
+      masking    no masking found
+      ...
+      adaptive       0.0 % [0.0, 20.6]
+    >>> report.accuracy.adaptive.value, report.reliable
+    (0.0, True)
     """
     check_eps(threat.norm, threat.eps, threat.unit)
     if not isinstance(data, Dataset):
@@ -89,7 +94,7 @@ def audit(
     local = LocalExecutor(device=device, compiler=Compiler() if compile else None)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
     form = ModelForm(channels_last, pixel_max, output, reject_class)
-    asked = {"command": "audit", "target": name, "data": data.name, "n": n, "seed": seed}
+    asked = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
     asked |= {"options": {"budget": budget}, "form": asdict(form)}
     asked |= {"compile": True} if compile else {}
     with torch.inference_mode(False), own_settings() as settings:
@@ -99,20 +104,17 @@ def audit(
         with in_one_line(name):
             target = prepare_target(model, data, device, strict=False, form=form)
             plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
-        return _performed(name, armed, data, plan, local, asked, out)
+        return _performed(name, armed, data, plan, local, asked, RunFiles(None if out is None else Path(out)))
 
 
 def _performed(
-    name: str, armed: Target, data: Dataset, plan: Plan, local: LocalExecutor, asked: dict[str, Any], out: Path | None
-) -> dict[str, Any]:
+    name: str, armed: Target, data: Dataset, plan: Plan, local: LocalExecutor, asked: dict[str, Any], files: RunFiles
+) -> AuditReport:
     """The report of the planned jobs, done in this process."""
     local.use(name, armed, data)
     about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.case_info]}
-    with TemporaryDirectory() as spare:
-        folder = out or Path(spare) / "run"
-        settled = local.fingerprints(plan.jobs)
-        with Store.open(folder, asked, {**about, **environment()}, plan.jobs, settled) as store:
-            run(plan.jobs, store, local, lambda record, known: None)
-        write(folder)
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        return report
+    settled = local.fingerprints(plan.jobs)
+    with Store.open(files.folder, asked, {**about, **environment()}, plan.jobs, settled) as store:
+        run(plan.jobs, store, local, lambda record, known: None)
+    write(files.folder)
+    return replace(AuditReport.read(files.folder), files=files)

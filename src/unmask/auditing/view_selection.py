@@ -101,7 +101,7 @@ def _try(
         signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
     how = estimator(signal, apart, most=8) if random else autograd
     attack = over_grid(levels, search or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False))
-    result = run_attack(judge, model, attack, x, y, view=way.view, index=index, seed=seed)
+    result = run_attack(attack, model, x, y, judge=judge, view=way.view, index=index, seed=seed)
     with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
         logits = query(model, result.x_adv).logits.float()
         fooled = ~_stands(query(model if way.view is None else way.view(model), result.x_adv), y)

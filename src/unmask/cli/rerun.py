@@ -33,6 +33,7 @@ def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | 
     from unmask.compiling import Compiler
     from unmask.evaluation.runner import LocalExecutor
 
+    _refuse_python(asked)
     with _told():
         strict = asked.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
         compiler = Compiler() if asked.get("compile") else None
@@ -41,6 +42,7 @@ def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | 
 
 def do_again(asked: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
     """Do the run of a question in a new folder, by the command that it was asked by."""
+    _refuse_python(asked)
     with _told():
         settings = {"n": asked["n"], "seed": asked["seed"], "out": out, "stop_when": asked.get("stop_when")}
         settings |= {"compile": asked.get("compile", False), **shared, "weights": shared["weights"] or _weights(asked)}
@@ -88,6 +90,14 @@ def _form(asked: Mapping[str, Any]) -> ModelForm:
 
 def _weights(asked: Mapping[str, Any]) -> Path | None:
     return Path(asked["weights"]) if asked.get("weights") else None
+
+
+def _refuse_python(asked: Mapping[str, Any]) -> None:
+    if "made_by" in asked:
+        raise ValueError(
+            f"the run was made by {asked['made_by']!s:.40}, of a model in memory that no command can load: do it again "
+            "there; report and compare read it"
+        )
 
 
 @contextmanager

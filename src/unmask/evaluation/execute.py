@@ -137,11 +137,11 @@ def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
     return lambda judge, index, x, y: run_attack(
-        judge,
-        target.model,
         attack,
+        target.model,
         x,
         y,
+        judge=judge,
         view=attacker.view,
         low_precision=attacker.low_precision,
         index=index,

@@ -20,6 +20,7 @@ def script(case: CaseInfo) -> str:
     draws, threat = case.audit["draws"], case.threat
     passes = ", batch=1" if case.audit.get("per_draw_passes") else ""
     averaged = f", unmask.EOT({draws}{passes})" if draws > 1 else ""
+    drawn = ", draws=16, uses_torch_random=True" if case.random else ""
     return "\n".join(
         [
             "import unmask",
@@ -28,7 +29,6 @@ def script(case: CaseInfo) -> str:
             f"model = ...  # {_bare(case.case)}, in evaluation mode",
             f"x, y = load({json.dumps(case.data)}, n=200).batch()",
             f'threat = unmask.{_BALLS[threat.norm]}({threat.eps:.6g}, "{threat.unit}")',
-            f"judge = unmask.Judge(model, threat{', draws=16, foreign=True' if case.random else ''})",
             "",
             "def view(model):",
             *(f"    model = unmask.{step}(model)" for step in best["code"]),
@@ -38,7 +38,7 @@ def script(case: CaseInfo) -> str:
                 f", samples={draws}" if draws > 1 else ""
             ),
             f"attack = {_on_grid(best, f'unmask.pgd(100, unmask.margin{averaged}, rel_step_size=0.1, restarts=2)')}",
-            "print(unmask.run_attack(judge, model, attack, x, y, view=view).accuracy)",
+            f"print(unmask.run_attack(attack, model, x, y, threat{drawn}, view=view).accuracy)",
         ]
     )
 
@@ -56,9 +56,7 @@ def _script_by_scores(case: CaseInfo) -> str:
             "",
             f"model = unmask.BlackBoxModel(...)  # {_bare(case.case)}; or unmask.http_model(url)",
             f"x, y = load({json.dumps(case.data)}, n=200).batch()",
-            f"judge = unmask.Judge(model, {ball})",
-            "",
-            "print(unmask.run_attack(judge, model, unmask.Square(1000), x, y).accuracy)",
+            f"print(unmask.run_attack(unmask.Square(1000), model, x, y, {ball}).accuracy)",
         ]
     )
 
