@@ -59,4 +59,4 @@ class AuditRequest:
 
 def step(what: str) -> ContextDecorator:
     """Decorates the function that does one of the :data:`STEPS`: whoever watches is told when it begins."""
-    return stage(f"{what}, step", STEPS.index(what), len(STEPS))
+    return stage(f"{what}, audit step", STEPS.index(what), len(STEPS))
