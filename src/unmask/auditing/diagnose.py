@@ -11,7 +11,6 @@ from torch import nn
 
 from unmask.auditing.probe_data import PROBED, Images, correctly_classified
 from unmask.auditing.request import AuditRequest, step
-from unmask.black_box_models import BlackBoxModel
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.lint import lint
@@ -20,7 +19,7 @@ from unmask.evaluation.setup import rms_radius
 from unmask.records import Finding
 from unmask.state import State
 
-__all__ = ["Diagnosis", "ModelCheck", "check_model", "diagnose", "lint_model"]
+__all__ = ["Diagnosis", "ModelCheck", "check_model", "diagnose"]
 
 _LINTED = 16
 """Images that a model is checked on, by itself and in batches."""
@@ -96,9 +95,7 @@ def check_model(request: AuditRequest) -> ModelCheck:
     Raises ValueError for a model that gets no image right.
     """
     loaded = State(request.target.model)
-    images = correctly_classified(request)
-    answers_alone = isinstance(request.target.model, BlackBoxModel)
-    return ModelCheck(request, loaded, images, lint_model(request) if answers_alone else ())
+    return ModelCheck(request, loaded, correctly_classified(request), _lint(request))
 
 
 @step("probe its gradients")
@@ -110,8 +107,7 @@ def diagnose(check: ModelCheck) -> Diagnosis:
     return Diagnosis(check, probe, (*findings(probe),))
 
 
-def lint_model(request: AuditRequest) -> tuple[Finding, ...]:
-    """What was done to make the model ready, and what else is wrong with it."""
+def _lint(request: AuditRequest) -> tuple[Finding, ...]:
     index = torch.arange(min(len(request.data), _LINTED))
     x, y = (part.to(request.device) for part in request.data.floats(index))
     return (*request.target.setup_findings, *lint(request.target.model, x, y, request.keys(index, "lint")))

@@ -11,7 +11,7 @@ import torch
 from unmask.auditing.attackers import NOISE
 from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
 from unmask.auditing.decoders import decoders
-from unmask.auditing.diagnose import Diagnosis, ModelCheck, lint_model
+from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PROBED, TRIED
 from unmask.auditing.request import step
@@ -89,7 +89,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     keys = check.images.keys(request.seed, "sources")
     surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
     spaces = decoders(check.model, found.probe, check.images.x)
-    found = found.with_lint([*lint_model(request), *_aged(check)])
+    found = found.with_lint(_aged(check))
     return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(check, results, best))
 
 
