@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol, TypeVar
 
-__all__ = ["Level", "on_progress", "track"]
+__all__ = ["Level", "on_progress", "stage", "track"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -18,7 +18,7 @@ class Items(Sized, Iterable[T_co], Protocol[T_co]):
 
 
 class Level(NamedTuple):
-    """One of the loops that are running."""
+    """One of the loops that are running, or one of the stages of a computation."""
 
     what: str
     done: int
@@ -60,5 +60,27 @@ def track(items: Items[T], what: str) -> Iterator[T]:
             _running.set(levels)
             watcher(levels)
             yield item
+    finally:
+        _running.set(outer)
+
+
+@contextmanager
+def stage(what: str, done: int, total: int) -> Iterator[None]:
+    """The stage that follows ``done`` others of ``total``; whoever watches is told that it begins.
+
+    >>> with on_progress(lambda levels: print(*levels)), stage("probe", 1, 4):
+    ...     for _ in track(range(1), "step"): pass
+    Level(what='probe', done=1, total=4)
+    Level(what='probe', done=1, total=4) Level(what='step', done=0, total=1)
+    """
+    watcher, outer = _watcher.get(), _running.get()
+    if watcher is None:
+        yield
+        return
+    levels = (*outer, Level(what, done, total))
+    _running.set(levels)
+    try:
+        watcher(levels)
+        yield
     finally:
         _running.set(outer)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
-from unmask.auditing import plan
+from unmask.auditing import pilot
 from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
-from unmask.auditing.view_selection import PilotResult, rank
+from unmask.auditing.plan import plan_audit
+from unmask.auditing.request import AuditRequest
+from unmask.auditing.view_selection import PilotResult, PilotSearch, rank
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.evaluation.targets import Target
@@ -41,10 +42,10 @@ def test_views_are_sorted_by_what_they_leave_then_by_the_larger_margin_that_they
 def test_a_dear_view_is_tried_where_over_five_percent_are_left_and_preferred_if_it_leaves_five_percent_less(
     monkeypatch: pytest.MonkeyPatch, cheap: float, dear: float, order: list[str]
 ) -> None:
-    def tried(model: object, judge: object, ways: Sequence[CandidateView], *_: Any) -> list[PilotResult]:
-        return [PilotResult(way, dear if way == DEAR else cheap, 0.0, 1.0) for way in ways]
+    def tried(self: PilotSearch, views: Sequence[CandidateView], levels: int = 0) -> list[PilotResult]:
+        return [PilotResult(way, dear if way == DEAR else cheap, 0.0, 1.0) for way in views]
 
-    monkeypatch.setattr(plan, "pilot_search", tried)
-    monkeypatch.setattr(plan, "expensive_views", lambda evidence: [DEAR])
-    planned, _ = plan.plan_audit("net", Target(NET), DATA, Linf(0.1), 16, 0, "quick")
+    monkeypatch.setattr(PilotSearch, "__call__", tried)
+    monkeypatch.setattr(pilot, "expensive_views", lambda evidence: [DEAR])
+    planned, _ = plan_audit(AuditRequest("net", Target(NET), DATA, Linf(0.1), 16, budget="quick"))
     assert [one["view"] for one in planned.case_info["audit"]["candidate_views"]] == order

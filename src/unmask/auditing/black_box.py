@@ -9,22 +9,19 @@ from unmask.attacks.ensemble import Ensemble
 from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.snapped import OnGrid, over_grid
 from unmask.auditing.attackers import black_box, transfer
-from unmask.auditing.budgets import Budget, budget_of
+from unmask.auditing.budgets import Budget
+from unmask.auditing.diagnose import ModelCheck
 from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.jobs import Control, build_plan
-from unmask.auditing.probe_data import correctly_classified, lint_model
+from unmask.auditing.request import step
 from unmask.auditing.surrogates import surrogate_models
 from unmask.cases import AttackSpec
-from unmask.data import Dataset
 from unmask.evaluation.plan import Plan, threat_spec
-from unmask.evaluation.setup import rms_radius
 from unmask.evaluation.targets import Target
 from unmask.gradients.spsa import SPSA, gaussian
 from unmask.kinds import Access, FindingKind
 from unmask.losses import margin
-from unmask.randomness import make_keys
 from unmask.records import ThreatSpec
-from unmask.threats import Threat
 
 __all__ = ["by_scores"]
 
@@ -35,44 +32,45 @@ _UNSEEN = (
 )
 
 
-def by_scores(
-    name: str, target: Target, data: Dataset, threat: Threat, n: int, seed: int, budget: str, device: str
-) -> tuple[Plan, Target]:
+@step("plan the attacks")
+def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
     """The plan, as of :func:`unmask.auditing.plan.plan_audit`, for a :class:`unmask.BlackBoxModel`."""
-    x, y, index = correctly_classified(target, data, n, seed, device)
-    limits, ball, found = budget_of(budget), threat_spec(threat), lint_model(target, data, seed, device)
-    labels = any(finding["kind"] == FindingKind.LABELS for finding in found)
-    size = rms_radius(threat, x)
-    tried, worth = hidden_by_a_grid(target, threat, x, y, index, data.scale, seed, by_scores=True)
+    request, images, size = check.request, check.images, check.radius
+    target, limits, norm = request.target, request.limits, request.threat.norm
+    labels = any(finding.kind == FindingKind.LABELS for finding in check.lint)
+    tried, worth = hidden_by_a_grid(target, request.threat, images, request.data.scale, request.seed, by_scores=True)
     levels = worth[0].levels if worth else 0
     asked = OnGrid(target.model, levels) if levels else target.model
-    copies = surrogate_models(asked, None, x, size, make_keys(seed, index, "sources"), limits.copy)
-    searches = {
+    keys = images.keys(request.seed, "sources")
+    copies = surrogate_models(asked, None, images.x, size, keys, limits.copy)
+    chosen = {
         "transfer": transfer(copies, limits),
-        "black-box": black_box(limits, threat.norm),
-        **(_by_labels(limits, threat.norm, size, levels) if labels else _by_differences(limits, size)),
-        "doubled queries": black_box(replace(limits, queries=2 * limits.queries), threat.norm),
+        "black-box": black_box(limits, norm),
+        **(_by_labels(limits, norm, size, levels) if labels else _by_differences(limits, size)),
     }
-    searches = {name: _over_grid(levels, attacker) for name, attacker in searches.items()}
-    chosen = {name: attacker for name, attacker in searches.items() if name != "doubled queries"}
+    checks = {"doubled queries": black_box(replace(limits, queries=2 * limits.queries), norm)}
+    chosen, checks = (
+        {name: _over_grid(levels, attacker) for name, attacker in some.items()} for some in (chosen, checks)
+    )
     told = {
-        "budget": budget,
         "findings": [],
         "candidate_views": [],
         "parts": [],
-        "lint": [*found, *(asdict(finding) for finding in gridded(tried, worth, FindingKind.GRID))],
+        "lint": [asdict(finding) for finding in (*check.lint, *gridded(tried, worth, FindingKind.GRID))],
         "not_diagnosed_reason": _UNSEEN.format("labels" if labels else "scores"),
     }
-    unbounded = ThreatSpec(ball.norm, 1.0, "rms")
-    checked = [
+    plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), told)
+    return plan, replace(target, attacks={**chosen, **checks})
+
+
+def _controls(ball: ThreatSpec) -> list[Control]:
+    return [
         Control("noise", ball),
         Control("black-box", replace(ball, eps=0.0), "eps 0"),
         Control("doubled queries", ball, "doubled steps"),
         Control("black-box", replace(ball, eps=2 * ball.eps), "doubled eps"),
-        Control("black-box", unbounded, "unbounded"),
+        Control("black-box", ThreatSpec(ball.norm, 1.0, "rms"), "unbounded"),
     ]
-    plan = build_plan(name, data, ball, n, seed, budget, chosen, checked, told, random=target.draws > 1)
-    return plan, replace(target, attacks=searches)
 
 
 def _by_differences(limits: Budget, size: float) -> dict[str, AttackSpec]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-
-from torch import Tensor
 
 from unmask.attacks.problem import Attack
 from unmask.attacks.random_search import RandomSearch
 from unmask.attacks.square import Square
 from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
-from unmask.auditing.probe_data import TRIED, probe_size
-from unmask.auditing.view_selection import PilotResult, pilot_search, rank
+from unmask.auditing.probe_data import TRIED, Images
+from unmask.auditing.view_selection import PilotResult, PilotSearch, rank
 from unmask.evaluation.targets import Target
-from unmask.judging import Judge
 from unmask.kinds import FindingKind
 from unmask.records import Finding
 from unmask.threats import Threat
@@ -54,9 +50,7 @@ def on_grids(
 def hidden_by_a_grid(
     target: Target,
     threat: Threat,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
+    images: Images,
     scale: int,
     seed: int,
     way: CandidateView = OWN_GRADIENT,
@@ -66,23 +60,14 @@ def hidden_by_a_grid(
     """A short search through one view, without a grid, and what :func:`on_grids` makes of it.
 
     Args:
-        x: images (B, C, H, W) that the model gets right; the first few are searched around.
-        y: their classes, and ``index`` their positions.
+        images: of which the first few are searched around.
         scale: as of :func:`on_grids`.
         by_scores: whether the search takes no gradient.
     """
-    some, random = slice(probe_size(TRIED, x)), target.draws > 1
-    judge = Judge(target.model, threat, target.draws, target.uses_torch_random)
     query: Attack = Square(_QUERIES) if threat.norm in ("linf", "l2") else RandomSearch(_QUERIES)
-    search = partial(
-        pilot_search, target.model, judge, x=x[some], y=y[some], index=index[some], seed=seed, random=random
-    )
-
-    def attempt(views: list[CandidateView], levels: int) -> list[PilotResult]:
-        return search(ways=views, levels=levels, search=query if by_scores else None)
-
-    tried = attempt([way], 0)
-    return tried, on_grids(tried, scale, attempt)
+    search = PilotSearch(target, threat, images.first(TRIED), seed, query if by_scores else None)
+    tried = search([way])
+    return tried, on_grids(tried, scale, search)
 
 
 def gridded(

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unmask.auditing.request import AuditRequest
 from unmask.cases import AttackSpec
-from unmask.data import Dataset
-from unmask.evaluation.plan import Plan, dataset_info, shards
+from unmask.evaluation.plan import Plan, dataset_info, shards, threat_spec
 from unmask.records import Job, ThreatSpec
 
 __all__ = ["Control", "build_plan"]
@@ -27,27 +27,21 @@ class Control:
 
 
 def build_plan(
-    name: str,
-    data: Dataset,
-    ball: ThreatSpec,
-    n: int,
-    seed: int,
-    budget: str,
+    request: AuditRequest,
     attackers: Mapping[str, AttackSpec],
     controls: Sequence[Control],
     told: Mapping[str, Any],
-    *,
-    random: bool,
 ) -> Plan:
-    """Clean verdicts, each of ``attackers`` on ``n`` examples, then the controls on a few.
+    """Clean verdicts, each of ``attackers`` on all examples, then the controls on a few.
 
     ``told`` is what the examination found, as plain data.
     """
+    name, data, ball, n = request.name, request.data, threat_spec(request.threat), request.count
 
     def jobs(attack: str, role: str, at: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
-        options = {"budget": budget, **options}
+        options = {"budget": request.budget, **options}
         for start, stop in shards(count):
-            yield Job(name, data.name, attack, at, seed, start, stop, role, options)
+            yield Job(name, data.name, attack, at, request.seed, start, stop, role, options)
 
     made = [*jobs("clean", "clean", ball, n)]
     for attack, attacker in attackers.items():
@@ -62,11 +56,11 @@ def build_plan(
         "claimed": None,
         "published": None,
         "citation": "",
-        "random": random,
+        "random": request.random,
         "note": "",
         "attacks": {attack: attacker.description for attack, attacker in attackers.items()},
         "access": {attack: attacker.access for attack, attacker in attackers.items()},
-        "audit": told,
+        "audit": {"budget": request.budget, **told},
         **dataset_info(data, n, ball),
     }
     return Plan(tuple(made), about)

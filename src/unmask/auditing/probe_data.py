@@ -1,21 +1,21 @@
-"""The images that an audit looks at before it attacks, and what it sees at first sight."""
+"""The images that an audit looks at before it attacks: those that the model gets right."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from unmask.auditing.request import AuditRequest
 from unmask.data import Dataset
-from unmask.diagnosis.lint import lint, made_for
+from unmask.diagnosis.lint import made_for
 from unmask.evaluation.targets import Target
 from unmask.model_wrappers import batch_invariant
-from unmask.randomness import make_keys, use_keys
+from unmask.randomness import Keys, make_keys, use_keys
 from unmask.types import Output
 
-__all__ = ["LOOKED", "TRIED", "correctly_classified", "lint_model", "probe_size", "standing"]
+__all__ = ["PROBED", "TRIED", "Images", "correctly_classified", "probe_size", "standing"]
 
 LOOKED = 256
 """Images that are looked at."""
@@ -23,11 +23,34 @@ LOOKED = 256
 TRIED = 32
 """Images on which views and grids are tried, at most."""
 
-_LINTED = 16
-"""Images that a model is checked on, by itself and in batches."""
+PROBED = 16
+"""Images on which a model is taken apart, at most."""
+
+_RANGED = 16
+"""Images on which other ranges are tried where the model gets none right."""
 
 _NUMBERS, _LEAST = 1 << 19, 4
 """In the images of which all that a model makes is kept at once, about; images that this takes at least."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that a model gets right."""
+
+    x: Tensor  # (B, C, H, W)
+    y: Tensor  # (B,) their classes
+    index: Tensor  # (B,) their positions in the data
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def first(self, most: int) -> Images:
+        """The first ``most`` of them; fewer of large ones: see :func:`probe_size`."""
+        some = slice(probe_size(most, self.x))
+        return Images(self.x[some], self.y[some], self.index[some])
+
+    def keys(self, seed: int, purpose: str) -> Keys:
+        return make_keys(seed, self.index, purpose)
 
 
 def probe_size(most: int, x: Tensor) -> int:
@@ -40,34 +63,22 @@ def probe_size(most: int, x: Tensor) -> int:
     return min(most, max(_LEAST, _NUMBERS // x[0].numel()) * most // 16)
 
 
-def lint_model(target: Target, data: Dataset, seed: int, device: str) -> list[dict[str, Any]]:
-    """What was done to make the model ready, and what else is wrong with it, as plain data."""
-    index = torch.arange(min(len(data), _LINTED))
-    x, y = (part.to(device) for part in data.floats(index))
-    found = [*target.setup_findings, *lint(target.model, x, y, make_keys(seed, index, "lint"))]
-    return [asdict(finding) for finding in found]
-
-
-def correctly_classified(
-    target: Target, data: Dataset, n: int, seed: int, device: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the first images those (B, C, H, W) that the model gets right, their classes (B,), their positions (B,).
-
-    Raises ValueError where there are none.
-    """
-    found = standing(target, data, min(n, LOOKED), seed, device)
-    if not len(found[0]):
-        x, y = (part.to(device) for part in data.floats(range(min(n, LOOKED))))
-        index = torch.arange(len(x))
+def correctly_classified(request: AuditRequest) -> Images:
+    """Of the first images those that the model gets right. Raises ValueError where there are none."""
+    data, count = request.data, min(request.count, LOOKED)
+    found = standing(request.target, data, count, request.seed, request.device)
+    if not len(found):
+        x, y = (part.to(request.device)[:_RANGED] for part in data.floats(range(count)))
+        keys = request.keys(torch.arange(len(x)), "range")
         with torch.no_grad():
-            ranges = made_for(target.model, x[:_LINTED], y[:_LINTED], make_keys(seed, index[:_LINTED], "range"))
+            ranges = made_for(request.target.model, x, y, keys)
             why = next((f"{one.where}: give {one.remedy}" for one in ranges), "check that the data set is its own")
-        raise ValueError(f"the model gets none of the first {len(x)} images right: {why}")
+        raise ValueError(f"the model gets none of the first {count} images right: {why}")
     return found
 
 
-def standing(target: Target, data: Dataset, n: int, seed: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`correctly_classified`, of the first ``n`` images; nothing where the model gets none of them right."""
+def standing(target: Target, data: Dataset, n: int, seed: int, device: str) -> Images:
+    """As :func:`correctly_classified`, of the first ``n`` images; none where the model gets none of them right."""
     index = torch.arange(n)
     x, y = (part.to(device) for part in data.floats(index))
     with torch.no_grad(), use_keys(make_keys(seed, index, "right")):
@@ -76,7 +87,7 @@ def standing(target: Target, data: Dataset, n: int, seed: int, device: str) -> t
             for part in x.split(64)
         ]
     rows = (torch.cat(answers) == y).nonzero().squeeze(1)
-    return x[rows], y[rows], index[rows.cpu()]
+    return Images(x[rows], y[rows], index[rows.cpu()])
 
 
 def _accepted(answer: Output) -> Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 
 from unmask.auditing.candidate_views import CandidateView
 from unmask.auditing.grids import gridded, hidden_by_a_grid
-from unmask.auditing.plan import prepare_audit
+from unmask.auditing.plan import plan_audit
 from unmask.auditing.probe_data import TRIED, standing
+from unmask.auditing.request import AuditRequest
 from unmask.cases import find_case
 from unmask.data import Dataset
 from unmask.diagnosis.instrumentation import preserve_buffers
@@ -20,6 +21,7 @@ from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.targets import Target
 from unmask.inputs import check_eps
 from unmask.kinds import Access, FindingKind
+from unmask.records import Finding
 from unmask.threats import Threat, parse
 
 __all__ = ["plans"]
@@ -45,31 +47,47 @@ def plans(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
         return [plan_case(case, local.dataset(case.data, n), n, seed, curves=asked["curves"]) for case in cases]
     if asked["command"] not in ("attack", "audit"):
         raise ValueError(f"no command {asked['command']!r} makes runs")
-    target, images, options, threat = asked["target"], asked["data"], asked["options"], _threat(**asked["threat"])
-    if asked["command"] == "audit":
-        return [prepare_audit(local, target, images, threat, n, seed, options["budget"], local.device)]
-    data = local.dataset(images, n)
-    with in_one_line(target):
-        found, levels = _with_grid(local.target(target, data), data, threat, n, seed, options, local.device)
-        return [plan_attack(target, found, data, threat, n, seed, options, levels)]
+    threat = _threat(**asked["threat"])
+    return [_audit(asked, threat, local) if asked["command"] == "audit" else _attack(asked, threat, local)]
 
 
-def _with_grid(
-    target: Target, data: Dataset, threat: Threat, n: int, seed: int, options: Mapping[str, Any], device: str
-) -> tuple[Target, int]:
-    """The target, with a note where a search through the attack's view leaves clearly less on a grid; its levels, or 0.
+def _audit(asked: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> Plan:
+    name, n, budget = asked["target"], asked["n"], asked["options"]["budget"]
+    data = local.dataset(asked["data"], n)
+    target = local.target(name, data)
+    with in_one_line(name):
+        request = AuditRequest(name, target, data, threat, n, asked["seed"], budget, local.device)
+        plan, armed = plan_audit(request)
+    local.use(name, armed, data)
+    return plan
+
+
+def _attack(asked: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> Plan:
+    """The attack that was asked for; and over a grid where a search through its view leaves clearly less on one."""
+    name, options, n, seed = asked["target"], asked["options"], asked["n"], asked["seed"]
+    data = local.dataset(asked["data"], n)
+    with in_one_line(name):
+        target = local.target(name, data)
+        notes, levels = _grid(target, data, threat, asked, local.device)
+        noted = replace(target, setup_findings=(*target.setup_findings, *notes))
+        return plan_attack(name, noted, data, threat, n, seed, options, levels)
+
+
+def _grid(
+    target: Target, data: Dataset, threat: Threat, asked: Mapping[str, Any], device: str
+) -> tuple[list[Finding], int]:
+    """A note where a search through the attack's view leaves clearly less on a grid; that grid's levels, or 0.
 
     The model keeps nothing of it.
     """
-    attacker = attack_from_options(options)
+    attacker, n, seed = attack_from_options(asked["options"]), asked["n"], asked["seed"]
     way, by_scores = CandidateView(view=attacker.view), attacker.access != Access.WHITE_BOX
     with preserve_buffers(target.model):
-        x, y, index = standing(target, data, min(n, len(data), TRIED), seed, device)
-        if not len(x):
-            return target, 0
-        tried, worth = hidden_by_a_grid(target, threat, x, y, index, data.scale, seed, way, by_scores=by_scores)
-    noted = replace(target, setup_findings=(*target.setup_findings, *gridded(tried, worth, FindingKind.GRID)))
-    return noted, worth[0].levels if worth else 0
+        images = standing(target, data, min(n, len(data), TRIED), seed, device)
+        if not len(images):
+            return [], 0
+        tried, worth = hidden_by_a_grid(target, threat, images, data.scale, seed, way, by_scores=by_scores)
+    return gridded(tried, worth, FindingKind.GRID), worth[0].levels if worth else 0
 
 
 def _threat(norm: str, eps: float, unit: str) -> Threat:

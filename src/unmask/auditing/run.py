@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unmask.auditing.plan import plan_audit
+from unmask.auditing.request import AuditRequest
 from unmask.black_box_models import ArrayFunction, BlackBoxModel
 from unmask.compiling import Compiler
 from unmask.data import Dataset, load
@@ -103,7 +104,7 @@ def audit(
         model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model
         with in_one_line(name):
             target = prepare_target(model, data, device, strict=False, form=form)
-            plan, armed = plan_audit(name, target, data, threat, n, seed, budget, device)
+            plan, armed = plan_audit(AuditRequest(name, target, data, threat, n, seed, budget, device))
         return _performed(name, armed, data, plan, local, asked, RunFiles(None if out is None else Path(out)))
 
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
 from unmask.attacks.problem import Attack
 from unmask.attacks.snapped import over_grid
 from unmask.auditing.candidate_views import CandidateView
+from unmask.auditing.probe_data import Images
 from unmask.diagnosis.findings import draws
 from unmask.diagnosis.stochastic import noise, shared
+from unmask.evaluation.targets import Target
 from unmask.gradients.autograd import autograd
 from unmask.gradients.eot import EOT
 from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.model_wrappers import BATCH_MULTIPLE, frozen_copy, query
 from unmask.randomness import make_keys, use_keys
+from unmask.threats import Threat
 from unmask.types import Estimator, Output
 
-__all__ = ["PilotResult", "estimator", "pilot_search", "rank"]
+__all__ = ["PilotResult", "PilotSearch", "estimator", "rank"]
 
 _STEPS = 12
 
@@ -47,70 +51,77 @@ class PilotResult:
         """As a report says it."""
         return f"{self.view.name}, on the grid of k/{self.levels}" if self.levels else self.view.name
 
+    def plain(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        return {
+            "view": self.name,
+            "code": self.view.code,
+            "levels": self.levels,
+            "robust_accuracy": self.robust_accuracy,
+            "margin": None if self.error else self.margin,
+            "error": self.error,
+        }
 
-def pilot_search(
-    model: nn.Module,
-    judge: Judge,
-    ways: Sequence[CandidateView],
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    seed: int,
-    random: bool,
-    levels: int = 0,
-    search: Attack | None = None,
-) -> list[PilotResult]:
-    """Each of ``ways`` tried on images (B, C, H, W) of classes (B,), in their order.
 
-    With ``levels`` the candidates of the searches lie on that grid: see :class:`unmask.attacks.snapped.Snapped`.
-    ``search`` takes no gradient; without it, a few steps of PGD on the margin are taken.
-    """
-    found = []
-    apart = random and search is None and shared(model, x, make_keys(seed, range(BATCH_MULTIPLE), "shared"))
-    for way in ways:
-        try:
-            found.append(_try(model, judge, way, x, y, index, seed, random, apart, levels, search))
-        except Exception as error:  # of somebody else's code, in a use that it was not written for
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-            found.append(PilotResult(way, 1.0, -torch.inf, 0.0, error=why, levels=levels))
-    return found
+@dataclass(frozen=True)
+class PilotSearch:
+    """Short searches through views, all from the same images, each judged on the true model."""
+
+    target: Target
+    threat: Threat
+    images: Images
+    seed: int
+    attack: Attack | None = None
+    """A search that takes no gradient; without it, a few steps of PGD on the margin are taken."""
+
+    def __call__(self, views: Sequence[CandidateView], levels: int = 0) -> list[PilotResult]:
+        """Each of ``views`` tried, in their order; one that cannot be tried says why.
+
+        With ``levels`` the candidates of the searches lie on that grid: see :class:`unmask.attacks.snapped.Snapped`.
+        """
+        found, apart = [], self._apart()
+        for view in views:
+            try:
+                found.append(self._try(view, levels, apart))
+            except Exception as error:  # of somebody else's code, in a use that it was not written for
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
+        return found
+
+    def _apart(self) -> bool:
+        """Whether each draw needs a pass of its own."""
+        keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
+        return self._averages() and shared(self.target.model, self.images.x, keys)
+
+    def _averages(self) -> bool:
+        return self.target.draws > 1 and self.attack is None
+
+    def _try(self, way: CandidateView, levels: int, apart: bool) -> PilotResult:
+        model, (x, y, index) = self.target.model, (self.images.x, self.images.y, self.images.index)
+        keys = make_keys(self.seed, index, "try")
+        signal = 1.0
+        if self._averages():
+            twin = frozen_copy(model)
+            signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
+        how = estimator(signal, apart, most=8) if self.target.draws > 1 else autograd
+        search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
+        judge = Judge(model, self.threat, self.target.draws, self.target.uses_torch_random)
+        result = run_attack(
+            over_grid(levels, search), model, x, y, judge=judge, view=way.view, index=index, seed=self.seed
+        )
+        with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
+            logits = query(model, result.x_adv).logits.float()
+            fooled = ~_stands(query(model if way.view is None else way.view(model), result.x_adv), y)
+        spread = float(logits.std().clamp_min(1e-12))
+        value = float(margin(Output(logits), y).mean()) / spread
+        left = result.verdict.robust_fraction
+        misled = tuple((fooled & (left > 0.5)).double().tolist())
+        return PilotResult(way, float(left.mean()), value, signal, apart, misled, result.x_adv, levels=levels)
 
 
 def rank(tried: Sequence[PilotResult]) -> list[PilotResult]:
     """By what is left of the true model, then by its margin."""
     return sorted(tried, key=lambda one: (one.robust_accuracy, -one.margin))
-
-
-def _try(
-    model: nn.Module,
-    judge: Judge,
-    way: CandidateView,
-    x: Tensor,
-    y: Tensor,
-    index: Tensor,
-    seed: int,
-    random: bool,
-    apart: bool,
-    levels: int,
-    search: Attack | None,
-) -> PilotResult:
-    keys = make_keys(seed, index, "try")
-    signal = 1.0
-    if random and search is None:
-        twin = frozen_copy(model)
-        signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
-    how = estimator(signal, apart, most=8) if random else autograd
-    attack = over_grid(levels, search or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False))
-    result = run_attack(attack, model, x, y, judge=judge, view=way.view, index=index, seed=seed)
-    with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
-        logits = query(model, result.x_adv).logits.float()
-        fooled = ~_stands(query(model if way.view is None else way.view(model), result.x_adv), y)
-    spread = float(logits.std().clamp_min(1e-12))
-    value = float(margin(Output(logits), y).mean()) / spread
-    misled = tuple((fooled & (result.verdict.robust_fraction > 0.5)).double().tolist())
-    return PilotResult(
-        way, float(result.verdict.robust_fraction.mean()), value, signal, apart, misled, result.x_adv, levels=levels
-    )
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:

@@ -214,6 +214,7 @@ def audit(
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
     from unmask.auditing.question import plans
+    from unmask.cli.progress import planning
     from unmask.evaluation.runner import LocalExecutor
 
     threshold = Threshold.of(fail_under, fail_on)
@@ -229,7 +230,9 @@ def audit(
     }
     if cluster:
         cluster.ready = partial(plans, asked)
-    carry_out(plans(asked, local), out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    with planning():
+        planned = plans(asked, local)
+    carry_out(planned, out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from unmask.cli.console import err
 from unmask.progress import Level, on_progress
 from unmask.records import Job, Record
 
-__all__ = ["progress"]
+__all__ = ["planning", "progress"]
 
 
 @contextmanager
@@ -44,14 +44,27 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
                 err.print(f"{line} ({total[label]} examples; {done} of {everything})", highlight=False, soft_wrap=True)
 
         def within(levels: tuple[Level, ...]) -> None:
-            text = ", ".join(f"{level.what} {level.done + 1} of {level.total}" for level in levels)
-            bar.update(task, within=text)
+            bar.update(task, within=_running(levels))
 
         if bar.disable:
             yield show
         else:
             with on_progress(within):
                 yield show
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """On a terminal a line that names the step of an audit that runs, and the loops within it; elsewhere nothing."""
+    if not err.is_terminal:
+        yield
+        return
+    with err.status("load the model") as status, on_progress(lambda levels: status.update(_running(levels))):
+        yield
+
+
+def _running(levels: tuple[Level, ...]) -> str:
+    return ", ".join(f"{level.what} {level.done + 1} of {level.total}" for level in levels)
 
 
 def _label(job: Job) -> str:

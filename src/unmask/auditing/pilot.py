@@ -1,0 +1,176 @@
+"""The third step of an audit: short searches through candidate views choose that which the attacks take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from unmask.auditing.attackers import NOISE
+from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
+from unmask.auditing.decoders import decoders
+from unmask.auditing.diagnose import Diagnosis, ModelCheck
+from unmask.auditing.grids import gridded, on_grids
+from unmask.auditing.probe_data import PROBED, TRIED
+from unmask.auditing.request import step
+from unmask.auditing.surrogates import surrogate_models
+from unmask.auditing.view_selection import PilotResult, PilotSearch, rank
+from unmask.diagnosis.findings import averaged, draws
+from unmask.diagnosis.memory import aged
+from unmask.diagnosis.probe import faults_behind_refusals
+from unmask.diagnosis.saturation import saturation
+from unmask.gradients.spaces import Latent
+from unmask.model_wrappers import frozen_copy, query
+from unmask.randomness import make_keys
+from unmask.records import Finding
+
+__all__ = ["Pilot", "pilot_views"]
+
+_DEAR = 0.05
+"""By how much less a dear view must leave than the best of the others."""
+
+_FAR = 0.1
+"""By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
+
+_TIE = 0.02
+"""Views are about as good if what is left, and the loss that they reach, differ by less."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """What the short searches came to."""
+
+    diagnosis: Diagnosis  # with what was seen through the best view
+    results: tuple[PilotResult, ...]  # best first
+    surrogates: tuple[CandidateView, ...]  # other models, whose examples may transfer
+    decoders: tuple[Latent, ...]  # spaces of codes that parts of the model make images of
+    gradients: dict[str, dict[str, Any]]  # what of them the plain and the adaptive attack have, as plain data
+
+    def plain(self) -> dict[str, Any]:
+        """As run.json holds it, the diagnosis included."""
+        return {
+            **self.diagnosis.plain(),
+            "candidate_views": [one.plain() for one in self.results],
+            "draws": draws(self.results[0].signal, NOISE),
+            "per_draw_passes": self.results[0].per_draw_passes,
+            "gradients": self.gradients,
+        }
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The views that were tried so far, in the order in which they were thought of, and the results, best first."""
+
+    diagnosis: Diagnosis
+    views: list[CandidateView]
+    results: list[PilotResult]
+
+
+@step("pilot the candidate views")
+def pilot_views(diagnosis: Diagnosis) -> Pilot:
+    """Try the views that the diagnosis suggests, and look once more at the gradients through the best of them.
+
+    The model is left as it was loaded. Raises ValueError where no view can be searched through.
+    """
+    check, request = diagnosis.check, diagnosis.check.request
+    search = PilotSearch(request.target, request.threat, check.images.first(TRIED), request.seed)
+    trials = _tried(diagnosis, search)
+    trials = _around_refusals(trials, search)
+    trials = _with_expensive_views(trials, search)
+    found, view = trials.diagnosis, _least_invasive(trials).view
+    if view is not None:
+        found = found.through(view(frozen_copy(check.model)))
+    worth = on_grids(trials.results, request.data.scale, search)
+    found = found.with_findings(gridded(trials.results, worth))
+    results = (*worth, *trials.results)
+    best = _best(results)
+    keys = check.images.keys(request.seed, "sources")
+    surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
+    spaces = decoders(check.model, found.probe, check.images.x)
+    found = found.with_lint(_aged(check))
+    return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(check, results, best))
+
+
+def _tried(diagnosis: Diagnosis, search: PilotSearch) -> _Trials:
+    check = diagnosis.check
+    views = candidate_views(check.model, diagnosis.probe, check.images.x, diagnosis.classes)
+    return _Trials(diagnosis, views, rank(search(views)))
+
+
+def _around_refusals(trials: _Trials, search: PilotSearch) -> _Trials:
+    """Views around thresholds of refusal that noise does not reach, where one of them leaves clearly less."""
+    check = trials.diagnosis.check
+    own = next(one for one in trials.results if one.view == OWN_GRADIENT)
+    left = own.robust_accuracy > _FAR and own.x_adv is not None
+    if not left or trials.diagnosis.probe.faults or not _refuses(check):
+        return trials
+    assert own.x_adv is not None
+    few = check.images.first(PROBED)
+    keys = few.keys(check.request.seed, "switched")
+    hidden = faults_behind_refusals(check.model, own.x_adv[: len(few)], check.radius, keys)
+    if not hidden:
+        return trials
+    others = _tried(trials.diagnosis.suspecting(hidden), search)
+    return others if others.results[0].robust_accuracy < own.robust_accuracy - _FAR else trials
+
+
+def _with_expensive_views(trials: _Trials, search: PilotSearch) -> _Trials:
+    """Where all cheap views leave something, expensive ones too; those that leave clearly less come first."""
+    if trials.results[0].robust_accuracy <= _DEAR:
+        return trials
+    further = rank(search(expensive_views(trials.diagnosis.probe)))
+    less = [one for one in further if one.robust_accuracy < trials.results[0].robust_accuracy - _DEAR]
+    results = [*less, *trials.results, *further[len(less) :]]
+    return replace(trials, views=[*trials.views, *(one.view for one in further)], results=results)
+
+
+def _least_invasive(trials: _Trials) -> CandidateView:
+    """The view that changes least of those about as good as the best: what it lets through can be looked at.
+
+    What is made of the logits is looked at too, so that none that ends before the model does is meant.
+    """
+    whole = [one for one in trials.results if one.view.end_to_end]
+    near = [
+        one.view
+        for one in whole
+        if one.robust_accuracy <= whole[0].robust_accuracy + _TIE and one.margin >= whole[0].margin - _TIE
+    ]
+    return min(near, key=trials.views.index, default=OWN_GRADIENT)
+
+
+def _best(results: Sequence[PilotResult]) -> PilotResult:
+    for one in results:
+        if not one.error:
+            return one
+    raise ValueError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
+
+
+@torch.no_grad()
+def _refuses(check: ModelCheck) -> bool:
+    return query(check.model, check.images.x[:1]).reject is not None
+
+
+def _aged(check: ModelCheck) -> list[Finding]:
+    """Whether the examination has changed the model's answers; the model is again as it was loaded."""
+    some = check.images.x[:PROBED]
+    found = aged(check.model, check.loaded, some, make_keys(check.request.seed, range(len(some)), "aged"))
+    return [] if found is None else [found]
+
+
+def _gradients(check: ModelCheck, results: Sequence[PilotResult], best: PilotResult) -> dict[str, dict[str, Any]]:
+    """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
+    few = check.images.first(PROBED)
+    keys = few.keys(check.request.seed, "available")
+    own = next((one for one in results if one.view == OWN_GRADIENT and not one.levels), best)
+    twin = frozen_copy(check.model)
+    view = twin if best.view.view is None else best.view.view(twin)
+    return {
+        "plain": {"zero_gradient": saturation(twin, few.x, few.y, keys).flat, "noise_fraction": 1 - own.signal},
+        "adaptive": {
+            "zero_gradient": saturation(view, few.x, few.y, keys).zero_gradient,
+            "noise_fraction": 1 - averaged(best.signal, draws(best.signal, NOISE)),
+            "fooled_view_only": best.fooled_view_only,
+        },
+    }

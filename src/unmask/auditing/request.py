@@ -1,0 +1,62 @@
+"""What an audit is asked, and the four steps that answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ContextDecorator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from unmask.auditing.budgets import Budget, budget_of
+from unmask.data import Dataset
+from unmask.evaluation.targets import Target
+from unmask.progress import stage
+from unmask.randomness import Keys, make_keys
+from unmask.threats import Threat
+
+__all__ = ["STEPS", "AuditRequest", "step"]
+
+STEPS = ("check the model", "probe its gradients", "pilot the candidate views", "plan the attacks")
+
+
+@dataclass(frozen=True)
+class AuditRequest:
+    """A model, the images that it is audited on, and what may be spent. Raises ValueError for an unknown budget."""
+
+    name: str
+    """Of the model, as its jobs and its report call it."""
+    target: Target
+    data: Dataset
+    threat: Threat
+    n: int
+    """Test examples; the first n, or all there are."""
+    seed: int = 0
+    """Of all randomness."""
+    budget: str = "standard"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        budget_of(self.budget)
+
+    @property
+    def limits(self) -> Budget:
+        return budget_of(self.budget)
+
+    @property
+    def count(self) -> int:
+        """Test examples that there are."""
+        return min(self.n, len(self.data))
+
+    @property
+    def random(self) -> bool:
+        """Whether the model draws random numbers, so that verdicts need several draws."""
+        return self.target.draws > 1
+
+    def keys(self, index: Tensor | Sequence[int], purpose: str) -> Keys:
+        return make_keys(self.seed, index, purpose)
+
+
+def step(what: str) -> ContextDecorator:
+    """Decorates the function that does one of the :data:`STEPS`: whoever watches is told when it begins."""
+    return stage(f"{what}, audit step", STEPS.index(what), len(STEPS))
