@@ -32,7 +32,7 @@ class Verdict:
 
     @property
     def robust_fraction(self) -> Tensor:
-        """Share of the draws (B,), float64, in which the defense stands."""
+        """Share of the draws (B,), float64, in which the defense classifies the example correctly or refuses it."""
         return self.robust.double().mean(0)
 
 
@@ -44,7 +44,7 @@ class Judge:
         defense: the model as its author means it to be used, in float32.
         threat: the ball that candidates must lie in.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
-        foreign: whether the defense draws by torch's own random functions.
+        uses_torch_random: whether the defense draws by torch's own random functions.
         batch: images in one forward pass at most.
         tolerance: slack of the distance, as a share of eps, for float32 rounding.
 

@@ -18,12 +18,12 @@ class RunFile:
     """What run.json holds.
 
     Args:
-        asked: the question: command, target or cases, data, n, seed, options.
-        cases: for each target, what a report has to know of it.
-        jobs: all that were planned, in the order in which they are done.
+        config: the configuration of the run: command, target or cases, data, n, seed, options.
+        cases: for each target, what a report needs to know about it.
+        jobs: all planned jobs, in the order in which they run.
         fingerprints: of each target, by its name.
-        about: everything in the file but the jobs and the digest.
-        check: the digest of the rest of the file; None where it has none.
+        description: everything in the file except the jobs and the digest.
+        check: the digest of the rest of the file; None if it has none.
     """
 
     config: Mapping[str, Any]

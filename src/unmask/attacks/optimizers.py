@@ -45,7 +45,7 @@ class Steepest:
     """Steps of fixed length in the threat's own norm: signs for Linf, the normalised gradient for L2.
 
     Args:
-        size: length of a step, as a share of eps.
+        rel_step_size: length of a step, as a share of eps.
         momentum: decay of the running direction (Dong et al., CVPR 2018); 0 is plain PGD.
     """
 
@@ -75,7 +75,7 @@ class Steepest:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba, ICLR 2015) on each example by itself, ascending; ``rate`` in units of z."""
+    """Adam (Kingma & Ba, ICLR 2015) on each example by itself, ascending; ``lr`` in units of z."""
 
     lr: float = 0.01
     beta1: float = 0.9

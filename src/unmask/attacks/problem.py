@@ -135,11 +135,11 @@ class BestTracker:
 
     @cached_property
     def _fair(self) -> tuple[Tensor, Tensor]:
-        """Images and values that searches of a random defense ended with: see :meth:`settle`."""
+        """Last images and values of searches on a random defense: see :meth:`reselect_on_fresh_draws`."""
         return self.problem.x.clone(), torch.full_like(self.value, -torch.inf)
 
     def active_rows(self) -> Tensor:
-        """The numbers (M,) of the examples still standing."""
+        """The numbers (M,) of the examples that are still in the search."""
         return self.active.nonzero().squeeze(1)
 
     def usable(self, rows: Tensor, gradient: Tensor, *, report: bool = True) -> Tensor:

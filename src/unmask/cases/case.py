@@ -26,7 +26,7 @@ class AttackSpec:
     """An attack by name: what it searches, and through which view of the defense.
 
     Args:
-        about: one line for readers of a report.
+        description: one line for readers of a report.
         make: the attack, given the defense (a latent search needs its generator).
         view: the view of the defense to optimise; None is the defense itself.
         plain: whether this is the attack that knows nothing of the defense.
@@ -89,23 +89,23 @@ class Case:
     Args:
         name: as on the command line, such as ``thermometer-mnist``.
         defense: what its authors call it.
-        obfuscation: how it hides its gradient, or ``Obfuscation.NONE`` for a control.
+        obfuscation: how it masks its gradient, or ``Obfuscation.NONE`` for a control.
         data: name of the data set.
         threat: the ball that the accuracy is stated for.
         citation: authors, venue, year.
         build: the defense with untrained weights.
-        attackers: by name; "plain" is one of them.
-        train: how the weights that ship were made; None where the defense adds none to those of ``base``.
-        base: the case whose weights the defense's ``classifier`` has.
+        attacks: by name; "plain" is one of them.
+        train: how the weights that ship were made; None if the defense adds none to those of ``base_case``.
+        base_case: the case whose weights the defense's ``classifier`` has.
         pretrained: name of weights that others trained, for the ``classifier``; see :func:`pretrained`.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
-        claimed: accuracy under attack that the authors stated for this defense, data and threat, with its source.
-        published: accuracy that a published attack left of it, likewise.
-        earlier: accuracy that an earlier run of the published attack left of it, likewise.
-        most: examples at most, where the defense is too slow for more.
-        few: examples of the curves over eps and of the controls.
-        lens: what a report shows of what the defense does to images.
-        dial: what a report varies of the defense.
+        claimed: robust accuracy that the authors state for this defense, data and threat, with its source.
+        published: robust accuracy under a published attack, with its source.
+        replicated: robust accuracy under an earlier run of the published attack by others, with its source.
+        max_examples: largest number of examples, if the defense is too slow for more.
+        n_controls: number of examples of the curves over eps and of the controls.
+        image_probe: what a report shows of the images that the defense makes.
+        strength_sweep: which strength of the defense a report varies.
         note: one line that a reader of the figures has to know.
     """
 

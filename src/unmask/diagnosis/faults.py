@@ -35,9 +35,8 @@ _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 class GradientFault:
     """An operation or part whose gradient is missing or wrong.
 
-    The place is that of the part that disabled gradients, where they were disabled and another part is called.
-    ``lost`` says that gradients end there, otherwise they come out wrong; ``explained`` is by radius, and
-    ``smallest`` whether the gradient is right at the smallest radius, as of steep but smooth functions.
+    If a part disables gradients and calls another part, the place is that of the part that disables them.
+    ``missing`` says that the gradient ends there; otherwise it is wrong. ``fidelity`` is by radius.
     """
 
     event: Event

@@ -28,7 +28,7 @@ def script(case: CaseInfo) -> str:
             f"model = ...  # {_bare(case.case)}, in evaluation mode",
             f"x, y = load({json.dumps(case.data)}, n=200).batch()",
             f'threat = unmask.{_BALLS[threat.norm]}({threat.eps:.6g}, "{threat.unit}")',
-            f"judge = unmask.Judge(model, threat{', draws=16, foreign=True' if case.random else ''})",
+            f"judge = unmask.Judge(model, threat{', draws=16, uses_torch_random=True' if case.random else ''})",
             "",
             "def view(model):",
             *(f"    model = unmask.{step}(model)" for step in best["code"]),
