@@ -36,7 +36,8 @@ class GradientFault:
     """An operation or part whose gradient is missing or wrong.
 
     If a part disables gradients and calls another part, the place is that of the part that disables them.
-    ``missing`` says that the gradient ends there; otherwise it is wrong. ``fidelity`` is by radius.
+    ``missing`` says that the gradient ends there; otherwise it is wrong. ``fidelity`` is by radius, and
+    ``right_nearby`` says that the gradient is right at the smallest radius, as for steep but smooth functions.
     """
 
     event: Event
