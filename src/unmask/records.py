@@ -239,7 +239,7 @@ class Record:
         if not all(
             0 <= e.robust <= 1 and 0 <= e.selection_robust <= 1 and 0 <= e.index < _MOST for e in record.examples
         ):
-            raise ValueError("not a record: a share out of [0, 1], or an example without a place")
+            raise ValueError("not a record: a share out of [0, 1], or an example without a position")
         if record.file is not None and not _FILE.fullmatch(record.file):
             raise ValueError(f"not a record: {record.file!r} is no file of the run's examples")
         return record

@@ -49,7 +49,7 @@ def read_run(folder: Path) -> RunFile:
         cases = tuple(run.get("cases", ()))
         parts = (run["config"], run["fingerprints"], *cases)
         if not all(isinstance(part, dict) for part in parts):
-            raise TypeError("the question, a fingerprint or a case is no object")
+            raise TypeError("the configuration, a fingerprint or a case is no object")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -77,7 +77,7 @@ def read_records(folder: Path) -> list[Record]:
             records.append(Record.from_json(line))
         except ValueError as error:
             where = f"{folder / 'records.jsonl'}, line {number}"
-            raise ValueError(f"{where}: {error}; delete the line to do that job again") from error
+            raise ValueError(f"{where}: {error}; delete the line to run that job again") from error
     return records
 
 

@@ -76,7 +76,7 @@ def accuracy(
     """
     n = len(right)
     if not n:
-        raise ValueError("no examples to take an accuracy of: ask for n >= 1")
+        raise ValueError("no examples for an accuracy: use n >= 1")
     k = float(sum(right))
     return Accuracy(k / n, *(_mixture if anytime else _clopper_pearson)(k, n, 1 - level), n, attack)
 

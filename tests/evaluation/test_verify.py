@@ -178,7 +178,7 @@ def test_a_line_without_its_digest(folder: Path, asked: Plan) -> None:
     del record["digest"]
     path.write_text(f"{first}\n{json.dumps(record, sort_keys=True)}\n")
     found = problems(folder, asked)
-    assert found["line 2 of records.jsonl"] == "it has no digest, or was written anew"
+    assert found["line 2 of records.jsonl"] == "it has no digest, or it was written again"
     assert found["the records"].startswith("missing: ")
 
 

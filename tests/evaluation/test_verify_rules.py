@@ -54,7 +54,7 @@ def planned(n: int) -> list[Job]:
 def test_a_question_for_more_images_than_there_are_is_about_all_of_them() -> None:
     assert problem_of(question(10**6, planned(DIGITS))) is None
     assert problem_of(question(10**6, planned(DIGITS - 1))) == (
-        "other than what was asked: the jobs of clean, the jobs of apgd"
+        "differs from the configuration: the jobs of clean, the jobs of apgd"
     )
 
 
@@ -67,7 +67,7 @@ def test_a_control_by_the_same_attack_has_a_range_of_its_own() -> None:
     [("case", "case:madry-digits"), ("data", "mnist"), ("n", 129), ("threat", asdict(BALL) | {"eps": 0.2})],
 )
 def test_a_case_that_says_other_than_was_asked(name: str, value: Any) -> None:
-    assert problem_of(question(130, planned(130), **{name: value})) == f"other than what was asked: {name}"
+    assert problem_of(question(130, planned(130), **{name: value})) == f"differs from the configuration: {name}"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_case_that_says_other_than_was_asked(name: str, value: Any) -> None:
 def test_a_job_that_does_other_than_was_asked(edit: dict[str, Any]) -> None:
     *others, last = planned(130)
     found = problem_of(question(130, [*others, replace(last, **edit)]))
-    assert found == "other than what was asked: the jobs of apgd"
+    assert found == "differs from the configuration: the jobs of apgd"
 
 
 @pytest.mark.parametrize("name", ["target", "data", "n", "seed", "threat", "options"])

@@ -215,7 +215,7 @@ def test_pictures_that_are_gone_are_left_out_and_broken_ones_named(run: Path) ->
     folder = RunFolder.read(run)
     (file,) = (run / "examples").iterdir()
     file.write_bytes(b"torn")
-    with pytest.raises(ValueError, match=f"{file.name} is broken .*delete it to go without"):
+    with pytest.raises(ValueError, match=f"{file.name} is broken .*delete it to report without it"):
         strip(folder, folder.cases[0])
     file.unlink()
     assert strip(folder, folder.cases[0]) is None
@@ -252,7 +252,7 @@ def test_every_form_tells_replicated_figures_access_and_general_categories_where
         assert "12.3 %" in text
     assert "replicated 12.3 %: Other et al., 2019 ; at *4/255*" in html
     assert "- replicated 12.3 %: [Other et al., 2019](https://example.org/a_b); at \\*4/255\\*" in markdown
-    kept = "Right in the general category, though perhaps not in the class: clean 100.0 %"
+    kept = "Accuracy of the general category (the class may be wrong): clean 100.0 %"
     for text in (html, markdown):
         assert kept in " ".join(text.split())
         assert "scores" in text

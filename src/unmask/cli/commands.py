@@ -109,7 +109,7 @@ def reproduce(
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
     carry_out(plans(asked, local), out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
     if sorted_out.skipped:
-        raise typer.Exit(fail(f"skipped for want of data or weights: {', '.join(sorted_out.skipped)}", 1))
+        raise typer.Exit(fail(f"skipped, since data or weights are missing: {', '.join(sorted_out.skipped)}", 1))
 
 
 @app.command()

@@ -57,5 +57,5 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
 def _label(job: Job) -> str:
     """What a reader calls the attack that a job is a part of."""
     at = f" at {job.threat.eps:.4g}" if job.role == "sweep" else ""
-    at = f" with its dial at {job.options['dial']:g}" if job.role == "dial" else at
+    at = f" at strength {job.options['dial']:g}" if job.role == "dial" else at
     return f"{job.target.removeprefix('case:')} {job.options.get('control', job.attack)}{at}"

@@ -96,5 +96,5 @@ def _told() -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"run.json does not tell how to do it again ({error!r}): it is none of a command, or was changed"
+            f"run.json does not say how to run it again ({error!r}): no command wrote it, or it was changed"
         ) from error

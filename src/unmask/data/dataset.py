@@ -56,7 +56,7 @@ class Dataset:
         if wrong.any():
             row = int(wrong.nonzero()[0])
             known = f"labels run from 0 to {len(self.classes) - 1}"
-            raise DataError(f"{self.name}: row {row} has label {int(self.labels[row])}, but {known}: mend the labels")
+            raise DataError(f"{self.name}: row {row} has label {int(self.labels[row])}, but {known}: correct it")
         if self.images.max() > self.scale:
             raise DataError(f"{self.name}: a pixel is {int(self.images.max())}, above the scale of {self.scale}")
 

@@ -69,7 +69,7 @@ def read(files: Sequence[Path], n: int | None) -> Rows:
         try:
             with pq.ParquetFile(file) as table:
                 if table.metadata.num_rows > _MOST_ROWS:
-                    raise DataError(f"{file} tells of {table.metadata.num_rows} rows: give at most {_MOST_ROWS}")
+                    raise DataError(f"{file} claims {table.metadata.num_rows} rows: give at most {_MOST_ROWS}")
                 column = _image_column(table.schema_arrow, file)
                 names = names or _class_names(table.schema_arrow)
                 for row, label in enumerate(table.read(columns=["label"]).column("label").to_pylist()):

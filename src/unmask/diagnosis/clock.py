@@ -53,7 +53,7 @@ def by_the_clock(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
             module="",
             where="the model's answer: it depends on the time at which it is asked",
             evidence={f"images, after {later:g} s": part for later, part in moved.items()},
-            remedy="answer by the image alone",
+            remedy="let the output depend on the image alone",
         )
 
 

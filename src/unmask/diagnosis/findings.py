@@ -75,7 +75,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
             yield Finding(
                 kind=FindingKind.VANISHING,
                 module="",
-                where="the model's answer: most logits are squashed flat",
+                where="the model's answer: most logits are saturated",
                 evidence={**flat, "saturated_logits": round(found.saturated_logits, 3)},
                 remedy="margin or DLR loss",
             )
@@ -89,7 +89,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
             module="",
             where="the model's answer: the loss is flat",
             evidence=flat,
-            remedy="margin or DLR loss" if found.zero_gradient < _FLAT else "read the logits before they are squashed",
+            remedy="margin or DLR loss" if found.zero_gradient < _FLAT else "use the logits before they are saturated",
         )
         return
     for event in {(event.part, event.line): event for event in stuck}.values():

@@ -38,7 +38,7 @@ def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> list[Finding]:
     >>> keys = make_keys(0, range(16), "lint")
     >>> found, = lint(Centred().eval(), torch.rand(16, 1, 2, 2), torch.zeros(16).long(), keys)
     >>> str(found.kind), found.remedy
-    ('batch', 'let each example be answered by itself')
+    ('batch', 'compute the output for each example independently')
     """
     with torch.no_grad(), preserve_buffers(model):
         answers = keyed_query(model, x, keys)
@@ -89,7 +89,7 @@ def _probabilities(answers: Output) -> Iterator[Finding]:
         )
 
 
-_ANSWER_LOGITS = "return the logits, or their mean, instead of what was chosen by them"
+_ANSWER_LOGITS = "return the logits, or their mean, instead of the classes"
 
 
 def _labels(logits: Tensor) -> bool:
@@ -123,7 +123,7 @@ def overwrites(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
         yield Finding(
             kind=FindingKind.OVERWRITES_INPUT,
             module="",
-            where="the model writes into the images that it is given; here each call is given a copy",
+            where="the model writes into its input images; each call is given a copy",
             evidence={"largest change": round(float((given - x).abs().max()), 3)},
             remedy="begin the forward pass with x = x.clone(), or leave out in-place operations",
         )
@@ -180,7 +180,7 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
             module=part,
             where=f"NaN or Inf for {', '.join(bad)}",
             evidence={name: share for name, (share, _) in bad.items()},
-            remedy="answer finite logits for all of [0, 1]: keep divisions, roots and logarithms from 0",
+            remedy="return finite logits for all of [0, 1]: avoid 0 in divisions, roots and logarithms",
         )
 
 

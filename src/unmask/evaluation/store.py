@@ -55,7 +55,7 @@ class Store:
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
                 _refuse_changes(folder, run.fingerprints, fingerprints)
                 if [job.key for job in run.jobs] != [job.key for job in jobs]:
-                    raise ValueError(f"{folder} was begun with other jobs than are planned now: choose another --out")
+                    raise ValueError(f"{folder} was started with another plan: choose another --out")
             else:
                 run_data = {"schema": RUN_SCHEMA, "config": asked, **about, "fingerprints": fingerprints or {}}
                 _write(folder / "run.json", signed(run_data, tuple(jobs)))
@@ -88,7 +88,7 @@ def _refuse_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, M
     for name, then in before.items():
         if now and name in now and (what := changed(then, now[name])):
             raise ValueError(
-                f"{folder} was begun before {what} changed ({name}): put that back, or choose another --out"
+                f"{folder} was started before {what} changed ({name}): undo the change, or choose another --out"
             )
 
 
@@ -107,7 +107,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"another process is at work in {folder}: wait, or choose another --out") from error
+            raise ValueError(f"another process uses {folder}: wait, or choose another --out") from error
         yield
     finally:
         os.close(handle)

@@ -161,7 +161,7 @@ def first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             return value
-    raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can stand in for it")
+    raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can replace it")
 
 
 def _detached(value: Any) -> Any:

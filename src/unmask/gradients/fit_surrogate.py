@@ -129,7 +129,7 @@ def _observe(model: nn.Module, module: nn.Module, part: str, x: Tensor) -> tuple
     finally:
         handle.remove()
     if not seen:
-        raise ValueError(f"part {part!r} is not called in the forward pass: nothing can be fitted to it")
+        raise ValueError(f"part {part!r} is not called in the forward pass: no surrogate can be fitted to it")
     return seen[0]
 
 

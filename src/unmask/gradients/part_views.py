@@ -75,7 +75,7 @@ class _ReadOut(nn.Module):
         with _hooked(find_part(self.model, self._part).register_forward_hook(keep)):
             self.model(x)
         if not seen:
-            raise ValueError(f"part {self._part!r} is not called in the forward pass: nothing can be read there")
+            raise ValueError(f"part {self._part!r} is not called in the forward pass: its output cannot be read")
         if len(seen[0]) < len(x) == sum(map(len, seen)):
             return torch.cat(seen)  # a call for each image, or for a few
         return torch.stack(seen).mean(0)

@@ -82,7 +82,7 @@ def _one_line(run: Path) -> Iterator[None]:
     except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
         what = " ".join(str(error).split())
         raise ValueError(
-            f"{run} cannot be shown: its files hold what no run writes ({type(error).__name__}: {what:.80})"
+            f"{run} cannot be shown: its files have content that no run writes ({type(error).__name__}: {what:.80})"
         ) from error
 
 

@@ -136,7 +136,7 @@ def _not_proven(known: MaskingEvidence) -> Judgement:
     if known.paired_test is None:
         return _one_attack(known)
     if _differ(known.clean, known.paired_test) and not known.sound:
-        return Judgement(Masking.INCONCLUSIVE, "the attacks differ, but by no more than chance explains")
+        return Judgement(Masking.INCONCLUSIVE, "the attacks differ, but not significantly")
     return Judgement(Masking.NOT_FOUND)
 
 
@@ -148,7 +148,7 @@ def _one_attack(known: MaskingEvidence) -> Judgement:
     if known.plain is not None and known.plain.value <= MARGIN * known.clean.value:
         return Judgement(Masking.NOT_FOUND)
     missing = "adaptive" if known.adaptive is None else "plain"
-    return Judgement(Masking.INCONCLUSIVE, f"no {missing} attack was run to compare with")
+    return Judgement(Masking.INCONCLUSIVE, f"there is no {missing} attack for a comparison")
 
 
 def _differ(clean: Accuracy | None, gap: PairedTest | None) -> bool:

@@ -64,9 +64,7 @@ def sentence(row: Row) -> str:
     """The verdict on one case, with the numbers that it rests on."""
     match row.masking:
         case Masking.INCOMPLETE:
-            return (
-                "Incomplete: run the same command again to continue; the figures are those of the examples done so far."
-            )
+            return "Incomplete: run the same command again to continue; the figures are those of the finished examples."
         case Masking.INCONCLUSIVE:
             return f"{_compared(row)}. Whether gradients are masked is not known: {row.reason}."
         case Masking.MASKED if Obfuscation.DETECTOR in row.obfuscation:
@@ -74,13 +72,13 @@ def sentence(row: Row) -> str:
         case Masking.MASKED:
             told = "the plain attack fails because the gradient is masked, not because the model is robust"
         case Masking.PARTLY_MASKED if significantly_lower(row.clean, row.paired_test):
-            told = "masked gradients account for a part of the robustness, not for all of it"
+            told = "masked gradients explain a part of the plain accuracy, not all of it"
         case Masking.PARTLY_MASKED:
-            told = "gradients are missing or wrong in places, though this costs the plain attack little or nothing"
+            told = "gradients are missing or wrong in places, but this costs the plain attack little or nothing"
         case _ if row.paired_test is None:
-            told = "the gradient leads the plain attack to where the model fails"
+            told = "the model's own gradient is sufficient to break it"
         case _ if significantly_lower(row.clean, row.paired_test):
-            told = "the adaptive attacks are the stronger ones, but the gradients were examined and are sound"
+            told = "the adaptive attacks are stronger, but the diagnosis found the gradients sound"
         case _:
             told = "the plain attack is about as strong as the adaptive ones"
     return f"{_compared(row)}: {told}."

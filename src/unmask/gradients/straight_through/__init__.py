@@ -21,7 +21,7 @@ rules, ``view`` is the model around them. The rules:
 | ``floats`` | round, sign, comparisons, clamping | identity, or a smooth step | slope 1 where values change |
 | ``integers`` | casts to integers and integer arithmetic | the same operation on floats | exact between the steps |
 | ``labels`` | argmax, sort, one-hot codes, votes | class weights: the softmax of the scores | a label has no slope |
-| ``indices`` | look-up tables, gather, indexing by values | interpolation of the neighbouring entries | a table is a function |
+| ``indices`` | look-up tables, gather, indexing | interpolation of neighbouring entries | a table has no slope |
 | ``writes`` | in-place operations, views, ``.data`` | the write, repeated on the surrogate | the value has changed |
 | ``hooks`` | hooks on gradients that the model sets | suspended while the view runs | they may erase gradients |
 
