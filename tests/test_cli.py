@@ -391,7 +391,7 @@ class TestForged:
         end = cli("verify", "run", "--attack", "12")
         assert end.code == 1
         failed, *_, last = end.out.splitlines()
-        assert failed.startswith("FAILED models.py:means apgd 0-12 at linf 0.2 raw, attacked anew on 0, 1, 2, ")
+        assert failed.startswith("FAILED models.py:means apgd 0-12 at linf 0.2 raw, attacked again on 0, 1, 2, ")
         assert re.search(r": \d+ of 12 are broken that the run says are robust, first example \d+$", failed)
         assert re.fullmatch(r"12 examples attacked again, chosen by --attack-seed \d+\.", last)
 
@@ -409,7 +409,7 @@ class TestForged:
         assert end.out.startswith("FAILED the records: missing: models.py:means apgd 0-12 at linf 0.2 raw\n")
         end = cli("rerun", "run", "--out", "again")
         assert end.code == 1
-        assert "FAILED the records: 0 are in the run alone, 1 in its repetition" in end.out.splitlines()
+        assert "FAILED the records: 0 are in the run alone, 1 in the rerun" in end.out.splitlines()
 
     def test_attacks_of_an_audit_need_its_examination(self, cli: Cli) -> None:
         path = Path("run/run.json")

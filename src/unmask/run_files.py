@@ -1,4 +1,4 @@
-"""The one reader of run.json and of records.jsonl; both hold plain data, and may come from strangers."""
+"""The one reader of run.json and of records.jsonl; both hold plain data, and may be untrusted."""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class StopRule:
         return f"{self.name}{'>' if self.name == 'lower' else '<'}{self.bound:g}"
 
     def met(self, found: Accuracy) -> bool:
-        """Whether the interval of ``found`` is as asked for."""
+        """Whether the interval of ``found`` meets the rule."""
         if self.name == "lower":
             return found.low > self.bound
         return (found.high if self.name == "upper" else found.high - found.low) < self.bound

@@ -489,8 +489,8 @@ def test_a_record_of_no_planned_job_is_not_attacked_anew(
 @pytest.mark.parametrize(
     ("edit", "source", "line"),
     [
-        (adaptive_dropped, "case", "the jobs of run.json: 0 are in the run alone, 2 in its repetition"),
-        (smaller_ball, "broken", "the records: 2 are in the run alone, 2 in its repetition"),
+        (adaptive_dropped, "case", "the jobs of run.json: 0 are in the run alone, 2 in the rerun"),
+        (smaller_ball, "broken", "the records: 2 are in the run alone, 2 in the rerun"),
         (claim_invented, "case", "what run.json says of thermometer-digits differs in the rerun: claimed"),
         (setup_emptied, "masked", "what run.json says of case:thermometer-digits differs in the rerun: setup"),
         (gradients_hidden, "masked", "other counts of gradients in the rerun"),

@@ -100,7 +100,7 @@ def test_a_folder_that_holds_no_run(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Store.open(tmp_path, ASKED, {}, JOBS):
-        assert "another process is at work" in complaint(lambda: fill(tmp_path, 0))
+        assert "another process uses" in complaint(lambda: fill(tmp_path, 0))
     fill(tmp_path, 0)
 
 

@@ -92,7 +92,7 @@ def test_a_job_that_does_other_than_was_asked(edit: dict[str, Any]) -> None:
 def test_a_question_with_a_part_missing(name: str) -> None:
     run = question(12, planned(12))
     asked = {key: value for key, value in run.config.items() if key != name}
-    with pytest.raises(ValueError, match=f"does not tell what was asked: {name} is missing"):
+    with pytest.raises(ValueError, match=f"configuration in run.json is incomplete: {name} is missing"):
         problem_of(replace(run, config=asked))
 
 
@@ -135,7 +135,7 @@ def test_the_blocks_of_an_attack_are_one_and_clean_images_are_not_attacked(attac
     assert [(one.attack, one.start, one.stop, index) for one, index in seen] == [("apgd", 0, 12, [*range(12)])]
     assert (check.anew, check.examples, check.problem) == (12, 0, None)
     assert check.record == (
-        "case:plain-digits apgd 0-12 at linf 0.1 raw, attacked anew on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
+        "case:plain-digits apgd 0-12 at linf 0.1 raw, attacked again on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     )
 
 

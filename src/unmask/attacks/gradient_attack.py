@@ -99,7 +99,7 @@ class GradientAttack:
     def _objective(
         self, problem: Problem, rows: Tensor, x: Tensor, restart: int, *, penalised: bool = True
     ) -> Objective:
-        """The loss of the candidate that coordinates stand for, less the penalty, as a function of them."""
+        """The loss of the candidate at given coordinates, minus the penalty, as a function of the coordinates."""
         goal, threat = problem.objective(self.loss, rows), problem.threat
         penalty = self.penalty if penalised else None
 

@@ -1,4 +1,4 @@
-"""Cascade adversarial training: little hidden, little gained."""
+"""Cascade adversarial training: no gradient masking, less robust than reported."""
 
 from __future__ import annotations
 

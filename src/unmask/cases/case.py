@@ -29,7 +29,7 @@ class AttackSpec:
         description: one line for readers of a report.
         make: the attack, given the defense (a latent search needs its generator).
         view: the view of the defense to optimise; None is the defense itself.
-        plain: whether this is the attack that knows nothing of the defense.
+        plain: whether this is the attack without knowledge of the defense.
         access: what the attacker has.
         low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
     """
@@ -44,12 +44,12 @@ class AttackSpec:
 
 @dataclass(frozen=True)
 class ImageProbe:
-    """What to look at in a defense that makes images of images.
+    """What a report shows of a defense that maps images to images.
 
     Args:
         part: path of the part whose output the classifier sees.
         measured: what ``measure`` gives, as the axis of a plot names it.
-        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense, if it can tell.
+        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense, if known.
     """
 
     part: str

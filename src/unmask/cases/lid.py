@@ -1,4 +1,4 @@
-"""LID: a detector that a search which looks at it walks around, and that a strong search never needed to look at."""
+"""LID: a detector that an adaptive attack evades, and that a strong plain attack evades too."""
 
 from __future__ import annotations
 

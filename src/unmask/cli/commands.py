@@ -199,7 +199,7 @@ def audit(
     ray_workers: RayWorkers = None,
     compile: Compile = False,
 ) -> None:
-    """Examine any model, build the attack that follows from what is found, and report the robust accuracy.
+    """Probe any model, build the attack that suits its gradients, and report the robust accuracy.
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
@@ -229,7 +229,7 @@ def train(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """Train a case's weights anew; an interrupted training continues.
+    """Train a case's weights; an interrupted training continues.
 
     Example: [bold]unmask train madry-mnist --out runs/train[/bold], then
     [bold]unmask reproduce --case madry-mnist --weights runs/train[/bold]

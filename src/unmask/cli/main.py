@@ -36,7 +36,7 @@ def _code() -> int:
         return int(end.exit_code)
     except SystemExit as end:  # commands end by typer.Exit
         return fail(f"the code of the model ended the process ({end.code!r}): it must return an answer")
-    except BrokenPipeError:  # whoever read the output has read enough
+    except BrokenPipeError:  # the reader of the output has closed it
         return 0
     except OSError as error:
         return fail(_fault(error))

@@ -1,4 +1,4 @@
-"""What checking a run and doing it again have in common: its question, in the words of the commands."""
+"""What ``verify`` and ``rerun`` have in common: the configuration of a run, as arguments of the commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
 
 
 def planned(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
-    """What the question of a run gives today; ValueError where it is none that can be planned."""
+    """The plan that follows from a configuration today; ValueError if there is none."""
     from unmask.auditing.question import plans
 
     with _told():
@@ -29,7 +29,7 @@ def planned(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
 
 
 def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
-    """The executor that a run of this question had."""
+    """The executor of a run with this configuration."""
     from unmask.compiling import Compiler
     from unmask.evaluation.runner import LocalExecutor
 
@@ -40,7 +40,7 @@ def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | 
 
 
 def do_again(asked: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
-    """Do the run of a question in a new folder, by the command that it was asked by."""
+    """Run a configuration again in a new folder, by its own command."""
     with _told():
         settings = {"n": asked["n"], "seed": asked["seed"], "out": out, "stop_when": asked.get("stop_when")}
         settings |= {"compile": asked.get("compile", False), **shared, "weights": shared["weights"] or _weights(asked)}

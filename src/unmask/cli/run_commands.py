@@ -1,4 +1,4 @@
-"""The commands that look at finished runs: check them, compare them, do them again."""
+"""The commands on finished runs: verify, compare, run again."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def rerun(
     gpus_per_job: GpusPerJob = 0.0,
     ray_workers: RayWorkers = None,
 ) -> None:
-    """Do a run again from its question, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
+    """Do a run again from its configuration, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
 
     What an attack leaves that had a budget in seconds depends on the machine: it is compared, and may differ.
 
@@ -149,7 +149,7 @@ def sample_size(
     accuracy: Annotated[float, typer.Option("--accuracy", help="Expected accuracy, as a share.")],
     width: Annotated[float, typer.Option("--width", help="Of the 95 % interval, as a share.")],
 ) -> None:
-    """Tell how many examples an interval of a wished width takes.
+    """Print the number of examples for an interval of a given width.
 
     Example: [bold]unmask sample-size --accuracy 0.05 --width 0.02[/bold]
     """

@@ -12,7 +12,7 @@ __all__ = ["DataError", "Dataset"]
 
 
 class DataError(ValueError):
-    """Data that is missing, broken or not what was asked for: one line that says what is wrong and what to do.
+    """Data that is missing, broken or of another form: one line that says what is wrong and what to do.
 
     >>> str(DataError("broken\\nfile"))
     'broken file'

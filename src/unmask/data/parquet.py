@@ -20,7 +20,7 @@ __all__ = ["Rows", "find", "read"]
 _IMAGE_COLUMNS = ("image", "img")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _MOST_CLASSES = 1_000_000  # a greater label is a mistake, and would ask for as many class names
-_MOST_ROWS = 20_000_000  # of a file; a few bytes may tell of billions
+_MOST_ROWS = 20_000_000  # of a file; a few bytes may claim billions
 _AGAIN = "fetch or write the file again"
 
 

@@ -1,4 +1,4 @@
-"""Whether a model gives an image the same answer whenever it is asked: alone or among others, once or twice."""
+"""Whether a model's output for an image is always the same: alone or among others, once or twice."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from unmask.records import Finding
 __all__ = ["averaged", "draws", "findings"]
 
 _SIGNAL = 0.4
-"""A draw whose gradient has less in common with the others hides the way."""
+"""A draw whose gradient has less in common with the others counts as noise."""
 
 _FLAT = 0.5
 """Cross entropy is saturated where it is flat on this share of the images."""
 
 
 def findings(evidence: GradientProbe) -> list[Finding]:
-    """The ways in which gradients mislead, worst first; none for a sound model, be it weak or strong."""
+    """The faults of a model's gradients, worst first; none for a sound model, weak or robust."""
     return [*_shattered(evidence), *_not_finite(evidence), *_vanishing(evidence), *_stochastic(evidence)]
 
 

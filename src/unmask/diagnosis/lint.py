@@ -100,7 +100,7 @@ def _labels(logits: Tensor) -> bool:
     return one_hot or (votes and bool(logits.any()))
 
 
-_MEND = {
+_REMEDIES = {
     "[0, 255]": "--range 255, or x = 255 * x first in the model",
     "[-1, 1]": "x = 2 * x - 1 first in the model",
     "mean 0 and deviation 1": "x = (x - mean) / deviation first in the model",
@@ -153,7 +153,7 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> Iterator[Fin
             where=f"the input: of images in {best} the model classifies {found[best]:.0%} correctly, "
             f"of those in [0, 1] {sum(own) / len(own):.0%}",
             evidence={"accuracy": round(sum(own) / len(own), 3), f"of {best}": round(found[best], 3)},
-            remedy=_MEND[best],
+            remedy=_REMEDIES[best],
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a model's answers depend on what it was asked before: on similar images, or on how often it was asked."""
+"""Whether a model's outputs depend on earlier queries: on similar images, or on their number."""
 
 from __future__ import annotations
 

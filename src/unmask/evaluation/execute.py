@@ -119,7 +119,7 @@ def attacked(
 
 
 def _dialled(job: Job, target: Target) -> Target:
-    """The target, of the strength that the job asks for."""
+    """The target, at the strength that the job sets."""
     if "dial" not in job.options:
         return target
     if target.strength_sweep is None:

@@ -1,4 +1,4 @@
-"""Holding a run's jobs, cases and fingerprints against its question, and its records against its jobs."""
+"""Comparing a run's jobs, cases and fingerprints with its configuration, and its records with its jobs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUESTION = ("target", "data", "n", "seed", "threat", "options")
 
 
 def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
-    """Whether the jobs and cases of run.json are those that its question gives today."""
+    """Whether the jobs and cases of run.json are those that its configuration gives today."""
     jobs = [job for plan in plans for job in plan.jobs]
     yield Check("the jobs of run.json", problem=_other_jobs(jobs, run.jobs))
     told = {str(case.get("case")): case for case in run.cases}
@@ -38,7 +38,7 @@ def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
 
 
 def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]:
-    """The same as far as it can be seen without an examination of the model: ranges, target, data, threat, seed."""
+    """The same as far as possible without a diagnosis of the model: ranges, target, data, threat, seed."""
     asked = run.config
     if lacking := [name for name in _QUESTION if name not in asked]:
         raise ValueError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")

@@ -23,7 +23,7 @@ from unmask.types import InvalidModelOutput
 __all__ = ["recheck"]
 
 _CLOSE = 1e-3
-"""By how much what a lens shows may differ on other hardware."""
+"""By how much the results of an image probe may differ on other hardware."""
 
 
 def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, what was found, and the adversarial examples."""
+"""The folder of a run: its configuration, its records, and the adversarial examples."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Store:
         jobs: Sequence[Job],
         fingerprints: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Iterator[Store]:
-        """Begin the run that ``asked`` describes, or continue it; ``about`` is kept from the first time.
+        """Start the run with the configuration ``asked``, or continue it; ``about`` is that of the first start.
 
-        Raises ValueError where the folder cannot be one, holds a run of another question, a damaged one or
+        Raises ValueError where the folder cannot be one, holds a run of another configuration, a damaged one or
         one of other ``jobs`` or of targets with other ``fingerprints``, or is in use by another process.
         """
         try:
@@ -84,7 +84,7 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _refuse_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """Records of two models must not come to stand in one folder."""
+    """One folder must not hold records of two models."""
     for name, then in before.items():
         if now and name in now and (what := changed(then, now[name])):
             raise ValueError(

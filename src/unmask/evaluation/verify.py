@@ -1,4 +1,4 @@
-"""Checking a run again: its question, its files byte by byte, its model, every stored example, every figure."""
+"""Verifying a run: its configuration, its files byte by byte, its model, every stored example, every figure."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def verify(
     of ``sample`` that the run says is robust and the same attack breaks.
 
     Args:
-        plans: what the run's question gives today; None to trust what run.json says of a model's examination.
-        sample: examples to attack anew, for which ``local`` must know the attacks; None for none.
+        plans: what the run's configuration gives today; None to trust the diagnosis in run.json.
+        sample: examples to attack again, for which ``local`` must know the attacks; None for none.
 
     Raises ValueError where run.json is damaged, there are no records, and where the model or the data of the
     run cannot be had.

@@ -142,7 +142,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
 def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     """A model in which ``surrogate`` replaces ``part`` forward and backward: the defense without it.
 
-    An attack on it transfers to the defense, or fails to: only the judge can tell.
+    An attack on it transfers to the defense, or fails to: only the judge can decide.
     """
 
     def change(forward: Forward) -> Forward:

@@ -1,4 +1,4 @@
-"""Views that carry gradients around what stands between two parts, written inline or outside of torch."""
+"""Views that let gradients skip the code between two parts, written inline or outside of torch."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def submodule_output(part: str) -> View:
 
 
 def submodule_only(part: str) -> View:
-    """A model that is one part of the given one, handed the images as they are: the defense without what comes before.
+    """A model that is one part of the given one, applied to the images: the defense without what comes before.
 
     Raises ValueError, once the view is applied, for a path that the model does not have.
 

@@ -111,7 +111,7 @@ class AuditSection:
 
 
 def heading(case: CaseInfo, row: Row) -> str:
-    """What stands above the findings; it says no more than the verdict does."""
+    """The heading of the findings; it says no more than the verdict does."""
     if not_diagnosed(case, row):
         return "Gradients not diagnosed"
     if row.masking in (Masking.MASKED, Masking.PARTLY_MASKED):

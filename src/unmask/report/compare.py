@@ -26,7 +26,7 @@ class PairedComparison:
     first: Accuracy
     second: Accuracy
     difference: Difference
-    changed: int  # examples that stand in another share of the draws
+    changed: int  # examples whose share of robust draws differs
     attack: str = ""  # where one attack was held against itself
 
 

@@ -25,7 +25,7 @@ Verdicts = Mapping[int, Example]
 """Example's number -> what became of it."""
 
 _RARE = 0.05
-"""Share of the examples that a failure may concern by bad luck."""
+"""Share of the examples that a failure may concern by chance."""
 
 _DROWNED = 0.6
 """Share of an averaged gradient that may be noise."""
@@ -36,7 +36,7 @@ _SILENT = 0.1
 
 @dataclass(frozen=True)
 class Indicator:
-    """One question to one attack; ``value`` is the size of the effect, ``why`` says in words what was seen."""
+    """One test of one attack; ``value`` is the size of the effect, ``why`` describes it in words."""
 
     name: str
     of: str  # "plain" or "adaptive"
@@ -47,7 +47,7 @@ class Indicator:
 
 @dataclass(frozen=True)
 class IndicatorEvidence:
-    """What is known of one attack; what is missing is not asked about."""
+    """What is known of one attack; a test whose data are missing is left out."""
 
     attack: Verdicts
     one_step: Verdicts | None = None
@@ -87,7 +87,7 @@ def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
 
 
 def judge(of: str, known: IndicatorEvidence) -> list[Indicator]:
-    """The answers to all questions that ``known`` allows to ask of the attack ``of``."""
+    """The results of all tests of the attack ``of`` for which ``known`` has the data."""
     answers = [*_behaviours(known), *_failures(known)]
     return [Indicator(name, of, failed, value, why) for name, failed, value, why in answers]
 
@@ -128,7 +128,7 @@ def _behaviours(known: IndicatorEvidence) -> Iterator[Answer]:
 
 
 def _growth(known: IndicatorEvidence, larger: Verdicts) -> Answer:
-    """A model may really stand in twice a tiny ball, so that no growth counts only where no bound does not help."""
+    """A model may be robust in twice a tiny ball, so no growth counts only if an attack without a bound fails too."""
     fall, _ = _beats(larger, known.attack)
     rise, worse = _beats(known.attack, larger)
     left = _mean(known.attack, larger)

@@ -139,7 +139,7 @@ def _linked(figure: Figure | None) -> str:
 
 
 def _source(figure: Figure) -> str:
-    """Where it stands, and what a reader has to know of it; a bracket of its own must not end the link."""
+    """Its source, and its note; a bracket in the name must not end the link."""
     name = re.sub(r"([\[\]])", r"\\\1", _escape(figure.source))
     return f"[{name}]({figure.url})" + (f"; {_escape(figure.note)}" if figure.note else "")
 

@@ -37,7 +37,7 @@ class Masking(StrEnum):
 
 @dataclass(frozen=True)
 class MaskingEvidence:
-    """What the rule looks at; None stands for attacks that the run does not ask for.
+    """The input of the rule; None for attacks that are not in the run.
 
     Args:
         complete: whether the verdicts of all attacks of the run are there.
@@ -76,7 +76,7 @@ def confirmed(
 ) -> list[Mapping[str, Any]]:
     """The findings that matter: missing and wrong gradients always, others where they cost the plain attack something.
 
-    A random or steep model that the plain attack breaks as well as any other hides nothing.
+    A random or steep model that the plain attack breaks as well as any other masks nothing.
     """
     return [found for found in findings if found["kind"] not in _HARMLESS or significantly_lower(clean, gap)]
 
@@ -141,7 +141,7 @@ def _not_proven(known: MaskingEvidence) -> Judgement:
 
 
 def _one_attack(known: MaskingEvidence) -> Judgement:
-    """Without a comparison only a plain attack that works says anything: gradients lead it to where the model fails."""
+    """Without a comparison, only a successful plain attack gives evidence: the model's gradients are useful."""
     assert known.clean is not None
     if known.plain is not None and not known.plain_gradient:
         return Judgement(Masking.INCONCLUSIVE, "the attack had no gradient; run `unmask audit`")

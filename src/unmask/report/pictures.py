@@ -86,7 +86,7 @@ def pixels(image: Array) -> Image.Image:
 
 
 def _boxed(image: Array) -> Array:
-    """In [0, 1]: files of strangers may hold anything."""
+    """In [0, 1]: untrusted files may hold anything."""
     boxed: Array = np.nan_to_num(image).clip(0, 1)
     return boxed
 
