@@ -1,4 +1,4 @@
-"""Who wants to know how far a long computation is."""
+"""Progress reporting of long computations."""
 
 from __future__ import annotations
 

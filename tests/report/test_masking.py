@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unmask.records import GradientCounts
+from unmask.records import AUDIT_SCHEMA, TABLE_SCHEMA, GradientCounts
 from unmask.report import write
 from unmask.report.masking import Masking
 from unmask.report.run_folder import RunFolder
@@ -177,12 +177,12 @@ def test_every_answer_has_a_meaning_in_the_page_and_a_class_of_one_word(builder:
 
 
 def test_the_verdict_is_in_both_forms_of_the_data(builder: Builder) -> None:
-    for audit, form in ((None, "table"), ({**AUDIT, "findings": [SHATTERED]}, "audit")):
+    for audit, schema in ((None, TABLE_SCHEMA), ({**AUDIT, "findings": [SHATTERED]}, AUDIT_SCHEMA)):
         builder.cases.clear()
         judged(builder, [1] * 20, [0] * 20, audit=audit)
         write(builder.path)
         report = json.loads((builder.path / "report.json").read_text())
-        assert report["schema"] == f"unmask.{form}/2"
-        verdict = report["rows"][0] if form == "table" else report
+        assert report["schema"] == schema
+        verdict = report["rows"][0] if schema == TABLE_SCHEMA else report
         told = [verdict[name] for name in ("masking", "warnings", "reliable", "upper_bound")]
         assert told == ["masked", [], True, False]

@@ -1,4 +1,4 @@
-"""What is wrong with a model before any attack: what it takes, what it answers, what else its answers hang on."""
+"""Checks of a model's setup before any attack: its input, its output, and what else the output depends on."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BETTER = 0.3
 
 
 def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> list[Finding]:
-    """Mistakes in how a model is made ready, from its answers to images (B, C, H, W) of classes (B,); sixteen will do.
+    """Warnings about a model's setup, from its outputs for images (B, C, H, W) of classes (B,); sixteen are enough.
 
     Kinds: "dtype", "overwrites input", "probabilities", "labels" (or votes: no scores), "range"
     (made for images of another range), "not finite" (somewhere in [0, 1]), "training mode" (of some parts), "random",
     "unrepeatable" (random, and not by torch), "batch" (an answer that depends on the batch's other examples, or on its
     place among them), "clock" (on the time).
-    Each has its place, its effect, and a remedy.
+    Each finding has its place, its effect, and a remedy.
 
-    Log-probabilities are no mistake: every loss is the same of them as of logits.
+    Log-probabilities are no mistake: every loss has the same value for them as for logits.
 
     >>> from unmask.randomness import make_keys
     >>> class Centred(nn.Module):

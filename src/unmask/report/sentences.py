@@ -1,4 +1,4 @@
-"""The verdict in words: is the gradient masked, and what robust accuracy is left. The two are never mixed."""
+"""The verdict in words: is the gradient masked, and what is the robust accuracy. The two are never mixed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from unmask.statistics import Accuracy
 __all__ = ["MEANING", "caveat", "headline", "others", "sentence"]
 
 MEANING = {
-    Masking.MASKED: "adaptive attacks leave significantly less than the plain attack, at most half of it, so that the "
-    "plain figure is no evidence of robustness; it does not say that no robustness is left",
-    Masking.PARTLY_MASKED: "adaptive attacks leave significantly less than the plain attack, but more than half of it, "
-    "or a diagnosis found gradients that are missing or wrong at little cost to the plain attack; it does not say that "
-    "a stronger attack would leave as much",
-    Masking.NOT_FOUND: "the plain attack does about as well as the adaptive ones, or a diagnosis found the gradients "
-    "sound; it does not say that the model is robust, for which see the robust accuracy",
-    Masking.INCONCLUSIVE: "the warnings, or the sentence under the name of the case, say what is missing; it is no "
+    Masking.MASKED: "the adaptive accuracy is significantly lower than the plain accuracy, and at most half of it, so "
+    "the plain accuracy is no evidence of robustness; this does not say that the model has no robustness",
+    Masking.PARTLY_MASKED: "the adaptive accuracy is significantly lower than the plain accuracy, but more than half "
+    "of it, or the diagnosis found gradients that are missing or wrong at little cost to the plain attack; this does "
+    "not say that a stronger attack would give the same accuracy",
+    Masking.NOT_FOUND: "the plain attack does about as well as the adaptive ones, or the diagnosis found the gradients "
+    "sound; this does not say that the model is robust: see the robust accuracy",
+    Masking.INCONCLUSIVE: "the warnings, or the sentence under the name of the case, say what is missing; this is no "
     "evidence of masking, and none of sound gradients",
-    Masking.INCOMPLETE: "verdicts are missing, so that nothing is concluded; it says nothing about the model",
+    Masking.INCOMPLETE: "verdicts are missing, so nothing is concluded; this says nothing about the model",
 }
-"""What each answer means, and what it does not."""
+"""What each result means, and what it does not mean."""
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """The point of the run in one sentence; controls do not count."""
+    """The result of the run in one sentence; controls do not count."""
     subjects = [row for row in rows if not row.control] or list(rows)
     if len(subjects) == 1:
         return _headline(subjects[0])
@@ -51,7 +51,7 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def others(rows: Sequence[Row]) -> str:
-    """What the headline leaves out: the cases of every answer, and the controls; nothing of a single case."""
+    """The cases of each result, and the controls; empty for a single case."""
     if len(rows) == 1:
         return ""
     groups = {kind: [row for row in rows if row.masking is kind] for kind in Masking}
@@ -85,7 +85,7 @@ def sentence(row: Row) -> str:
 
 
 def caveat(row: Row) -> str:
-    """What has to be said beside the first part of the verdict about the second; mostly nothing."""
+    """A restriction of the robust accuracy, in two or three words; empty for most rows."""
     if row.masking is Masking.INCOMPLETE or (row.reliable and not row.upper_bound):
         return ""
     return "upper bound only" if row.upper_bound else "unreliable figure"
@@ -118,7 +118,7 @@ def _masked(row: Row, robust: str) -> str:
     if not partly and left is not None and left.value <= MARGIN:
         return f"Gradients are masked: the defense adds no robustness ({percent(left.value)} left)"
     plain = percent(row.plain.value if row.plain else None)
-    return f"Gradients are {partly}masked: {robust}, not the {plain} that the plain attack leaves"
+    return f"Gradients are {partly}masked: {robust}, not the {plain} of the plain attack"
 
 
 def _robust(row: Row) -> str:
@@ -136,8 +136,9 @@ def _compared(row: Row) -> str:
             f"({probability(row.paired_test)})"
         )
     if row.robust is None or row.clean is None:
-        return f"Nothing attacked {row.case}"
-    return f"{_figure(row.robust)} of {percent(row.clean.value)} clean accuracy is left under {row.robust.attack}"
+        return f"No attack was run on {row.case}"
+    clean = percent(row.clean.value)
+    return f"The robust accuracy under {row.robust.attack} is {_figure(row.robust)}, the clean accuracy {clean}"
 
 
 def _figure(a: Accuracy) -> str:
