@@ -4,6 +4,7 @@ JOBS ?= 2
 KILLS ?= 8
 OUT ?= runs/demo
 BIN := .venv/bin
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md Makefile pyproject.toml benchmarks docs examples src tests tools
 unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS MYPYPATH PYTEST_ADDOPTS PYTEST_PLUGINS  # are for other work
 
 .PHONY: help demo test test-all check bench clean
@@ -14,17 +15,18 @@ help:  ## list the targets
 demo: .venv/.installed-runtime  ## install unmask and break the digits defenses, into OUT=runs/demo
 	$(BIN)/unmask reproduce --suite digits --n 200 --out "$(OUT)"
 
-test: check  ## install the developers' tools too, then lint, types, tests and doctests on JOBS=2 processes
+test: check  ## install the developers' tools too, then lint, types, spelling, tests and doctests on JOBS=2 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --record-skips
 
 test-all: .venv/.installed-all  ## after `make test`: install every library and Chromium, run what was skipped, accept no skip but for a GPU
 	command -v chromium chromium-browser google-chrome || { apt-get -q update && apt-get -q install -y chromium; }
 	OMP_NUM_THREADS=1 UNMASK_KILLS=$(KILLS) $(BIN)/python -m pytest --only-skipped
 
-check: .venv/.installed-dev  ## lint, format and types only
+check: .venv/.installed-dev  ## lint, format, types and spelling only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell $(PROSE)
 
 bench: .venv/.installed-bench  ## install the peers (Foolbox, torchattacks, ART) and compare with them
 	$(BIN)/python -m benchmarks

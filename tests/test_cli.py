@@ -174,7 +174,7 @@ class TestList:
                 [sys.executable, "-m", "unmask.cli", "list"], stdout=full, stderr=subprocess.PIPE, text=True
             )
         assert run.returncode == 2
-        assert run.stderr == "unmask: No space left on device: make room, then the same command again continues\n"
+        assert run.stderr == "unmask: No space left on device: free space, then the same command continues the run\n"
 
 
 WRONG_SIZES = ("-1", "nan", "inf", "much", "8/0", "1_0", "8/", "1e999", " .3", "0x8")
@@ -385,16 +385,16 @@ class TestForged:
     def test_examples_attacked_anew(self, cli: Cli) -> None:
         honest = cli("verify", "run", "--attack", "5", "--attack-seed", "3")
         assert honest.code == 0
-        assert honest.out.splitlines()[-1] == "5 examples attacked anew, chosen by --attack-seed 3."
+        assert honest.out.splitlines()[-1] == "5 examples attacked again, chosen by --attack-seed 3."
         self.no_effort()
         assert cli("report", "run").code == 0
         assert cli("verify", "run").code == 0, "every verdict is true"
         end = cli("verify", "run", "--attack", "12")
         assert end.code == 1
         failed, *_, last = end.out.splitlines()
-        assert failed.startswith("FAILED models.py:means apgd 0-12 at linf 0.2 raw, attacked anew on 0, 1, 2, ")
+        assert failed.startswith("FAILED models.py:means apgd 0-12 at linf 0.2 raw, attacked again on 0, 1, 2, ")
         assert re.search(r": \d+ of 12 are broken that the run says are robust, first example \d+$", failed)
-        assert re.fullmatch(r"12 examples attacked anew, chosen by --attack-seed \d+\.", last)
+        assert re.fullmatch(r"12 examples attacked again, chosen by --attack-seed \d+\.", last)
 
     def test_a_repetition_tells(self, cli: Cli) -> None:
         self.no_effort()
@@ -410,7 +410,7 @@ class TestForged:
         assert end.out.startswith("FAILED the records: missing: models.py:means apgd 0-12 at linf 0.2 raw\n")
         end = cli("rerun", "run", "--out", "again")
         assert end.code == 1
-        assert "FAILED the records: 0 are in the run alone, 1 in its repetition" in end.out.splitlines()
+        assert "FAILED the records: 0 are in the run alone, 1 in the rerun" in end.out.splitlines()
 
     def test_attacks_of_an_audit_need_its_examination(self, cli: Cli) -> None:
         path = Path("run/run.json")
@@ -454,7 +454,7 @@ class TestSuites:
         lines = end.err.splitlines()
         assert lines[0].startswith("1 of 2 cases are skipped, since something is missing: jpeg-imagenet (")
         assert lines[3].startswith("plain-digits clean")  # after a line on the images and one on the weights
-        assert lines[-1] == "unmask: skipped for want of data or weights: jpeg-imagenet"
+        assert lines[-1] == "unmask: skipped, since data or weights are missing: jpeg-imagenet"
         rows = json.loads(Path("run/report.json").read_text())["rows"]
         assert [(row["case"], row["complete"]) for row in rows] == [("plain-digits", True)]
         assert cli(*command).code == 1  # continues

@@ -96,7 +96,7 @@ def test_the_same_at_the_first_call_and_an_interrupt_of_the_user(
         monkeypatch.setenv("AT", at)
         monkeypatch.setenv("BAD", "import signal; signal.raise_signal(signal.SIGINT)")
         assert attack(command) == 130
-        assert only_line(capsys) == "unmask: interrupted; the same command again continues"
+        assert only_line(capsys) == "unmask: interrupted; the same command continues the run"
 
 
 @pytest.mark.parametrize(("bad", "told"), BAD)

@@ -57,7 +57,7 @@ def test_without_a_fall_there_is_no_evidence() -> None:
 
 
 def test_refuses_what_it_cannot_compare() -> None:
-    with pytest.raises(ValueError, match="ask for n >= 1"):
+    with pytest.raises(ValueError, match="use n >= 1"):
         accuracy([])
     with pytest.raises(ValueError, match="2 and 1 examples cannot be paired"):
         paired_test([1, 0], [1])

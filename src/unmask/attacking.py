@@ -79,7 +79,8 @@ def run_attack(
         low_precision: take gradients in bfloat16 where the hardware multiplies it; verdicts stay float32.
         index: the examples' positions in their data set, which key their randomness.
         seed: of all randomness.
-        record_trajectories: of how many of the first examples under attack to keep the way. It changes no result.
+        record_trajectories: number of examples whose trajectory is recorded, the first ones under attack. It changes
+            no result.
         compiler: of the views; None for none. The judge asks ``model`` as it is.
 
     Raises ValueError for images or labels that :mod:`unmask.inputs` refuses, and without exactly one of threat and

@@ -28,7 +28,7 @@ class BlackBoxModel(nn.Module):
     """A model that answers scores and has no gradient: any function of arrays.
 
     Scores may be logits, probabilities, counts of votes, or ones for the class and zeros for the rest. Of
-    neighbouring images that are the same only one is asked about.
+    equal neighbouring images cost one query.
 
     >>> model = BlackBoxModel(lambda x: x.mean((2, 3)))
     >>> model(torch.tensor([[[[0.5]], [[0.25]]]])).logits
@@ -41,7 +41,7 @@ class BlackBoxModel(nn.Module):
         self.eval()
 
     def __deepcopy__(self, memo: Any) -> BlackBoxModel:
-        """Itself: what it calls may not bear to be copied."""
+        """Itself: the object that it calls may not support copies."""
         return self
 
     def forward(self, x: Tensor) -> Output:
@@ -54,7 +54,7 @@ class BlackBoxModel(nn.Module):
 
 
 def http_model(url: str, timeout: float = 60.0) -> BlackBoxModel:
-    """A model behind ``http://`` or ``https://``, asked by POST in JSON.
+    """A model behind ``http://`` or ``https://``, queried by POST in JSON.
 
     The request is ``{"images": [...]}``, nested lists (B, C, H, W) of numbers in [0, 1], at most 256 images.
     The answer is ``{"scores": [...]}``, nested lists (B, K), and may have ``"reject"`` (B,), above 0 where an

@@ -1,4 +1,4 @@
-"""One switch for ``torch.compile``: the views that attacks optimise are compiled; what the judge asks never is."""
+"""One switch for ``torch.compile``: the views that attacks optimise are compiled; the judge's model never is."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ALIKE = 0.01
 class Compiler:
     """Compiles each view of each model once; on CUDA with CUDA graphs.
 
-    A compiled view is held against the view itself on the first images that it is asked about. Where there is no
-    compiler, or a gradient differs, the view itself is used, and ``say`` is told why in one line. Compiled code rounds
-    differently, also with the batch, so that records depend on the switch. A model must stay as it is meanwhile.
+    A compiled view is compared with the view itself on its first images. Without a compiler, or if a gradient differs,
+    the view itself is used, and ``say`` gets the reason in one line. Compiled code rounds differently, also with the
+    batch, so that records depend on this option. The model must not change meanwhile.
 
     >>> Compiler().of(nn.Flatten(), None, nn.Flatten, random=False)(torch.ones(16, 1, 1, 2)).logits.shape
     torch.Size([16, 2])
@@ -34,7 +34,7 @@ class Compiler:
         self._made = WeakKeyDictionary[nn.Module, dict[object, Model]]()
 
     def of(self, model: nn.Module, key: object, make: Callable[[], Model], *, random: bool) -> Model:
-        """What ``make`` makes of ``model``, compiled; ``key`` tells views apart. Random ones stay as they are."""
+        """What ``make`` makes of ``model``, compiled; ``key`` distinguishes views. Random ones stay as they are."""
         if random:  # their draws are keyed operation by operation
             self._tell("a random model is not compiled")
             return make()

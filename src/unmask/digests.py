@@ -13,7 +13,7 @@ __all__ = ["digest_of"]
 
 
 def digest_of(tensors: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that stand for names, types, shapes and values; what is no tensor is left out.
+    """Sixteen hexadecimal digits that identify names, types, shapes and values; what is no tensor is left out.
 
     >>> one, other = torch.eye(2), torch.eye(2).to_sparse()
     >>> digest_of({"a": one}) == digest_of({"a": one.clone(), "state": "kept"}) != digest_of({"b": other})

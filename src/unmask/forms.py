@@ -37,7 +37,7 @@ class ModelForm:
         channels_last: it takes images (B, H, W, C).
         pixel_max: the value that it takes for white, such as 255.
         output: key or position of the logits in a mapping or tuple; None where it answers nothing else.
-        reject_class: the class that stands for a refusal; -1 for none, None to find out.
+        reject_class: the class that means a refusal; -1 for none, None to find out.
     """
 
     channels_last: bool = False

@@ -50,7 +50,7 @@ def as_images(images: Any, name: str = "images") -> Tensor:
 
 
 def as_candidates(images: Any, name: str = "images") -> Tensor:
-    """As :func:`as_images`, with values that may lie anywhere: adversarial examples that a judge has to look at."""
+    """As :func:`as_images`, with values that may lie anywhere: adversarial examples for a judge."""
     x = _tensor(images, name, "float32 (B, C, H, W) in [0, 1]")
     if x.dtype == torch.uint8:
         white = int(x.max()) if x.numel() else 255

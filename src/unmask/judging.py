@@ -33,7 +33,7 @@ class Verdict:
 
     @property
     def robust_fraction(self) -> Tensor:
-        """Share of the draws (B,), float64, in which the defense stands."""
+        """Share of the draws (B,), float64, in which the defense classifies the example correctly or refuses it."""
         return self.robust.double().mean(0)
 
 

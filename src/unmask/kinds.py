@@ -17,12 +17,12 @@ class Access(StrEnum):
 
 
 class Obfuscation(StrEnum):
-    """How a defense hides its gradient (Athalye, Carlini and Wagner, ICML 2018)."""
+    """How a defense masks its gradient (Athalye, Carlini and Wagner, ICML 2018)."""
 
     SHATTERED = "shattered"
     STOCHASTIC = "stochastic"
     VANISHING = "vanishing/exploding"
-    DETECTOR = "detector"  # it refuses adversarial images; its gradient is not hidden
+    DETECTOR = "detector"  # it refuses adversarial images; its gradient is not masked
     NONE = "none (control)"
 
 

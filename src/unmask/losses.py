@@ -45,7 +45,7 @@ _FLAT = 1e-12  # a spread of logits below this is division by zero
 def success_threshold(loss: Loss) -> float:
     """The smallest value that ``loss`` can have where the attack has succeeded; -inf where nobody has said.
 
-    An attack need ask the judge only about examples that reach it.
+    An attack queries the judge only for examples that reach it.
 
     >>> success_threshold(margin), success_threshold(lambda output, labels: output.logits[:, 0])
     (0.0, -inf)
@@ -102,7 +102,7 @@ def dlr(output: Output, labels: Tensor) -> Tensor:
 
 
 def with_confidence(loss: Loss, kappa: float) -> Loss:
-    """``loss`` less ``by``: the judge is asked about an example only once its loss is larger than necessary.
+    """``loss`` less ``by``: the judge is queried for an example only once its loss is larger than necessary.
 
     For random defenses: an example that is just over the boundary is right again in some of the draws.
 

@@ -59,12 +59,12 @@ def query(victim: Model, x: Tensor) -> Output:
 def batch_invariant(
     victim: Model, *, passes: Passes | None = None, uses_torch_random: bool = False
 ) -> Callable[[Tensor], Output]:
-    """Call ``victim`` so that the answer for an example does not depend on the rest of its batch.
+    """Call ``victim`` so that the output for an example does not depend on the rest of its batch.
 
     The model is given a copy of the images, since some models write into their input. Fills the batch up to a multiple
-    of :data:`BATCH_MULTIPLE` and, where a keyed stream is being drawn from
-    (:mod:`unmask.randomness`), gives each row its own randomness; ``foreign`` extends that to torch's
-    own random operations, for models that draw their randomness themselves. Counts into ``passes``.
+    of :data:`BATCH_MULTIPLE`. Inside :func:`unmask.randomness.use_keys`, each row has its own randomness;
+    ``uses_torch_random`` extends that to torch's own random operations, for models that use them. Adds the passes to
+    ``passes``.
 
     >>> import torch
     >>> seen = Passes()

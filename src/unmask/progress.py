@@ -1,4 +1,4 @@
-"""Who wants to know how far a long computation is."""
+"""Progress reporting of long computations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _running: ContextVar[tuple[Level, ...]] = ContextVar("unmask_running", default=(
 
 @contextmanager
 def on_progress(watcher: Watcher) -> Iterator[None]:
-    """Tell ``watcher`` of the steps of all :func:`track` loops inside this block."""
+    """Call ``watcher`` at the steps of all :func:`track` loops inside this block."""
     token = _watcher.set(watcher)
     try:
         yield
@@ -43,7 +43,7 @@ def on_progress(watcher: Watcher) -> Iterator[None]:
 
 
 def track(items: Items[T], what: str) -> Iterator[T]:
-    """The items one after another; whoever watches is told which of how many.
+    """The items one after another; the watcher gets the number of each item and their total.
 
     >>> with on_progress(lambda levels: print(*levels)):
     ...     for _ in track(range(2), "step"): pass

@@ -1,4 +1,4 @@
-"""What is asked and what was found, as plain, versioned data that goes to JSON and back."""
+"""Jobs, records and findings, as plain, versioned data that goes to JSON and back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TABLE_SCHEMA = "unmask.table/3"
 
 
 def digest(data: Any) -> str:
-    """Sixteen hexadecimal digits that stand for plain data.
+    """Sixteen hexadecimal digits that identify plain data.
 
     >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
     True
@@ -82,7 +82,7 @@ class ThreatSpec:
 
 @dataclass(frozen=True)
 class Figure:
-    """An accuracy under attack that others stated, and where it stands.
+    """A robust accuracy that others stated, and its source.
 
     Args:
         value: the share, in [0, 1].
@@ -116,7 +116,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Finding:
-    """One way in which a model's gradients mislead: ``kind`` as in the paper, the place, its size, what helps."""
+    """One fault of a model's gradients or setup: ``kind`` as in the paper, the place, its size, the remedy."""
 
     kind: str  # a FindingKind
     module: str  # path of the part; empty for code of the model's own forward
@@ -145,7 +145,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Sixteen hexadecimal digits that stand for everything the job asks."""
+        """Sixteen hexadecimal digits that identify everything in the job."""
         return digest(asdict(self))
 
     @classmethod
@@ -166,9 +166,9 @@ class Example:
     index: int
     label: int
     predicted: int  # in the first scoring draw
-    robust: float  # share of fresh draws in which the defense stands; 0 or 1 without randomness
-    robust_one_draw: bool  # whether it stands in the first fresh draw
-    robust_all_draws: bool  # whether it stands in every fresh draw (any-of-k attacks)
+    robust: float  # share of fresh draws in which the example is robust; 0 or 1 without randomness
+    robust_one_draw: bool  # whether it is robust in the first fresh draw
+    robust_all_draws: bool  # whether it is robust in every fresh draw (any-of-k attacks)
     selection_robust: float  # the same share on the draws that attacks select by
     distance: float  # of the candidate, in the threat's unit
     refused: bool = False  # by a detector, in the first scoring draw
@@ -239,7 +239,7 @@ class Record:
         if not all(
             0 <= e.robust <= 1 and 0 <= e.selection_robust <= 1 and 0 <= e.index < _MOST for e in record.examples
         ):
-            raise ValueError("not a record: a share out of [0, 1], or an example without a place")
+            raise ValueError("not a record: a share out of [0, 1], or an example without a position")
         if record.file is not None and not _FILE.fullmatch(record.file):
             raise ValueError(f"not a record: {record.file!r} is no file of the run's examples")
         return record

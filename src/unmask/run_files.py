@@ -1,4 +1,4 @@
-"""The one reader of run.json and of records.jsonl; both hold plain data, and may come from strangers."""
+"""The one reader of run.json and of records.jsonl; both hold plain data, and may be untrusted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class RunFile:
     """What run.json holds.
 
     Args:
-        config: the question: command, target or cases, data, n, seed, options.
-        cases: for each target, what a report has to know of it.
-        jobs: all that were planned, in the order in which they are done.
+        config: the configuration of the run: command, target or cases, data, n, seed, options.
+        cases: for each target, what a report needs to know about it.
+        jobs: all planned jobs, in the order in which they run.
         fingerprints: of each target, by its name.
-        description: everything in the file but the jobs and the digest.
-        check: the digest of the rest of the file; None where it has none.
+        description: everything in the file except the jobs and the digest.
+        check: the digest of the rest of the file; None if it has none.
     """
 
     config: Mapping[str, Any]
@@ -49,7 +49,7 @@ def read_run(folder: Path) -> RunFile:
         cases = tuple(run.get("cases", ()))
         parts = (run["config"], run["fingerprints"], *cases)
         if not all(isinstance(part, dict) for part in parts):
-            raise TypeError("the question, a fingerprint or a case is no object")
+            raise TypeError("the configuration, a fingerprint or a case is no object")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -77,7 +77,7 @@ def read_records(folder: Path) -> list[Record]:
             records.append(Record.from_json(line))
         except ValueError as error:
             where = f"{folder / 'records.jsonl'}, line {number}"
-            raise ValueError(f"{where}: {error}; delete the line to do that job again") from error
+            raise ValueError(f"{where}: {error}; delete the line to run that job again") from error
     return records
 
 

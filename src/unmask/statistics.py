@@ -76,7 +76,7 @@ def accuracy(
     """
     n = len(right)
     if not n:
-        raise ValueError("no examples to take an accuracy of: ask for n >= 1")
+        raise ValueError("no examples for an accuracy: use n >= 1")
     k = float(sum(right))
     return Accuracy(k / n, *(_mixture if anytime else _clopper_pearson)(k, n, 1 - level), n, attack)
 
@@ -183,7 +183,7 @@ class StopRule:
         return f"{self.name}{'>' if self.name == 'lower' else '<'}{self.bound:g}"
 
     def met(self, found: Accuracy) -> bool:
-        """Whether the interval of ``found`` is as asked for."""
+        """Whether the interval of ``found`` meets the rule."""
         if self.name == "lower":
             return found.low > self.bound
         return (found.high if self.name == "upper" else found.high - found.low) < self.bound

@@ -1,4 +1,4 @@
-"""The words every part of unmask shares: what a model answers and what an attack asks of it."""
+"""Types that all parts of unmask share: the output of a model, views, estimators and attacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Estimator", "InvalidModelOutput", "Loss", "Model", "Objective", "Out
 
 
 class Output(NamedTuple):
-    """What a victim answers for a batch of B inputs and K classes."""
+    """The output of a model for a batch of B inputs and K classes."""
 
     logits: Tensor  # (B, K)
     reject: Tensor | None = None  # (B,) margin of a detector; > 0 refuses the input

@@ -72,4 +72,4 @@ def test_an_audit_by_the_clock_may_leave_something_else(
     *_, records, pair, why = capsys.readouterr().out.splitlines()
     assert records == "13 of 14 records are the same to the bit."
     assert ", adaptive at 0.15 raw: " in pair
-    assert why == "adaptive: its budget was in seconds, so what it leaves depends on the machine."
+    assert why == "adaptive: its budget was in seconds, so its result depends on the machine."

@@ -144,7 +144,7 @@ def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.Ca
     assert any("others of its batch" in warning for warning in report["warnings"])
     assert report["masking"] == "inconclusive"
     assert "an answer depends on the other examples" in capsys.readouterr().out
-    assert "let each example be answered by itself" in (tmp_path / "crowded" / "report.html").read_text()
+    assert "compute the output for each example independently" in (tmp_path / "crowded" / "report.html").read_text()
 
 
 def test_the_files_of_an_audit(tmp_path: Path) -> None:

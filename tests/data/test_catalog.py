@@ -209,7 +209,7 @@ def test_one_colour_image_makes_a_path_rgb_whatever_n_is(tmp_path: Path, write: 
 
 def test_a_label_outside_the_named_classes(home: Path, write: Write, encode: Encode) -> None:
     write(home / "data/mnist/mnist" / TEST, [grey(1, encode)], [10])
-    with pytest.raises(DataError, match=r"^mnist: row 0 has label 10, but labels run from 0 to 9: mend the labels$"):
+    with pytest.raises(DataError, match=r"^mnist: row 0 has label 10, but labels run from 0 to 9: correct it$"):
         load("mnist", home=home)
 
 
@@ -221,8 +221,8 @@ def test_a_label_outside_the_named_classes(home: Path, write: Write, encode: Enc
             "unknown data set 'mnsit': known are digits, mnist, cifar10, imagenet-sample, and any folder or parquet "
             "file by its path",
         ),
-        (lambda: load("no/such/folder"), "there is no folder or file no/such/folder: mend the path"),
-        (lambda: load("absent.parquet"), "there is no folder or file absent.parquet: mend the path"),
+        (lambda: load("no/such/folder"), "there is no folder or file no/such/folder: correct the path"),
+        (lambda: load("absent.parquet"), "there is no folder or file absent.parquet: correct the path"),
         (lambda: load("digits", "val"), "unknown split 'val': ask for 'train' or 'test'"),
         (lambda: load("digits", n=0), "digits: n must be at least 1, not 0"),
         (lambda: load("digits", n=501), "digits: n must be from 1 to 500, the examples there are, not 501"),

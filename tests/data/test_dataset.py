@@ -45,7 +45,7 @@ def test_first_says_how_many_there_are(n: int) -> None:
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_without_a_class_is_named(label: int) -> None:
-    wanted = f"^small: row 1 has label {label}, but labels run from 0 to 2: mend the labels$"
+    wanted = f"^small: row 1 has label {label}, but labels run from 0 to 2: correct it$"
     with pytest.raises(DataError, match=wanted):
         small([0, label])
 

@@ -230,4 +230,4 @@ def test_answers_that_depend_on_similar_images_in_the_batch() -> None:
 
     (found,) = lint(clocked(crowd), X, Y, KEYS)
     assert found.kind == "batch"
-    assert found.where == "an answer depends on similar images in the batch"
+    assert found.where == "the output for an image depends on similar images in the batch"

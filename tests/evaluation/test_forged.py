@@ -364,38 +364,38 @@ def other_machine(f: Forger, honest: Honest) -> None:
 
 Edit = Callable[[Forger, Honest], None]
 FORGERIES: list[tuple[Edit, str, str]] = [  # what is done, to which run, a part of the line that catches it
-    (smaller_ball, "broken", "it is of no job that was planned"),
+    (smaller_ball, "broken", "it belongs to no planned job"),
     (smaller_ball_planned, "broken", "not asked for: case:plain-digits apgd 0-6 at linf 0 raw"),
     (ball_of_the_case, "broken", "at linf 0.3 raw"),
     (adaptive_dropped, "case", "missing: case:thermometer-digits bpda 0-6 at linf 0.15 raw"),
-    (findings_emptied, "audit", "other than what the question gives today: audit.findings"),
-    (view_renamed, "audit", "other than what the question gives today: audit.candidate_views.0.robust_accuracy"),
-    (setup_emptied, "masked", "other than what the question gives today: setup"),
+    (findings_emptied, "audit", "differs from what the configuration gives today: audit.findings"),
+    (view_renamed, "audit", "differs from what the configuration gives today: audit.candidate_views.0.robust_accuracy"),
+    (setup_emptied, "masked", "differs from what the configuration gives today: setup"),
     (standing_only, "robust", "not asked for: case:madry-digits clean 0-1"),
     (block_dropped, "broken", "missing: case:plain-digits apgd 6-12"),
     (record_twice, "broken", "more than one record: case:plain-digits apgd 0-6"),
-    (fewer_steps, "broken", "it is of no job that was planned"),
-    (other_seed, "broken", "it is of no job that was planned"),
-    (attack_as_control, "case", "it is of no job that was planned"),
+    (fewer_steps, "broken", "it belongs to no planned job"),
+    (other_seed, "broken", "it belongs to no planned job"),
+    (attack_as_control, "case", "it belongs to no planned job"),
     (infeasible, "broken", "6 of 6 candidates are outside ball or box"),
     (helped_clean, "broken", "its clean verdicts are on other images"),
     (verdict_turned, "broken", "verdicts differ"),
     (no_fingerprint, "broken", "run.json has no fingerprint of it"),
     (other_weights, "broken", "the model's weights changed since the run began"),
-    (claim_invented, "case", "other than what the question gives today: claimed"),
-    (called_a_control, "case", "other than what the question gives today: obfuscation"),
-    (class_renamed, "broken", "other than what the question gives today: classes.0"),
+    (claim_invented, "case", "differs from what the configuration gives today: claimed"),
+    (called_a_control, "case", "differs from what the configuration gives today: obfuscation"),
+    (class_renamed, "broken", "differs from what the configuration gives today: classes.0"),
     (pictures_swapped, "broken", "not what belongs to these examples: clean"),
     (stopped_early, "broken", "missing: case:plain-digits clean 6-12"),
     (gone_on, "broken", "its job comes after the block at which the stop rule was met"),
-    (seed_shown, "broken", "its seed are not those that were asked for"),
-    (command_shown, "broken", "its command are not those that were asked for"),
-    (n_shown, "broken", "its n are not those that were asked for"),
+    (seed_shown, "broken", "its seed are not those of the configuration"),
+    (command_shown, "broken", "its command are not those of the configuration"),
+    (n_shown, "broken", "its n are not those of the configuration"),
     (job_planned_twice, "broken", "the jobs of run.json: some are there more than once"),
     (case_added, "broken", "they are case:plain-digits, case:madry-digits, but what was asked gives case:plain-digits"),
     (fingerprint_of_fewer, "broken", "its fingerprint is of 6 images of digits, not of 12"),
     (fingerprint_of_other_data, "broken", "its fingerprint is of 12 images of mnist, not of 12"),
-    (unplanned_twice, "broken", "it is of no job that was planned"),
+    (unplanned_twice, "broken", "it belongs to no planned job"),
     (labels_edited, "broken", "not what belongs to these examples: label"),
     (labels_of_another_type, "broken", "not what belongs to these examples: label"),
     (positions_edited, "broken", "not what belongs to these examples: index"),
@@ -471,7 +471,7 @@ def test_without_an_examination_findings_are_trusted_and_ranges_are_not(
     cut = forged(lambda f, _: f.keep(lambda job: bool(job["start"] == 0)), one, tmp_path / "b")
     found = [c.problem for c in verify(cut, one.local, None) if c.problem]
     assert found[0] is not None
-    assert found[0].startswith("other than what was asked: the jobs of clean, the jobs of plain")
+    assert found[0].startswith("differs from the configuration: the jobs of clean, the jobs of plain")
     bare = forged(no_fingerprint, one, tmp_path / "c")
     assert [c.problem for c in verify(bare, one.local, None) if c.problem] == ["run.json has no fingerprint of it"]
 
@@ -482,18 +482,18 @@ def test_a_record_of_no_planned_job_is_not_attacked_anew(
     monkeypatch.setattr(planning, "SHARD", 6)
     one = honest("broken")
     checks = [*verify(forged(fewer_steps, one, tmp_path), one.local, one.plans, Sample(3, 1))]
-    assert sum(check.problem == "it is of no job that was planned" for check in checks) == 2
+    assert sum(check.problem == "it belongs to no planned job" for check in checks) == 2
     assert not any(check.anew for check in checks)
 
 
 @pytest.mark.parametrize(
     ("edit", "source", "line"),
     [
-        (adaptive_dropped, "case", "the jobs of run.json: 0 are in the run alone, 2 in its repetition"),
-        (smaller_ball, "broken", "the records: 2 are in the run alone, 2 in its repetition"),
-        (claim_invented, "case", "what run.json says of thermometer-digits is other in the repetition: claimed"),
-        (setup_emptied, "masked", "what run.json says of case:thermometer-digits is other in the repetition: setup"),
-        (gradients_hidden, "masked", "other counts of gradients in the repetition"),
+        (adaptive_dropped, "case", "the jobs of run.json: 0 are in the run alone, 2 in the rerun"),
+        (smaller_ball, "broken", "the records: 2 are in the run alone, 2 in the rerun"),
+        (claim_invented, "case", "what run.json says of thermometer-digits differs in the rerun: claimed"),
+        (setup_emptied, "masked", "what run.json says of case:thermometer-digits differs in the rerun: setup"),
+        (gradients_hidden, "masked", "other counts of gradients in the rerun"),
     ],
     ids=name,
 )

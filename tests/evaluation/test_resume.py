@@ -79,7 +79,7 @@ def test_stopped_from_outside(tmp_path: Path, undisturbed: Path, results: Any, s
     out, said = tmp_path / "run", tmp_path / "said"
     assert stop(start(*arguments(out)), signal.SIGKILL, out, 1) == -signal.SIGKILL
     assert stop(start(*arguments(out)), signal.SIGINT, out, 4) == 130
-    assert said.read_text().splitlines()[-1] == "unmask: interrupted; the same command again continues"
+    assert said.read_text().splitlines()[-1] == "unmask: interrupted; the same command continues the run"
     assert "Traceback" not in said.read_text()
     before = (out / "records.jsonl").read_bytes()
     here(*arguments(out))
@@ -98,7 +98,7 @@ def test_stopped_within_writes(tmp_path: Path, undisturbed: Path, results: Any, 
         assert (out / "records.jsonl").read_bytes().endswith(b"\n") == (left == "examples")
     assert finish(*arguments(out), before=limited) == 2
     assert said.read_text().splitlines()[-1] == (
-        "unmask: File too large: make room, then the same command again continues"
+        "unmask: File too large: free space, then the same command continues the run"
     )
     assert "Traceback" not in said.read_text()
     assert 0 < len(read_lines(out)) < 6

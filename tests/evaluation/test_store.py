@@ -64,7 +64,7 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     with Store.open(tmp_path, ASKED, {}, JOBS) as store:
         message = complaint(store.records)
     assert message.startswith(f"{path}, line 2: not a record")
-    assert message.endswith("delete the line to do that job again")
+    assert message.endswith("delete the line to run that job again")
 
 
 def test_another_question_is_refused_and_the_folder_left_alone(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_folder_that_holds_no_run(tmp_path: Path) -> None:
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     with Store.open(tmp_path, ASKED, {}, JOBS):
-        assert "another process is at work" in complaint(lambda: fill(tmp_path, 0))
+        assert "another process uses" in complaint(lambda: fill(tmp_path, 0))
     fill(tmp_path, 0)
 
 

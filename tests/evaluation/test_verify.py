@@ -64,8 +64,8 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         lambda r: r["examples"][0].update(selection_robust=0.123),
         "1 of 6 verdicts differ, first at example 0",
     ),
-    "fewer examples": (lambda r: r["examples"].pop(), "it tells of 5 examples and 16 draws, not 6 and 16"),
-    "draws": (lambda r: r.update(draws=1), "it tells of 6 examples and 1 draws, not 6 and 16"),
+    "fewer examples": (lambda r: r["examples"].pop(), "it has 5 examples and 16 draws, not 6 and 16"),
+    "draws": (lambda r: r.update(draws=1), "it has 6 examples and 1 draws, not 6 and 16"),
     "file": (lambda r: r.update(file="examples/none.safetensors"), "its examples are missing"),
     "no file": (lambda r: r.update(file=None), "its examples are missing"),
     "hash": (lambda r: r.update(sha256="0" * 64), "its examples were changed"),
@@ -178,7 +178,7 @@ def test_a_line_without_its_digest(folder: Path, asked: Plan) -> None:
     del record["digest"]
     path.write_text(f"{first}\n{json.dumps(record, sort_keys=True)}\n")
     found = problems(folder, asked)
-    assert found["line 2 of records.jsonl"] == "it has no digest, or was written anew"
+    assert found["line 2 of records.jsonl"] == "it has no digest, or it was written again"
     assert found["the records"].startswith("missing: ")
 
 

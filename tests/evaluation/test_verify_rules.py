@@ -54,7 +54,7 @@ def planned(n: int) -> list[Job]:
 def test_a_question_for_more_images_than_there_are_is_about_all_of_them() -> None:
     assert problem_of(question(10**6, planned(DIGITS))) is None
     assert problem_of(question(10**6, planned(DIGITS - 1))) == (
-        "other than what was asked: the jobs of clean, the jobs of apgd"
+        "differs from the configuration: the jobs of clean, the jobs of apgd"
     )
 
 
@@ -67,7 +67,7 @@ def test_a_control_by_the_same_attack_has_a_range_of_its_own() -> None:
     [("case", "case:madry-digits"), ("data", "mnist"), ("n", 129), ("threat", asdict(BALL) | {"eps": 0.2})],
 )
 def test_a_case_that_says_other_than_was_asked(name: str, value: Any) -> None:
-    assert problem_of(question(130, planned(130), **{name: value})) == f"other than what was asked: {name}"
+    assert problem_of(question(130, planned(130), **{name: value})) == f"differs from the configuration: {name}"
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_a_case_that_says_other_than_was_asked(name: str, value: Any) -> None:
 def test_a_job_that_does_other_than_was_asked(edit: dict[str, Any]) -> None:
     *others, last = planned(130)
     found = problem_of(question(130, [*others, replace(last, **edit)]))
-    assert found == "other than what was asked: the jobs of apgd"
+    assert found == "differs from the configuration: the jobs of apgd"
 
 
 @pytest.mark.parametrize("name", ["target", "data", "n", "seed", "threat", "options"])
 def test_a_question_with_a_part_missing(name: str) -> None:
     run = question(12, planned(12))
     asked = {key: value for key, value in run.config.items() if key != name}
-    with pytest.raises(ValueError, match=f"does not tell what was asked: {name} is missing"):
+    with pytest.raises(ValueError, match=f"configuration in run.json is incomplete: {name} is missing"):
         problem_of(replace(run, config=asked))
 
 
@@ -135,7 +135,7 @@ def test_the_blocks_of_an_attack_are_one_and_clean_images_are_not_attacked(attac
     assert [(one.attack, one.start, one.stop, index) for one, index in seen] == [("apgd", 0, 12, [*range(12)])]
     assert (check.anew, check.examples, check.problem) == (12, 0, None)
     assert check.record == (
-        "case:plain-digits apgd 0-12 at linf 0.1 raw, attacked anew on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
+        "case:plain-digits apgd 0-12 at linf 0.1 raw, attacked again on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     )
 
 

@@ -99,6 +99,6 @@ def test_unreliable_and_incomplete_runs_are_named(builder: Any) -> None:
     defense(builder, "begun", [1] * 20, [1] * 20, n=30)
     folder = builder.write()
     assert unreliable(folder, folder, ("sound", "few")) == [
-        f"{folder}, few, is unreliable: 9 images: too few for any conclusion; ask for at least 10 with --n"
+        f"{folder}, few, is unreliable: 9 images: too few for any conclusion; use at least 10 with --n"
     ]
     assert unreliable(folder, folder, ("begun", "begun")) == [f"{folder}, begun, is unreliable: the run is incomplete"]

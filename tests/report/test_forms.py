@@ -61,7 +61,7 @@ def test_headline_counts_defenses_that_are_done(run: Path) -> None:
     inconclusive = "noisy (unreliable figure), bare (control) (unreliable figure)"
     assert others(rows) == f"Masked: broken. Inconclusive: {inconclusive}. Incomplete: begun."
     assert headline(rows[:1]) == (
-        "Gradients are masked: robust accuracy 10.0 % [0.3, 44.5], not the 80.0 % that the plain attack leaves"
+        "Gradients are masked: robust accuracy 10.0 % [0.3, 44.5], not the 80.0 % of the plain attack"
     )
     assert headline([rows[0], rows[0]]) == "Gradients are masked in 2 of 2 defenses"
     assert headline(rows[1:2]) == "Inconclusive: the model is not shown to classify these images"
@@ -77,7 +77,7 @@ def test_sentences_hold_the_numbers(run: Path) -> None:
     broken, noisy, bare, begun = map(sentence, table(RunFolder.read(run)))
     assert broken.startswith("The plain attack leaves 80.0 %, the adaptive attacks 10.0 % [0.3, 44.5] (p = 0.035): ")
     assert noisy.startswith("The plain attack leaves 50.0 %, the adaptive attacks 31.2 % [")
-    assert bare.startswith("25.0 % [0.6, 80.6] of 100.0 % clean accuracy is left under plain. ")
+    assert bare.startswith("The robust accuracy under plain is 25.0 % [0.6, 80.6], the clean accuracy 100.0 %. ")
     assert begun.startswith("Incomplete: ")
 
 
@@ -215,7 +215,7 @@ def test_pictures_that_are_gone_are_left_out_and_broken_ones_named(run: Path) ->
     folder = RunFolder.read(run)
     (file,) = (run / "examples").iterdir()
     file.write_bytes(b"torn")
-    with pytest.raises(ValueError, match=f"{file.name} is broken .*delete it to go without"):
+    with pytest.raises(ValueError, match=f"{file.name} is broken .*delete it to report without it"):
         strip(folder, folder.cases[0])
     file.unlink()
     assert strip(folder, folder.cases[0]) is None
@@ -252,7 +252,7 @@ def test_every_form_tells_replicated_figures_access_and_general_categories_where
         assert "12.3 %" in text
     assert "replicated 12.3 %: Other et al., 2019 ; at *4/255*" in html
     assert "- replicated 12.3 %: [Other et al., 2019](https://example.org/a_b); at \\*4/255\\*" in markdown
-    kept = "Right in the general category, though perhaps not in the class: clean 100.0 %"
+    kept = "Accuracy of the general category (the class may be wrong): clean 100.0 %"
     for text in (html, markdown):
         assert kept in " ".join(text.split())
         assert "scores" in text

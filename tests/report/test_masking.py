@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from unmask.records import GradientCounts
+from unmask.records import AUDIT_SCHEMA, TABLE_SCHEMA, GradientCounts
 from unmask.report import write
 from unmask.report.masking import Masking
 from unmask.report.run_folder import RunFolder
@@ -85,14 +85,14 @@ def test_six_images_are_too_few_even_for_a_significant_difference(builder: Build
     assert row.paired_test is not None
     assert row.paired_test.p < 0.05
     assert (row.masking, row.reason) == (Masking.INCONCLUSIVE, "too few images for any conclusion")
-    assert row.warnings == ("6 images: too few for any conclusion; ask for at least 10 with --n",)
+    assert row.warnings == ("6 images: too few for any conclusion; use at least 10 with --n",)
     assert judged(builder, [1] * 10, [0] * 10).masking is Masking.MASKED
 
 
 def test_an_interval_of_more_than_fifty_points_bears_no_conclusion(builder: Builder) -> None:
     row = judged(builder, kept(6, 12), kept(6, 12))
     assert (row.masking, row.reliable, row.upper_bound) == (Masking.INCONCLUSIVE, False, False)
-    assert row.warnings == ("the interval of the robust accuracy is 58 points wide; ask for more images with --n",)
+    assert row.warnings == ("the interval of the robust accuracy is 58 points wide; use more images with --n",)
     assert judged(builder, [1] * 12, [1] * 12).masking is Masking.NOT_FOUND
 
 
@@ -104,14 +104,14 @@ def test_nothing_to_attack(builder: Builder) -> None:
 
 def test_one_attack_alone_shows_masking_of_no_kind(builder: Builder) -> None:
     row = judged(builder, kept(30, 40))
-    assert (row.masking, row.reason) == (Masking.INCONCLUSIVE, "no adaptive attack was run to compare with")
+    assert (row.masking, row.reason) == (Masking.INCONCLUSIVE, "there is no adaptive attack for a comparison")
     assert row.reliable, "the figure is what the attack leaves"
 
 
 def test_a_plain_attack_that_breaks_all_shows_that_gradients_work(builder: Builder) -> None:
     row = judged(builder, kept(1, 40))
     assert row.masking is Masking.NOT_FOUND
-    assert "the gradient leads the plain attack to where the model fails" in sentence(row)
+    assert "the model's own gradient is sufficient to break it" in sentence(row)
     assert judged(builder, kept(3, 40)).masking is Masking.INCONCLUSIVE
 
 
@@ -120,7 +120,7 @@ def test_an_adaptive_attack_alone_is_compared_with_nothing(builder: Builder) -> 
     builder.record("a", "clean", [1] * 20, role="clean")
     builder.record("a", "bpda", [0] * 20)
     (row,) = table(RunFolder.read(builder.write()))
-    assert (row.masking, row.reason) == (Masking.INCONCLUSIVE, "no plain attack was run to compare with")
+    assert (row.masking, row.reason) == (Masking.INCONCLUSIVE, "there is no plain attack for a comparison")
 
 
 def test_missing_gradients_that_cost_the_plain_attack_nothing_are_masked_in_part(builder: Builder) -> None:
@@ -141,7 +141,7 @@ def test_a_finding_of_unclear_effect_with_an_unclear_difference_is_inconclusive(
 def test_a_stronger_attack_on_sound_gradients_shows_no_masking(builder: Builder) -> None:
     sound = judged(builder, kept(16, 20), kept(1, 20), audit=AUDIT)
     assert sound.masking is Masking.NOT_FOUND
-    assert "the gradients were examined and are sound" in sentence(sound)
+    assert "the diagnosis found the gradients sound" in sentence(sound)
     hidden = judged(builder, kept(16, 20), kept(1, 20), audit={**AUDIT, "findings": [VANISHING]})
     assert hidden.masking is Masking.MASKED
 
@@ -177,12 +177,12 @@ def test_every_answer_has_a_meaning_in_the_page_and_a_class_of_one_word(builder:
 
 
 def test_the_verdict_is_in_both_forms_of_the_data(builder: Builder) -> None:
-    for audit, form in ((None, "table"), ({**AUDIT, "findings": [SHATTERED]}, "audit")):
+    for audit, schema in ((None, TABLE_SCHEMA), ({**AUDIT, "findings": [SHATTERED]}, AUDIT_SCHEMA)):
         builder.cases.clear()
         judged(builder, [1] * 20, [0] * 20, audit=audit)
         write(builder.path)
         report = json.loads((builder.path / "report.json").read_text())
-        assert report["schema"] == f"unmask.{form}/2"
-        verdict = report["rows"][0] if form == "table" else report
+        assert report["schema"] == schema
+        verdict = report["rows"][0] if schema == TABLE_SCHEMA else report
         told = [verdict[name] for name in ("masking", "warnings", "reliable", "upper_bound")]
         assert told == ["masked", [], True, False]

@@ -205,14 +205,14 @@ def test_an_attack_whose_candidates_are_nearly_all_refused_could_try_nothing(
     refused(builder, "bpda", "adaptive", second)
     row = only(builder)
     warned = (
-        f"the model refuses {told}.0 % of the candidates, so that the attack could try next to nothing: "
+        f"the model refuses {told}.0 % of the candidates, so the attack could search almost nothing: "
         "the figure is an upper bound only; run `unmask audit`",
     )
     assert row.warnings == (warned if told else ())
     assert row.upper_bound == bool(told)
     if told:
         assert row.masking is Masking.INCONCLUSIVE
-        assert all("could try next to nothing" in " ".join(text.split()) for text in forms(builder).values())
+        assert all("could search almost nothing" in " ".join(text.split()) for text in forms(builder).values())
 
 
 def test_images_that_are_refused_without_an_attack_say_nothing_of_it(builder: Builder) -> None:
@@ -279,7 +279,7 @@ def test_a_clean_accuracy_that_an_attack_at_eps_0_does_not_find(builder: Builder
     builder.case("a", ("plain",))
     builder.record("a", "plain", [0] * N, role="control", eps=0.0, control="eps 0")
     row = attacked(builder, 0.5)
-    assert row.warnings == ("at eps 0 the accuracy is 0%, clean it is 100%",)
+    assert row.warnings == ("the accuracy at eps 0 is 0%, but the clean accuracy is 100%",)
 
 
 def test_masking_that_is_proven_stays_so_beside_an_upper_bound(builder: Builder) -> None:

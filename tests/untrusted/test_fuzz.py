@@ -219,16 +219,16 @@ def test_a_file_of_too_many_rows_is_not_read(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "test.parquet"
     pq.write_table(pa.table({"image": [b""] * 9, "label": [0] * 9}), path)
     monkeypatch.setattr(parquet, "_MOST_ROWS", 8)
-    with pytest.raises(ValueError, match="tells of 9 rows: give at most 8"):
+    with pytest.raises(ValueError, match="claims 9 rows: give at most 8"):
         parquet.read([path], 1)
 
 
-def test_a_small_file_that_tells_of_very_many_rows_is_not_read(tmp_path: Path) -> None:
+def test_a_small_file_that_claims_very_many_rows_is_not_read(tmp_path: Path) -> None:
     """A hundred kilobytes: what is the same in all rows is written once."""
     path, rows = tmp_path / "test.parquet", pa.nulls(30_000_000)
     pq.write_table(pa.table({"image": rows, "label": rows}), path, row_group_size=len(rows))
     assert path.stat().st_size < 200_000
-    with pytest.raises(ValueError, match="tells of 30000000 rows: give at most 20000000"):
+    with pytest.raises(ValueError, match="claims 30000000 rows: give at most 20000000"):
         parquet.read([path], 1)
 
 

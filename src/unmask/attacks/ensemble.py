@@ -17,7 +17,7 @@ __all__ = ["Ensemble", "worst"]
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Each attack gets the examples that the ones before it left standing (Croce & Hein, ICML 2020).
+    """Each attack gets the examples that the attacks before it did not break (Croce & Hein, ICML 2020).
 
     An example is broken if any attack breaks it, and is never attacked again. Losses of different
     attacks cannot be compared; of an example that no attack breaks, the candidate of the largest
@@ -26,7 +26,7 @@ class Ensemble:
 
     Args:
         attacks: cheapest first.
-        draws: over which that margin is averaged; of a random model's single draws the luckiest would win.
+        draws: over which that margin is averaged; with single draws of a random model the luckiest point would win.
 
     >>> from unmask.attacks.aliases import fgsm, pgd
     >>> worst = Ensemble((fgsm(), pgd(restarts=5)))
@@ -40,7 +40,7 @@ class Ensemble:
 
 
 def worst(problem: Problem, attacks: Iterable[Attack], count: int, draws: int = 1) -> Tensor:
-    """What :class:`Ensemble` does, with attacks that are asked for one by one, ``count`` at most."""
+    """What :class:`Ensemble` does, with attacks that are made one by one, ``count`` at most."""
     ledger = BestTracker(replace(problem, on_candidate=None), margin)  # its attacks note their own candidates
     for number, attack in enumerate(attacks):
         rows = ledger.active_rows()

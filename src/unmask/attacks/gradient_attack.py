@@ -24,14 +24,14 @@ __all__ = ["GradientAttack"]
 
 @dataclass(frozen=True)
 class GradientAttack:
-    """Ascend a loss step by step; keep each example's best point; let the broken ones go.
+    """Gradient ascent on a loss that keeps the best point of each example; broken examples leave the search.
 
     Args:
         steps: gradients per restart.
         loss: what is maximised.
-        optimizer: how to move along a gradient.
-        estimator: how to get the gradient: ``autograd``, ``EOT(...)``, ``SPSA(...)``.
-        space: where to walk: ``Pixels()``, ``Tanh()``, ``Latent(generator, size)``.
+        optimizer: the update rule, such as ``Steepest()`` or ``Adam()``.
+        estimator: how the gradient is estimated: ``autograd``, ``EOT(...)``, ``SPSA(...)``.
+        space: the coordinates that are optimised: ``Pixels()``, ``Tanh()``, ``Latent(generator, size)``.
         restarts: searches per example; the first starts at the image itself unless ``random_start``.
         random_start: start at a random point of the ball, also in the first search.
         penalty: a term that draws the search towards the image, for spaces without a projection.
@@ -99,7 +99,7 @@ class GradientAttack:
     def _objective(
         self, problem: Problem, rows: Tensor, x: Tensor, restart: int, *, penalised: bool = True
     ) -> Objective:
-        """The loss of the candidate that coordinates stand for, less the penalty, as a function of them."""
+        """The loss of the candidate at given coordinates, minus the penalty, as a function of the coordinates."""
         goal, threat = problem.objective(self.loss, rows), problem.threat
         penalty = self.penalty if penalised else None
 

@@ -1,4 +1,4 @@
-"""HopSkipJump: a walk along the decision boundary, from predicted labels alone."""
+"""HopSkipJump: a search along the decision boundary, from predicted labels alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class HopSkipJump:
     distance shrinks; an example whose distance is within the ball is shown to the judge.
 
     The probes are a share of the distance in size, where the paper's shrink with the dimension, so that they
-    can be told apart behind a defense that rounds.
+    can be distinguished behind a defense that rounds.
 
     Args:
         queries: labels per example, at most.

@@ -75,7 +75,7 @@ class Steepest:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam (Kingma & Ba, ICLR 2015) on each example by itself, ascending; ``rate`` in units of z."""
+    """Adam (Kingma & Ba, ICLR 2015) on each example by itself, ascending; ``lr`` in units of z."""
 
     lr: float = 0.01
     beta1: float = 0.9

@@ -1,4 +1,4 @@
-"""What an attack is asked, and how it reports: the best point of each example, and who still stands."""
+"""The problem of an attack, and its result: the best point of each example, and which examples are still robust."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["Attack", "BestTracker", "Problem", "fresh_value", "value_only"]
 class Problem:
     """B examples to be attacked: one view of the defense, one ball, one judge.
 
-    An attack optimises ``view``; whether it succeeded only ``broken`` says, which asks the judge about
-    the untouched defense: ``broken(rows, x_adv, when)`` takes the numbers of some examples (M,), a
-    candidate for each, and the step, and answers (M,) bool.
+    An attack optimises ``view``. Only ``is_broken`` decides whether it succeeds, by a query of the judge on the
+    untouched defense: ``is_broken(rows, x_adv, step)`` takes the numbers of some examples (M,), a candidate for each,
+    and the step, and returns (M,) bool.
     """
 
     view: Model
@@ -41,7 +41,7 @@ class Problem:
     candidate: Callable[[Tensor, Tensor], Tensor] | None = None  # what points (M, ...) of the examples (M,) stand for
 
     def should_query_judge(self, step: int, last: int) -> bool:
-        """Whether a search of gradients asks the judge at this step: of random defenses every fourth, and the last."""
+        """Whether a gradient search queries the judge at this step: on random defenses every fourth, and the last."""
         return not self.random or step == last or step % 4 == 0
 
     def objective(self, loss: Loss, rows: Tensor, labels: Tensor | None = None) -> Objective:
@@ -61,15 +61,15 @@ class Problem:
         return as_output(self.view(z))
 
     def with_view(self, view: Model) -> Problem:
-        """The same question, asked through another view, which also gives the scores."""
+        """The same problem through another view, which also gives the scores."""
         return replace(self, view=view, scores=None)
 
     def black_box(self) -> Problem:
-        """The same question, asked of the defense's own scores where they are given."""
+        """The same problem on the defense's own scores, if they are given."""
         return self if self.scores is None else self.with_view(self.scores)
 
     def subset(self, rows: Tensor) -> Problem:
-        """The same question about some of the examples only, numbered anew from 0."""
+        """The same problem for some of the examples only, numbered from 0."""
         note, on_gradient, candidate = self.on_candidate, self.on_gradient, self.candidate
         return replace(
             self,
@@ -94,7 +94,7 @@ def value_only(objective: Objective) -> Objective:
 
 
 def fresh_value(estimator: Estimator, objective: Objective, keys: Keys) -> Callable[[Tensor], Tensor]:
-    """The objective's value (M,) of images (M, ...), over the same fresh draws whenever it is asked."""
+    """The objective's value (M,) of images (M, ...), over the same fresh draws in each call."""
 
     def value(images: Tensor) -> Tensor:
         with use_keys(keys.fold_in("again")):
@@ -108,15 +108,15 @@ Attack = Callable[[Problem], Tensor]
 
 
 class BestTracker:
-    """The best candidate of each example so far, and which examples are still standing.
+    """The best candidate of each example so far, and which examples are not yet broken.
 
     Args:
         problem: whose examples.
         loss: the loss by which candidates are compared.
         early_stop: whether an example that the judge finds broken leaves the search.
-        bounded: whether values offered are the loss itself: the judge is asked about those that reach
-            ``success_threshold(loss)``. Otherwise it is asked about those that are better than all before.
-        patience: offers that an example lets pass, at most, once the judge has found it standing: first none,
+        bounded: whether the values are the loss itself: the judge is queried for those that reach
+            ``success_threshold(loss)``. Otherwise it is queried for those that are better than all before.
+        patience: largest number of updates without a query after the judge has found an example robust: first none,
             then 1, 3, 7 and so on. Verdicts on a random defense cost many draws, and rarely change at once.
     """
 
@@ -135,11 +135,11 @@ class BestTracker:
 
     @cached_property
     def _fair(self) -> tuple[Tensor, Tensor]:
-        """Images and values that searches of a random defense ended with: see :meth:`settle`."""
+        """Last images and values of searches on a random defense: see :meth:`reselect_on_fresh_draws`."""
         return self.problem.x.clone(), torch.full_like(self.value, -torch.inf)
 
     def active_rows(self) -> Tensor:
-        """The numbers (M,) of the examples still standing."""
+        """The numbers (M,) of the examples that are still in the search."""
         return self.active.nonzero().squeeze(1)
 
     def usable(self, rows: Tensor, gradient: Tensor, *, report: bool = True) -> Tensor:
@@ -152,9 +152,9 @@ class BestTracker:
         return gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def update(self, rows: Tensor, x_adv: Tensor, values: Tensor, *, ask: bool = True) -> Tensor | None:
-        """Remember what is better than before; who stays in the search, as a mask, or None for all.
+        """Keep the better candidates; returns a mask of the examples that stay in the search, or None for all.
 
-        ``x_adv`` must lie in the ball. Values that are not a number count as worst. The judge is told only where
+        ``x_adv`` must lie in the ball. Values that are not a number count as worst. The judge is queried only where
         ``ask`` allows it.
         """
         if self.problem.on_candidate is not None:
@@ -171,10 +171,10 @@ class BestTracker:
         return self._ask(rows, x_adv, better if self._least is None else (values >= self._least).nonzero().squeeze(1))
 
     def reselect_on_fresh_draws(self, rows: Tensor, last: Tensor, value: Callable[[Tensor], Tensor]) -> None:
-        """End a search of a random defense, whose best point is partly the luckiest: ask for fresh values.
+        """End a search of a random defense, whose best point is partly best by chance: compare fresh values.
 
-        The best point and the last are compared by ``value``, images (M, ...) to (M,), which draws the same for both;
-        then with what earlier searches left.
+        The best point and the last are compared by ``value``, images (M, ...) to (M,), with the same draws for both;
+        then with the results of earlier searches.
         """
         best, (images, values) = self.best[rows], self._fair
         for candidate in (last, best):
@@ -203,7 +203,7 @@ class BestTracker:
         return keep
 
     def _due(self, rows: Tensor, chosen: Tensor) -> Tensor:
-        """Which have waited long enough; if they stand, they will wait longer."""
+        """Which examples have waited long enough; if they are still robust, they wait longer."""
         due = chosen[self._until[rows[chosen]] < self._asked]
         waited = self._wait[rows[due]]
         self._until[rows[due]] = self._asked + waited

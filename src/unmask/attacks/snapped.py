@@ -24,8 +24,8 @@ _TOLERANCE = 1e-5
 class Snapped:
     """``attack`` over the images whose pixels are whole numbers divided by ``levels``.
 
-    The search walks where it likes. Loss and judge are asked about the point of the grid that stands for where it is,
-    and the gradient passes the rounding straight through. Whatever is handed in lies on the grid.
+    The search moves freely. Loss and judge use the nearest point of the grid,
+    and the gradient passes the rounding straight through. The result lies on the grid.
 
     Use when a model refuses images off the grid of its data, or of 8 bit (``levels`` 255). Costs no pass.
 
@@ -70,7 +70,7 @@ def over_grid(levels: int, attack: Attack) -> Attack:
 
 
 class OnGrid(nn.Module):
-    """A model that is asked about the nearest images whose pixels are whole numbers divided by ``levels``."""
+    """A model on the nearest images whose pixels are whole numbers divided by ``levels``."""
 
     def __init__(self, model: nn.Module, levels: int) -> None:
         super().__init__()

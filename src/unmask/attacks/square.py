@@ -27,7 +27,7 @@ _AHEAD = 16
 """Queries whose numbers are drawn at once: they are the same, and a draw costs more than its numbers."""
 
 _PATIENCE = 63
-"""Queries for which a random defense that stands goes on unasked, at most: one square changes little."""
+"""Largest number of queries between two judgements of a robust random example: one square changes little."""
 
 # p is halved after these queries of 10000.
 _SCHEDULE = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)

@@ -1,4 +1,4 @@
-"""Search after search on what still stands, until the time is up."""
+"""Repeated searches on the examples that are not yet broken, until the time is up."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _MOST = 1000
 class TimeLimited:
     """The attacks ``turn(0)``, ``turn(1)`` ... as an ensemble, as long as there is time for another like the last.
 
-    The first is always made whole. The time of examples that are broken is spent on those that stand, so that
-    what is left depends on the machine; the examples themselves are judged as ever.
+    The first one always runs to its end. The time of broken examples is spent on the robust ones, so that the result
+    depends on the machine; the judge is the same as always.
 
     Args:
         seconds: for each example.

@@ -1,4 +1,4 @@
-"""The way of an attack: some of the candidates that it tried for an example, in their order."""
+"""The trajectory of an attack: some of the candidates that it tried for an example, in their order."""
 
 from __future__ import annotations
 

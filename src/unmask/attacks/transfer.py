@@ -14,10 +14,10 @@ __all__ = ["Transfer"]
 
 @dataclass(frozen=True)
 class Transfer:
-    """An attack on ``source`` instead of the view; the judge still looks at the true defense.
+    """An attack on ``source`` instead of the view; the judge still uses the true defense.
 
-    The search goes on after it has fooled the source, until the judge finds an example broken. An
-    attack whose loss has a ``success_threshold`` value asks the judge only once the source is fooled.
+    The search continues after it has fooled the source, until the judge finds an example broken. An
+    attack whose loss has a ``success_threshold`` value queries the judge only once the source is fooled.
 
     Args:
         source: the model that gives gradients and losses, called as it is: wrap it by

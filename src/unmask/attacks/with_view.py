@@ -1,4 +1,4 @@
-"""An attack through a view of its own, for ensembles whose members look at the defense differently."""
+"""An attack through a view of its own, for ensembles whose members use different views."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def find_case(name: str) -> Case:
-    """The case of that name; ValueError tells the names that are like it, or all there are."""
+    """The case of that name; ValueError names similar cases, or all cases."""
     if name not in CASES:
         like = get_close_matches(name, CASES)
         raise ValueError(f"no case {name!r}; {'did you mean' if like else 'cases:'} {', '.join(like or CASES)}")

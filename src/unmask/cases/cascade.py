@@ -1,4 +1,4 @@
-"""Cascade adversarial training: little hidden, little gained."""
+"""Cascade adversarial training: no gradient masking, less robust than reported."""
 
 from __future__ import annotations
 
@@ -104,6 +104,6 @@ CASES = (
         },
         train=CascadeTraining("cifar10", replace(cifar10_recipe(4), clean=_CLEAN, pull=1e-4)),
         published=table_of_2018(0.15),
-        note="not obfuscated: it is little robust, and was reported as more",
+        note="not obfuscated: it is less robust than reported",
     ),
 )

@@ -29,7 +29,7 @@ class AttackSpec:
         description: one line for readers of a report.
         make: the attack, given the defense (a latent search needs its generator).
         view: the view of the defense to optimise; None is the defense itself.
-        plain: whether this is the attack that knows nothing of the defense.
+        plain: whether this is the attack without knowledge of the defense.
         access: what the attacker has.
         low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
     """
@@ -44,12 +44,12 @@ class AttackSpec:
 
 @dataclass(frozen=True)
 class ImageProbe:
-    """What to look at in a defense that makes images of images.
+    """What a report shows of a defense that maps images to images.
 
     Args:
         part: path of the part whose output the classifier sees.
         measured: what ``measure`` gives, as the axis of a plot names it.
-        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense, if it can tell.
+        measure: (the defense, images (B, C, H, W)) -> (B,) how unnatural the images are to the defense, if known.
     """
 
     part: str
@@ -89,23 +89,23 @@ class Case:
     Args:
         name: as on the command line, such as ``thermometer-mnist``.
         defense: what its authors call it.
-        obfuscation: how it hides its gradient, or ``Obfuscation.NONE`` for a control.
+        obfuscation: how it masks its gradient, or ``Obfuscation.NONE`` for a control.
         data: name of the data set.
         threat: the ball that the accuracy is stated for.
         citation: authors, venue, year.
         build: the defense with untrained weights.
         attacks: by name; "plain" is one of them.
-        train: how the weights that ship were made; None where the defense adds none to those of ``base``.
+        train: how the weights that ship were made; None if the defense adds none to those of ``base_case``.
         base_case: the case whose weights the defense's ``classifier`` has.
         pretrained: name of weights that others trained, for the ``classifier``; see :func:`pretrained`.
         draws: draws of the defense's randomness per verdict; 1 for a deterministic defense.
-        claimed: accuracy under attack that the authors stated for this defense, data and threat, with its source.
-        published: accuracy that a published attack left of it, likewise.
-        replicated: accuracy that an earlier run of the published attack left of it, likewise.
-        max_examples: examples at most, where the defense is too slow for more.
-        n_controls: examples of the curves over eps and of the controls.
-        image_probe: what a report shows of what the defense does to images.
-        strength_sweep: what a report varies of the defense.
+        claimed: robust accuracy that the authors state for this defense, data and threat, with its source.
+        published: robust accuracy under a published attack, with its source.
+        replicated: robust accuracy under an earlier run of the published attack by others, with its source.
+        max_examples: largest number of examples, if the defense is too slow for more.
+        n_controls: number of examples of the curves over eps and of the controls.
+        image_probe: what a report shows of the images that the defense makes.
+        strength_sweep: which strength of the defense a report varies.
         note: one line that a reader of the figures has to know.
     """
 

@@ -1,4 +1,4 @@
-"""Where an image stands among the cells of a quantiser: coordinates for what feature distillation lets through."""
+"""The position of an image among the cells of a quantiser: coordinates that feature distillation passes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Codes:
     """Reparameterization of images by the codes that a quantiser of frequencies gives them.
 
     Coordinates (B, 2, C, H, W) are frequencies in steps of the quantiser, those searched and those of the
-    image itself. They stand for the image nearest to the first one, frequency by frequency, that has the
+    image itself. They represent the image nearest to the first one, frequency by frequency, that has the
     searched codes: a frequency whose code stays does not move, another moves just into its cell. So a
     change is paid for only where the quantiser lets it through. Gradients pass as if frequencies moved freely.
 

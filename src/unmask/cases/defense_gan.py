@@ -76,19 +76,19 @@ _ATTACKERS = {
         "PGD through the unrolled inner descent", lambda _: pgd(10, early_stop=False), plain=True, low_precision=False
     ),
     "bpda": AttackSpec(
-        "BPDA: the projection is the identity on the way back, and shorter; PGD on the margin",
+        "BPDA: the projection is the identity in the backward pass, and shorter; PGD on the margin",
         lambda _: pgd(60, margin, restarts=2, early_stop=False),
         view=_LIGHTER,
         low_precision=False,
     ),
     "latent": AttackSpec(
-        "reparameterization: a search over G(z) near the image, projected anew, and shorter, in each step",
+        "reparameterization: a search over G(z) near the image, projected again, by a shorter projection, in each step",
         _on_manifold(100),
         view=_LIGHTER,
         low_precision=False,
     ),
     "overpowered": AttackSpec(
-        "a search over G(z) on the classifier alone, for what 8 draws of noise do not undo (Jalal et al., 2019)",
+        "a search over G(z) on the classifier alone, for errors that survive 8 draws of noise (Jalal et al., 2019)",
         _on_manifold(200, EOT(8)),
         view=bypass("purify", _jitter),
         low_precision=False,
@@ -141,6 +141,6 @@ CASES = (
         n_controls=8,
         image_probe=_LENS,
         note="R = 10 restarts of L = 200 steps, as specified; the generator has a quarter of the authors' channels, "
-        "and 4000 iterations of training where theirs has 200 000",
+        "and 4000 iterations of training instead of 200 000",
     ),
 )

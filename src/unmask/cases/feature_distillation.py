@@ -79,7 +79,7 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, AttackSpec]
     return {
         "plain": own_gradient(40),
         "bpda": AttackSpec(
-            "BPDA: the rounding is the identity on the way back; PGD in large steps and APGD, on the margin",
+            "BPDA: the rounding is the identity in the backward pass; PGD in large steps and APGD, on the margin",
             lambda _: Ensemble(
                 (pgd(20, loss, rel_step_size=0.25), APGD(100, loss=loss), pgd(200, loss, rel_step_size=0.25))
             ),
@@ -91,7 +91,7 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, AttackSpec]
             view=jittered,
         ),
         "reparameterization": AttackSpec(
-            "a search over the codes that the quantiser gives, in which only changes that it lets through are paid for",
+            "a search over the codes of the quantiser; only changes that it passes are penalised",
             lambda _: search,
             view=view,
         ),

@@ -1,4 +1,4 @@
-"""LID: a detector that a search which looks at it walks around, and that a strong search never needed to look at."""
+"""LID: a detector that an adaptive attack evades, and that a strong plain attack evades too."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ CASES = (
                 plain=True,
             ),
             "joint": AttackSpec(
-                "the detector attacked too: PGD on the joint margin, APGD on the joint DLR",
+                "the detector is attacked too: PGD on the joint margin, APGD on the joint DLR",
                 lambda _: Ensemble((pgd(200, margin, restarts=2), apgd_dlr(restarts=2))),
             ),
         },
@@ -158,6 +158,6 @@ CASES = (
         published=table_of_2018(0.05, "of an attack that ignores the detector"),
         replicated=earlier_run(0.05),
         max_examples=_FIRST,
-        note="accuracy counts the right class, or a refusal; 5 % of clean images are refused, and count as wrong",
+        note="accuracy counts a correct class, or a refusal; 5 % of clean images are refused, and count as wrong",
     ),
 )

@@ -1,4 +1,4 @@
-"""Adversarial training: the control that must stand, without any finding."""
+"""Adversarial training: the robust control, on which an audit must have no finding."""
 
 from __future__ import annotations
 

@@ -52,12 +52,12 @@ CASES = (
                 view=bypass("purify"),
             ),
             "bpda": AttackSpec(
-                "BPDA: the purification is the identity on the way back; PGD on the margin",
+                "BPDA: the purification is the identity in the backward pass; PGD on the margin",
                 lambda _: Ensemble((pgd(20, margin, rel_step_size=0.125), pgd(60, margin, restarts=2))),
                 view=bpda("purify"),
             ),
             "surrogate": AttackSpec(
-                "BPDA: on the way back the purification is a small network fitted to it; PGD on the margin",
+                "BPDA: in the backward pass the purification is a small surrogate network; PGD on the margin",
                 lambda _: pgd(60, margin, restarts=2),
                 view=lazy_surrogate("purify", _training_images, noise=0.02, fresh=False, steps=500),
             ),

@@ -31,7 +31,7 @@ _ATTACKERS = {
 _PHOTOGRAPHS = {
     "plain": own_gradient(40),
     "eot": AttackSpec(
-        "EOT over up to 30 draws, as many as the gradient's noise asks for: PGD on the margin",
+        "EOT over up to 30 draws, depending on the noise of the gradient: PGD on the margin",
         lambda _: Ensemble(
             (
                 pgd(20, _SURE, EOT(30, until=signal_to_noise(1.0)), rel_step_size=0.25),

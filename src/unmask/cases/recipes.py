@@ -180,4 +180,4 @@ def undisturbed(model: Model, x: Tensor, y: Tensor, threat: Threat, keys: Keys) 
 
 
 def _nobody(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-    raise AssertionError("training asks no judge")
+    raise AssertionError("training uses no judge")

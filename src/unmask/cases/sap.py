@@ -1,4 +1,4 @@
-"""Stochastic activation pruning: each pass prunes anew; averaged gradients see through it."""
+"""Stochastic activation pruning: each pass draws new units; averaged gradients (EOT) break it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DRAWS, _STEPS = 4, 20
 
 
 def _attackers(beyond_by: float) -> dict[str, AttackSpec]:
-    """The search goes on to this margin, four standard deviations of the margin over draws."""
+    """The search continues to this margin, four standard deviations of the margin over draws."""
     loss = with_confidence(margin, beyond_by)
     return {
         "plain": own_gradient(_DRAWS * _STEPS),

@@ -60,7 +60,7 @@ def _each(*parts: str) -> View:
     return view
 
 
-_BPDA = "BPDA: the transformation is the identity on the way back; PGD on the margin"
+_BPDA = "BPDA: the transformation is the identity in the backward pass; PGD on the margin"
 
 
 def _attackers(parts: tuple[str, ...], *, random: bool) -> dict[str, AttackSpec]:

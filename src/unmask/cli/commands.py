@@ -119,7 +119,7 @@ def reproduce(
     asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
     carry_out(plans(asked, local), out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
     if sorted_out.skipped:
-        raise typer.Exit(fail(f"skipped for want of data or weights: {', '.join(sorted_out.skipped)}", 1))
+        raise typer.Exit(fail(f"skipped, since data or weights are missing: {', '.join(sorted_out.skipped)}", 1))
 
 
 @app.command()
@@ -209,7 +209,7 @@ def audit(
     ray_workers: RayWorkers = None,
     compile: Compile = False,
 ) -> None:
-    """Examine any model, build the attack that follows from what is found, and report the robust accuracy.
+    """Probe any model, build the attack that suits its gradients, and report the robust accuracy.
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
@@ -242,7 +242,7 @@ def train(
     seed: Seed = 0,
     device: Device = "cpu",
 ) -> None:
-    """Train a case's weights anew; an interrupted training continues.
+    """Train a case's weights; an interrupted training continues.
 
     Example: [bold]unmask train madry-mnist --out runs/train[/bold], then
     [bold]unmask reproduce --case madry-mnist --weights runs/train[/bold]

@@ -1,4 +1,4 @@
-"""Where the command line writes: whatever becomes of its streams, no command fails by what it says."""
+"""The output of the command line: no state of its streams makes a command fail."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rich.console import Console
 __all__ = ["err", "fail", "flushed", "make_streams_ready", "out", "say", "warn"]
 
 _ASCII = {"∞": "inf", "—": "-", "≤": "<=", "≥": ">=", "…": "..."}
-"""What stands for characters that an encoding lacks."""
+"""Replacements for characters that an encoding lacks."""
 
 
 class _Lasting(Console):
-    """A console that goes on, unheard, where nobody reads it any more."""
+    """A console that continues when its reader has closed the stream."""
 
     def on_broken_pipe(self) -> None:
         _mute(self.file)
@@ -53,7 +53,7 @@ def say(line: str) -> None:
     """A line for people and pipes alike, which no width breaks."""
     try:
         print(line, flush=True)
-    except BrokenPipeError:  # whoever read the output has read enough
+    except BrokenPipeError:  # the reader of the output has closed it
         _mute(sys.stdout)
 
 

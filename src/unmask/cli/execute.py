@@ -27,7 +27,7 @@ __all__ = ["carry_out", "cluster_of", "form_of"]
 def cluster_of(executor: str, address: str | None, gpus_per_job: float, workers: int | None) -> RayExecutor | None:
     """What ``--executor`` names; None for this process."""
     if executor not in ("local", "ray"):
-        raise ValueError(f"no executor {executor!r}; engines: local, ray")
+        raise ValueError(f"no executor {executor!r}; executors: local, ray")
     if executor == "local":
         if address or gpus_per_job or workers:
             raise ValueError("--ray-address, --gpus-per-job and --ray-workers are for --executor ray")

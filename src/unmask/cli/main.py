@@ -39,7 +39,7 @@ def _code() -> int:
         return int(end.exit_code)
     except SystemExit as end:  # commands end by typer.Exit
         return fail(f"the code of the model ended the process ({end.code!r}): it must return an answer")
-    except BrokenPipeError:  # whoever read the output has read enough
+    except BrokenPipeError:  # the reader of the output has closed it
         return 0
     except (OSError, ValueError) as error:
         if debug:
@@ -53,12 +53,12 @@ def _code() -> int:
         return fail(f"{usage.format_message().rstrip('.')}; see `{command} --help`")
     except BaseException as error:
         if by_the_user(error):
-            return fail("interrupted; the same command again continues", 130)
+            return fail("interrupted; the same command continues the run", 130)
         return fail(f"the code of the model raises {type(error).__name__}: {first_line(error)}")
 
 
 def _fault(error: OSError) -> str:
     """What the system refused, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{error.strerror}: make room, then the same command again continues"
+        return f"{error.strerror}: free space, then the same command continues the run"
     return f"{error.filename or 'the system'}: {error.strerror or error}: fix this and run the same command again"

@@ -59,7 +59,7 @@ def _size(given: str) -> float:
     if match is not None and float(match[2] or 1) and math.isfinite(size := float(match[1]) / float(match[2] or 1)):
         return size
     plain = unicodedata.normalize("NFKC", given).replace("_", "").strip()
-    hint = f"did you mean {plain}?" if match is None and _SIZE.fullmatch(plain) else "give 0.3 or 8/255, say"
+    hint = f"did you mean {plain}?" if match is None and _SIZE.fullmatch(plain) else "give, for example, 8/255"
     raise typer.BadParameter(f"{given!r} is no decimal number and no fraction of two: {hint}")
 
 
@@ -79,15 +79,15 @@ OutputKey = Annotated[
 RejectClass = Annotated[
     int | None, typer.Option("--reject-class", min=-1, help="The class that stands for a refusal; -1 for none.")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again continues it.")]
-Seed = Annotated[int, typer.Option("--seed", help="All randomness follows from it.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time; results do not depend on it.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command continues it.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Images per pass; results do not depend on it.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
 Compile = Annotated[
     bool,
-    typer.Option("--compile", help="torch.compile for the views that attacks optimise; verdicts stay as they are."),
+    typer.Option("--compile", help="torch.compile for the views that attacks optimise; verdicts do not change."),
 ]
-Weights = Annotated[Path | None, typer.Option("--weights", help="Folder of weights to use instead of those that ship.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="Folder of weights, instead of the shipped ones.")]
 FailUnder = Annotated[
     float | None,
     typer.Option(
@@ -105,7 +105,9 @@ StopWhen = Annotated[
     typer.Option("--stop-when", help='Take examples in blocks only until, say, "upper<0.05"; also lower>, width<.'),
 ]
 ExecutorName = Annotated[str, typer.Option("--executor", help="local, or ray: many jobs at a time.")]
-RayAddress = Annotated[str | None, typer.Option("--ray-address", help="Of a Ray cluster; without it one starts here.")]
+RayAddress = Annotated[
+    str | None, typer.Option("--ray-address", help="Address of a Ray cluster; default: a local one.")
+]
 GpusPerJob = Annotated[float, typer.Option("--gpus-per-job", min=0, help="Share of a GPU for each worker of ray.")]
-RayWorkers = Annotated[int | None, typer.Option("--ray-workers", min=1, help="Default: as many as there is room for.")]
+RayWorkers = Annotated[int | None, typer.Option("--ray-workers", min=1, help="Default: as many as fit the cluster.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]

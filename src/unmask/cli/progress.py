@@ -70,5 +70,5 @@ def _running(levels: tuple[Level, ...]) -> str:
 def _label(job: Job) -> str:
     """What a reader calls the attack that a job is a part of."""
     at = f" at {job.threat.eps:.4g}" if job.role == "sweep" else ""
-    at = f" with its dial at {job.options['dial']:g}" if job.role == "dial" else at
+    at = f" at strength {job.options['dial']:g}" if job.role == "dial" else at
     return f"{job.target.removeprefix('case:')} {job.options.get('control', job.attack)}{at}"

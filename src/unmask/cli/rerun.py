@@ -1,4 +1,4 @@
-"""What checking a run and doing it again have in common: its question, in the words of the commands."""
+"""What ``verify`` and ``rerun`` have in common: the configuration of a run, as arguments of the commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
 
 
 def planned(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
-    """What the question of a run gives today; ValueError where it is none that can be planned."""
+    """The plan that follows from a configuration today; ValueError if there is none."""
     from unmask.auditing.question import plans
 
     with _told():
@@ -29,7 +29,7 @@ def planned(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
 
 
 def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
-    """The executor that a run of this question had."""
+    """The executor of a run with this configuration."""
     from unmask.compiling import Compiler
     from unmask.evaluation.runner import LocalExecutor
 
@@ -41,7 +41,7 @@ def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | 
 
 
 def do_again(asked: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
-    """Do the run of a question in a new folder, by the command that it was asked by."""
+    """Run a configuration again in a new folder, by its own command."""
     _refuse_python(asked)
     with _told():
         settings = {"n": asked["n"], "seed": asked["seed"], "out": out, "stop_when": asked.get("stop_when")}
@@ -106,5 +106,5 @@ def _told() -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"run.json does not tell how to do it again ({error!r}): it is none of a command, or was changed"
+            f"run.json does not say how to run it again ({error!r}): no command wrote it, or it was changed"
         ) from error

@@ -1,4 +1,4 @@
-"""The commands that look at finished runs: check them, compare them, do them again."""
+"""The commands on finished runs: verify, compare, run again."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ __all__ = ["app", "compare", "rerun", "sample_size", "verify"]
 def verify(
     run: Run,
     against: Annotated[
-        Path | None, typer.Option("--against", help="Another run of the same cases, to be compared with.")
+        Path | None, typer.Option("--against", help="Another run of the same cases, for a comparison.")
     ] = None,
     examine: Annotated[
         bool,
-        typer.Option(help="Examine an audited model again, which takes as long as at the beginning of the audit."),
+        typer.Option(help="Probe an audited model again, which takes as long as at the start of the audit."),
     ] = True,
     attack: Annotated[
-        int, typer.Option("--attack", min=0, metavar="K", help="Attack K examples anew, by each attack of the run.")
+        int, typer.Option("--attack", min=0, metavar="K", help="Attack K examples again, by each attack of the run.")
     ] = 0,
     attack_seed: Annotated[
-        int | None, typer.Option("--attack-seed", help="Chooses these K examples; default a random one, which is told.")
+        int | None,
+        typer.Option("--attack-seed", help="Seed that chooses the K examples; default: random, printed."),
     ] = None,
     batch_size: Batch = 128,
     device: Device = "cpu",
@@ -54,7 +55,7 @@ def verify(
 
     asked = read_run(run).config
     if attack and not examine and asked.get("command") == "audit":
-        raise ValueError("the attacks of an audit follow from the examination: leave out --attack or --no-examine")
+        raise ValueError("the attacks of an audit follow from the diagnosis: leave out --attack or --no-examine")
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
     sample = Sample(attack, seed, clocked(asked)) if attack else None
     local = local_of(asked, batch_size, device, weights)
@@ -70,7 +71,7 @@ def verify(
     records = sum(check.examples > 0 for check in checks)
     say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
     if sample:
-        say(f"{sum(check.anew for check in checks)} examples attacked anew, chosen by --attack-seed {seed}.")
+        say(f"{sum(check.anew for check in checks)} examples attacked again, chosen by --attack-seed {seed}.")
     if against:
         _show(held_against(run, against))
     if failed:
@@ -80,7 +81,7 @@ def verify(
 @app.command()
 def rerun(
     run: Run,
-    out: Annotated[Path, typer.Option("--out", help="New folder; the same command again continues it.")],
+    out: Annotated[Path, typer.Option("--out", help="New folder; the same command continues it.")],
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
@@ -89,7 +90,7 @@ def rerun(
     gpus_per_job: GpusPerJob = 0.0,
     ray_workers: RayWorkers = None,
 ) -> None:
-    """Do a run again from its question, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
+    """Do a run again from its configuration, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
 
     What an attack leaves that had a budget in seconds depends on the machine: it is compared, and may differ.
 
@@ -119,7 +120,7 @@ def rerun(
     pairs = [pair for pair in compare_runs(run, out) if pair.changed]
     _show(pairs)
     if any(pair.attack in by_clock for pair in pairs):
-        say(f"{', '.join(by_clock)}: its budget was in seconds, so what it leaves depends on the machine.")
+        say(f"{', '.join(by_clock)}: its budget was in seconds, so its result depends on the machine.")
     if others or any(pair.attack not in by_clock for pair in pairs) or not total:
         raise typer.Exit(1)
 
@@ -128,7 +129,7 @@ def rerun(
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     second: Annotated[Path, typer.Argument(help="Folder of a run; may be the same.", show_default=False)],
-    case: Annotated[str | None, typer.Option("--case", help="Case of the first run, where it has several.")] = None,
+    case: Annotated[str | None, typer.Option("--case", help="Case of the first run, if it has several.")] = None,
     with_: Annotated[str | None, typer.Option("--with", help="Case of the second run; default --case.")] = None,
 ) -> None:
     """Compare two defenses on the same images: exact McNemar test, interval of the difference.
@@ -145,10 +146,10 @@ def compare(
 
 @app.command()
 def sample_size(
-    accuracy: Annotated[float, typer.Option("--accuracy", help="Share expected to be left.")],
+    accuracy: Annotated[float, typer.Option("--accuracy", help="Expected accuracy, as a share.")],
     width: Annotated[float, typer.Option("--width", help="Of the 95 % interval, as a share.")],
 ) -> None:
-    """Tell how many examples an interval of a wished width takes.
+    """Print the number of examples for an interval of a given width.
 
     Example: [bold]unmask sample-size --accuracy 0.05 --width 0.02[/bold]
     """

@@ -1,4 +1,4 @@
-"""What ``--fail-under`` asks of a run: enough robust accuracy, measured by a finished and reliable attack."""
+"""What ``--fail-under`` requires of a run: enough robust accuracy, measured by a finished and reliable attack."""
 
 from __future__ import annotations
 

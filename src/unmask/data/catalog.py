@@ -173,7 +173,7 @@ def _load_path(name: str, split: str, n: int | None, size: int | None) -> Datase
     path = Path(name).expanduser()
     if not path.exists():
         looks_like_path = path.suffix or len(path.parts) > 1
-        raise DataError(f"there is no folder or file {path}: mend the path") if looks_like_path else _unknown(name)
+        raise DataError(f"there is no folder or file {path}: correct the path") if looks_like_path else _unknown(name)
     files = [path] if path.is_file() else parquet.find(path, split)
     if not files:
         wanted = f"{split}-00000-of-00001.parquet"

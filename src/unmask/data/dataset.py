@@ -12,7 +12,7 @@ __all__ = ["DataError", "Dataset"]
 
 
 class DataError(ValueError):
-    """Data that is missing, broken or not what was asked for: one line that says what is wrong and what to do.
+    """Data that is missing, broken or of another form: one line that says what is wrong and what to do.
 
     >>> str(DataError("broken\\nfile"))
     'broken file'
@@ -56,7 +56,7 @@ class Dataset:
         if wrong.any():
             row = int(wrong.nonzero()[0])
             known = f"labels run from 0 to {len(self.classes) - 1}"
-            raise DataError(f"{self.name}: row {row} has label {int(self.labels[row])}, but {known}: mend the labels")
+            raise DataError(f"{self.name}: row {row} has label {int(self.labels[row])}, but {known}: correct it")
         if self.images.max() > self.scale:
             raise DataError(f"{self.name}: a pixel is {int(self.images.max())}, above the scale of {self.scale}")
 

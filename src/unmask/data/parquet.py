@@ -20,7 +20,7 @@ __all__ = ["Rows", "find", "read"]
 _IMAGE_COLUMNS = ("image", "img")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)")
 _MOST_CLASSES = 1_000_000  # a greater label is a mistake, and would ask for as many class names
-_MOST_ROWS = 20_000_000  # of a file; a few bytes may tell of billions
+_MOST_ROWS = 20_000_000  # of a file; a few bytes may claim billions
 _AGAIN = "fetch or write the file again"
 
 
@@ -69,7 +69,7 @@ def read(files: Sequence[Path], n: int | None) -> Rows:
         try:
             with pq.ParquetFile(file) as table:
                 if table.metadata.num_rows > _MOST_ROWS:
-                    raise DataError(f"{file} tells of {table.metadata.num_rows} rows: give at most {_MOST_ROWS}")
+                    raise DataError(f"{file} claims {table.metadata.num_rows} rows: give at most {_MOST_ROWS}")
                 column = _image_column(table.schema_arrow, file)
                 names = names or _class_names(table.schema_arrow)
                 for row, label in enumerate(table.read(columns=["label"]).column("label").to_pylist()):

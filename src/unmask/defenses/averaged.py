@@ -1,4 +1,4 @@
-"""Several defenses asked at once: the mean of their probabilities."""
+"""An ensemble of defenses: the mean of their probabilities."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ class Projection(nn.Module):
         kept: steps of a differentiated descent whose intermediate results are in memory at a time; of all
             others only z and the velocity, every ``kept`` steps, from which the rest is computed again.
 
-    Where the input requires a gradient, the descent that came nearest is done again and differentiated: this
-    is the way of the plain attack, through ``steps`` second derivatives that vanish or explode.
+    If the input requires a gradient, the descent with the nearest result is run again and differentiated: the plain
+    attack uses this gradient, through ``steps`` second derivatives that vanish or explode.
     """
 
     def __init__(

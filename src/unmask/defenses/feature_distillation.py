@@ -90,7 +90,7 @@ def two_bands(spread: Tensor, sensitive: int = 16, low: float = 25, high: float 
 
     After the paper: frequencies are ranked by their spread; those of the widest are the accuracy sensitive
     band, which a finer step keeps, the rest the malicious defense band, whose coarser step is to remove
-    perturbations. Our reading, for want of the authors' code for it: the band is given by the number of
+    perturbations. Our reading, since the authors' code has none: the band is given by the number of
     its frequencies, 16 as in the published table, and has one step; ties go to the lower frequency. With the
     spread of photographs the band lies about the upper left corner, as the published square does.
 

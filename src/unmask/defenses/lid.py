@@ -27,7 +27,7 @@ def local_intrinsic_dimensionality(h: Tensor, references: Tensor, neighbours: in
 
 
 class LID(nn.Module):
-    """A classifier and a detector of adversarial images (Ma et al., ICLR 2018). Does not hide gradients.
+    """A classifier and a detector of adversarial images (Ma et al., ICLR 2018). Does not mask gradients.
 
     Each layer's output is compared with those of clean reference images; the estimates of all layers,
     scaled to [0, 1] over the images it was fitted to, go into a logistic regression. An image is refused

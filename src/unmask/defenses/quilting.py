@@ -1,4 +1,4 @@
-"""Image quilting: the image is put together anew from patches of other images."""
+"""Image quilting: the image is assembled from patches of other images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a model's answers depend on the time at which it is asked."""
+"""Whether a model's outputs depend on the time of the query."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from unmask.state import is_users
 __all__ = ["at", "by_the_clock"]
 
 _LATER = (1.7, 13.3, 67.0, 601.0, 3_607.0, 40_009.0, 86_413.0, 7 * 86_413.0, 31_622_413.0)
-"""Seconds after which the model is asked again: from another second to another year."""
+"""Seconds after which the model is queried again: from another second to another year."""
 
 _READING = 1e-4
 """Seconds that pass from one reading of the clock to the next, so that code that waits comes to an end."""
@@ -53,7 +53,7 @@ def by_the_clock(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
             module="",
             where="the model's answer: it depends on the time at which it is asked",
             evidence={f"images, after {later:g} s": part for later, part in moved.items()},
-            remedy="answer by the image alone",
+            remedy="let the output depend on the image alone",
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a model gives an image the same answer whenever it is asked: alone or among others, once or twice."""
+"""Whether a model's output for an image is always the same: alone or among others, once or twice."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def _training(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
         yield Finding(
             kind=FindingKind.TRAINING_MODE,
             module=parts[0],
-            where="left as it is, since the model itself is in evaluation mode",
+            where="not changed, since the model itself is in evaluation mode",
             evidence={"parts": len(parts)},
-            remedy="call model.eval(), unless it is meant",
+            remedy="call model.eval(), unless this is intended",
         )
 
 
@@ -85,7 +85,7 @@ def _unrepeatable(one: Output, other: Output) -> list[Finding]:
             module="",
             where="the model's answer: it differs though all of torch's randomness is the same",
             evidence={"other answers": share(one.logits.argmax(1) != other.logits.argmax(1))},
-            remedy="draw by torch, and keep nothing from call to call, so that results can be repeated",
+            remedy="draw random numbers by torch, and keep no state between calls, so that results can be repeated",
         )
     ]
 
@@ -99,7 +99,7 @@ def _random(answers: Output, others: Sequence[Output]) -> Iterator[Finding]:
         module="",
         where="the model's answer: it differs from draw to draw",
         evidence={"other answers": share(flips), "change": _round(max(_moved(answers, o).max() for o in others))},
-        remedy="nothing, if it is meant: verdicts are shares of fresh draws",
+        remedy="not an error: results are averaged over fresh draws",
     )
 
 
@@ -134,14 +134,14 @@ def _batch(model: nn.Module, x: Tensor, keys: Keys, drawn: Tensor) -> Iterator[F
         yield Finding(
             kind=FindingKind.BATCH,
             module=place,
-            where="an answer depends on the other examples of the batch",
+            where="the output for an example depends on the other examples of the batch",
             evidence={"other answers": share(flips), "change": _round(shifts.max())},
-            remedy="let each example be answered by itself",
+            remedy="compute the output for each example independently",
         )
 
 
 def crowded(model: nn.Module, x: Tensor, keys: Keys, count: int = 8) -> Iterator[Finding]:
-    """A finding of kind "batch" where an answer depends on similar images in the batch.
+    """A finding of kind "batch" where the output for an image depends on similar images in the batch.
 
     Each of the first ``count`` images comes first in a batch of images like it, and in one of others. The draws are the
     same.
@@ -159,9 +159,9 @@ def crowded(model: nn.Module, x: Tensor, keys: Keys, count: int = 8) -> Iterator
         yield Finding(
             kind=FindingKind.BATCH,
             module="",
-            where="an answer depends on similar images in the batch",
+            where="the output for an image depends on similar images in the batch",
             evidence={"other answers": share(torch.cat(flips))},
-            remedy="let each example be answered by itself",
+            remedy="compute the output for each example independently",
         )
 
 

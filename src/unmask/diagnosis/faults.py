@@ -1,4 +1,4 @@
-"""Where a model's gradients go wrong: the operations and parts that lose them, by following tensors through a trace."""
+"""The operations and parts whose gradient is missing or wrong, found by taint analysis of a trace."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from unmask.diagnosis.trace import Event, within
 __all__ = ["GradientFault", "cancelled", "faults"]
 
 _SMOOTH = {"softmax", "log_softmax", "sigmoid", "logsigmoid", "tanh", "exp", "erf", "softplus", "pow", "log"}
-"""Functions whose gradient is right everywhere: where it tells nothing, it has vanished in float32."""
+"""Functions whose gradient is correct everywhere: if it is useless, it has vanished in float32."""
 
 _EXPLAINED = 0.5
-"""A gradient that knows of less than this of a change, be it small or as large as an attack's, is of no use."""
+"""A gradient that predicts less than this share of a change, small or as large as an attack's, is useless."""
 
 _CLEAN = 0.75
-"""What is not tainted makes up for the rest if it explains this much: half of an image is not enough."""
+"""Untainted tensors compensate for the rest if they predict this share of a change: half of an image is too little."""
 
 _FLAT = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn"}
 """Operations whose own gradient is zero, whatever is hooked to what they make."""
 
 _BOUNDED = 0.35
-"""Nor is that of a smooth step which, bounded, knows of less than this at the attack's length."""
+"""The gradient of a smooth step is useless too if its bounded fidelity at the attack's length is below this."""
 
 _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 """Smooth functions of each element by itself that may be as flat, or as steep, as a step."""
@@ -35,9 +35,9 @@ _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 class GradientFault:
     """An operation or part whose gradient is missing or wrong.
 
-    The place is that of the part that disabled gradients, where they were disabled and another part is called.
-    ``lost`` says that gradients end there, otherwise they come out wrong; ``explained`` is by radius, and
-    ``smallest`` whether the gradient is right at the smallest radius, as of steep but smooth functions.
+    If a part disables gradients and calls another part, the place is that of the part that disables them.
+    ``missing`` says that the gradient ends there; otherwise it is wrong. ``fidelity`` is by radius, and
+    ``right_nearby`` says that the gradient is right at the smallest radius, as for steep but smooth functions.
     """
 
     event: Event
@@ -47,12 +47,12 @@ class GradientFault:
 
 
 def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
-    """The guilty among the events of a trace, in order: those whose loss is felt in what the model answers.
+    """The faulty events of a trace, in order: those whose missing or wrong gradient matters for the model's output.
 
-    Where a gradient ends (``detach``, a comparison, numpy) or is wrong (``round``), nothing is wrong yet: a mask by a
-    comparison may be right almost everywhere, and a straight-through estimator makes up for what it rounds. So
-    what comes of such an event is followed, as tainted, through all that is made of it, until something changes in a
-    way that the gradients of what is not tainted explain. Who taints the answer is guilty.
+    A gradient that ends (``detach``, a comparison, numpy) or is wrong (``round``) may be harmless: a mask by a
+    comparison may be correct almost everywhere, and a straight-through estimator compensates for its rounding. So the
+    outputs of such an event are tainted, and everything that is computed from them, until the gradients of untainted
+    tensors predict the change. An event is faulty if its taint reaches the model's output.
     """
     taints = _Taints()
     waiting: list[int] = []  # events where gradients ended, and that nothing has been made of yet
@@ -95,7 +95,7 @@ def _hooked(found: Sequence[GradientFidelity], i: int) -> GradientFault:
 
 
 class _Taints:
-    """Who is to blame for what a tensor holds; also where it was written into through another tensor."""
+    """The origins of a tensor's values, also of values written through another tensor."""
 
     def __init__(self) -> None:
         self._known: dict[Token, frozenset[int]] = {}
@@ -111,7 +111,7 @@ class _Taints:
         return self._known.setdefault(held.token, self._written.get(held.storage, frozenset()))
 
     def add(self, one: GradientFidelity, held: TensorSnapshot, blamed: frozenset[int]) -> None:
-        """``held`` is what ``one`` made; nobody is blamed for a sound tensor."""
+        """``held`` is an output of ``one``; a sound tensor has no origins."""
         self._made.add(held.token)
         self._known[held.token] = blamed
         if blamed and (held.mapped or any(held.token[0] == other.token[0] for other in one.event.inputs)):
@@ -178,10 +178,10 @@ def _composed(found: Sequence[GradientFidelity], guilty: frozenset[int]) -> list
 def cancelled(
     found: Sequence[GradientFidelity], whole: Callable[[], Iterable[GradientFidelity]]
 ) -> list[GradientFault]:
-    """Where the gradient gets lost of a model whose operations are all right, and none of whose parts is guilty.
+    """The place at which a model loses its gradient although each operation and part is correct.
 
-    As of ``x - x % s``, where slopes of 1 add up to 0. ``whole`` gives the events in order, each with what gradients
-    from there back to the images know.
+    An example is ``x - x % s``, where slopes of 1 add up to 0. ``whole`` gives the events in order, each with the
+    fidelity of the gradients from there back to the images.
     """
     if not _nowhere(found[-1]):
         return []

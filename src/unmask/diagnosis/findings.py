@@ -13,14 +13,14 @@ from unmask.records import Finding
 __all__ = ["averaged", "draws", "findings"]
 
 _SIGNAL = 0.4
-"""A draw whose gradient has less in common with the others hides the way."""
+"""A draw whose gradient has less in common with the others counts as noise."""
 
 _FLAT = 0.5
 """Cross entropy is saturated where it is flat on this share of the images."""
 
 
 def findings(evidence: GradientProbe) -> list[Finding]:
-    """The ways in which gradients mislead, worst first; none for a sound model, be it weak or strong."""
+    """The faults of a model's gradients, worst first; none for a sound model, weak or robust."""
     return [*_shattered(evidence), *_not_finite(evidence), *_vanishing(evidence), *_stochastic(evidence)]
 
 
@@ -75,7 +75,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
             yield Finding(
                 kind=FindingKind.VANISHING,
                 module="",
-                where="the model's answer: most logits are squashed flat",
+                where="the model's answer: most logits are saturated",
                 evidence={**flat, "saturated_logits": round(found.saturated_logits, 3)},
                 remedy="margin or DLR loss",
             )
@@ -89,7 +89,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
             module="",
             where="the model's answer: the loss is flat",
             evidence=flat,
-            remedy="margin or DLR loss" if found.zero_gradient < _FLAT else "read the logits before they are squashed",
+            remedy="margin or DLR loss" if found.zero_gradient < _FLAT else "use the logits before they are saturated",
         )
         return
     for event in {(event.part, event.line): event for event in stuck}.values():

@@ -34,7 +34,7 @@ class GradientFidelity:
 
     ``explained`` is <J' d, c> / <d, d>, where c is the change of what goes in, d that of what comes out and is
     reached by gradients, and J' d what backpropagation makes of d: 1 where the gradient is right and the
-    operation straight at that scale, 0 where it knows nothing of the change. ``bounded`` is the same where no
+    operation straight at that scale, 0 where it predicts nothing of the change. ``bounded`` is the same where no
     element may explain more than its own change, which counts for functions of each element by itself: of
     a steep step, few elements have a slope, and that is much too large. Held tensors are named by their tokens.
     """

@@ -1,4 +1,4 @@
-"""How a model is asked before any attack: keyed, watched part by part, and left as it was."""
+"""Queries of a model before any attack: keyed, recorded by module, and without a lasting effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a model before any attack: what it takes, what it answers, what else its answers hang on."""
+"""Checks of a model's setup before any attack: its input, its output, and what else the output depends on."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _BETTER = 0.3
 
 
 def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> list[Finding]:
-    """Mistakes in how a model is made ready, from its answers to images (B, C, H, W) of classes (B,); sixteen will do.
+    """Warnings about a model's setup, from its outputs for images (B, C, H, W) of classes (B,); sixteen are enough.
 
     Kinds: "dtype", "overwrites input", "probabilities", "labels" (or votes: no scores), "range"
     (made for images of another range), "not finite" (somewhere in [0, 1]), "training mode" (of some parts), "random",
     "unrepeatable" (random, and not by torch), "batch" (an answer that depends on the batch's other examples, or on its
     place among them), "clock" (on the time).
-    Each has its place, its effect, and a remedy.
+    Each finding has its place, its effect, and a remedy.
 
-    Log-probabilities are no mistake: every loss is the same of them as of logits.
+    Log-probabilities are no mistake: every loss has the same value for them as for logits.
 
     >>> from unmask.randomness import make_keys
     >>> class Centred(nn.Module):
@@ -38,7 +38,7 @@ def lint(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> list[Finding]:
     >>> keys = make_keys(0, range(16), "lint")
     >>> found, = lint(Centred().eval(), torch.rand(16, 1, 2, 2), torch.zeros(16).long(), keys)
     >>> str(found.kind), found.remedy
-    ('batch', 'let each example be answered by itself')
+    ('batch', 'compute the output for each example independently')
     """
     with torch.no_grad(), preserve_buffers(model):
         answers = keyed_query(model, x, keys)
@@ -89,7 +89,7 @@ def _probabilities(answers: Output) -> Iterator[Finding]:
         )
 
 
-_ANSWER_LOGITS = "return the logits, or their mean, instead of what was chosen by them"
+_ANSWER_LOGITS = "return the logits, or their mean, instead of the classes"
 
 
 def _labels(logits: Tensor) -> bool:
@@ -100,7 +100,7 @@ def _labels(logits: Tensor) -> bool:
     return one_hot or (votes and bool(logits.any()))
 
 
-_MEND = {
+_REMEDIES = {
     "[0, 255]": "--range 255, or x = 255 * x first in the model",
     "[-1, 1]": "x = 2 * x - 1 first in the model",
     "mean 0 and deviation 1": "x = (x - mean) / deviation first in the model",
@@ -123,7 +123,7 @@ def overwrites(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
         yield Finding(
             kind=FindingKind.OVERWRITES_INPUT,
             module="",
-            where="the model writes into the images that it is given; here each call is given a copy",
+            where="the model writes into its input images; each call is given a copy",
             evidence={"largest change": round(float((given - x).abs().max()), 3)},
             remedy="begin the forward pass with x = x.clone(), or leave out in-place operations",
         )
@@ -153,7 +153,7 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> Iterator[Fin
             where=f"the input: of images in {best} the model classifies {found[best]:.0%} correctly, "
             f"of those in [0, 1] {sum(own) / len(own):.0%}",
             evidence={"accuracy": round(sum(own) / len(own), 3), f"of {best}": round(found[best], 3)},
-            remedy=_MEND[best],
+            remedy=_REMEDIES[best],
         )
 
 
@@ -180,7 +180,7 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
             module=part,
             where=f"NaN or Inf for {', '.join(bad)}",
             evidence={name: share for name, (share, _) in bad.items()},
-            remedy="answer finite logits for all of [0, 1]: keep divisions, roots and logarithms from 0",
+            remedy="return finite logits for all of [0, 1]: avoid 0 in divisions, roots and logarithms",
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether a model's answers depend on what it was asked before: on similar images, or on how often it was asked."""
+"""Whether a model's outputs depend on earlier queries: on similar images, or on their number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DIFFERS = 1e-3
 _IMAGES, _LIKE, _CALLS = 4, 4, 8
 """Images that are asked about; images like each of them in a call before; such calls."""
 
-_REMEDY = "keep nothing from call to call that an answer depends on"
+_REMEDY = "do not let the output depend on earlier calls"
 
 
 @torch.no_grad()

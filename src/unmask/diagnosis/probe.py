@@ -24,7 +24,7 @@ _SHARES = (1 / 3000, 1 / 100, 1 / 8, 1.0)
 """Of the attack's length, at which changes are followed; a smooth function's gradient is right at the first."""
 
 _FAR = (1 / 4, 1 / 2, 1.0)
-"""The same where an attack has come to: of a threshold that is crossed seldom, no small change tells anything."""
+"""The same around the result of an attack: noise around the image may never cross a threshold."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def faults_behind_refusals(model: nn.Module, x: Tensor, radius: float, keys: Key
 def _behind(
     model: nn.Module, parts: list[GradientFidelity], base: float, radii: list[float], keys: Keys
 ) -> list[GradientFault]:
-    """Faults of parts that are given images that gradients reach no more, each by itself: one cut hides another."""
+    """Faults of parts whose inputs no gradient reaches, each part probed alone: one fault can mask another."""
     found: list[GradientFault] = []
     events = {one.event.part: one.event for one in reversed(parts) if one.event.module and _unreached(one)}
     for path in outermost(filter(None, events)):
         try:
             alone = gradient_fidelities(find_part(model, path), events[path].inputs[0].value, base, radii, keys)
-        except Exception:  # of somebody else's code: the part cannot be called by itself
+        except Exception:  # of other people's code: the part cannot be called by itself
             continue
         for fault in faults(alone):
             inside = f"{path}.{fault.event.part}" if fault.event.part else path

@@ -1,4 +1,4 @@
-"""Whether the loss that attacks usually climb is flat where the model stands, though its logits are not."""
+"""Whether the usual loss of attacks is flat at the images, though the logits are not."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Saturation", "saturation"]
 _FLAT = 1e-30
 
 _SQUASHED = 0.1
-"""Of the steepest of the likeliest logits; in networks that squash nothing others are about a third as steep."""
+"""As a share of the steepest likely logit; without saturation the other logits are about a third as steep."""
 
 _LIKELIEST = 10
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """Of images (B, C, H, W) that the model gets right.
+    """Measured on images (B, C, H, W) that the model classifies correctly.
 
-    ``flat`` is the share whose gradient of the cross entropy is zero or underflows, ``silent`` the share whose
-    gradient of the margin is; ``probabilities`` whether the answers are shares of 1 instead of logits. ``squashed`` is
-    the share where more than half of the ten likeliest logits hardly change while others do, as under tanh: the cross
-    entropy then follows whatever is not flat yet.
+    ``flat`` is the share of images whose gradient of the cross entropy is zero or underflows, ``zero_gradient`` the
+    share whose gradient of the margin does; ``probabilities`` whether the outputs are probabilities instead of logits.
+    ``saturated_logits`` is the share of images for which more than half of the ten likeliest logits hardly change
+    while others do, as under tanh: the cross entropy then follows the logits that are not saturated.
     """
 
     flat: float

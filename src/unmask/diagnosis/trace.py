@@ -40,7 +40,7 @@ class Event:
     """One call of an operation or of a part.
 
     ``part`` is the path of the innermost module that runs, for a module's own call the module itself;
-    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` what stands there; both are empty
+    ``line`` is where the user's code makes the call, "file.py:41", and ``code`` the text of the line; both are empty
     where no user's code does, as in layers that an ``nn.Sequential`` calls. A gradient that the
     model itself takes is given the images too, last of all: it hangs on all that lies between them and the loss.
     """

@@ -1,4 +1,4 @@
-"""Attacking a few examples of a run anew, since weak candidates pass every check of what is stored."""
+"""Attacking a few examples of a run again, since weak candidates pass every check of the stored data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Sample", "attack_again"]
 
 @dataclass(frozen=True)
 class Sample:
-    """Which examples to attack anew: ``count`` of each attack, chosen by ``seed``.
+    """Which examples to attack again: ``count`` of each attack, chosen by ``seed``.
 
     Args:
         skipped: attacks whose result depends on the speed of the machine.
@@ -40,11 +40,11 @@ class Sample:
 
 
 def attack_again(records: Sequence[Record], local: LocalExecutor, sample: Sample) -> Iterator[Check]:
-    """Run each planned attack anew, with the run's own seed, on some of its examples.
+    """Run each planned attack again, with the run's own seed, on some of its examples.
 
-    An honest run leaves the same on the same hardware, since randomness is keyed by the seed and the example. What
-    fails: an example that the new attack breaks in more draws than the run says, and more examples with missing or
-    not finite gradients than the run counted.
+    An honest run gives the same results on the same hardware, since randomness is keyed by the seed and the example.
+    A check fails if the new attack breaks an example in more draws than the run says, or if more examples have missing
+    or not finite gradients than the run counted.
     """
     attacks: dict[str, list[Record]] = {}
     for record in records:
@@ -63,7 +63,7 @@ def attack_again(records: Sequence[Record], local: LocalExecutor, sample: Sample
                 job, target, data, torch.tensor(index), local.batch, local.device, local.compiler
             )
         problem = _weaker(before, again) or _hidden([part.gradients for part in parts], gradients)
-        name = f"{job_name(job)}, attacked anew on {', '.join(map(str, index))}"
+        name = f"{job_name(job)}, attacked again on {', '.join(map(str, index))}"
         yield Check(name, problem=problem, anew=len(index))
 
 

@@ -119,7 +119,7 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
         plain=setting.gradients and not asked and not levels,
-        access=Access.SCORES if options.get("spsa") else setting.access,  # differences of scores ask for nothing else
+        access=Access.SCORES if options.get("spsa") else setting.access,  # differences of scores need nothing else
         low_precision=False,
     )
 
@@ -132,7 +132,7 @@ def _path(part: str) -> str:
 
 
 def _view(paths: Sequence[str], inline: bool) -> View | None:
-    """All parts by the identity, then, if asked, whatever is written inline."""
+    """All parts by the identity, then, on request, all inline operations."""
     if not paths and not inline:
         return None
 

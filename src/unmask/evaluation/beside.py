@@ -16,14 +16,14 @@ PICTURES = 8
 """Clean images kept beside the adversarial ones, for the report."""
 
 MEASURED = 32
-"""Images of a job that are measured through its target's lens."""
+"""Images of a job that the image probe of its target measures."""
 
 SHOWN = ("seen", "measured")
-"""Names of the tensors that a target's lens gives."""
+"""Names of the tensors that a target's image probe gives."""
 
 
 def beside(job: Job, target: Target, data: Dataset, x_adv: Tensor) -> dict[str, Tensor]:
-    """What is kept beside candidates: positions, labels, the first clean images, what the lens shows."""
+    """What is stored beside candidates: positions, labels, the first clean images, the results of the image probe."""
     return {
         "index": torch.arange(job.start, job.stop),
         "label": data.labels[job.start : job.stop],
@@ -39,7 +39,7 @@ def untouched(job: Job) -> bool:
 
 @torch.no_grad()
 def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
-    """What the lens shows of the first images of a job: what the classifier sees of them, and their measure."""
+    """The results of the image probe for the first images of a job: what the classifier sees, and their measure."""
     if target.image_probe is None or not (shown(job) or job.role == "clean"):
         return {}
     with use_keys(make_keys(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):

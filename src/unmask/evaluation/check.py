@@ -16,7 +16,7 @@ class Check:
     record: str  # what was looked at
     examples: int = 0  # stored ones that were judged again
     problem: str | None = None
-    anew: int = 0  # examples that were attacked anew
+    anew: int = 0  # examples that were attacked again
 
 
 def job_name(job: Job) -> str:

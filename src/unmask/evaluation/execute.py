@@ -119,11 +119,11 @@ def attacked(
 
 
 def _dialled(job: Job, target: Target) -> Target:
-    """The target, of the strength that the job asks for."""
+    """The target, at the strength that the job sets."""
     if "dial" not in job.options:
         return target
     if target.strength_sweep is None:
-        raise ValueError(f"nothing of {job.target} is varied, but a job asks for {job.options['dial']!r}")
+        raise ValueError(f"no strength of {job.target} is varied, but a job sets it to {job.options['dial']!r}")
     return replace(target, model=target.strength_sweep.turn(target.model, float(job.options["dial"])))
 
 

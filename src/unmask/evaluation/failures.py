@@ -1,4 +1,4 @@
-"""Failures of code that others wrote, told in one line."""
+"""Failures of other people's code, as one line."""
 
 from __future__ import annotations
 

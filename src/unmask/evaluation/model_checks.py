@@ -20,12 +20,11 @@ DRAWS = 16
 
 
 def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
-    """Ask a model about a few images; ValueError with one line where no accuracy could be trusted.
+    """Run a model on a few images; ValueError with one line if no accuracy would be reliable.
 
     Looks for: images and ``labels`` (N,) that :mod:`unmask.inputs` refuses, a failing forward pass, logits of a wrong
-    shape, NaN or Inf, labels that the model has no class for; and, only if ``strict`` (an audit finds its way around
-    them), for training mode that changes answers, and probabilities instead of logits. Log-probabilities are logits
-    like others.
+    shape, NaN or Inf, labels that the model has no class for; and, only if ``strict`` (an audit adapts to them), for
+    training mode that changes outputs, and probabilities instead of logits. Log-probabilities count as logits.
 
     >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
     Traceback (most recent call last):
@@ -55,7 +54,7 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
 
 
 def failure(x: Tensor, error: Exception) -> ValueError:
-    """What a user is told where the model raises ``error`` on images ``x``."""
+    """The message for a model that raises ``error`` on images ``x``."""
     first = first_line(error, type(error).__name__)
     shape = tuple(x.shape)
     return ValueError(f"the model fails on images of shape {shape}: {first}; check that the data set is the model's")

@@ -1,4 +1,4 @@
-"""Holding a run's jobs, cases and fingerprints against its question, and its records against its jobs."""
+"""Comparing a run's jobs, cases and fingerprints with its configuration, and its records with its jobs."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _QUESTION = ("target", "data", "n", "seed", "threat", "options")
 
 
 def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
-    """Whether the jobs and cases of run.json are those that its question gives today."""
+    """Whether the jobs and cases of run.json are those that its configuration gives today."""
     jobs = [job for plan in plans for job in plan.jobs]
     yield Check("the jobs of run.json", problem=_other_jobs(jobs, run.jobs))
     told = {str(case.get("case")): case for case in run.cases}
     now = {str(plan.case_info["case"]): json.loads(json.dumps(plan.case_info)) for plan in plans}
     if [str(case.get("case")) for case in run.cases] != [*now]:
-        problem = f"they are {', '.join(told) or 'none'}, but what was asked gives {', '.join(now)}"
+        problem = f"they are {', '.join(told) or 'none'}, but the configuration gives {', '.join(now)}"
         yield Check("the cases of run.json", problem=problem)
     for name in told.keys() & now.keys():
         wrong = [*differences(told[name], now[name])]
-        problem = listed("other than what the question gives today", wrong)
+        problem = listed("differs from what the configuration gives today", wrong)
         yield Check(f"what run.json says of {name}", problem=problem or None)
 
 
 def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]:
-    """The same as far as it can be seen without an examination of the model: ranges, target, data, threat, seed."""
+    """The same as far as possible without a diagnosis of the model: ranges, target, data, threat, seed."""
     asked = run.config
     if lacking := [name for name in _QUESTION if name not in asked]:
-        raise ValueError(f"run.json does not tell what was asked: {', '.join(lacking)} is missing")
+        raise ValueError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")
     n = min(int(asked["n"]), len(local.dataset(str(asked["data"]), int(asked["n"]))))
     told = {"case": asked["target"], "data": asked["data"], "threat": asked["threat"], "n": n}
     for case in run.cases:
@@ -52,7 +52,7 @@ def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]
             whole = [(job.start, job.stop) for job in mine] == [*shards(n)]
             if not whole or not all(_answers(job, asked) for job in mine):
                 wrong.append(f"the jobs of {attack}")
-        yield Check(f"what run.json says of {name}", problem=listed("other than what was asked", wrong) or None)
+        yield Check(f"what run.json says of {name}", problem=listed("differs from the configuration", wrong) or None)
 
 
 def _answers(job: Job, asked: Mapping[str, Any]) -> bool:

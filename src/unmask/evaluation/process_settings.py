@@ -36,7 +36,7 @@ class ProcessSettings:
             found.append(_changed(f"torch's default type to {name}: it holds for this model alone", "model.float()"))
             model = under_default_dtype(model, now.dtype)
         if self.gradients and not now.gradients:
-            found.append(_changed("gradients off: they are switched on again", "use torch.no_grad() where it is meant"))
+            found.append(_changed("gradients off: unmask restores them", "use torch.no_grad() only where needed"))
         return model, found
 
 

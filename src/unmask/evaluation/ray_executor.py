@@ -150,7 +150,7 @@ class RayExecutor:
             try:
                 import ray
             except ImportError as error:
-                raise ValueError("the engine ray is not installed: pip install unmask[ray]") from error
+                raise ValueError("the executor ray is not installed: pip install unmask[ray]") from error
             self._ray = ray
             if not ray.is_initialized():
                 try:

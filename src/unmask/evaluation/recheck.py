@@ -23,7 +23,7 @@ from unmask.types import InvalidModelOutput
 __all__ = ["recheck"]
 
 _CLOSE = 1e-3
-"""By how much what a lens shows may differ on other hardware."""
+"""By how much the results of an image probe may differ on other hardware."""
 
 
 def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:
@@ -69,7 +69,7 @@ def _misfit(record: Record, tensors: dict[str, Tensor], data: Dataset, target: T
     if x_adv.dtype != torch.float32:
         return f"its examples are {x_adv.dtype}, not torch.float32"
     if len(record.examples) != count or record.draws != target.draws:
-        return f"it tells of {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
+        return f"it has {len(record.examples)} examples and {record.draws} draws, not {count} and {target.draws}"
     if untouched(job) and not torch.equal(x_adv, data.batch(job.start, job.stop)[0]):
         return "its clean verdicts are on other images than those of the data set"
     return None

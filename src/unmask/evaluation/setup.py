@@ -28,7 +28,7 @@ _PROBED = 16
 """Images that are looked at."""
 
 _FEW = 2
-"""Images that are asked about at other times, and among images like them."""
+"""Images that are queried at other times, and among similar images."""
 
 
 def setup_findings(target: Target, attacker: AttackSpec, data: Dataset, threat: Threat, seed: int) -> Iterator[Finding]:
@@ -48,7 +48,7 @@ def setup_findings(target: Target, attacker: AttackSpec, data: Dataset, threat: 
         yield from crowded(target.model, x, keys, _FEW)
     if attacker.access != Access.WHITE_BOX:
         return
-    with suppress(Exception):  # what a model raises under attack is told when the attack meets it
+    with suppress(Exception):  # an error of the model under attack is reported by the attack
         view = target.model if attacker.view is None else attacker.view(deep_copy(target.model))
         found = unavailable(view, x, y, rms_radius(threat, x), keys)
         if found is not None:

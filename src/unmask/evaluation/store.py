@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked, what was found, and the adversarial examples."""
+"""The folder of a run: its configuration, its records, and the adversarial examples."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Store:
         jobs: Sequence[Job],
         fingerprints: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Iterator[Store]:
-        """Begin the run that ``asked`` describes, or continue it; ``about`` is kept from the first time.
+        """Start the run with the configuration ``asked``, or continue it; ``about`` is that of the first start.
 
-        Raises ValueError where the folder cannot be one, holds a run of another question, a damaged one or
+        Raises ValueError where the folder cannot be one, holds a run of another configuration, a damaged one or
         one of other ``jobs`` or of targets with other ``fingerprints``, or is in use by another process.
         """
         try:
@@ -56,7 +56,7 @@ class Store:
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
                 _refuse_changes(folder, run.fingerprints, fingerprints)
                 if [job.key for job in run.jobs] != [job.key for job in jobs]:
-                    raise ValueError(f"{folder} was begun with other jobs than are planned now: choose another --out")
+                    raise ValueError(f"{folder} was started with another plan: choose another --out")
             else:
                 run_data = {"schema": RUN_SCHEMA, "config": asked, **about, "fingerprints": fingerprints or {}}
                 _write(folder / "run.json", signed(run_data, tuple(jobs)))
@@ -90,11 +90,11 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def _refuse_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]] | None) -> None:
-    """Records of two models must not come to stand in one folder."""
+    """One folder must not hold records of two models."""
     for name, then in before.items():
         if now and name in now and (what := changed(then, now[name])):
             raise ValueError(
-                f"{folder} was begun before {what} changed ({name}): put that back, or choose another --out"
+                f"{folder} was started before {what} changed ({name}): undo the change, or choose another --out"
             )
 
 
@@ -113,7 +113,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"another process is at work in {folder}: wait, or choose another --out") from error
+            raise ValueError(f"another process uses {folder}: wait, or choose another --out") from error
         yield
     finally:
         os.close(handle)

@@ -164,7 +164,7 @@ def _compiled(path: str) -> Finding:
     return Finding(
         kind=FindingKind.COMPILED,
         module=path,
-        where="TorchScript: its operations cannot be examined one by one, only its input and output",
+        where="TorchScript: the probe sees only its input and output, not its operations",
         evidence={},
         remedy="give the module that was passed to torch.jit",
     )

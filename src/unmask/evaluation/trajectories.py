@@ -1,4 +1,4 @@
-"""What the candidates on the way of an attack do, on the model and through the view that proposed them."""
+"""The losses of the candidates of a trajectory, on the model and through the attack's view."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ REFUSED = -1
 def trajectory_tensors(
     target: Target, trail: TrajectoryRecorder, index: Tensor, x: Tensor, y: Tensor, x_adv: Tensor, seed: int
 ) -> Iterator[dict[str, Tensor]]:
-    """For each example of a trail its K frames: the image itself, the stops, and what the attack handed in.
+    """For each example of a trail its K frames: the image itself, the recorded candidates, and the result.
 
     Names: ``way_index`` (K,) the example's position in the data set; ``way_step`` (K,) candidates so far;
-    ``way_image`` (K, C, H, W) and, where the target has a lens, ``way_seen`` behind it, both in half
+    ``way_image`` (K, C, H, W) and, where the target has an image probe, ``way_seen`` behind it, both in half
     precision; ``way_view`` and ``way_true`` (K,) the margin on the view and on the model;
     ``way_predicted`` (K,) the model's class, or :data:`REFUSED`. All frames of an example meet the same draw
     of the model's randomness. No pass is counted.
@@ -83,7 +83,7 @@ def _through(views: list[Model], frames: Tensor, labels: Tensor, keys: Keys) -> 
 
 @contextmanager
 def _looking(target: Target) -> Iterator[list[Tensor]]:
-    """What the part that the lens names puts out meanwhile."""
+    """The output of the part that the image probe names."""
     looked: list[Tensor] = []
     if target.image_probe is None:
         yield looked

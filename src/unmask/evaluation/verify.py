@@ -1,4 +1,4 @@
-"""Checking a run again: its question, its files byte by byte, its model, every stored example, every figure."""
+"""Verifying a run: its configuration, its files byte by byte, its model, every stored example, every figure."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def verify(
     of ``sample`` that the run says is robust and the same attack breaks.
 
     Args:
-        plans: what the run's question gives today; None to trust what run.json says of a model's examination.
-        sample: examples to attack anew, for which ``local`` must know the attacks; None for none.
+        plans: what the run's configuration gives today; None to trust the diagnosis in run.json.
+        sample: examples to attack again, for which ``local`` must know the attacks; None for none.
 
     Raises ValueError where run.json is damaged, there are no records, and where the model or the data of the
     run cannot be had.
@@ -57,7 +57,7 @@ def verify(
     if problem := unfinished(needed, records):
         yield Check("the records", problem=problem)
     if not (folder / "records.jsonl").read_bytes().endswith(b"\n"):
-        yield Check("the end of records.jsonl", problem="its last line is torn: give the command of the run again")
+        yield Check("the end of records.jsonl", problem="its last line is torn: run the command of the run again")
     if not broken:
         yield from _reports(folder)
     if sample is not None:
@@ -69,7 +69,7 @@ def _question(run: RunFile, local: LocalExecutor, plans: Sequence[Plan] | None) 
     yield Check("run.json", problem=None if run.check else "it has no digest")
     other = [name for name in ("command", "n", "seed") if run.description.get(name) != run.config.get(name)]
     if other:
-        yield Check("run.json", problem=f"its {' and '.join(other)} are not those that were asked for")
+        yield Check("run.json", problem=f"its {' and '.join(other)} are not those of the configuration")
     if plans is None:
         yield from hold_against_question(run, local)
         yield from hold_fingerprints(run, run.jobs, local)
@@ -86,7 +86,7 @@ def _records(lines: Sequence[str]) -> tuple[list[Record], list[Check]]:
         try:
             record = Record.from_json(line)
             if record.to_json() != line:
-                raise ValueError("it has no digest, or was written anew")
+                raise ValueError("it has no digest, or it was written again")
         except ValueError as error:
             broken.append(Check(f"line {number} of records.jsonl", problem=str(error)))
         else:
@@ -100,7 +100,7 @@ def _unplanned(record: Record, jobs: Sequence[Job], needed: Mapping[str, Job]) -
         return None
     if any(job.key == record.job.key for job in jobs):
         return "its job comes after the block at which the stop rule was met"
-    return "it is of no job that was planned"
+    return "it belongs to no planned job"
 
 
 def _reports(folder: Path) -> Iterator[Check]:
@@ -115,4 +115,4 @@ def _reports(folder: Path) -> Iterator[Check]:
         return
     for name in names:
         same = (folder / name).read_bytes() == again[name].encode()
-        yield Check(name, problem=None if same else "it is not what the records give: `unmask report` writes it anew")
+        yield Check(name, problem=None if same else "it differs from the records: `unmask report` writes it again")

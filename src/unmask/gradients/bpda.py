@@ -142,7 +142,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
 def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     """A model in which ``surrogate`` replaces ``part`` forward and backward: the defense without it.
 
-    An attack on it transfers to the defense, or fails to: only the judge can tell.
+    An attack on it transfers to the defense, or fails to: only the judge can decide.
     """
 
     def change(forward: Forward) -> Forward:
@@ -161,7 +161,7 @@ def first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             return value
-    raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can stand in for it")
+    raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can replace it")
 
 
 def _detached(value: Any) -> Any:

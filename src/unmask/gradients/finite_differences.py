@@ -42,14 +42,14 @@ class _Differences(torch.autograd.Function):
 def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
     """A view in which the gradient of ``part`` is taken from differences of its outputs (Spall, 1992).
 
-    The forward pass stays the model's own, to the bit. On the way back, the part is asked ``pairs`` times on
+    The forward pass stays the model's own, to the bit. In the backward pass, the part is queried ``pairs`` times on
     both sides of its input, in random directions: the product of its Jacobian with what comes back, smoothed over
     ``size``, with noise that grows with the length of the input. It needs no surrogate that resembles the part.
 
     Args:
         part: a path as in ``model.named_modules()``, of a part that maps a tensor (B, ...) to another.
-        pairs: of questions for a gradient.
-        size: of the changes of each number that goes in; as large as the steps of what rounds.
+        pairs: of queries for a gradient.
+        size: of the change of each input number; as large as the steps of the rounding.
 
     Raises ValueError for pairs below 1 or a size that is not positive; once applied, for a path that there is not.
 

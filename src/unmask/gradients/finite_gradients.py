@@ -59,7 +59,7 @@ def finite_gradients(model: nn.Module) -> nn.Module:
     Use where the own gradient is NaN at some images, as that of ``x.sqrt()`` at 0, of a norm at 0, or of
     ``where(x > 0, x.log(), 0)``. The gradient is taken at the image plus noise of 0.001, which is off the points where
     a function has no derivative; what is not finite all the same counts as 0 where it comes up, before it spreads. It
-    costs a forward pass more. A gradient that is finite and wrong it does not mend.
+    costs a forward pass more. It does not repair a gradient that is finite and wrong.
 
     Args:
         model: any module; it stays as it is.

@@ -17,7 +17,7 @@ __all__ = ["fit_surrogate", "lazy_surrogate"]
 
 
 def lazy_surrogate(part: str, images: Callable[[], Tensor], **options: Any) -> View:
-    """BPDA through a surrogate that is fitted when the model is first asked, and again only for other weights.
+    """BPDA through a surrogate that is fitted at the first call of the model, and again only for other weights.
 
     ``images()`` gives those that it is fitted on; arguments and errors as of :func:`fit_surrogate`.
 
@@ -40,7 +40,7 @@ def lazy_surrogate(part: str, images: Callable[[], Tensor], **options: Any) -> V
 
 
 class _Later(nn.Module):
-    """A view that is made when it is first asked, outside of whatever randomness it is asked with."""
+    """A view that is made at its first call, independent of the randomness of this call."""
 
     is_view = True
 
@@ -79,7 +79,7 @@ def fit_surrogate(
             and a two-layer perceptron otherwise.
         steps, batch, rate: of Adam on the mean squared error.
         noise: standard deviation of Gaussian noise on the images, so that the fit holds around them.
-        fresh: new noise in each step. False asks the part once about each image, where it is slow.
+        fresh: new noise in each step. False queries the part once for each image, if it is slow.
 
     Raises ValueError where the model has no such part or the part is never called.
 
@@ -129,7 +129,7 @@ def _observe(model: nn.Module, module: nn.Module, part: str, x: Tensor) -> tuple
     finally:
         handle.remove()
     if not seen:
-        raise ValueError(f"part {part!r} is not called in the forward pass: nothing can be fitted to it")
+        raise ValueError(f"part {part!r} is not called in the forward pass: no surrogate can be fitted to it")
     return seen[0]
 
 

@@ -1,4 +1,4 @@
-"""Views that carry gradients around what stands between two parts, written inline or outside of torch."""
+"""Views that let gradients skip the code between two parts, written inline or outside of torch."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class _ReadOut(nn.Module):
         with _hooked(find_part(self.model, self._part).register_forward_hook(keep)):
             self.model(x)
         if not seen:
-            raise ValueError(f"part {self._part!r} is not called in the forward pass: nothing can be read there")
+            raise ValueError(f"part {self._part!r} is not called in the forward pass: its output cannot be read")
         if len(seen[0]) < len(x) == sum(map(len, seen)):
             return torch.cat(seen)  # a call for each image, or for a few
         return torch.stack(seen).mean(0)
@@ -101,7 +101,7 @@ def submodule_output(part: str) -> View:
 
 
 def submodule_only(part: str) -> View:
-    """A model that is one part of the given one, handed the images as they are: the defense without what comes before.
+    """A model that is one part of the given one, applied to the images: the defense without what comes before.
 
     Raises ValueError, once the view is applied, for a path that the model does not have.
 

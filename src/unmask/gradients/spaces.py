@@ -1,4 +1,4 @@
-"""The coordinates in which a search walks."""
+"""The coordinates that an attack optimises."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Space(Protocol):
         ...
 
     def decode(self, z: Tensor) -> Tensor:
-        """The images (B, C, H, W) that coordinates stand for; differentiable."""
+        """The images (B, C, H, W) at given coordinates; differentiable."""
         ...
 
     def retract(self, z: Tensor, x: Tensor, threat: Threat) -> Tensor:

@@ -1,4 +1,4 @@
-"""Gradient from differences of scores alone, for models that have no gradient or hide it."""
+"""Gradient from differences of scores alone, for models that have no gradient or mask it."""
 
 from __future__ import annotations
 

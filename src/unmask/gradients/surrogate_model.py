@@ -18,14 +18,14 @@ def train_surrogate(
 ) -> nn.Module:
     """A small convolutional network that answers as ``victim`` does, on and around images ``x`` (N, C, H, W).
 
-    Only answers are asked for, 2 N in each round: of mixtures of two images with noise, and of images
+    It uses outputs alone, 2 N in each round: of mixtures of two images with noise, and of images
     moved along the copy's own gradient, where it has most to learn (Papernot et al., *Practical Black-Box
     Attacks against Machine Learning*, AsiaCCS 2017). It learns classes, and scores up to shift and scale.
 
     Args:
         radius: of the changes of images, root mean square per pixel.
         keys: of all randomness (N,), the victim's too.
-        rounds, steps: of questions, and of Adam after each round.
+        rounds, steps: of queries, and of Adam after each round.
         batch: images at a time.
 
     >>> from unmask.randomness import make_keys

@@ -29,12 +29,11 @@ def current() -> Keys | None:
 
 @contextmanager
 def use_keys(keys: Keys | None, *, uses_torch_random: bool = False) -> Iterator[None]:
-    """Draw from ``keys`` inside this block; ``foreign`` also keys the random operations of torch.
+    """Draw from ``keys`` inside this block; ``uses_torch_random`` also keys torch's random operations.
 
-    ``foreign`` costs a Python call for each torch operation in the block: it is for models whose
-    source of randomness is not :func:`uniform` or :func:`normal`. It also seeds the global generators
-    of ``random``, ``numpy.random`` and torch, from which all else is drawn, and restores them. None
-    changes nothing.
+    ``uses_torch_random`` costs a Python call for each torch operation in the block: it is for models whose source of
+    randomness is not :func:`uniform` or :func:`normal`. It also seeds the global generators of ``random``,
+    ``numpy.random`` and torch, from which all else is drawn, and restores them. If ``keys`` is None, nothing changes.
     """
     if keys is None:
         yield

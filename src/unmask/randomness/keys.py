@@ -1,4 +1,4 @@
-"""Keys: 64-bit numbers that stand for (seed, example, purpose), and the mixing that makes them."""
+"""Keys: 64-bit numbers for (seed, example, purpose), and the mixing that makes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attack at work, frame by frame, as pictures beside each other that the page moves past a window."""
+"""An animation of an attack: frames side by side that the page moves past a window."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Animation:
 
 
 def animation(case: CaseInfo, ways: Sequence[Trajectory]) -> Animation | None:
-    """The one of these ways that has most frames, of those that mislead the model if there are any; None for none.
+    """The trajectory with most frames, of those that fool the model if there are any; None for none.
 
     The change is enlarged so that the largest of the whole way is black or white, around grey.
     """

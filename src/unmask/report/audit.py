@@ -111,7 +111,7 @@ class AuditSection:
 
 
 def heading(case: CaseInfo, row: Row) -> str:
-    """What stands above the findings; it says no more than the verdict does."""
+    """The heading of the findings; it says no more than the verdict does."""
     if not_diagnosed(case, row):
         return "Gradients not diagnosed"
     if row.masking in (Masking.MASKED, Masking.PARTLY_MASKED):
@@ -119,7 +119,7 @@ def heading(case: CaseInfo, row: Row) -> str:
         return f"Gradient masking found{cause}"
     if _confirmed(case, row):
         return "Gradients are missing or wrong in places"
-    return "No gradient masking found" if row.masking is Masking.NOT_FOUND else "No fault of the gradients found"
+    return "No gradient masking found" if row.masking is Masking.NOT_FOUND else "No faulty gradient found"
 
 
 @dataclass(frozen=True)

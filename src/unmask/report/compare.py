@@ -26,7 +26,7 @@ class PairedComparison:
     first: Accuracy
     second: Accuracy
     difference: Difference
-    changed: int  # examples that stand in another share of the draws
+    changed: int  # examples whose share of robust draws differs
     attack: str = ""  # where one attack was held against itself
 
 
@@ -115,7 +115,7 @@ def differing(first: Path, second: Path, by_clock: Collection[str] = ()) -> list
         _alone("the records", {*one}, {*two}),
         *_other_cases(files[0].cases, files[1].cases),
         listed(
-            "other counts of gradients in the repetition",
+            "other counts of gradients in the rerun",
             [key for key in counted if one[key].job.attack not in by_clock],
         ),
     ]
@@ -123,16 +123,16 @@ def differing(first: Path, second: Path, by_clock: Collection[str] = ()) -> list
 
 
 def _alone(what: str, one: set[str], two: set[str]) -> str:
-    return "" if one == two else f"{what}: {len(one - two)} are in the run alone, {len(two - one)} in its repetition"
+    return "" if one == two else f"{what}: {len(one - two)} are in the run alone, {len(two - one)} in the rerun"
 
 
 def _other_cases(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     names = [", ".join(str(case.get("case")) for case in cases) for cases in (before, now)]
     if names[0] != names[1]:
-        yield f"the cases: {names[0] or 'none'}, in the repetition {names[1] or 'none'}"
+        yield f"the cases: {names[0] or 'none'}, in the rerun {names[1] or 'none'}"
         return
     for one, two in zip(before, now, strict=True):
-        yield listed(f"what run.json says of {one.get('case')} is other in the repetition", [*differences(one, two)])
+        yield listed(f"what run.json says of {one.get('case')} differs in the rerun", [*differences(one, two)])
 
 
 Attack = tuple[str, str, str, ThreatSpec]

@@ -134,4 +134,4 @@ def category(row: Row) -> str:
     if not row.superclass_accuracy:
         return ""
     shares = ", ".join(f"{name} {percent(a.value)} {interval(a)}" for name, a in row.superclass_accuracy.items())
-    return f"Right in the general category, though perhaps not in the class: {shares}."
+    return f"Accuracy of the general category (the class may be wrong): {shares}."

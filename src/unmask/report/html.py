@@ -1,4 +1,4 @@
-"""The report as one HTML file that asks for nothing else."""
+"""The report as one HTML file that needs no other file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
 
 
 def _way(run: RunFolder, case: CaseInfo) -> tuple[Markup, Animation | None]:
-    """The loss along plain and adaptive attacks, and the film of the example that took an adaptive one longest."""
+    """The loss along plain and adaptive attacks, and the animation of the example that took an adaptive one longest."""
     plain, adaptive = trajectories(run, case, "plain"), trajectories(run, case, "adaptive")
     tried = [way for found in by_strength(run, case, "adaptive") for way in found]
     return Markup(losses(case.case, [*plain, *adaptive])), animation(case, tried or plain)

@@ -25,7 +25,7 @@ Verdicts = Mapping[int, Example]
 """Example's number -> what became of it."""
 
 _RARE = 0.05
-"""Share of the examples that a failure may concern by bad luck."""
+"""Share of the examples that a failure may concern by chance."""
 
 _DROWNED = 0.6
 """Share of an averaged gradient that may be noise."""
@@ -36,7 +36,7 @@ _SILENT = 0.1
 
 @dataclass(frozen=True)
 class Indicator:
-    """One question to one attack; ``value`` is the size of the effect, ``why`` says in words what was seen."""
+    """One test of one attack; ``value`` is the size of the effect, ``why`` describes it in words."""
 
     name: str
     of: str  # "plain" or "adaptive"
@@ -47,7 +47,7 @@ class Indicator:
 
 @dataclass(frozen=True)
 class IndicatorEvidence:
-    """What is known of one attack; what is missing is not asked about."""
+    """What is known of one attack; a test whose data are missing is left out."""
 
     attack: Verdicts
     one_step: Verdicts | None = None
@@ -87,7 +87,7 @@ def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
 
 
 def judge(of: str, known: IndicatorEvidence) -> list[Indicator]:
-    """The answers to all questions that ``known`` allows to ask of the attack ``of``."""
+    """The results of all tests of the attack ``of`` for which ``known`` has the data."""
     answers = [*_behaviours(known), *_failures(known)]
     return [Indicator(name, of, failed, value, why) for name, failed, value, why in answers]
 
@@ -98,52 +98,62 @@ Answer = tuple[str, bool, float, str]
 def _behaviours(known: IndicatorEvidence) -> Iterator[Answer]:
     if known.one_step is not None:
         value, beaten = _beats(known.one_step, known.attack)
-        yield "one step beats many", beaten, value, f"a single step breaks {value:.0%} more than the whole search"
+        yield (
+            "one step beats many",
+            beaten,
+            value,
+            f"one step breaks {value:.0%} more examples than the whole search",
+        )
     for name, verdicts in (known.scores or {}).items():
         value, beaten = _beats(verdicts, known.attack)
-        yield f"{name} beats gradients", beaten, value, f"{name} attacks break {value:.0%} more than gradients do"
+        yield (
+            f"{name} beats gradients",
+            beaten,
+            value,
+            f"{name} attacks break {value:.0%} more than gradients",
+        )
     if known.unbounded is not None:
         left = accuracy([example.robust for example in known.unbounded.values()])
-        why = f"without a bound {left.value:.0%} is left, where no model can be robust"
+        why = f"the robust accuracy without a bound is {left.value:.0%}, but no model can be robust without one"
         yield "unconstrained failure", left.low > _RARE, left.value, why
     if known.noise is not None:
         both = sorted(known.noise.keys() & known.attack.keys())
         only = [float(known.attack[i].robust - known.noise[i].robust >= 0.5) for i in both]
         if both:
             found = accuracy(only)
-            why = f"random points break {found.value:.0%} of the examples that withstand the attack"
-            yield "noise finds what gradients do not", found.low > 0.01, found.value, why
+            why = f"random points break {found.value:.0%} of the examples that the attack does not break"
+            yield "noise beats gradients", found.low > 0.01, found.value, why
     if known.larger is not None:
         yield _growth(known, known.larger)
 
 
 def _growth(known: IndicatorEvidence, larger: Verdicts) -> Answer:
-    """A model may really stand in twice a tiny ball, so that no growth counts only where no bound does not help."""
+    """A model may be robust in twice a tiny ball, so no growth counts only if an attack without a bound fails too."""
     fall, _ = _beats(larger, known.attack)
     rise, worse = _beats(known.attack, larger)
     left = _mean(known.attack, larger)
     stuck = known.unbounded is not None and accuracy([e.robust for e in known.unbounded.values()]).low > _RARE
     flat = left >= 0.1 and fall <= 0 and stuck
-    why = f"in a ball of twice the size {left - fall:.0%} is left, in the ball itself {left:.0%}"
+    why = f"the robust accuracy is {left - fall:.0%} in a ball of twice the size, and {left:.0%} in the ball itself"
     return "larger eps does not help", worse or flat, rise, why
 
 
 def _failures(known: IndicatorEvidence) -> Iterator[Answer]:
     lost = accuracy([float(e.selection_robust == 0 and e.robust > 0.5) for e in known.attack.values()])
-    why = f"{lost.value:.0%} of the examples were broken while they were attacked, and are robust when judged"
+    why = f"{lost.value:.0%} of the examples were broken during the attack, but are robust when judged"
     yield "silent success", lost.low > 0.01, lost.value, why
     if known.zero_gradient is not None:
-        why = f"{known.zero_gradient:.0%} of the images have no gradient to start with"
+        why = f"{known.zero_gradient:.0%} of the images have no gradient at the start"
         yield "unavailable gradients", known.zero_gradient >= _SILENT, known.zero_gradient, why
     if known.noise_fraction is not None:
         why = f"{known.noise_fraction:.0%} of the gradient is noise, after averaging"
         yield "unstable predictions", known.noise_fraction > _DROWNED, known.noise_fraction, why
     if known.doubled is not None:
         value, beaten = _beats(known.doubled, known.attack)
-        yield "incomplete optimisation", beaten, value, f"twice the steps break {value:.0%} more"
+        yield "incomplete optimisation", beaten, value, f"twice the steps break {value:.0%} more examples"
     if known.fooled_view_only:
         misled = accuracy(known.fooled_view_only)
-        why = f"{misled.value:.0%} of the examples fool the view that gradients come from, and not the model"
+        why = f"{misled.value:.0%} of the examples fool the view, but not the model"
         yield "transfer failure", misled.low > _RARE, misled.value, why
 
 

@@ -1,4 +1,4 @@
-"""The loss along the ways of attacks, on the model and through the view that an attack looks through."""
+"""The loss along the trajectories of attacks, on the model and through the attack's view."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         *(block for row in rows for block in _case(row)),
         f"{examples(rows)}, seed {run.config['seed']}. In brackets: {_intervals(rows)}. "
         "Passes: images forward / backward in the attacks. "
-        "Adaptive: the worst case for each example over all attacks, plain ones too.",
+        "Adaptive: the worst case for each example over all attacks, including the plain ones.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -139,7 +139,7 @@ def _linked(figure: Figure | None) -> str:
 
 
 def _source(figure: Figure) -> str:
-    """Where it stands, and what a reader has to know of it; a bracket of its own must not end the link."""
+    """Its source, and its note; a bracket in the name must not end the link."""
     name = re.sub(r"([\[\]])", r"\\\1", _escape(figure.source))
     return f"[{name}]({figure.url})" + (f"; {_escape(figure.note)}" if figure.note else "")
 
@@ -164,4 +164,4 @@ def _escape(text: str) -> str:
 
 def _intervals(rows: Sequence[Row]) -> str:
     kind = rows[0].intervals if rows else FIXED
-    return f"{kind}; examples were taken until {rows[0].stop_when}" if rows and rows[0].stop_when else kind
+    return f"{kind}; the run continued until {rows[0].stop_when}" if rows and rows[0].stop_when else kind

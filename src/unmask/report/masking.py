@@ -37,7 +37,7 @@ class Masking(StrEnum):
 
 @dataclass(frozen=True)
 class MaskingEvidence:
-    """What the rule looks at; None stands for attacks that the run does not ask for.
+    """The input of the rule; None for attacks that are not in the run.
 
     Args:
         complete: whether the verdicts of all attacks of the run are there.
@@ -76,7 +76,7 @@ def confirmed(
 ) -> list[Mapping[str, Any]]:
     """The findings that matter: missing and wrong gradients always, others where they cost the plain attack something.
 
-    A random or steep model that the plain attack breaks as well as any other hides nothing.
+    A random or steep model that the plain attack breaks as well as any other masks nothing.
     """
     return [found for found in findings if found["kind"] not in _HARMLESS or significantly_lower(clean, gap)]
 
@@ -136,19 +136,19 @@ def _not_proven(known: MaskingEvidence) -> Judgement:
     if known.paired_test is None:
         return _one_attack(known)
     if _differ(known.clean, known.paired_test) and not known.sound:
-        return Judgement(Masking.INCONCLUSIVE, "the attacks differ, but by no more than chance explains")
+        return Judgement(Masking.INCONCLUSIVE, "the attacks differ, but not significantly")
     return Judgement(Masking.NOT_FOUND)
 
 
 def _one_attack(known: MaskingEvidence) -> Judgement:
-    """Without a comparison only a plain attack that works says anything: gradients lead it to where the model fails."""
+    """Without a comparison, only a successful plain attack gives evidence: the model's gradients are useful."""
     assert known.clean is not None
     if known.plain is not None and not known.plain_gradient:
         return Judgement(Masking.INCONCLUSIVE, "the attack had no gradient; run `unmask audit`")
     if known.plain is not None and known.plain.value <= MARGIN * known.clean.value:
         return Judgement(Masking.NOT_FOUND)
     missing = "adaptive" if known.adaptive is None else "plain"
-    return Judgement(Masking.INCONCLUSIVE, f"no {missing} attack was run to compare with")
+    return Judgement(Masking.INCONCLUSIVE, f"there is no {missing} attack for a comparison")
 
 
 def _differ(clean: Accuracy | None, gap: PairedTest | None) -> bool:

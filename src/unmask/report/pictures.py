@@ -79,14 +79,14 @@ def strip(run: RunFolder, case: CaseInfo, most: int = 8) -> Strip | None:
 def pixels(image: Array) -> Image.Image:
     """(C, H, W) in [0, 1], grey unless C is 3. Raises ValueError where there is none."""
     if not image.size:
-        raise ValueError("a file of examples is broken (an image without pixels): delete it to go without")
+        raise ValueError("a file of examples is broken (an image without pixels): delete it to report without it")
     image = _boxed(image)
     values = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0)
     return Image.fromarray((values * 255).round().astype(np.uint8))
 
 
 def _boxed(image: Array) -> Array:
-    """In [0, 1]: files of strangers may hold anything."""
+    """In [0, 1]: untrusted files may hold anything."""
     boxed: Array = np.nan_to_num(image).clip(0, 1)
     return boxed
 

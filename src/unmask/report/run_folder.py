@@ -1,4 +1,4 @@
-"""A run's folder as data: what was asked, and what is known so far."""
+"""A run's folder as data: its configuration, and the results so far."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class CaseInfo:
     case: str
     defense: str
     data: str
-    obfuscation: tuple[str, ...]  # how the defense hides its gradient; none where nobody says
+    obfuscation: tuple[str, ...]  # how the defense masks its gradient; empty if unknown
     threat: ThreatSpec
     claimed: Figure | None  # by the authors of the defense
     published: Figure | None  # left by a published attack
@@ -39,8 +39,8 @@ class CaseInfo:
     )
     note: str = ""  # on the figures
     data_note: str = ""
-    n: int | None = None  # examples asked for; None is as many as have a clean verdict, which comes first
-    audit: Mapping[str, Any] | None = None  # what the examination of a model found, where it was one
+    n: int | None = None  # number of examples; None is as many as have a clean verdict, which comes first
+    audit: Mapping[str, Any] | None = None  # the diagnosis of an audit, if there is one
     setup: Sequence[Mapping[str, Any]] = ()  # findings when the model was loaded, where it was not audited
 
     @property
@@ -50,12 +50,12 @@ class CaseInfo:
 
     @property
     def control(self) -> bool:
-        """Whether it is there to be compared with and hides nothing."""
+        """Whether it is a control, whose gradient is not masked."""
         return Obfuscation.NONE in self.obfuscation
 
     @property
     def diagnosed(self) -> bool:
-        """Whether an audit could look at the gradients."""
+        """Whether an audit could diagnose the gradients."""
         return self.audit is not None and not self.audit.get("not_diagnosed_reason")
 
     @property
@@ -69,7 +69,7 @@ class CaseInfo:
 
 
 class ExampleRecord(NamedTuple):
-    """The verdict on one example, with the record that it stands in."""
+    """The verdict on one example, with its record."""
 
     record: Record
     example: Example
@@ -101,7 +101,7 @@ class RunFolder:
 
     @property
     def rule(self) -> StopRule | None:
-        """What the run was told to stop at; its intervals then have to hold whenever it did."""
+        """The stop rule of the run; its intervals then have to hold at any stop."""
         asked = self.config.get("config")
         text = asked.get("stop_when") if isinstance(asked, dict) else None
         return None if text is None else StopRule.parse(str(text))

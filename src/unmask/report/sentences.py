@@ -1,4 +1,4 @@
-"""The verdict in words: is the gradient masked, and what robust accuracy is left. The two are never mixed."""
+"""The verdict in words: is the gradient masked, and what is the robust accuracy. The two are never mixed."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from unmask.statistics import Accuracy
 __all__ = ["MEANING", "caveat", "headline", "others", "sentence"]
 
 MEANING = {
-    Masking.MASKED: "adaptive attacks leave significantly less than the plain attack, at most half of it, so that the "
-    "plain figure is no evidence of robustness; it does not say that no robustness is left",
-    Masking.PARTLY_MASKED: "adaptive attacks leave significantly less than the plain attack, but more than half of it, "
-    "or a diagnosis found gradients that are missing or wrong at little cost to the plain attack; it does not say that "
-    "a stronger attack would leave as much",
-    Masking.NOT_FOUND: "the plain attack does about as well as the adaptive ones, or a diagnosis found the gradients "
-    "sound; it does not say that the model is robust, for which see the robust accuracy",
-    Masking.INCONCLUSIVE: "the warnings, or the sentence under the name of the case, say what is missing; it is no "
+    Masking.MASKED: "the adaptive accuracy is significantly lower than the plain accuracy, and at most half of it, so "
+    "the plain accuracy is no evidence of robustness; this does not say that the model has no robustness",
+    Masking.PARTLY_MASKED: "the adaptive accuracy is significantly lower than the plain accuracy, but more than half "
+    "of it, or the diagnosis found gradients that are missing or wrong at little cost to the plain attack; this does "
+    "not say that a stronger attack would give the same accuracy",
+    Masking.NOT_FOUND: "the plain attack does about as well as the adaptive ones, or the diagnosis found the gradients "
+    "sound; this does not say that the model is robust: see the robust accuracy",
+    Masking.INCONCLUSIVE: "the warnings, or the sentence under the name of the case, say what is missing; this is no "
     "evidence of masking, and none of sound gradients",
-    Masking.INCOMPLETE: "verdicts are missing, so that nothing is concluded; it says nothing about the model",
+    Masking.INCOMPLETE: "verdicts are missing, so nothing is concluded; this says nothing about the model",
 }
-"""What each answer means, and what it does not."""
+"""What each result means, and what it does not mean."""
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """The point of the run in one sentence; controls do not count."""
+    """The result of the run in one sentence; controls do not count."""
     subjects = [row for row in rows if not row.control] or list(rows)
     if len(subjects) == 1:
         return _headline(subjects[0])
@@ -51,7 +51,7 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def others(rows: Sequence[Row]) -> str:
-    """What the headline leaves out: the cases of every answer, and the controls; nothing of a single case."""
+    """The cases of each result, and the controls; empty for a single case."""
     if len(rows) == 1:
         return ""
     groups = {kind: [row for row in rows if row.masking is kind] for kind in Masking}
@@ -64,9 +64,7 @@ def sentence(row: Row) -> str:
     """The verdict on one case, with the numbers that it rests on."""
     match row.masking:
         case Masking.INCOMPLETE:
-            return (
-                "Incomplete: run the same command again to continue; the figures are those of the examples done so far."
-            )
+            return "Incomplete: run the same command again to continue; the figures are those of the finished examples."
         case Masking.INCONCLUSIVE:
             return f"{_compared(row)}. Whether gradients are masked is not known: {row.reason}."
         case Masking.MASKED if Obfuscation.DETECTOR in row.obfuscation:
@@ -74,20 +72,20 @@ def sentence(row: Row) -> str:
         case Masking.MASKED:
             told = "the plain attack fails because the gradient is masked, not because the model is robust"
         case Masking.PARTLY_MASKED if significantly_lower(row.clean, row.paired_test):
-            told = "masked gradients account for a part of the robustness, not for all of it"
+            told = "masked gradients explain a part of the plain accuracy, not all of it"
         case Masking.PARTLY_MASKED:
-            told = "gradients are missing or wrong in places, though this costs the plain attack little or nothing"
+            told = "gradients are missing or wrong in places, but this costs the plain attack little or nothing"
         case _ if row.paired_test is None:
-            told = "the gradient leads the plain attack to where the model fails"
+            told = "the model's own gradient is sufficient to break it"
         case _ if significantly_lower(row.clean, row.paired_test):
-            told = "the adaptive attacks are the stronger ones, but the gradients were examined and are sound"
+            told = "the adaptive attacks are stronger, but the diagnosis found the gradients sound"
         case _:
             told = "the plain attack is about as strong as the adaptive ones"
     return f"{_compared(row)}: {told}."
 
 
 def caveat(row: Row) -> str:
-    """What has to be said beside the first part of the verdict about the second; mostly nothing."""
+    """A restriction of the robust accuracy, in two or three words; empty for most rows."""
     if row.masking is Masking.INCOMPLETE or (row.reliable and not row.upper_bound):
         return ""
     return "upper bound only" if row.upper_bound else "unreliable figure"
@@ -120,7 +118,7 @@ def _masked(row: Row, robust: str) -> str:
     if not partly and left is not None and left.value <= MARGIN:
         return f"Gradients are masked: the defense adds no robustness ({percent(left.value)} left)"
     plain = percent(row.plain.value if row.plain else None)
-    return f"Gradients are {partly}masked: {robust}, not the {plain} that the plain attack leaves"
+    return f"Gradients are {partly}masked: {robust}, not the {plain} of the plain attack"
 
 
 def _robust(row: Row) -> str:
@@ -138,8 +136,9 @@ def _compared(row: Row) -> str:
             f"({probability(row.paired_test)})"
         )
     if row.robust is None or row.clean is None:
-        return f"Nothing attacked {row.case}"
-    return f"{_figure(row.robust)} of {percent(row.clean.value)} clean accuracy is left under {row.robust.attack}"
+        return f"No attack was run on {row.case}"
+    clean = percent(row.clean.value)
+    return f"The robust accuracy under {row.robust.attack} is {_figure(row.robust)}, the clean accuracy {clean}"
 
 
 def _figure(a: Accuracy) -> str:

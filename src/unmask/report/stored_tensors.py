@@ -54,7 +54,7 @@ class StoredTensors:
             tensors = load_file(path)
             missing = {"x_adv", "index", "clean"} - tensors.keys()
         except SafetensorError as error:
-            raise ValueError(f"{path} is broken ({error}): delete it to go without") from error
+            raise ValueError(f"{path} is broken ({error}): delete it to report without it") from error
         if missing:
-            raise ValueError(f"{path} is broken (no {', '.join(sorted(missing))}): delete it to go without")
+            raise ValueError(f"{path} is broken (no {', '.join(sorted(missing))}): delete it to report without it")
         return tensors

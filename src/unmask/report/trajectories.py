@@ -13,12 +13,12 @@ from unmask.report.worst_case import strongest
 __all__ = ["REFUSED", "Trajectory", "by_strength", "trajectories"]
 
 REFUSED = -1
-"""Stands for a class where a detector refused the image."""
+"""The class of an image that a detector refused."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """K frames of one attack on one example; the first is the image itself, the last what the attack handed in."""
+    """K frames of one attack on one example; the first is the image itself, the last the result of the attack."""
 
     attack: str
     role: str

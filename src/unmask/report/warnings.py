@@ -18,14 +18,13 @@ from unmask.statistics import Accuracy
 __all__ = ["Warnings", "warnings"]
 
 _SETUP = {
-    FindingKind.BATCH: "an image's answer depends on the others of its batch: "
+    FindingKind.BATCH: "the output for an image depends on the other images of its batch: "
     "the figures hold for the batches of this run",
-    FindingKind.MEMORY: "the model's answers depend on what it was asked before: "
+    FindingKind.MEMORY: "the model's output depends on earlier queries: "
     "the figures hold for its state as it was loaded",
-    FindingKind.CLOCK: "the model's answers depend on the time at which it is asked: "
-    "the figures hold for that of this run",
-    FindingKind.UNREPEATABLE: "the model's answers cannot be repeated, "
-    "so that what an attack has seen need not come again",
+    FindingKind.CLOCK: "the model's output depends on the time of the query: the figures hold for that of this run",
+    FindingKind.UNREPEATABLE: "the model's outputs cannot be repeated, "
+    "so the judge may see other outputs than the attack",
 }
 """Mistakes in a model's setup after which an attack may leave too much."""
 
@@ -133,7 +132,7 @@ def _setup(run: RunFolder, case: CaseInfo, controls: Mapping[str, Accuracy]) -> 
     if still and clean:
         value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
         if not (still.low <= value <= still.high) and abs(still.value - value) > _STILL:
-            yield f"at eps 0 the accuracy is {still.value:.0%}, clean it is {value:.0%}"
+            yield f"the accuracy at eps 0 is {still.value:.0%}, but the clean accuracy is {value:.0%}"
     yield from _elsewhere(run, case)
     for name, found in by_attack(run.of(case, "plain", "adaptive")).items():
         if outside := sum(not one.example.feasible for one in found.values()):
@@ -175,7 +174,7 @@ def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     if shares and (least := min(shares)) >= _NOTHING_TRIED:
         hint = "" if case.audit is not None else "; run `unmask audit`"
         yield (
-            f"the model refuses {percent(least)} of the candidates, so that the attack could try next to nothing: "
+            f"the model refuses {percent(least)} of the candidates, so the attack could search almost nothing: "
             f"the figure is an upper bound only{hint}"
         )
 
@@ -183,9 +182,9 @@ def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
 def _too_few(robust: Accuracy | None) -> Iterator[str]:
     if robust is not None and robust.n < FEWEST:
         images = "image" if robust.n == 1 else "images"
-        yield f"{robust.n} {images}: too few for any conclusion; ask for at least {FEWEST} with --n"
+        yield f"{robust.n} {images}: too few for any conclusion; use at least {FEWEST} with --n"
 
 
 def _imprecise(robust: Accuracy | None) -> Iterator[str]:
     if robust is not None and robust.n >= FEWEST and (width := robust.high - robust.low) > WIDEST:
-        yield f"the interval of the robust accuracy is {100 * width:.0f} points wide; ask for more images with --n"
+        yield f"the interval of the robust accuracy is {100 * width:.0f} points wide; use more images with --n"

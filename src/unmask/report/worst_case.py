@@ -50,7 +50,7 @@ def worst_case(
 
 
 def accuracy_under_attack(records: Sequence[Record]) -> Accuracy | None:
-    """What the attacks of one case leave, by an interval that holds whenever it is asked for."""
+    """The robust accuracy under the attacks of one case, with an interval that holds at any time."""
     plain, adaptive = (by_attack(r for r in records if r.job.role == role) for role in ("plain", "adaptive"))
     return accuracy_of(worst_case(plain, adaptive), anytime=True)
 
@@ -68,7 +68,7 @@ def paired(
 ) -> PairedTest | None:
     """From the plain attacks to the adaptive ones alone, on the examples of both; None where there are none.
 
-    Examples are left out for which the plain attack handed in an infeasible candidate: the clean image was judged
+    Examples for which the plain attack returned an infeasible candidate are left out: the clean image was judged
     instead, and a plain attack that failed by a mistake says nothing about the gradient.
     """
     both = sorted(index for index in plain.keys() & adaptive.keys() if plain[index].example.feasible)

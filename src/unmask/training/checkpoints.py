@@ -15,8 +15,7 @@ __all__ = ["Checkpoints"]
 class Checkpoints:
     """``state.pt`` and ``log.jsonl`` of one training run in a folder.
 
-    A run continues only what was asked in the same way: ``settings`` must equal those of the first call,
-    else ValueError says what to do.
+    A run continues only with the same ``settings`` as in the first call; otherwise ValueError says what to do.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:

@@ -19,10 +19,10 @@ __all__ = ["SoftValue", "SurrogateContext", "each", "tensors"]
 
 
 class SoftValue(NamedTuple):
-    """A differentiable stand-in for an integer or boolean tensor."""
+    """A differentiable surrogate of an integer or boolean tensor."""
 
-    value: Tensor  # the shape of the tensor it stands for
-    weights: Tensor | None = None  # (*shape, K) for an index into K places: how much each place is meant
+    value: Tensor  # the shape of the tensor that it replaces
+    weights: Tensor | None = None  # (*shape, K) for an index into K places: the weight of each index
 
 
 class _Gate(torch.autograd.Function):
@@ -59,7 +59,7 @@ class SurrogateContext:
         return found
 
     def close(self) -> None:
-        """The forward pass is over: from now on gradients are asked from outside."""
+        """The forward pass is over: from now on gradients are taken from outside."""
         self.running = False
         for tensor in self.moved:
             tensor.grad = None
@@ -77,7 +77,7 @@ class SurrogateContext:
         self._shadows.pop(value, None)
 
     def soft(self, value: Any) -> Any:
-        """The differentiable stand-in of a tensor; anything else as it is."""
+        """The differentiable surrogate of a tensor; anything else as it is."""
         shadow = self.shadow(value)
         return shadow.value if shadow else value
 

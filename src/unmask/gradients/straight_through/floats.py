@@ -79,7 +79,7 @@ def _less(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> 
 
 
 def equal(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    """A bump around equality, whose slope tells in which direction the two come closer."""
+    """A bump around equality, whose slope says in which direction the two come closer."""
     return 1 / (1 + _difference(world, args, kwargs).square())
 
 

@@ -88,7 +88,7 @@ def _bincount(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs)
 
 
 def _argument_of(sign: int) -> Rule:
-    """The index of the largest entry (or smallest): the softmax says how much each place is meant."""
+    """The index of the largest entry (or smallest): the softmax says the weight of each index."""
 
     def rule(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
         x, dim = world.real(args[0]), args[1] if len(args) > 1 else kwargs.get("dim")

@@ -1,4 +1,4 @@
-"""Surrogates of what is done with labels: each is meant as much as the scores that it was the largest of say.
+"""Surrogates of operations on labels: a label is replaced by class weights, the softmax of its scores.
 
 The rules have the form of those in ``floats``.
 """
@@ -19,7 +19,7 @@ __all__ = ["LABEL_RULES", "rearranged"]
 
 
 def rearranged(name: str) -> Rule:
-    """Labels that are put otherwise, or of which some are taken, are meant as before."""
+    """Rearranged or selected labels keep their class weights."""
 
     def rule(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
         shadow = world.shadow(args[0])
@@ -36,7 +36,7 @@ def rearranged(name: str) -> Rule:
 
 
 def _joined(func: Callable[..., Tensor]) -> Rule:
-    """Labels that are put together are meant as each of them is."""
+    """Stacked labels keep their class weights."""
 
     def rule(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
         shadows = [world.shadow(part) for part in args[0]]
@@ -86,7 +86,7 @@ def _as_weights(world: SurrogateContext, label: Any, like: Tensor) -> Tensor | N
 
 
 def _multinomial(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    """What is drawn by its share is meant by its share."""
+    """The class weights of a sample are the probabilities that it is drawn with."""
     shares = world.real(args[0])
     weights = (shares / shares.sum(-1, keepdim=True)).unsqueeze(-2).expand(*true.shape, -1)
     return SoftValue(weights @ torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype), weights)
