@@ -52,7 +52,7 @@ app = typer.Typer(
 
 @app.callback()
 def _unmask() -> None:
-    """Is a classifier's adversarial robustness real, or does it only hide the gradient?
+    """Is a classifier's adversarial robustness real, or does the model only mask its gradient?
 
     Example: [bold]unmask reproduce --suite digits[/bold]
     """
