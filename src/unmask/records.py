@@ -94,7 +94,7 @@ class Figure:
 
     >>> Figure(0.05, "Athalye et al., ICML 2018, Table 1", "https://arxiv.org/abs/1802.00420").value
     0.05
-    >>> Figure(0.05, "somebody", "javascript:alert(1)")
+    >>> Figure(0.05, "a paper", "javascript:alert(1)")
     Traceback (most recent call last):
     ValueError: not a Figure: the address of its source is 'javascript:alert(1)'
     """

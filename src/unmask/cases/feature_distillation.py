@@ -102,7 +102,7 @@ def _attackers(quantiser: str, *, random: bool = False) -> dict[str, AttackSpec]
             access=Access.GREY_BOX,
         ),
         "square": AttackSpec("Square, 2000 queries", lambda _: Square(2000), access=Access.SCORES),
-        # probes as large as this are told apart behind the quantiser: smaller ones change no label
+        # the quantiser does not remove probes of this size; smaller ones change no label
         "hop-skip-jump": AttackSpec(
             "HopSkipJump, 2000 queries", lambda _: HopSkipJump(2000, size=0.7), access=Access.LABELS
         ),

@@ -62,7 +62,7 @@ def _unmask(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show it.")] = False,
 ) -> None:
-    """Is a classifier's adversarial robustness real, or does it only hide the gradient?
+    """Is a classifier's adversarial robustness real, or does the model only mask its gradient?
 
     Example: [bold]unmask reproduce --suite digits[/bold]
     """
