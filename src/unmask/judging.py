@@ -122,7 +122,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class JudgedExamples:
-    """What :func:`judge` says of B candidates that somebody else made."""
+    """What :func:`judge` says of B candidates that other code made."""
 
     accuracy: Accuracy  # robust accuracy, with its 95 % interval
     robust: Tensor  # (B,) bool: the defense stands in every draw

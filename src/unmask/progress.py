@@ -66,7 +66,7 @@ def track(items: Items[T], what: str) -> Iterator[T]:
 
 @contextmanager
 def stage(what: str, done: int, total: int) -> Iterator[None]:
-    """The stage that follows ``done`` others of ``total``; whoever watches is told that it begins.
+    """The stage that follows ``done`` others of ``total``; the watcher gets it when the stage begins.
 
     >>> with on_progress(lambda levels: print(*levels)), stage("probe", 1, 4):
     ...     for _ in track(range(1), "step"): pass
