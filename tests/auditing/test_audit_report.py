@@ -149,3 +149,6 @@ def test_another_file_is_no_report(report: AuditReport, change: dict[str, Any], 
 def test_a_folder_without_one_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no report\.json"):
         AuditReport.read(tmp_path)
+    (tmp_path / "report.json").write_text("{")
+    with pytest.raises(ValueError, match=r"report\.json is damaged"):
+        AuditReport.read(tmp_path)

@@ -30,7 +30,7 @@ class RunFiles:
     """The folder of a run: one that is given, or a temporary one, which is deleted with the last report of it."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or Path(mkdtemp(prefix="unmask-"))
+        self.folder = (folder or Path(mkdtemp(prefix="unmask-"))).absolute()
         if folder is None:
             finalize(self, _remove, self.folder, os.getpid())
 
@@ -127,14 +127,15 @@ class AuditReport:
             raw = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(f"{folder} holds no report.json: give the folder that out named") from error
+        except ValueError as error:
+            raise ValueError(f"{folder}/report.json is damaged: `unmask report {folder}` writes it anew") from error
         return cls.from_dict(raw, RunFiles(Path(folder)))
 
     def to_dict(self) -> dict[str, Any]:
         """Exactly what report.json holds, as plain data."""
         plain = asdict(replace(self, files=None))
         del plain["files"]
-        result: dict[str, Any] = json.loads(json.dumps(plain))
-        return result
+        return dict(json.loads(json.dumps(plain)))
 
     def save(self, folder: Path | str) -> Path:
         """Copy the files of the run into a new folder: report.html, .md and .json, run.json, records and examples.
