@@ -43,7 +43,7 @@ def _stripped(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[
         yield without_parts(outer)
     if paths and paths != outer:
         for path in end_to_end_parts(evidence, x):
-            yield CandidateView((f'only("{path}")',), submodule_only(path))
+            yield CandidateView((f'submodule_only("{path}")',), submodule_only(path))
 
 
 @torch.no_grad()
