@@ -25,8 +25,8 @@ INDEX = torch.arange(48)
     ("name", "stripped"),
     [
         ("ModuleRound", ['bypass("quantize")']),
-        ("ThroughNumpy", ['only("net")']),
-        ("InlineRound", ['only("net")']),
+        ("ThroughNumpy", ['submodule_only("net")']),
+        ("InlineRound", ['submodule_only("net")']),
         ("Itself", []),
     ],
 )

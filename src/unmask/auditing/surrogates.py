@@ -32,7 +32,7 @@ def surrogate_models(
     """
     found = [way for way in _stripped(model, evidence, x) if _agrees(model, way, x, keys)] if evidence else []
     copy = train_surrogate(model, x, radius, keys.fold_in("copy"), steps=steps)
-    return [*found, CandidateView(("fit_copy(model, x, radius, keys)",), lambda _: copy)]
+    return [*found, CandidateView(("train_surrogate(model, x, radius, keys)",), lambda _: copy)]
 
 
 def _stripped(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:
