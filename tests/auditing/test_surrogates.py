@@ -35,7 +35,7 @@ def test_the_guilty_parts_are_left_out_and_what_is_left_transfers(name: str, str
     evidence = probe_gradients(model, X[:16], Y[:16], 0.15, make_keys(0, INDEX[:16], "examine"))
     found = surrogate_models(model, evidence, X, 0.15, make_keys(0, INDEX, "sources"), steps=40)
     assert [way.code[0] for way in found[:-1]] == stripped
-    assert found[-1].code[0].startswith("fit_copy")
+    assert found[-1].code[0].startswith("train_surrogate")
     for way in found:
         result = run_attack(pgd(30, margin, rel_step_size=0.1), model, X, Y, Linf(0.25), view=way.view)
         assert result.accuracy.value < 0.2
