@@ -20,6 +20,6 @@ def test_the_judge_of_the_script_takes_its_arguments(random: bool) -> None:
     )
     calls = [node for node in ast.walk(ast.parse(script(case))) if isinstance(node, ast.Call)]
     (judge,) = (call for call in calls if ast.unparse(call.func) == "unmask.Judge")
-    given = {word.arg: ast.literal_eval(word.value) for word in judge.keywords}
+    given: dict[str, Any] = {str(word.arg): ast.literal_eval(word.value) for word in judge.keywords}
     assert given == ({"draws": 16, "uses_torch_random": True} if random else {})
     unmask.Judge(lambda x: x, unmask.Linf(0.1), **given)
