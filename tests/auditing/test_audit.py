@@ -141,9 +141,9 @@ def test_mistakes_are_told_and_what_they_spoil(tmp_path: Path, capsys: pytest.Ca
     assert (found["kind"], found["module"]) == ("batch", "")
     assert found["evidence"]["change"] > 0
     assert report["findings"] == []
-    assert any("others of its batch" in warning for warning in report["warnings"])
+    assert any("other images of its batch" in warning for warning in report["warnings"])
     assert report["masking"] == "inconclusive"
-    assert "an answer depends on the other examples" in capsys.readouterr().out
+    assert "the output for an example depends on the other examples" in capsys.readouterr().out
     assert "compute the output for each example independently" in (tmp_path / "crowded" / "report.html").read_text()
 
 

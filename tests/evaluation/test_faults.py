@@ -266,7 +266,7 @@ def test_a_model_that_changed_is_refused_with_the_reason(
     capsys.readouterr()
     assert attack(path, out) == 2
     said = capsys.readouterr().err
-    assert f"was begun before {reason}" in said
+    assert f"was started before {reason}" in said
     assert said.count("\n") == 1
     assert (out / "records.jsonl").read_bytes() == before
     path.write_text(text)

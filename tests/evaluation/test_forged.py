@@ -392,7 +392,11 @@ FORGERIES: list[tuple[Edit, str, str]] = [  # what is done, to which run, a part
     (command_shown, "broken", "its command are not those of the configuration"),
     (n_shown, "broken", "its n are not those of the configuration"),
     (job_planned_twice, "broken", "the jobs of run.json: some are there more than once"),
-    (case_added, "broken", "they are case:plain-digits, case:madry-digits, but what was asked gives case:plain-digits"),
+    (
+        case_added,
+        "broken",
+        "they are case:plain-digits, case:madry-digits, but the configuration gives case:plain-digits",
+    ),
     (fingerprint_of_fewer, "broken", "its fingerprint is of 6 images of digits, not of 12"),
     (fingerprint_of_other_data, "broken", "its fingerprint is of 12 images of mnist, not of 12"),
     (unplanned_twice, "broken", "it belongs to no planned job"),
