@@ -113,7 +113,7 @@ def test_the_strength_that_a_job_asks_for_is_attacked_and_judged() -> None:
 
 
 def test_a_strength_is_asked_only_of_what_has_one() -> None:
-    with pytest.raises(ValueError, match="nothing of halves is varied"):
+    with pytest.raises(ValueError, match="no strength of halves is varied"):
         execute_job(job(dial=1.0), Target(Halves()), DATA)
 
 
