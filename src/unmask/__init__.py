@@ -1,4 +1,4 @@
-"""unmask: is a classifier's adversarial robustness real, or does it only hide the gradient?
+"""unmask: is a classifier's adversarial robustness real, or does the model only mask its gradient?
 
 The names below are what a user needs to attack a model of their own. Each is imported when it is first used, so that
 importing the package, or its reports, does not import torch; type checkers read the imports at the end.

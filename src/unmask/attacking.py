@@ -104,8 +104,8 @@ def run_attack(
     narrow = low_precision and multiplies_bfloat16(x.device)
     screen = make_keys(seed, index, "screen")
 
-    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        return judge.is_broken(x_adv, x[rows], y[rows], screen.select(rows).fold_in(when))
+    def broken(rows: Tensor, x_adv: Tensor, step: int) -> Tensor:
+        return judge.is_broken(x_adv, x[rows], y[rows], screen.select(rows).fold_in(step))
 
     def seen(view: View | None) -> Model:
         def make() -> Model:

@@ -23,7 +23,7 @@ class RunFile:
         jobs: all planned jobs, in the order in which they run.
         fingerprints: of each target, by its name.
         description: everything in the file except the jobs and the digest.
-        check: the digest of the rest of the file; None if it has none.
+        digest: the digest of the rest of the file; None if it has none.
     """
 
     config: Mapping[str, Any]
@@ -31,7 +31,7 @@ class RunFile:
     jobs: tuple[Job, ...]
     fingerprints: Mapping[str, Any]
     description: Mapping[str, Any]
-    check: str | None
+    digest: str | None
 
 
 def read_run(folder: Path) -> RunFile:

@@ -69,8 +69,8 @@ def _watch(problem: Problem, number: int, count: int) -> tuple[Problem, Tensor]:
     """The problem with its own randomness for each attack, and a mask (B,) of what the judge has found broken."""
     fallen = torch.zeros_like(problem.y, dtype=torch.bool)
 
-    def broken(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
-        verdict = problem.is_broken(rows, x_adv, when * (count + 1) + number)  # the ensemble itself asks up to count
+    def broken(rows: Tensor, x_adv: Tensor, step: int) -> Tensor:
+        verdict = problem.is_broken(rows, x_adv, step * (count + 1) + number)  # the ensemble itself asks up to count
         fallen[rows[verdict]] = True
         return verdict
 

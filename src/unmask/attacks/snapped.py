@@ -52,8 +52,8 @@ class Snapped:
         def on_grid(points: Tensor, rows: Tensor) -> Tensor:
             return snapped(points, x[rows], threat, self.levels)
 
-        def broken(rows: Tensor, points: Tensor, when: int) -> Tensor:
-            return problem.is_broken(rows, on_grid(points, rows), when)
+        def broken(rows: Tensor, points: Tensor, step: int) -> Tensor:
+            return problem.is_broken(rows, on_grid(points, rows), step)
 
         searched = replace(
             problem,

@@ -28,7 +28,7 @@ class TrajectoryRecorder:
 
     Args:
         rows: numbers of the examples to follow.
-        most: candidates of one example, the last apart; never less than half of them where there were more.
+        max_points: candidates of one example without the last; never less than half of them where there were more.
 
     >>> import torch
     >>> trail = TrajectoryRecorder([1], most=4)
@@ -38,11 +38,11 @@ class TrajectoryRecorder:
     [1, 5, 9, 10]
     """
 
-    def __init__(self, rows: Iterable[int], most: int = 24) -> None:
+    def __init__(self, rows: Iterable[int], max_points: int = 24) -> None:
         self._kept: dict[int, list[TrajectoryPoint]] = {row: [] for row in rows}
         self._last: dict[int, TrajectoryPoint] = {}
         self._stride = dict.fromkeys(self._kept, 1)
-        self._most = most
+        self._most = max_points
 
     @property
     def rows(self) -> tuple[int, ...]:

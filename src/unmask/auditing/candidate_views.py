@@ -1,4 +1,4 @@
-"""Views that the evidence suggests: ways around the parts that mislead gradients."""
+"""The candidate views: each replaces the gradient of faulty operations."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def call_source(view: str, name: str) -> str:
 
 
 def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
-    """The model's own gradient first; then around each guilty place alone, and around all of them together.
+    """The model's own gradient first; then views of each faulty part alone, and of all of them together.
 
     ``x`` (B, C, H, W) are images to fit surrogates on.
     """
@@ -82,8 +82,8 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
     if is_quantized(model):
         around.append(CandidateView(("dequantized",), dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
-        guilty = _responsible(evidence)
-        outer, alike = list(guilty), [path for path, event in guilty.items() if _same_form(event)]
+        faulty = _responsible(evidence)
+        outer, alike = list(faulty), [path for path, event in faulty.items() if _same_form(event)]
         inline = CandidateView(("straight_through",), straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = CandidateView((call_source("bpda_function", name),), bpda_function(name)).then(inline)
@@ -107,12 +107,12 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
 
 def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
     """For what all others leave: through the gradients that the model takes itself, if any; finite differences through
-    guilty parts that are small; the model without them.
+    faulty parts that are small; the model without them.
     """
     inner = any(one.event.inner for one in evidence.parts)
-    guilty = {path: event for path, event in _responsible(evidence).items() if event.inputs}
-    inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in guilty}
-    cheap = {path: event.inputs[0].value for path, event in guilty.items() if inside[path] <= _FEW}
+    faulty = {path: event for path, event in _responsible(evidence).items() if event.inputs}
+    inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in faulty}
+    cheap = {path: event.inputs[0].value for path, event in faulty.items() if inside[path] <= _FEW}
     small = {path: given for path, given in cheap.items() if given[0].numel() <= _SMALL}
     slopes = OWN_GRADIENT
     for path, given in small.items():
@@ -123,7 +123,7 @@ def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
             )
         )
     through = CandidateView(("unrolled",), unrolled) if inner else OWN_GRADIENT
-    return [way for way in (through, slopes, without_parts(guilty)) if way is not OWN_GRADIENT]
+    return [way for way in (through, slopes, without_parts(faulty)) if way is not OWN_GRADIENT]
 
 
 def without_parts(paths: Iterable[str]) -> CandidateView:
@@ -135,7 +135,7 @@ def without_parts(paths: Iterable[str]) -> CandidateView:
 
 
 def _responsible(evidence: GradientProbe) -> dict[str, Event]:
-    """The outermost guilty parts, each with a call of it."""
+    """The outermost faulty parts, each with a call of it."""
     outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
     calls = {one.event.part: one.event for one in reversed(evidence.parts) if one.event.module}
     return {path: calls[path] for path in outer if path in calls}

@@ -68,7 +68,7 @@ class Diagnosis:
         probe = probe_through_view(self.probe, view, images.x, images.y, keys(self.check.request.seed, "through"))
         known = {(one.kind, one.module, one.where) for one in self.findings}
         fresh = [one for one in findings(probe) if (one.kind, one.module, one.where) not in known]
-        if self.findings:  # votes are squashed by themselves
+        if self.findings:  # votes saturate by themselves
             fresh = [one for one in fresh if "saturated_logits" not in one.evidence]
         return replace(self, probe=probe, findings=(*self.findings, *fresh))
 

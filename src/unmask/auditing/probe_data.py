@@ -53,14 +53,14 @@ class Images:
         return make_keys(seed, self.index, purpose)
 
 
-def probe_size(most: int, x: Tensor) -> int:
+def probe_size(max_images: int, x: Tensor) -> int:
     """How many of the images (B, C, H, W) to look at closely: fewer of large ones.
 
     >>> small, large = torch.rand(32, 3, 32, 32), torch.rand(32, 3, 224, 224)
     >>> probe_size(16, small), probe_size(16, large), probe_size(32, large)
     (16, 4, 8)
     """
-    return min(most, max(_LEAST, _NUMBERS // x[0].numel()) * most // 16)
+    return min(max_images, max(_LEAST, _NUMBERS // x[0].numel()) * max_images // 16)
 
 
 def correctly_classified(request: AuditRequest) -> Images:

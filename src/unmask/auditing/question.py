@@ -27,13 +27,13 @@ from unmask.threats import Threat, parse
 __all__ = ["plans"]
 
 
-def plans(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
-    """What a command plans that was asked ``asked``; after it ``local`` can do these jobs.
+def plans(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
+    """The plans of a run's configuration; after it ``local`` can execute their jobs.
 
     An audit examines the model for it, which takes as long as it takes at the beginning of the audit; an attack tries
     whether the model answers otherwise on a grid of grey levels.
 
-    Raises ValueError for a model, data or threat that do not fit, and KeyError or TypeError where ``asked`` is not the
+    Raises ValueError for a model, data or threat that do not fit, and KeyError or TypeError where ``config`` is not the
     question of a command.
 
     >>> config = {"command": "reproduce", "cases": ["plain-digits"], "n": 4, "seed": 0, "curves": False}
@@ -41,46 +41,46 @@ def plans(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
     >>> [(job.attack, job.stop) for job in plan.jobs]
     [('clean', 4), ('plain', 4), ('apgd', 4)]
     """
-    n, seed = asked["n"], asked["seed"]
-    if asked["command"] == "reproduce":
-        cases = [find_case(name) for name in asked["cases"]]
-        return [plan_case(case, local.dataset(case.data, n), n, seed, curves=asked["curves"]) for case in cases]
-    if asked["command"] not in ("attack", "audit"):
-        raise ValueError(f"no command {asked['command']!r} makes runs")
-    threat = _threat(**asked["threat"])
-    return [_audit(asked, threat, local) if asked["command"] == "audit" else _attack(asked, threat, local)]
+    n, seed = config["n"], config["seed"]
+    if config["command"] == "reproduce":
+        cases = [find_case(name) for name in config["cases"]]
+        return [plan_case(case, local.dataset(case.data, n), n, seed, curves=config["curves"]) for case in cases]
+    if config["command"] not in ("attack", "audit"):
+        raise ValueError(f"no command {config['command']!r} makes runs")
+    threat = _threat(**config["threat"])
+    return [_audit(config, threat, local) if config["command"] == "audit" else _attack(config, threat, local)]
 
 
-def _audit(asked: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> Plan:
-    name, n, budget = asked["target"], asked["n"], asked["options"]["budget"]
-    data = local.dataset(asked["data"], n)
+def _audit(config: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> Plan:
+    name, n, budget = config["target"], config["n"], config["options"]["budget"]
+    data = local.dataset(config["data"], n)
     target = local.target(name, data)
     with in_one_line(name):
-        request = AuditRequest(name, target, data, threat, n, asked["seed"], budget, local.device)
+        request = AuditRequest(name, target, data, threat, n, config["seed"], budget, local.device)
         plan, armed = plan_audit(request)
     local.use(name, armed, data)
     return plan
 
 
-def _attack(asked: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> Plan:
-    """The attack that was asked for; and over a grid where a search through its view leaves clearly less on one."""
-    name, options, n, seed = asked["target"], asked["options"], asked["n"], asked["seed"]
-    data = local.dataset(asked["data"], n)
+def _attack(config: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> Plan:
+    """The attack of the configuration; a second time over a grid if the pilot through its view finds one."""
+    name, options, n, seed = config["target"], config["options"], config["n"], config["seed"]
+    data = local.dataset(config["data"], n)
     with in_one_line(name):
         target = local.target(name, data)
-        notes, levels = _grid(target, data, threat, asked, local.device)
+        notes, levels = _grid(target, data, threat, config, local.device)
         noted = replace(target, setup_findings=(*target.setup_findings, *notes))
         return plan_attack(name, noted, data, threat, n, seed, options, levels)
 
 
 def _grid(
-    target: Target, data: Dataset, threat: Threat, asked: Mapping[str, Any], device: str
+    target: Target, data: Dataset, threat: Threat, config: Mapping[str, Any], device: str
 ) -> tuple[list[Finding], int]:
     """A note where a search through the attack's view leaves clearly less on a grid; that grid's levels, or 0.
 
     The model keeps nothing of it.
     """
-    attacker, n, seed = attack_from_options(asked["options"]), asked["n"], asked["seed"]
+    attacker, n, seed = attack_from_options(config["options"]), config["n"], config["seed"]
     way, by_scores = CandidateView(view=attacker.view), attacker.access != Access.WHITE_BOX
     with preserve_buffers(target.model):
         images = standing(target, data, min(n, len(data), TRIED), seed, device)

@@ -58,5 +58,5 @@ class AuditRequest:
 
 
 def step(what: str) -> ContextDecorator:
-    """Decorates the function that does one of the :data:`STEPS`: whoever watches is told when it begins."""
+    """Decorates the function that does one of the :data:`STEPS`: the watcher gets its name when it begins."""
     return stage(f"{what}, audit step", STEPS.index(what), len(STEPS))

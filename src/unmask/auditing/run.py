@@ -95,9 +95,9 @@ def audit(
     local = LocalExecutor(device=device, compiler=Compiler() if compile else None)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
     form = ModelForm(channels_last, pixel_max, output, reject_class)
-    asked = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
-    asked |= {"options": {"budget": budget}, "form": asdict(form)}
-    asked |= {"compile": True} if compile else {}
+    config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
+    config |= {"options": {"budget": budget}, "form": asdict(form)}
+    config |= {"compile": True} if compile else {}
     with torch.inference_mode(False), own_settings() as settings:
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
@@ -105,17 +105,17 @@ def audit(
         with in_one_line(name):
             target = prepare_target(model, data, device, strict=False, form=form)
             plan, armed = plan_audit(AuditRequest(name, target, data, threat, n, seed, budget, device))
-        return _performed(name, armed, data, plan, local, asked, RunFiles(None if out is None else Path(out)))
+        return _performed(name, armed, data, plan, local, config, RunFiles(None if out is None else Path(out)))
 
 
 def _performed(
-    name: str, armed: Target, data: Dataset, plan: Plan, local: LocalExecutor, asked: dict[str, Any], files: RunFiles
+    name: str, armed: Target, data: Dataset, plan: Plan, local: LocalExecutor, config: dict[str, Any], files: RunFiles
 ) -> AuditReport:
     """The report of the planned jobs, done in this process."""
     local.use(name, armed, data)
-    about = {**{key: asked[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.case_info]}
+    about = {**{key: config[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.case_info]}
     settled = local.fingerprints(plan.jobs)
-    with Store.open(files.folder, asked, {**about, **environment()}, plan.jobs, settled) as store:
+    with Store.open(files.folder, config, {**about, **environment()}, plan.jobs, settled) as store:
         run(plan.jobs, store, local, lambda record, known: None)
     write(files.folder)
     return replace(AuditReport.read(files.folder), files=files)

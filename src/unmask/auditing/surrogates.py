@@ -1,4 +1,4 @@
-"""Models that give attacks to be transferred: this one without its guilty parts, and a copy fitted to its answers."""
+"""Sources of transfer attacks: the model without its faulty parts, and a surrogate model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def surrogate_models(
 
 
 def _stripped(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:
-    """Without the guilty parts; or, what else is guilty, the largest part alone that takes images and gives classes."""
+    """Without the faulty parts; or the largest part that maps images to logits alone."""
     paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults))
     outer = outermost(filter(None, paths))
     if outer:

@@ -34,7 +34,7 @@ _STEPS = 12
 
 @dataclass(frozen=True)
 class PilotResult:
-    """A view, what a short search through it left standing, and the signal of its gradients."""
+    """A view, the robust accuracy under its pilot, and the signal of its gradients."""
 
     view: CandidateView
     robust_accuracy: float  # share that stands, on draws that nothing was chosen by
@@ -83,7 +83,7 @@ class PilotSearch:
         for view in views:
             try:
                 found.append(self._try(view, levels, apart))
-            except Exception as error:  # of somebody else's code, in a use that it was not written for
+            except Exception as error:  # of the author's code, in a use that it was not written for
                 why = f"{type(error).__name__}: {error}".splitlines()[0]
                 found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
         return found
@@ -103,7 +103,7 @@ class PilotSearch:
         if self._averages():
             twin = frozen_copy(model)
             signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
-        how = estimator(signal, apart, most=8) if self.target.draws > 1 else autograd
+        how = estimator(signal, apart, max_draws=8) if self.target.draws > 1 else autograd
         search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
         judge = Judge(model, self.threat, self.target.draws, self.target.uses_torch_random)
         result = run_attack(
@@ -129,9 +129,9 @@ def _stands(answer: Output, y: Tensor) -> Tensor:
     return right if answer.reject is None else right | (answer.reject > 0)
 
 
-def estimator(signal: float, apart: bool = False, noise: float = 1.0, most: int = 32) -> Estimator:
+def estimator(signal: float, apart: bool = False, noise: float = 1.0, max_draws: int = 32) -> Estimator:
     """Of as many draws as leave ``noise`` times as much noise as signal; ``apart``, each in a pass of its own."""
-    count = min(most, draws(signal, noise))
+    count = min(max_draws, draws(signal, noise))
     if count == 1:
         return autograd
     return EOT(count, batch=1) if apart else EOT(count)

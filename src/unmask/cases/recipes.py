@@ -179,5 +179,5 @@ def undisturbed(model: Model, x: Tensor, y: Tensor, threat: Threat, keys: Keys) 
     return Problem(model, x, y, threat, keys, _nobody)
 
 
-def _nobody(rows: Tensor, x_adv: Tensor, when: int) -> Tensor:
+def _nobody(rows: Tensor, x_adv: Tensor, step: int) -> Tensor:
     raise AssertionError("training uses no judge")

@@ -51,8 +51,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         say(f"unmask {metadata.version('unmask')}")
         raise typer.Exit
 
@@ -116,8 +116,10 @@ def reproduce(
     cases = {found.name: found for found in (*sorted_out.cases, *named)}.values()
     if not cases:
         raise typer.Exit(1)
-    asked = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
-    carry_out(plans(asked, local), out, asked, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile)
+    config = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
+    carry_out(
+        plans(config, local), out, config, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile
+    )
     if sorted_out.skipped:
         raise typer.Exit(fail(f"skipped, since data or weights are missing: {', '.join(sorted_out.skipped)}", 1))
 
@@ -175,9 +177,9 @@ def attack(
     cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
     form = form_of(layout, pixel_range, output, reject_class)
     local = LocalExecutor(batch_size, device, weights, form=form)
-    asked = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
-    carry_out(plans(asked, local), out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
+    config |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
+    carry_out(plans(config, local), out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()
@@ -222,17 +224,17 @@ def audit(
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     form = form_of(layout, pixel_range, output, reject_class)
     local = LocalExecutor(batch_size, device, weights, strict=False, form=form)
-    asked = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    asked |= {
+    config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
+    config |= {
         "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
         "options": {"budget": budget},
         "form": asdict(form),
     }
     if cluster:
-        cluster.ready = partial(plans, asked)
+        cluster.ready = partial(plans, config)
     with planning():
-        planned = plans(asked, local)
-    carry_out(planned, out, asked, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+        planned = plans(config, local)
+    carry_out(planned, out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()

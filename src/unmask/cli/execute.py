@@ -51,7 +51,7 @@ def form_of(layout: str, pixel_range: float, output: str | None, reject_class: i
 def carry_out(
     plans: Sequence[Plan],
     out: Path,
-    asked: dict[str, Any],
+    config: dict[str, Any],
     about: dict[str, Any],
     local: LocalExecutor,
     threshold: Threshold | None,
@@ -60,7 +60,7 @@ def carry_out(
     *,
     compile: bool = False,
 ) -> None:
-    """Do what is left to do, render, and hold the accuracy against what was asked for."""
+    """Do what is left to do, render, and compare the accuracy with the thresholds."""
     from unmask.cli.progress import progress
     from unmask.compiling import Compiler
     from unmask.evaluation.environment import environment
@@ -72,15 +72,19 @@ def carry_out(
     from unmask.statistics import StopRule
 
     rule = None if stop_when is None else StopRule.parse(stop_when)
-    asked |= {"stop_when": str(rule)} if rule else {}
+    config |= {"stop_when": str(rule)} if rule else {}
     if compile:  # a run cannot go on without it, nor another with it
-        asked |= {"compile": True}
+        config |= {"compile": True}
         local.compiler = Compiler(partial(err.print, highlight=False, soft_wrap=True))
-    asked = {**asked, "weights": local.weights and str(local.weights.resolve())}
-    about = {**{name: asked[name] for name in ("command", "n", "seed")}, **about, "cases": [p.case_info for p in plans]}
+    config = {**config, "weights": local.weights and str(local.weights.resolve())}
+    about = {
+        **{name: config[name] for name in ("command", "n", "seed")},
+        **about,
+        "cases": [p.case_info for p in plans],
+    }
     jobs = [job for plan in plans for job in plan.jobs]
     settled = local.fingerprints(jobs)
-    with Store.open(out, asked, {**about, **environment()}, jobs, settled) as store, progress(jobs) as show:
+    with Store.open(out, config, {**about, **environment()}, jobs, settled) as store, progress(jobs) as show:
         if cluster is None:
             run(jobs, store, local, show, rule)
         else:

@@ -20,48 +20,52 @@ __all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
 # Each function imports what it needs, so that help does not wait for torch.
 
 
-def planned(asked: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
+def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
     """The plan that follows from a configuration today; ValueError if there is none."""
     from unmask.auditing.question import plans
 
     with _told():
-        return plans(asked, local)
+        return plans(config, local)
 
 
-def local_of(asked: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
+def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
     """The executor of a run with this configuration."""
     from unmask.compiling import Compiler
     from unmask.evaluation.runner import LocalExecutor
 
-    _refuse_python(asked)
+    _refuse_python(config)
     with _told():
-        strict = asked.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
-        compiler = Compiler() if asked.get("compile") else None
-        return LocalExecutor(batch, device, weights or _weights(asked), strict, _form(asked), compiler)
+        strict = config.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
+        compiler = Compiler() if config.get("compile") else None
+        return LocalExecutor(batch, device, weights or _weights(config), strict, _form(config), compiler)
 
 
-def do_again(asked: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
+def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
     """Run a configuration again in a new folder, by its own command."""
-    _refuse_python(asked)
+    _refuse_python(config)
     with _told():
-        settings = {"n": asked["n"], "seed": asked["seed"], "out": out, "stop_when": asked.get("stop_when")}
-        settings |= {"compile": asked.get("compile", False), **shared, "weights": shared["weights"] or _weights(asked)}
-        if asked["command"] == "reproduce":
-            commands.reproduce(case=asked["cases"], curves=asked["curves"], **settings)
+        settings = {"n": config["n"], "seed": config["seed"], "out": out, "stop_when": config.get("stop_when")}
+        settings |= {
+            "compile": config.get("compile", False),
+            **shared,
+            "weights": shared["weights"] or _weights(config),
+        }
+        if config["command"] == "reproduce":
+            commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
             return
         known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
-        form = _form(asked)
+        form = _form(config)
         settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-        settings |= {"output": form.output, "reject_class": form.reject_class, **asked["threat"], **asked["options"]}
-        known[asked["command"]](asked["target"], asked["data"], **settings)
+        settings |= {"output": form.output, "reject_class": form.reject_class, **config["threat"], **config["options"]}
+        known[config["command"]](config["target"], config["data"], **settings)
 
 
-def clocked(asked: Mapping[str, Any]) -> tuple[str, ...]:
+def clocked(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The attacks of a run whose results depend on the speed of the machine."""
     from unmask.auditing.budgets import timed
 
     with _told():
-        return timed(asked["options"]["budget"]) if asked.get("command") == "audit" else ()
+        return timed(config["options"]["budget"]) if config.get("command") == "audit" else ()
 
 
 @contextmanager
@@ -82,21 +86,21 @@ def on_the_threads_of(run: Path) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _form(asked: Mapping[str, Any]) -> ModelForm:
+def _form(config: Mapping[str, Any]) -> ModelForm:
     from unmask.forms import ModelForm
 
-    return ModelForm(**asked.get("form", {}))
+    return ModelForm(**config.get("form", {}))
 
 
-def _weights(asked: Mapping[str, Any]) -> Path | None:
-    return Path(asked["weights"]) if asked.get("weights") else None
+def _weights(config: Mapping[str, Any]) -> Path | None:
+    return Path(config["weights"]) if config.get("weights") else None
 
 
-def _refuse_python(asked: Mapping[str, Any]) -> None:
-    if "made_by" in asked:
+def _refuse_python(config: Mapping[str, Any]) -> None:
+    if "made_by" in config:
         raise ValueError(
-            f"the run was made by {asked['made_by']!s:.40}, of a model in memory that no command can load: do it again "
-            "there; report and compare read it"
+            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load: do it "
+            "again there; report and compare read it"
         )
 
 

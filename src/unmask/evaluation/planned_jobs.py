@@ -39,26 +39,26 @@ def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
 
 def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]:
     """The same as far as possible without a diagnosis of the model: ranges, target, data, threat, seed."""
-    asked = run.config
-    if lacking := [name for name in _QUESTION if name not in asked]:
+    config = run.config
+    if lacking := [name for name in _QUESTION if name not in config]:
         raise ValueError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")
-    n = min(int(asked["n"]), len(local.dataset(str(asked["data"]), int(asked["n"]))))
-    told = {"case": asked["target"], "data": asked["data"], "threat": asked["threat"], "n": n}
+    n = min(int(config["n"]), len(local.dataset(str(config["data"]), int(config["n"]))))
+    told = {"case": config["target"], "data": config["data"], "threat": config["threat"], "n": n}
     for case in run.cases:
         name = str(case.get("case"))
         wrong = [key for key, value in told.items() if case.get(key) != value]
         for attack in ("clean", *case.get("attacks", ())):
             mine = [job for job in run.jobs if job.attack == attack and job.role in MAIN]
             whole = [(job.start, job.stop) for job in mine] == [*shards(n)]
-            if not whole or not all(_answers(job, asked) for job in mine):
+            if not whole or not all(_answers(job, config) for job in mine):
                 wrong.append(f"the jobs of {attack}")
         yield Check(f"what run.json says of {name}", problem=listed("differs from the configuration", wrong) or None)
 
 
-def _answers(job: Job, asked: Mapping[str, Any]) -> bool:
+def _answers(job: Job, config: Mapping[str, Any]) -> bool:
     options = {name: value for name, value in job.options.items() if name != "levels"}  # which the model decides
     found = (job.target, job.data, job.seed, asdict(job.threat), options)
-    return found == tuple(asked[name] for name in ("target", "data", "seed", "threat", "options"))
+    return found == tuple(config[name] for name in ("target", "data", "seed", "threat", "options"))
 
 
 def hold_fingerprints(run: RunFile, jobs: Sequence[Job], local: LocalExecutor) -> Iterator[Check]:

@@ -144,7 +144,7 @@ class RayExecutor:
         names = ("RayActorError", "WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "ObjectLostError")
         return tuple(getattr(self._ray.exceptions, name) for name in names)
 
-    def _connect(self, most: int) -> None:
+    def _connect(self, max_workers: int) -> None:
         """Find the cluster, or start one, and fill the pool."""
         if self._ray is None:
             try:
@@ -167,7 +167,7 @@ class RayExecutor:
         fit = int(room.get("GPU", 0) / self.gpus_per_job + 1e-9) if self.gpus_per_job else int(room.get("CPU", 0))
         if fit < 1:
             raise ValueError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_told(room)}")
-        while len(self.pool) < min(self.workers or fit, fit, most):
+        while len(self.pool) < min(self.workers or fit, fit, max_workers):
             self.pool.append(self._hire())
 
     def _hire(self) -> Any:

@@ -34,12 +34,12 @@ class Store:
     def open(
         cls,
         folder: Path,
-        asked: Mapping[str, Any],
+        config: Mapping[str, Any],
         about: Mapping[str, Any],
         jobs: Sequence[Job],
         fingerprints: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Iterator[Store]:
-        """Start the run with the configuration ``asked``, or continue it; ``about`` is that of the first start.
+        """Start the run with the configuration ``config``, or continue it; ``about`` is that of the first start.
 
         Raises ValueError where the folder cannot be one, holds a run of another configuration, a damaged one or
         one of other ``jobs`` or of targets with other ``fingerprints``, or is in use by another process.
@@ -52,13 +52,13 @@ class Store:
             if (folder / "run.json").exists():
                 run = read_run(folder)
                 before = run.config
-                if before != (now := json.loads(json.dumps(asked))):
+                if before != (now := json.loads(json.dumps(config))):
                     raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
                 _refuse_changes(folder, run.fingerprints, fingerprints)
                 if [job.key for job in run.jobs] != [job.key for job in jobs]:
                     raise ValueError(f"{folder} was started with another plan: choose another --out")
             else:
-                run_data = {"schema": RUN_SCHEMA, "config": asked, **about, "fingerprints": fingerprints or {}}
+                run_data = {"schema": RUN_SCHEMA, "config": config, **about, "fingerprints": fingerprints or {}}
                 _write(folder / "run.json", signed(run_data, tuple(jobs)))
             _drop_torn_line(folder / "records.jsonl")
             yield cls(folder)

@@ -66,7 +66,7 @@ def verify(
 
 def _question(run: RunFile, local: LocalExecutor, plans: Sequence[Plan] | None) -> Iterator[Check]:
     """The parts of run.json against one another, against today's plans, and against today's model and images."""
-    yield Check("run.json", problem=None if run.check else "it has no digest")
+    yield Check("run.json", problem=None if run.digest else "it has no digest")
     other = [name for name in ("command", "n", "seed") if run.description.get(name) != run.config.get(name)]
     if other:
         yield Check("run.json", problem=f"its {' and '.join(other)} are not those of the configuration")

@@ -36,14 +36,14 @@ def differences(before: Any, now: Any, path: str = "", slack: float = 0.0) -> It
         yield path
 
 
-def listed(what: str, names: list[str], most: int = 3) -> str:
+def listed(what: str, names: list[str], max_names: int = 3) -> str:
     """A few names and how many more there are; empty for none.
 
     >>> listed("missing", ["a", "b", "c", "d"]), listed("missing", [])
     ('missing: a, b, c and 1 more', '')
     """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{what}: {', '.join(names[:most])}{more}" if names else ""
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return f"{what}: {', '.join(names[:max_names])}{more}" if names else ""
 
 
 def _equal(before: Any, now: Any, slack: float) -> bool:

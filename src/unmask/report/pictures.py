@@ -39,7 +39,7 @@ class Strip:
     pixelated: bool  # small images, to be enlarged without smoothing
 
 
-def strip(run: RunFolder, case: CaseInfo, most: int = 8) -> Strip | None:
+def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None:
     """The first examples that were right and fell under an adaptive attack, where their images were kept.
 
     Raises ValueError where a file of examples is broken.
@@ -71,7 +71,7 @@ def strip(run: RunFolder, case: CaseInfo, most: int = 8) -> Strip | None:
                 index=found.example.index,
             )
         )
-        if len(pictures) == most:
+        if len(pictures) == max_pictures:
             break
     return Strip(tuple(pictures), pixelated=side < SIDE / 2) if pictures else None
 

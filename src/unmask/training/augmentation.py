@@ -9,13 +9,13 @@ from torch import Tensor
 __all__ = ["mirrored", "shifted"]
 
 
-def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
+def shifted(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
     """Each image (B, C, H, W) moved by up to ``most`` pixels down or up, left or right; the border is repeated."""
-    if not most:
+    if not max_shift:
         return x
     size, _, height, width = x.shape
-    top, left = torch.randint(0, 2 * most + 1, (2, size, 1), generator=generator).to(x.device)
-    padded = F.pad(x, (most,) * 4, mode="replicate").permute(0, 2, 3, 1)
+    top, left = torch.randint(0, 2 * max_shift + 1, (2, size, 1), generator=generator).to(x.device)
+    padded = F.pad(x, (max_shift,) * 4, mode="replicate").permute(0, 2, 3, 1)
     rows = (top + torch.arange(height, device=x.device))[:, :, None]
     columns = (left + torch.arange(width, device=x.device))[:, None, :]
     return padded[torch.arange(size, device=x.device)[:, None, None], rows, columns].permute(0, 3, 1, 2)
