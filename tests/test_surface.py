@@ -84,7 +84,7 @@ unmask.pgd(stpes=3)  # call-arg
 unmask.pgd(steps="3")  # arg-type
 unmask.run_attack(model, unmask.pgd(), x, x, unmask.Linf(0.1))  # arg-type
 unmask.run_attack(unmask.pgd(), model, x, x, 0.1)  # arg-type
-unmask.audit(model, "digits", unmask.Linf(0.1)).acuracy  # attr-defined
+unmask.audit(model, "digits", unmask.Linf(0.1)).clean_accuracy  # attr-defined
 unmask.audit(model, "digits", unmask.Linf(0.1))["accuracy"]  # index
 unmask.Square(1000).anything  # attr-defined
 unmask.nothing  # attr-defined
