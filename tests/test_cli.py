@@ -205,7 +205,10 @@ MISTAKES: list[tuple[list[str], str]] = [
     (attack("means", "--attack", "nope"), "no attack 'nope'; attacks: fgsm"),
     (attack("means", "--norm", "l7"), "unknown norm 'l7': use one of linf, l2, l1"),
     (attack("means", "--eps-unit", "inch"), "unknown unit 'inch': use one of raw, rms"),
-    *((attack("means", "--eps", eps), f"{eps!r} is no decimal number and no fraction of two") for eps in WRONG_SIZES),
+    *(
+        (attack("means", "--eps", eps), f"{eps!r} is no positive decimal number and no fraction of two")
+        for eps in WRONG_SIZES
+    ),
     (attack("means", "--eps", "1_0"), "did you mean 10?"),
     (attack("means", "--eps", "\uff18/\uff12\uff15\uff15"), "did you mean 8/255?"),
     (attack("means", "--eps", "0"), "eps is 0: give a size above 0, such as 8/255"),

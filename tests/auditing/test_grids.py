@@ -37,7 +37,7 @@ def test_a_model_that_is_another_off_the_grid_is_attacked_on_it() -> None:
 
 
 def tried(left: float, way: CandidateView = OWN_GRADIENT, levels: int = 0, failure: str = "") -> PilotResult:
-    return PilotResult(way, left, 0.0, 1.0, levels=levels, error=failure)
+    return PilotResult(way, left, 0.0, 1.0, x_adv=torch.zeros(32, 1, 1, 1), levels=levels, error=failure)
 
 
 def test_what_leaves_clearly_less_on_a_grid_is_worth_it() -> None:
@@ -68,3 +68,17 @@ def test_images_of_8_bit_have_one_grid_and_a_broken_model_needs_none() -> None:
     assert on_grids([tried(0.05)], 255, attempt) == []
     assert asked == [255]
     assert gridded([tried(0.9)], []) == []
+
+
+def test_a_difference_of_few_images_is_no_finding() -> None:
+    """With 16 images one of them is more than 5 points."""
+
+    def result(left: float, count: int, levels: int = 0) -> PilotResult:
+        return PilotResult(OWN_GRADIENT, left, 0.0, 1.0, x_adv=torch.zeros(count, 1, 1, 1), levels=levels)
+
+    def worth(before: float, after: float, count: int) -> int:
+        return len(on_grids([result(before, count)], 255, lambda views, levels: [result(after, count, levels)]))
+
+    assert worth(1 / 16, 0.0, 16) == worth(4 / 16, 0.0, 16) == 0
+    assert worth(5 / 16, 0.0, 16) == worth(1.0, 0.0, 5) == worth(6 / 100, 0.0, 100) == 1
+    assert worth(5 / 128, 0.0, 128) == 0

@@ -94,7 +94,7 @@ def test_is_random() -> None:
 
 
 BROKEN = {
-    "build": ("def build(): pass", "returns a NoneType: return an nn.Module"),
+    "build": ("def build(): pass", "returns NoneType: return an nn.Module"),
     "missing": ("", "has no function 'missing' that builds a model"),
     "number": ("number = 3", "has no function 'number' that builds a model"),
     "raises": ("def raises(): raise KeyError('weights')", "fails: KeyError: 'weights'"),

@@ -29,6 +29,9 @@ _QUERIES = 50
 _LESS = 0.05
 """By how much less a search over a grid must leave than the best of the others."""
 
+_IMAGES = 5
+"""On how many more images it must succeed: fewer differ by chance (one-sided sign test at 5 %)."""
+
 
 def on_grids(
     tried: Sequence[PilotResult], scale: int, attempt: Callable[[list[CandidateView], int], list[PilotResult]]
@@ -44,7 +47,12 @@ def on_grids(
         return []
     views = [one.view for one in tried if not one.error][:_WAYS]
     found = rank([one for levels in dict.fromkeys((scale, EIGHT_BIT)) for one in attempt(views, levels)])
-    return [one for one in found if one.robust_accuracy < tried[0].robust_accuracy - _LESS]
+    return [one for one in found if _clearly_less(one, tried[0])]
+
+
+def _clearly_less(one: PilotResult, best: PilotResult) -> bool:
+    less, count = best.robust_accuracy - one.robust_accuracy, 0 if one.x_adv is None else len(one.x_adv)
+    return less > _LESS and less * count > _IMAGES - 0.5  # half an image for shares that are rounded
 
 
 def hidden_by_a_grid(
@@ -78,7 +86,7 @@ def gridded(
         Finding(
             kind=kind,
             module="",
-            where=f"the model's answer: between the levels of the grid of k/{best.levels} it is another than on them",
+            where=f"the model's output differs between images on the grid k/{best.levels} and images off it",
             evidence={
                 "robust_accuracy": round(tried[0].robust_accuracy, 3),
                 "left on the grid": round(best.robust_accuracy, 3),

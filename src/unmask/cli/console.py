@@ -59,7 +59,7 @@ def say(line: str) -> None:
 
 def warn(text: str) -> None:
     """Lines to stderr, which no width breaks."""
-    err.print(text, markup=False, highlight=False, soft_wrap=True)
+    err.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def fail(message: str, code: int = 2) -> int:

@@ -60,7 +60,7 @@ def _size(given: str) -> float:
         return size
     plain = unicodedata.normalize("NFKC", given).replace("_", "").strip()
     hint = f"did you mean {plain}?" if match is None and _SIZE.fullmatch(plain) else "give, for example, 8/255"
-    raise typer.BadParameter(f"{given!r} is no decimal number and no fraction of two: {hint}")
+    raise typer.BadParameter(f"{given!r} is no positive decimal number and no fraction of two: {hint}")
 
 
 Eps = Annotated[

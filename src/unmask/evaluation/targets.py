@@ -240,5 +240,5 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
     if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
         return BlackBoxModel(model)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} returns a {type(model).__name__}: return an nn.Module")
+        raise ValueError(f"{name} returns {type(model).__name__}: return an nn.Module")
     return model
