@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unmask import attacking
 from unmask.attacking import AttackResult, run_attack
-from unmask.attacks.aliases import pgd
+from unmask.attacks.aliases import fgsm, pgd
 from unmask.attacks.problem import Problem
 from unmask.judging import Judge, Verdict
 from unmask.losses import margin
@@ -325,3 +325,19 @@ def test_a_judge_or_a_threat_is_given_and_not_both() -> None:
     for more in wrong:
         with pytest.raises(ValueError, match="a judge has its own threat"):
             run_attack(pgd(1, margin), model, x, y, judge=judge, **more)
+
+
+def test_what_is_no_attack_model_view_or_threat_is_refused_in_one_line() -> None:
+    model, x, y = nn.Flatten().eval(), torch.full((2, 1, 1, 2), 0.5), torch.zeros(2, dtype=torch.long)
+    attack: Any = fgsm()
+    wrong: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+        ((attack, model, x, y, 0.1), {}, "the threat is a float: give one such as Linf"),
+        ((model, attack, x, y, Linf(0.1)), {}, "the model is a GradientAttack: give an nn.Module"),
+        ((x, model, x, y, Linf(0.1)), {}, "the attack is a Tensor: give one such as"),
+        ((attack, model, x, y, Linf(0.1)), {"view": "part"}, "the view is a str"),
+        ((attack, model, x, y), {"judge": Judge(nn.Flatten(), Linf(0.1))}, "the judge is of another model"),
+    ]
+    for arguments, options, message in wrong:
+        with pytest.raises(ValueError, match=message) as caught:
+            run_attack(*arguments, **options)
+        assert "\n" not in str(caught.value)

@@ -94,6 +94,7 @@ def run_attack(
     >>> run_attack(fgsm(), model, x, y, Linf(0.1)).verdict.robust_fraction
     tensor([0., 1.], dtype=torch.float64)
     """
+    _check(attack, model, view)
     judge = _judge(model, threat, draws, uses_torch_random, judge)
     x, y = as_batch(x, y)
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
@@ -148,7 +149,19 @@ def _judge(model: Model, threat: Threat | None, draws: int, uses_torch_random: b
         return Judge(model, threat, draws, uses_torch_random)
     if threat is not None or draws != 1 or uses_torch_random:
         raise ValueError("a judge has its own threat and draws: leave out threat, draws and uses_torch_random")
+    if judge.defense is not model:
+        raise ValueError("the judge is of another model: make one of the model that is attacked")
     return judge
+
+
+def _check(attack: object, model: object, view: object) -> None:
+    if not isinstance(model, nn.Module):
+        found = type(model).__name__
+        raise ValueError(f"the model is a {found}: give an nn.Module; unmask.BlackBoxModel makes one of a function")
+    if isinstance(attack, nn.Module | Tensor) or not callable(attack):
+        raise ValueError(f"the attack is a {type(attack).__name__}: give one such as unmask.APGD(100)")
+    if view is not None and not callable(view):
+        raise ValueError(f"the view is a {type(view).__name__}: give one such as unmask.bpda('part')")
 
 
 class _Health:

@@ -11,7 +11,7 @@ from unmask.inputs import as_batch, as_candidates
 from unmask.model_wrappers import Passes, batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.statistics import Accuracy, accuracy
-from unmask.threats import Threat
+from unmask.threats import Threat, check_threat
 from unmask.types import InvalidModelOutput, Model, Output
 
 __all__ = ["Judge", "JudgedExamples", "Verdict", "judge"]
@@ -61,6 +61,7 @@ class Judge:
     passes: Passes = field(default_factory=Passes)
 
     def __post_init__(self) -> None:
+        check_threat(self.threat)
         if self.draws < 1 or self.batch < 1 or not 0 <= self.tolerance < 1:
             raise ValueError(
                 f"a judge needs draws >= 1, batch >= 1 and a tolerance from 0 to 1, "

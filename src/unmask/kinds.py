@@ -43,6 +43,7 @@ class FindingKind(StrEnum):
     LABELS = "labels"
     MEMORY = "memory"
     NOT_FINITE = "not finite"
+    PROBABILITIES = "probabilities"
     OVERWRITES_INPUT = "overwrites input"
     PROCESS_SETTING = "setting"
     RANDOM = "random"

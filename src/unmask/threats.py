@@ -22,7 +22,7 @@ from torch import Tensor
 from unmask.projections import EDGE, changed_inside, norm_of, project, scaled, soft_thresholded, sparse
 from unmask.randomness import normal, uniform
 
-__all__ = ["L1", "L2", "UNITS", "Linf", "Threat", "parse"]
+__all__ = ["L1", "L2", "UNITS", "Linf", "Threat", "check_threat", "parse"]
 
 
 class Threat(Protocol):
@@ -263,3 +263,14 @@ def _radius(eps: float, unit: str, p: float, x: Tensor) -> Tensor:
 def _distance(unit: str, p: float, x_adv: Tensor, x: Tensor) -> Tensor:
     norm = norm_of(x_adv.double() - x.double(), p)
     return torch.where(norm > 0, norm / _LENGTHS[unit](x, p), 0.0)  # relative to a black image: 0 or inf
+
+
+def check_threat(threat: object) -> None:
+    """ValueError for what is no threat.
+
+    >>> check_threat(0.1)
+    Traceback (most recent call last):
+    ValueError: the threat is a float: give one such as Linf(8 / 255)
+    """
+    if not all(hasattr(threat, name) for name in ("norm", "eps", "unit", "project", "distance")):
+        raise ValueError(f"the threat is a {type(threat).__name__}: give one such as Linf(8 / 255)")

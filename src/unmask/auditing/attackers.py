@@ -140,13 +140,14 @@ def black_box(budget: Budget, norm: str) -> AttackSpec:
     )
 
 
-def transfer(sources: Sequence[CandidateView], budget: Budget) -> AttackSpec:
-    """Searches of other models, whose examples the judge shows to this one."""
+def transfer(sources: Sequence[CandidateView], budget: Budget, access: Access = Access.WHITE_BOX) -> AttackSpec:
+    """Searches of other models; the judge decides about their candidates on this one. ``access`` is to this one."""
     names = ", ".join(way.name for way in sources)
     search = pgd(budget.steps, margin, rel_step_size=0.1)
     return AttackSpec(
         f"PGD on the margin of other models: {names}",
         lambda _: Ensemble(tuple(WithView(way.view, search) for way in sources if way.view is not None)),
+        access=access,
         low_precision=False,
     )
 

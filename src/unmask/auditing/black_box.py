@@ -44,7 +44,7 @@ def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
     keys = images.keys(request.seed, "sources")
     copies = surrogate_models(asked, None, images.x, size, keys, limits.copy)
     chosen = {
-        "transfer": transfer(copies, limits),
+        "transfer": transfer(copies, limits, Access.LABELS if labels else Access.SCORES),
         "black-box": black_box(limits, norm),
         **(_by_labels(limits, norm, size, levels) if labels else _by_differences(limits, size)),
     }

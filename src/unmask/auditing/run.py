@@ -25,7 +25,7 @@ from unmask.forms import ModelForm, under_default_dtype
 from unmask.inputs import check_eps
 from unmask.report import write
 from unmask.report.audit_report import AuditReport, RunFiles
-from unmask.threats import Threat
+from unmask.threats import Threat, check_threat
 
 __all__ = ["audit"]
 
@@ -88,6 +88,7 @@ def audit(
     >>> report.accuracy.adaptive.value, report.reliable
     (0.0, True)
     """
+    check_threat(threat)
     check_eps(threat.norm, threat.eps, threat.unit)
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)

@@ -85,7 +85,11 @@ def _probabilities(answers: Output) -> Iterator[Finding]:
     elif logits.min() >= 0 and logits.max() <= 1 and (logits.sum(1) - 1).abs().max() < 1e-4:
         saturated = share(1 - logits.amax(1) < torch.finfo(torch.float32).eps)
         yield Finding(
-            "probabilities", "", "the model's answer", {"exactly 1": saturated}, "return the logits before the softmax"
+            FindingKind.PROBABILITIES,
+            "",
+            "the model's answer",
+            {"exactly 1": saturated},
+            "return the logits before the softmax",
         )
 
 

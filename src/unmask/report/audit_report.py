@@ -27,12 +27,18 @@ __all__ = ["AuditAccuracy", "AuditAttack", "AuditReport", "RunFiles"]
 
 
 class RunFiles:
-    """The folder of a run: one that is given, or a temporary one, which is deleted with the last report of it."""
+    """The folder of a run: one that is given, or a temporary one, which is deleted with the last report of it.
+
+    A pickled report does not keep a temporary folder: save it first.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = (folder or Path(mkdtemp(prefix="unmask-"))).absolute()
         if folder is None:
             finalize(self, _remove, self.folder, os.getpid())
+
+    def __deepcopy__(self, memo: object) -> RunFiles:
+        return self  # a copy of a report keeps the folder too
 
 
 @dataclass(frozen=True)

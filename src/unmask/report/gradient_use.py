@@ -43,7 +43,7 @@ def useless_gradients(run: RunFolder, case: CaseInfo, robust: float) -> Iterator
     hint = "" if case.audit is not None else "; run `unmask audit`"
     none = min(count.none / count.examples for count in taken)
     if none >= many:
-        ends = _ends(_place(case, "missing", "zero"), "ends")
+        ends = _ends(_place(case, "missing", "wrong"), "ends")
         yield f"the attack had no gradient on {percent(none)} of the images{ends}{hint}"
     not_finite = min(count.not_finite / count.examples for count in taken)
     if not_finite >= many:
