@@ -68,7 +68,8 @@ def test_draws_of_search_screening_scoring_and_selection_follow_from_seed_exampl
     given: dict[str, Any], seed: int, index: range
 ) -> None:
     """Another process, or another version, makes the same draws by them: records can be judged and made again."""
-    judge, rows = Judge(Coin(0.5), Linf(0.1), draws=2), torch.tensor([5, 3, 60])
+    coin = Coin(0.5)
+    judge, rows = Judge(coin, Linf(0.1), draws=2), torch.tensor([5, 3, 60])
 
     def attack(problem: Problem) -> Tensor:
         assert torch.equal(problem.keys.rows, make_keys(seed, index, "attack").rows)
@@ -78,7 +79,7 @@ def test_draws_of_search_screening_scoring_and_selection_follow_from_seed_exampl
             assert torch.equal(problem.is_broken(rows, GREY[rows], step), expected)
         return problem.x
 
-    found = run_attack(attack, Coin(0.5), GREY, ZEROS, judge=judge, **given)
+    found = run_attack(attack, coin, GREY, ZEROS, judge=judge, **given)
     for verdict, purpose in ((found.verdict, "score"), (found.selection, "select")):
         expected = judge.verdict(GREY, GREY, ZEROS, make_keys(seed, index, purpose))
         assert torch.equal(verdict.predicted, expected.predicted)
