@@ -149,7 +149,7 @@ def _judge(model: Model, threat: Threat | None, draws: int, uses_torch_random: b
         return Judge(model, threat, draws, uses_torch_random)
     if threat is not None or draws != 1 or uses_torch_random:
         raise ValueError("a judge has its own threat and draws: leave out threat, draws and uses_torch_random")
-    if judge.defense is not model:
+    if isinstance(judge.defense, nn.Module) and judge.defense is not model:  # a function may be of the model
         raise ValueError("the judge is of another model: make one of the model that is attacked")
     return judge
 

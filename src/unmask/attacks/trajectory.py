@@ -31,7 +31,7 @@ class TrajectoryRecorder:
         max_points: candidates of one example without the last; never less than half of them where there were more.
 
     >>> import torch
-    >>> trail = TrajectoryRecorder([1], most=4)
+    >>> trail = TrajectoryRecorder([1], max_points=4)
     >>> for step in range(10):
     ...     trail.record(torch.tensor([0, 1]), torch.full((2, 1, 1, 1), step / 10), torch.nn.Flatten())
     >>> [stop.step for stop in trail.of(1)]
