@@ -26,7 +26,7 @@ class Ensemble:
 
     Args:
         attacks: cheapest first.
-        draws: over which that margin is averaged; with single draws of a random model the luckiest point would win.
+        draws: over which that margin is averaged; with one draw of a random model, chance would select the point.
 
     >>> from unmask.attacks.aliases import fgsm, pgd
     >>> worst = Ensemble((fgsm(), pgd(restarts=5)))
