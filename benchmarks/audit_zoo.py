@@ -19,7 +19,7 @@ import unmask
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 from unmask.data import Dataset, load
-from unmask.evaluation.model_checks import is_random
+from unmask.evaluation.models.model_checks import is_random
 
 
 def autoattack(model: torch.nn.Module, case: Any, data: Dataset, n: int, random: bool) -> tuple[str, str]:

@@ -18,12 +18,12 @@ import torchattacks
 from torch import Tensor, nn
 
 import unmask
-from unmask.allocator import keep_freed_memory
 from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.judging import Judge
-from unmask.model_wrappers import Passes, batch_invariant
+from unmask.models.allocator import keep_freed_memory
+from unmask.models.model_wrappers import Passes, batch_invariant
 from unmask.statistics import Accuracy, accuracy
 
 

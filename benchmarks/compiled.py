@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.subjects import ratio, timed
-from unmask.allocator import keep_freed_memory
-from unmask.compiling import Compiler
-from unmask.model_wrappers import fold_batchnorm
+from unmask.models.allocator import keep_freed_memory
+from unmask.models.compiling import Compiler
+from unmask.models.model_wrappers import fold_batchnorm
 from unmask.nets.classifiers import conv_net
 from unmask.nets.mobilenet import MobileNetV2
 from unmask.nets.residual import residual_net

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.losses import cross_entropy
-from unmask.model_wrappers import frozen_copy
+from unmask.models.model_wrappers import frozen_copy
 from unmask.randomness import make_keys, use_keys
 from unmask.threats import Threat
 from unmask.types import as_output

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.subjects import Subject, arguments, ratio, subjects, timed
 from unmask.attacks.aliases import pgd
 from unmask.attacks.problem import Problem
-from unmask.model_wrappers import batch_invariant, frozen_copy
+from unmask.models.model_wrappers import batch_invariant, frozen_copy
 from unmask.randomness import make_keys
 
 __all__ = ["main"]

@@ -23,13 +23,13 @@ from benchmarks.peer_attacks import PEERS, Budget, installed
 from benchmarks.subjects import Subject, arguments, ratio, subjects, timed
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.black_box.square import Square
 from unmask.attacks.problem import Attack
-from unmask.attacks.square import Square
-from unmask.compiling import Compiler
 from unmask.gradients.eot import EOT
 from unmask.judging import Judge
 from unmask.losses import cross_entropy, with_confidence
+from unmask.models.compiling import Compiler
 from unmask.randomness import make_keys
 
 __all__ = ["main"]

@@ -17,11 +17,11 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from unmask.allocator import keep_freed_memory
 from unmask.cases import find_case
 from unmask.cases.recipes import ClassifierTraining
 from unmask.data import DataError, Dataset, load
 from unmask.judging import Judge
+from unmask.models.allocator import keep_freed_memory
 from unmask.threats import Threat
 
 __all__ = ["Subject", "arguments", "ratio", "subjects", "timed"]

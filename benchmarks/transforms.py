@@ -28,12 +28,12 @@ from scipy.fft import dctn, idctn
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
-from unmask.allocator import keep_freed_memory
 from unmask.data import DataError, load
 from unmask.defenses.distortion import RandomDistortion
-from unmask.defenses.feature_distillation import FeatureDistillation
-from unmask.defenses.jpeg import JPEG
-from unmask.defenses.total_variation import MinimiseTotalVariation
+from unmask.defenses.transforms.feature_distillation import FeatureDistillation
+from unmask.defenses.transforms.jpeg import JPEG
+from unmask.defenses.transforms.total_variation import MinimiseTotalVariation
+from unmask.models.allocator import keep_freed_memory
 from unmask.randomness import make_keys, uniform, use_keys
 
 Transform = Callable[[Tensor], Tensor]  # (B, 3, H, W) in [0, 1] -> the same shape

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from unmask.data import load
-from unmask.defenses.quilting import Quilt, build_patches
-from unmask.defenses.total_variation import MinimiseTotalVariation, minimise
+from unmask.defenses.transforms.quilting import Quilt, build_patches
+from unmask.defenses.transforms.total_variation import MinimiseTotalVariation, minimise
 from unmask.randomness import make_keys, uniform, use_keys
 
 WEIGHT = 0.03

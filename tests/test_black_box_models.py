@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from unmask.black_box_models import BlackBoxModel, http_model
+from unmask.models.black_box_models import BlackBoxModel, http_model
 
 X = torch.rand(5, 2, 3, 3, generator=torch.Generator().manual_seed(0))
 

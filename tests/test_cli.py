@@ -22,8 +22,8 @@ from tests.models import MEANS
 from unmask.cases import CASES, SUITES
 from unmask.cli import app
 from unmask.cli.commands import SUITE_NAMES
-from unmask.defenses.jpeg import JPEG
 from unmask.defenses.preprocessed import Preprocessed
+from unmask.defenses.transforms.jpeg import JPEG
 from unmask.evaluation.attack_registry import ATTACKS
 from unmask.nets import mobilenet_v2
 from unmask.records import digest

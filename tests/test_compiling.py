@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tests.commands import unmask
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
-from unmask.compiling import Compiler
 from unmask.judging import Judge
+from unmask.models.compiling import Compiler
 from unmask.threats import Linf
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # torch's own affairs

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.deep_copy import deep_copy
-from unmask.forms import select_output, takes, two_classes, under_default_dtype, with_script_parts
 from unmask.gradients.bpda import bpda
+from unmask.models.forms import select_output, takes, two_classes, under_default_dtype, with_script_parts
+from unmask.state.deep_copy import deep_copy
 from unmask.types import InvalidModelOutput, Output, as_output
 
 X = torch.rand(5, 3, 4, 6, generator=torch.Generator().manual_seed(0))

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import latent, pgd
+from unmask.attacks.black_box.random_search import RandomSearch
 from unmask.attacks.problem import Problem
-from unmask.attacks.random_search import RandomSearch
 from unmask.gradients.bpda import bypass
 from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.model_wrappers import BATCH_MULTIPLE, Passes, batch_invariant, bfloat16, fold_batchnorm, frozen_copy
+from unmask.models.model_wrappers import BATCH_MULTIPLE, Passes, batch_invariant, bfloat16, fold_batchnorm, frozen_copy
 from unmask.nets import conv_net, strided_net
 from unmask.randomness import make_keys, uniform, use_keys
 from unmask.types import Output

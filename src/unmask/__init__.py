@@ -89,35 +89,35 @@ _MODULES = {
     "unmask.adapters": "attackable",
     "unmask.attacking": "run_attack AttackResult",
     "unmask.attacks.aliases": "cw fgsm mifgsm pgd",
-    "unmask.attacks.apgd": "APGD",
-    "unmask.attacks.ensemble": "Ensemble",
+    "unmask.attacks.auto_pgd.apgd": "APGD",
+    "unmask.attacks.combined.ensemble": "Ensemble",
     "unmask.attacks.external": "external_attack",
     "unmask.attacks.gradient_attack": "GradientAttack",
-    "unmask.attacks.hop_skip_jump": "HopSkipJump",
+    "unmask.attacks.black_box.hop_skip_jump": "HopSkipJump",
     "unmask.attacks.problem": "Problem",
-    "unmask.attacks.random_search": "RandomSearch",
-    "unmask.attacks.snapped": "Snapped",
-    "unmask.attacks.square": "Square",
-    "unmask.attacks.time_limited": "TimeLimited",
-    "unmask.attacks.transfer": "Transfer",
-    "unmask.attacks.with_view": "WithView",
+    "unmask.attacks.black_box.random_search": "RandomSearch",
+    "unmask.attacks.combined.snapped": "Snapped",
+    "unmask.attacks.black_box.square": "Square",
+    "unmask.attacks.combined.time_limited": "TimeLimited",
+    "unmask.attacks.black_box.transfer": "Transfer",
+    "unmask.attacks.combined.with_view": "WithView",
     "unmask.auditing.run": "audit",
-    "unmask.black_box_models": "BlackBoxModel http_model",
+    "unmask.models.black_box_models": "BlackBoxModel http_model",
     "unmask.cases": "AttackSpec Case",
-    "unmask.forms": "select_output two_classes",
+    "unmask.models.forms": "select_output two_classes",
     "unmask.gradients.autograd": "autograd",
     "unmask.gradients.bpda": "bpda bypass",
     "unmask.gradients.dequantized": "dequantized",
     "unmask.gradients.eot": "EOT sign_agreement signal_to_noise",
-    "unmask.gradients.finite_differences": "finite_differences",
+    "unmask.gradients.surrogates.finite_differences": "finite_differences",
     "unmask.gradients.finite_gradients": "finite_gradients",
-    "unmask.gradients.fit_surrogate": "fit_surrogate",
+    "unmask.gradients.surrogates.fit_surrogate": "fit_surrogate",
     "unmask.gradients.functions": "bpda_function",
     "unmask.gradients.part_views": "skip_to submodule_output",
     "unmask.gradients.spaces": "Latent Pixels Tanh",
     "unmask.gradients.spsa": "SPSA",
     "unmask.gradients.straight_through": "straight_through unrolled",
-    "unmask.gradients.surrogate_model": "train_surrogate",
+    "unmask.gradients.surrogates.surrogate_model": "train_surrogate",
     "unmask.judging": "judge JudgedExamples Judge",
     "unmask.losses": "cross_entropy dlr margin",
     "unmask.report.audit_report": "AuditReport",
@@ -136,37 +136,37 @@ if TYPE_CHECKING:  # tests/test_surface.py holds these against the table
     from unmask.adapters import attackable
     from unmask.attacking import AttackResult, run_attack
     from unmask.attacks.aliases import cw, fgsm, mifgsm, pgd
-    from unmask.attacks.apgd import APGD
-    from unmask.attacks.ensemble import Ensemble
+    from unmask.attacks.auto_pgd.apgd import APGD
+    from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
+    from unmask.attacks.black_box.random_search import RandomSearch
+    from unmask.attacks.black_box.square import Square
+    from unmask.attacks.black_box.transfer import Transfer
+    from unmask.attacks.combined.ensemble import Ensemble
+    from unmask.attacks.combined.snapped import Snapped
+    from unmask.attacks.combined.time_limited import TimeLimited
+    from unmask.attacks.combined.with_view import WithView
     from unmask.attacks.external import external_attack
     from unmask.attacks.gradient_attack import GradientAttack
-    from unmask.attacks.hop_skip_jump import HopSkipJump
     from unmask.attacks.problem import Problem
-    from unmask.attacks.random_search import RandomSearch
-    from unmask.attacks.snapped import Snapped
-    from unmask.attacks.square import Square
-    from unmask.attacks.time_limited import TimeLimited
-    from unmask.attacks.transfer import Transfer
-    from unmask.attacks.with_view import WithView
     from unmask.auditing.run import audit
-    from unmask.black_box_models import BlackBoxModel, http_model
     from unmask.cases import AttackSpec, Case
-    from unmask.forms import select_output, two_classes
     from unmask.gradients.autograd import autograd
     from unmask.gradients.bpda import bpda, bypass
     from unmask.gradients.dequantized import dequantized
     from unmask.gradients.eot import EOT, sign_agreement, signal_to_noise
-    from unmask.gradients.finite_differences import finite_differences
     from unmask.gradients.finite_gradients import finite_gradients
-    from unmask.gradients.fit_surrogate import fit_surrogate
     from unmask.gradients.functions import bpda_function
     from unmask.gradients.part_views import skip_to, submodule_output
     from unmask.gradients.spaces import Latent, Pixels, Tanh
     from unmask.gradients.spsa import SPSA
     from unmask.gradients.straight_through import straight_through, unrolled
-    from unmask.gradients.surrogate_model import train_surrogate
+    from unmask.gradients.surrogates.finite_differences import finite_differences
+    from unmask.gradients.surrogates.fit_surrogate import fit_surrogate
+    from unmask.gradients.surrogates.surrogate_model import train_surrogate
     from unmask.judging import Judge, JudgedExamples, judge
     from unmask.losses import cross_entropy, dlr, margin
+    from unmask.models.black_box_models import BlackBoxModel, http_model
+    from unmask.models.forms import select_output, two_classes
     from unmask.report.audit_report import AuditReport
     from unmask.report.compare import compare
     from unmask.threats import L1, L2, Linf

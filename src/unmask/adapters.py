@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmask.deep_copy import deep_copy
 from unmask.gradients.bpda import View, substitute
 from unmask.inputs import as_images
-from unmask.model_wrappers import query
+from unmask.models.model_wrappers import query
+from unmask.state.deep_copy import deep_copy
 from unmask.types import Output, as_output
 
 __all__ = ["attackable", "reject_class_as_detector"]

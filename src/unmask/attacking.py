@@ -11,11 +11,18 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.trajectory import TrajectoryRecorder
-from unmask.compiling import Compiler
 from unmask.gradients.bpda import View
 from unmask.inputs import as_batch
 from unmask.judging import Judge, Verdict
-from unmask.model_wrappers import Passes, batch_invariant, bfloat16, fold_batchnorm, frozen_copy, multiplies_bfloat16
+from unmask.models.compiling import Compiler
+from unmask.models.model_wrappers import (
+    Passes,
+    batch_invariant,
+    bfloat16,
+    fold_batchnorm,
+    frozen_copy,
+    multiplies_bfloat16,
+)
 from unmask.randomness import make_keys
 from unmask.records import GradientCounts
 from unmask.statistics import Accuracy, accuracy

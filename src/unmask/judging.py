@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from unmask.inputs import as_batch, as_candidates
-from unmask.model_wrappers import Passes, batch_invariant
+from unmask.models.model_wrappers import Passes, batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.statistics import Accuracy, accuracy
 from unmask.threats import Threat, check_threat

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Problem
 from unmask.judging import Judge
-from unmask.model_wrappers import Passes, batch_invariant
+from unmask.models.model_wrappers import Passes, batch_invariant
 from unmask.randomness import make_keys
 from unmask.threats import Threat, parse
 from unmask.types import Model

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.losses import margin, targeted_margin
 from unmask.randomness import use_keys
 from unmask.threats import L2, Linf, Threat

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from unmask.attacks.aliases import cw, fgsm, mifgsm, pgd
-from unmask.attacks.apgd import APGD
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.black_box.random_search import RandomSearch
+from unmask.attacks.black_box.square import Square
+from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.gradient_attack import GradientAttack
 from unmask.attacks.optimizers import Adam
 from unmask.attacks.problem import Attack
-from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.square import Square
 from unmask.gradients.eot import EOT
 from unmask.gradients.spsa import SPSA
 from unmask.losses import margin, targeted_margin

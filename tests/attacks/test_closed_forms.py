@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.problem import Attack
 from unmask.auditing.run import audit
 from unmask.data import Dataset

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.aliases import fgsm
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.black_box.transfer import Transfer
+from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.problem import Problem
-from unmask.attacks.transfer import Transfer
 from unmask.losses import margin
-from unmask.model_wrappers import batch_invariant
+from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import make_keys, normal
 from unmask.threats import Linf
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.external import external_attack
 from unmask.gradients.bpda import bpda
 from unmask.randomness import normal

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.aliases import cw, fgsm, latent, mifgsm, pgd
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.gradient_attack import GradientAttack
 from unmask.attacks.optimizers import Adam, Steepest
 from unmask.attacks.problem import Attack

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.hop_skip_jump import HopSkipJump
+from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
 from unmask.threats import L1, L2, Linf, Threat
 from unmask.types import Output
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.aliases import pgd
-from unmask.attacks.apgd import APGD
-from unmask.attacks.schedules import Halving, Sparser
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.auto_pgd.schedules import Halving, Sparser
 from unmask.losses import margin
-from unmask.projections import sparse
 from unmask.randomness import normal, use_keys
 from unmask.threats import L1, Threat
+from unmask.threats.projections import sparse
 
 
 def test_a_step_is_spread_over_the_largest_slopes_that_have_room() -> None:

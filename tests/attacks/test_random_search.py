@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.random_search import RandomSearch
+from unmask.attacks.black_box.random_search import RandomSearch
 from unmask.threats import L2, Linf
 
 

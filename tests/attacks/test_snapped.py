@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.aliases import fgsm, pgd
-from unmask.attacks.apgd import APGD
-from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.hop_skip_jump import HopSkipJump
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
+from unmask.attacks.black_box.square import Square
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.snapped import OnGrid, Snapped, snapped
 from unmask.attacks.problem import Attack, Problem
-from unmask.attacks.snapped import OnGrid, Snapped, snapped
-from unmask.attacks.square import Square
 from unmask.losses import margin
 from unmask.randomness import make_keys
 from unmask.threats import L1, L2, Linf, Threat

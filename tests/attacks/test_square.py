@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.attacks.square import Square, _shift, _shift_draws
+from unmask.attacks.black_box.square import Square, _shift, _shift_draws
 from unmask.threats import L1, L2, Linf, Threat
 
 # (first iteration, share of p), of 10000; table in section 4 of the paper and the authors' code.
@@ -89,7 +89,7 @@ def test_numbers_drawn_ahead_are_those_of_each_query(
 ) -> None:
     model, x, y, threat = linear(2, norm, 6, (1, 5, 5))
     ahead = Square(40)(trial(model, x, y, threat).problem)
-    monkeypatch.setattr("unmask.attacks.square._AHEAD", 1)
+    monkeypatch.setattr("unmask.attacks.black_box.square._AHEAD", 1)
     assert torch.equal(ahead, Square(40)(trial(model, x, y, threat).problem))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unmask.attacks.combined.time_limited import TimeLimited
 from unmask.attacks.problem import Problem
-from unmask.attacks.time_limited import TimeLimited
 from unmask.randomness import make_keys
 from unmask.threats import Linf
 

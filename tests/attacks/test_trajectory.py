@@ -12,15 +12,15 @@ from torch import nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import fgsm, pgd
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
+from unmask.attacks.black_box.random_search import RandomSearch
+from unmask.attacks.black_box.square import Square
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.gradient_attack import GradientAttack
-from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.optimizers import Steepest
 from unmask.attacks.problem import Attack
-from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.square import Square
 from unmask.attacks.trajectory import TrajectoryRecorder
-from unmask.attacks.with_view import WithView
 from unmask.evaluation.attack_registry import ATTACKS
 from unmask.gradients.autograd import autograd
 from unmask.gradients.straight_through import straight_through

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from unmask.attacks.aliases import fgsm, pgd
-from unmask.attacks.transfer import Transfer
+from unmask.attacks.black_box.transfer import Transfer
 from unmask.losses import margin
-from unmask.model_wrappers import Passes, batch_invariant
+from unmask.models.model_wrappers import Passes, batch_invariant
 
 
 def test_gradients_of_the_source_and_verdicts_on_the_defense(

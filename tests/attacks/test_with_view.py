@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.problem import Problem
-from unmask.attacks.with_view import WithView
 from unmask.gradients.bpda import bpda
 from unmask.judging import Judge
 from unmask.randomness import make_keys

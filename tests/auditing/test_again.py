@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.commands import unmask
-from unmask.attacks import time_limited
+from unmask.attacks.combined import time_limited
 from unmask.auditing.budgets import BUDGETS
 
 MODELS = """

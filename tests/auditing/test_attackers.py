@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.auditing.attackers import adaptive
 from unmask.auditing.budgets import BUDGETS
-from unmask.auditing.candidate_views import OWN_GRADIENT
-from unmask.auditing.view_selection import PilotResult
+from unmask.auditing.views.candidate_views import OWN_GRADIENT
+from unmask.auditing.views.view_selection import PilotResult
 from unmask.losses import cross_entropy, dlr
 
 

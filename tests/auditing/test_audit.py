@@ -14,7 +14,7 @@ import pytest
 
 from tests.commands import unmask
 from unmask.attacking import run_attack
-from unmask.auditing.candidate_views import call_source
+from unmask.auditing.views.candidate_views import call_source
 from unmask.records import ThreatSpec
 from unmask.report.run_folder import CaseInfo
 from unmask.report.script import script

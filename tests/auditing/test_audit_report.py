@@ -19,7 +19,7 @@ from tests.commands import unmask as command
 from unmask.cases import find_case
 from unmask.records import Finding
 from unmask.report.audit_report import AuditReport
-from unmask.report.masking import Masking
+from unmask.report.verdict.masking import Masking
 
 NAMES = {"examples", "records.jsonl", "report.html", "report.json", "report.md", "run.json"}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.auditing.decoders import decoders
+from unmask.auditing.views.decoders import decoders
 from unmask.diagnosis.probe import probe_gradients
 from unmask.gradients.spaces import Latent
 from unmask.randomness import make_keys

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import unmask
-from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
 from unmask.auditing.grids import gridded, on_grids
-from unmask.auditing.view_selection import PilotResult
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.view_selection import PilotResult
 from unmask.cases import find_case
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.request import STEPS, AuditRequest
-from unmask.black_box_models import BlackBoxModel
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
+from unmask.models.black_box_models import BlackBoxModel
 from unmask.progress import Level, on_progress
 from unmask.threats import Linf
 

@@ -8,7 +8,7 @@ import torch
 from benchmarks.zoo import ZOO
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
-from unmask.auditing.surrogates import surrogate_models
+from unmask.auditing.views.surrogates import surrogate_models
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.diagnosis.probe import probe_gradients

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from unmask.auditing import pilot
-from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.view_selection import PilotResult, PilotSearch, rank
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
 from unmask.threats import Linf
 
 DEAR = CandidateView(("dear",), lambda model: model)

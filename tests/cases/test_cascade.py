@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import binomtest, kstest
 from torch import Tensor, nn
 
-from unmask.cases.cascade import Cascade, LeastLikely
+from unmask.cases.iclr2018.cascade import Cascade, LeastLikely
 from unmask.randomness import make_keys, use_keys
 from unmask.training.classifier import Perturb
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmask.cases import CASES, SUITES, Case, find_case
 from unmask.data import DataError, names
-from unmask.evaluation.model_checks import is_random
+from unmask.evaluation.models.model_checks import is_random
 from unmask.kinds import Obfuscation
 from unmask.randomness import make_keys, use_keys
 from unmask.types import as_output

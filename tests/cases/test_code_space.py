@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 
 from unmask.cases.code_space import Codes
-from unmask.defenses.blocks import dct
-from unmask.defenses.feature_distillation import FeatureDistillation
+from unmask.defenses.transforms.blocks import dct
+from unmask.defenses.transforms.feature_distillation import FeatureDistillation
 from unmask.randomness import make_keys, use_keys
 
 TABLE = FeatureDistillation().table

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.cases.logit_space import LogitSpace
+from unmask.cases.iclr2018.logit_space import LogitSpace
 from unmask.defenses.thermometer import Encode, Thermometer
 from unmask.randomness import make_keys, use_keys
 from unmask.threats import Linf

@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.defenses.averaged import Averaged
-from unmask.defenses.bit_depth import ReduceBitDepth
-from unmask.defenses.crop import CropEnsemble
 from unmask.defenses.distortion import RandomDistortion
-from unmask.defenses.feature_distillation import FeatureDistillation
-from unmask.defenses.jpeg import JPEG
 from unmask.defenses.preprocessed import Preprocessed
-from unmask.defenses.quilting import Quilt
 from unmask.defenses.randomization import Randomization, RandomResizePad
-from unmask.defenses.total_variation import MinimiseTotalVariation
+from unmask.defenses.transforms.bit_depth import ReduceBitDepth
+from unmask.defenses.transforms.crop import CropEnsemble
+from unmask.defenses.transforms.feature_distillation import FeatureDistillation
+from unmask.defenses.transforms.jpeg import JPEG
+from unmask.defenses.transforms.quilting import Quilt
+from unmask.defenses.transforms.total_variation import MinimiseTotalVariation
 from unmask.judging import Judge
 from unmask.randomness import make_keys, use_keys
 

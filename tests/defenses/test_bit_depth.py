@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from unmask.defenses.bit_depth import ReduceBitDepth
+from unmask.defenses.transforms.bit_depth import ReduceBitDepth
 
 LEVELS = torch.arange(256).view(1, 1, 16, 16)
 

@@ -8,7 +8,7 @@ import torch
 from scipy.fft import dctn
 from torch import Tensor
 
-from unmask.defenses.blocks import Round, across, dct, down, idct, pad, per_frequency
+from unmask.defenses.transforms.blocks import Round, across, dct, down, idct, pad, per_frequency
 
 X = torch.rand(2, 3, 24, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

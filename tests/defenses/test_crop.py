@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from unmask.defenses import crop
-from unmask.defenses.crop import CropEnsemble
+from unmask.defenses.transforms import crop
+from unmask.defenses.transforms.crop import CropEnsemble
 from unmask.randomness import make_keys, use_keys
 
 

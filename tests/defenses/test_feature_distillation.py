@@ -6,8 +6,8 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import Tensor, nn
 
-from unmask.defenses.feature_distillation import FeatureDistillation, frequency_spread, two_bands
 from unmask.defenses.preprocessed import Preprocessed
+from unmask.defenses.transforms.feature_distillation import FeatureDistillation, frequency_spread, two_bands
 from unmask.gradients.bpda import bpda
 
 DRAW = torch.Generator().manual_seed(0)

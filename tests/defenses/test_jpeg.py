@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from unmask.defenses.jpeg import JPEG, tables
 from unmask.defenses.preprocessed import Preprocessed
+from unmask.defenses.transforms.jpeg import JPEG, tables
 from unmask.gradients.bpda import bpda
 from unmask.gradients.straight_through import straight_through
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.defenses.lid import LID, local_intrinsic_dimensionality
-from unmask.model_wrappers import batch_invariant
+from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import make_keys, use_keys
 
 REFERENCES = torch.rand(40, 1, 5, 5, generator=torch.Generator().manual_seed(1))

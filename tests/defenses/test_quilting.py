@@ -9,9 +9,9 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from unmask.defenses import quilting
-from unmask.defenses.patch_search import nearest_patches
-from unmask.defenses.quilting import Quilt, build_patches, seam
+from unmask.defenses.transforms import quilting
+from unmask.defenses.transforms.patch_search import nearest_patches
+from unmask.defenses.transforms.quilting import Quilt, build_patches, seam
 from unmask.randomness import make_keys, use_keys
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unmask.defenses import sap
 from unmask.defenses.sap import SAP, KeepEach, SampleWithReplacement
 from unmask.gradients.bpda import bpda
-from unmask.model_wrappers import batch_invariant
+from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import make_keys, use_keys
 from unmask.types import Model
 

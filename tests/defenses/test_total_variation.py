@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from unmask.defenses import total_variation
-from unmask.defenses.total_variation import MinimiseTotalVariation, minimise
+from unmask.defenses.transforms import total_variation
+from unmask.defenses.transforms.total_variation import MinimiseTotalVariation, minimise
 from unmask.randomness import make_keys, use_keys
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unmask.diagnosis.behaviour.stochastic import Noise
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.probe import GradientProbe, probe_gradients
 from unmask.diagnosis.saturation import Saturation
 from unmask.diagnosis.snapshots import TensorSnapshot
-from unmask.diagnosis.stochastic import Noise
 from unmask.diagnosis.trace import Event
 from unmask.randomness import make_keys
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.diagnosis.determinism import left_in_training
+from unmask.diagnosis.behaviour.determinism import left_in_training
 from unmask.diagnosis.lint import lint
 from unmask.randomness import make_keys
 from unmask.records import Finding

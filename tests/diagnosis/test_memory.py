@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.diagnosis.clock import at, by_the_clock
+from unmask.diagnosis.behaviour.clock import at, by_the_clock
+from unmask.diagnosis.behaviour.memory import aged, remembers
 from unmask.diagnosis.lint import lint
-from unmask.diagnosis.memory import aged, remembers
-from unmask.forms import forgetting
+from unmask.models.forms import forgetting
 from unmask.randomness import make_keys
 from unmask.state import State
 from unmask.types import Output

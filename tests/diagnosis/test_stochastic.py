@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unmask.diagnosis.behaviour.stochastic import noise, shared, sources
 from unmask.diagnosis.findings import draws
-from unmask.diagnosis.stochastic import noise, shared, sources
 from unmask.randomness import make_keys, uniform
 
 X = torch.rand(32, 1, 10, 10, generator=torch.Generator().manual_seed(1))

@@ -11,7 +11,7 @@ from unmask.cases import find_case
 from unmask.data import load
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.probe import GradientProbe, probe_gradients
-from unmask.evaluation.targets import prepare_target
+from unmask.evaluation.models.targets import prepare_target
 from unmask.randomness import make_keys, use_keys
 from unmask.types import as_output
 

@@ -14,7 +14,7 @@ from unmask.attacks.aliases import pgd
 from unmask.cases import AttackSpec, ImageProbe, StrengthSweep
 from unmask.data import load
 from unmask.evaluation.execute import execute_job, rejudge
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
 from unmask.randomness import uniform
 from unmask.records import Job, ThreatSpec
 from unmask.types import InvalidModelOutput, Output

@@ -19,8 +19,8 @@ import torch
 from tests.commands import unmask
 from tests.models import MEANS
 from unmask.evaluation import plan as planning
+from unmask.evaluation.models.targets import find_target
 from unmask.evaluation.runner import LocalExecutor
-from unmask.evaluation.targets import find_target
 from unmask.records import Job, ThreatSpec
 
 KILLS = int(os.environ.get("UNMASK_KILLS", "6"))  # 50 take minutes

@@ -13,7 +13,7 @@ from unmask.evaluation.environment import environment
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.verify import verify
+from unmask.evaluation.verifying.verify import verify
 from unmask.report import write
 
 FLIPS = int(os.environ.get("UNMASK_FLIPS", "15"))  # in each file; thousands take minutes

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from unmask.auditing.question import plans
 from unmask.evaluation import plan as planning
-from unmask.evaluation.attack_again import Sample
 from unmask.evaluation.environment import environment
 from unmask.evaluation.plan import Plan
-from unmask.evaluation.recheck import recheck
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.verify import verify
+from unmask.evaluation.verifying.attack_again import Sample
+from unmask.evaluation.verifying.recheck import recheck
+from unmask.evaluation.verifying.verify import verify
 from unmask.kinds import Obfuscation
 from unmask.records import Record, digest
 from unmask.report import write

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import unmask
 from unmask.data import load
-from unmask.evaluation.fingerprint import fingerprint
-from unmask.evaluation.model_loaders import Fitted
-from unmask.evaluation.targets import find_target
+from unmask.evaluation.models.model_loaders import Fitted
+from unmask.evaluation.models.targets import find_target
+from unmask.evaluation.verifying.fingerprint import fingerprint
 
 DIGITS = load("digits", n=32)
 X, Y = DIGITS.batch()

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from unmask.attacking import AttackResult, run_attack
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.evaluation.targets import Target, prepare_target
-from unmask.forms import ModelForm
+from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.judging import Judge
 from unmask.losses import margin
+from unmask.models.forms import ModelForm
 from unmask.threats import Linf
 
 DATA = load("digits", n=32)  # a multiple of sixteen: such batches are not filled up

@@ -13,8 +13,8 @@ import torch
 
 from unmask.cases import CASES, StrengthSweep, find_case
 from unmask.data import load
+from unmask.evaluation.models.targets import Target
 from unmask.evaluation.plan import plan_attack, plan_case
-from unmask.evaluation.targets import Target
 from unmask.records import Job
 from unmask.threats import Linf, parse
 

@@ -12,7 +12,7 @@ import pytest
 from tests.commands import unmask
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.verify import verify
+from unmask.evaluation.verifying.verify import verify
 from unmask.statistics import StopRule, accuracy
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data import load
-from unmask.evaluation.model_checks import check_model, is_random
-from unmask.evaluation.targets import find_target, prepare_target
-from unmask.forms import ModelForm
+from unmask.evaluation.models.model_checks import check_model, is_random
+from unmask.evaluation.models.targets import find_target, prepare_target
+from unmask.models.forms import ModelForm
 from unmask.types import Output
 
 X = torch.linspace(0, 1, 4 * 64).reshape(4, 1, 8, 8)

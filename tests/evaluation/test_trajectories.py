@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import mifgsm, pgd
-from unmask.attacks.transfer import Transfer
+from unmask.attacks.black_box.transfer import Transfer
 from unmask.cases import AttackSpec, ImageProbe
 from unmask.data import load
 from unmask.evaluation.execute import RECORDED, execute_job
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
 from unmask.evaluation.trajectories import REFUSED
 from unmask.losses import margin
 from unmask.randomness import normal

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save
 
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor
-from unmask.evaluation.verify import verify
+from unmask.evaluation.verifying.verify import verify
 from unmask.records import digest
 from unmask.types import InvalidModelOutput
 
@@ -194,7 +194,7 @@ def test_answers_that_cannot_be_judged_are_a_problem_of_the_record(
     def refuse(*_: Any) -> None:
         raise InvalidModelOutput("logits of no use")
 
-    monkeypatch.setattr("unmask.evaluation.recheck.rejudge", refuse)
+    monkeypatch.setattr("unmask.evaluation.verifying.recheck.rejudge", refuse)
     assert [*problems(folder, asked).values()] == ["logits of no use"] * 2
 
 

@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unmask.cases import ImageProbe
-from unmask.evaluation import attack_again as anew
-from unmask.evaluation.attack_again import Sample, attack_again
-from unmask.evaluation.beside import untouched
-from unmask.evaluation.check import Check
 from unmask.evaluation.plan import Plan, shards
-from unmask.evaluation.planned_jobs import hold_against_question
-from unmask.evaluation.recheck import recheck
 from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.store import pack
+from unmask.evaluation.verifying import attack_again as anew
+from unmask.evaluation.verifying.attack_again import Sample, attack_again
+from unmask.evaluation.verifying.beside import untouched
+from unmask.evaluation.verifying.check import Check
+from unmask.evaluation.verifying.planned_jobs import hold_against_question
+from unmask.evaluation.verifying.recheck import recheck
 from unmask.records import Example, GradientCounts, Job, Record, ThreatSpec
 from unmask.run_files import RunFile, read_records
 

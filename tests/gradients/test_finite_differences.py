@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.gradients.finite_differences import finite_differences
+from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.randomness import make_keys, normal, use_keys
 
 

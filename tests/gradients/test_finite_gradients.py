@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.nonfinite import nonfinite
 from unmask.gradients.finite_gradients import finite_gradients
-from unmask.model_wrappers import frozen_copy
+from unmask.models.model_wrappers import frozen_copy
 from unmask.randomness import make_keys, use_keys
 from unmask.types import Output
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.gradients.fit_surrogate import fit_surrogate, lazy_surrogate
+from unmask.gradients.surrogates.fit_surrogate import fit_surrogate, lazy_surrogate
 from unmask.randomness import make_keys, uniform, use_keys
 
 X = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(0))

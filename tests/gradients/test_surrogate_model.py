@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.gradients.surrogate_model import train_surrogate
+from unmask.gradients.surrogates.surrogate_model import train_surrogate
 from unmask.randomness import make_keys
 from unmask.types import Output
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.commands import unmask
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.evaluation.targets import find_target
+from unmask.evaluation.models.targets import find_target
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # these libraries' own affairs
 DIGITS = load("digits", n=32)

@@ -10,7 +10,7 @@ from unmask.adapters import attackable
 from unmask.attacking import run_attack, verdicts
 from unmask.cases import find_case
 from unmask.data import load
-from unmask.defenses.total_variation import MinimiseTotalVariation
+from unmask.defenses.transforms.total_variation import MinimiseTotalVariation
 from unmask.judging import Judge
 from unmask.randomness import make_keys, use_keys
 

@@ -19,11 +19,11 @@ from rich.console import Console
 from tests.report.conftest import figure
 from unmask.report import summary, write
 from unmask.report.formatting import count, duration
-from unmask.report.histograms import histogram
-from unmask.report.pictures import Picture, strip
+from unmask.report.plots.histograms import histogram
+from unmask.report.plots.pictures import Picture, strip
 from unmask.report.run_folder import RunFolder
-from unmask.report.sentences import headline, others, sentence
 from unmask.report.table import table
+from unmask.report.verdict.sentences import headline, others, sentence
 
 EVIL = "<script>alert(1)</script>"
 

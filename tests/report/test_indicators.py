@@ -14,7 +14,7 @@ from rich.console import Console
 
 from unmask.records import Example
 from unmask.report import summary, write
-from unmask.report.indicators import Indicator, IndicatorEvidence, judge
+from unmask.report.verdict.indicators import Indicator, IndicatorEvidence, judge
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder

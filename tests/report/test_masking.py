@@ -10,10 +10,10 @@ import pytest
 
 from unmask.records import AUDIT_SCHEMA, TABLE_SCHEMA, GradientCounts
 from unmask.report import write
-from unmask.report.masking import Masking
 from unmask.report.run_folder import RunFolder
-from unmask.report.sentences import MEANING, headline, sentence
 from unmask.report.table import Row, table
+from unmask.report.verdict.masking import Masking
+from unmask.report.verdict.sentences import MEANING, headline, sentence
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file, save_file
 
 from unmask.records import Record
 from unmask.report import write
-from unmask.report.animation import Animation, animation
-from unmask.report.losses import losses
+from unmask.report.plots.animation import Animation, animation
+from unmask.report.plots.losses import losses
+from unmask.report.plots.trajectories import REFUSED, trajectories
 from unmask.report.run_folder import RunFolder
-from unmask.report.trajectories import REFUSED, trajectories
 
 Array = NDArray[Any]
 

@@ -12,10 +12,10 @@ from rich.console import Console
 
 from unmask.records import GradientCounts, Record
 from unmask.report import summary, write
-from unmask.report.masking import Masking
 from unmask.report.run_folder import RunFolder
-from unmask.report.sentences import headline
 from unmask.report.table import Row, table
+from unmask.report.verdict.masking import Masking
+from unmask.report.verdict.sentences import headline
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder

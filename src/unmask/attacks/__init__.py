@@ -1,0 +1,1 @@
+"""Attacks: ``gradient_attack.GradientAttack`` is the loop of most, ``aliases`` holds their usual names."""

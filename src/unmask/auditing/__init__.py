@@ -1,1 +1,1 @@
-"""Point it at a model: evidence of masked gradients, the attack that follows from it, the accuracy that is left."""
+"""The audit: ``run.audit`` checks a model, probes its gradients, pilots candidate views, and attacks."""

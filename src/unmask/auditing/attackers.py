@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from unmask.attacks.aliases import fgsm, latent, pgd
-from unmask.attacks.apgd import APGD
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.black_box.random_search import RandomSearch
+from unmask.attacks.black_box.square import Square
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.snapped import over_grid
+from unmask.attacks.combined.time_limited import TimeLimited
+from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.problem import Attack
-from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.snapped import over_grid
-from unmask.attacks.square import Square
-from unmask.attacks.time_limited import TimeLimited
-from unmask.attacks.with_view import WithView
 from unmask.auditing.budgets import BUDGETS, Budget
-from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
-from unmask.auditing.view_selection import PilotResult, estimator
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.view_selection import PilotResult, estimator
 from unmask.cases import AttackSpec
 from unmask.gradients.bpda import View
 from unmask.gradients.spaces import Latent

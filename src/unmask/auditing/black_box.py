@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from unmask.attacks.aliases import pgd
-from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.hop_skip_jump import HopSkipJump
-from unmask.attacks.snapped import OnGrid, over_grid
+from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.snapped import OnGrid, over_grid
 from unmask.auditing.attackers import black_box, transfer
 from unmask.auditing.budgets import Budget
 from unmask.auditing.diagnose import ModelCheck
 from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.jobs import Control, build_plan
 from unmask.auditing.request import step
-from unmask.auditing.surrogates import surrogate_models
+from unmask.auditing.views.surrogates import surrogate_models
 from unmask.cases import AttackSpec
+from unmask.evaluation.models.targets import Target
 from unmask.evaluation.plan import Plan, threat_spec
-from unmask.evaluation.targets import Target
 from unmask.gradients.spsa import SPSA, gaussian
 from unmask.kinds import Access, FindingKind
 from unmask.losses import margin

@@ -15,7 +15,7 @@ from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.lint import lint
 from unmask.diagnosis.probe import GradientProbe, probe_gradients, probe_through_view
-from unmask.evaluation.setup import rms_radius
+from unmask.evaluation.models.setup import rms_radius
 from unmask.records import Finding
 from unmask.state import State
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from unmask.attacks.black_box.random_search import RandomSearch
+from unmask.attacks.black_box.square import Square
 from unmask.attacks.problem import Attack
-from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.square import Square
-from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView
 from unmask.auditing.probe_data import TRIED, Images
-from unmask.auditing.view_selection import PilotResult, PilotSearch, rank
-from unmask.evaluation.targets import Target
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
+from unmask.evaluation.models.targets import Target
 from unmask.kinds import FindingKind
 from unmask.records import Finding
 from unmask.threats import Threat

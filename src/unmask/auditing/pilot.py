@@ -9,20 +9,20 @@ from typing import Any
 import torch
 
 from unmask.auditing.attackers import NOISE
-from unmask.auditing.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
-from unmask.auditing.decoders import decoders
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PROBED, TRIED
 from unmask.auditing.request import step
-from unmask.auditing.surrogates import surrogate_models
-from unmask.auditing.view_selection import PilotResult, PilotSearch, rank
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
+from unmask.auditing.views.decoders import decoders
+from unmask.auditing.views.surrogates import surrogate_models
+from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
+from unmask.diagnosis.behaviour.memory import aged
 from unmask.diagnosis.findings import averaged, draws
-from unmask.diagnosis.memory import aged
 from unmask.diagnosis.probe import faults_behind_refusals
 from unmask.diagnosis.saturation import saturation
 from unmask.gradients.spaces import Latent
-from unmask.model_wrappers import frozen_copy, query
+from unmask.models.model_wrappers import frozen_copy, query
 from unmask.randomness import make_keys
 from unmask.records import Finding
 

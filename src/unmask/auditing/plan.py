@@ -10,9 +10,9 @@ from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.jobs import Control, build_plan
 from unmask.auditing.pilot import Pilot, pilot_views
 from unmask.auditing.request import AuditRequest, step
-from unmask.black_box_models import BlackBoxModel
+from unmask.evaluation.models.targets import Target
 from unmask.evaluation.plan import Plan, threat_spec
-from unmask.evaluation.targets import Target
+from unmask.models.black_box_models import BlackBoxModel
 from unmask.records import ThreatSpec
 
 __all__ = ["plan_attacks", "plan_audit"]

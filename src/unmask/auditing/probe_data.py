@@ -10,8 +10,8 @@ from torch import Tensor
 from unmask.auditing.request import AuditRequest
 from unmask.data import Dataset
 from unmask.diagnosis.lint import made_for
-from unmask.evaluation.targets import Target
-from unmask.model_wrappers import batch_invariant
+from unmask.evaluation.models.targets import Target
+from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.types import Output
 

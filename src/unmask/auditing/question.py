@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from unmask.auditing.candidate_views import CandidateView
 from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.probe_data import TRIED, standing
 from unmask.auditing.request import AuditRequest
+from unmask.auditing.views.candidate_views import CandidateView
 from unmask.cases import find_case
 from unmask.data import Dataset
 from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.evaluation.attack_registry import attack_from_options
 from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.models.targets import Target
 from unmask.evaluation.plan import Plan, plan_attack, plan_case
 from unmask.evaluation.runner import LocalExecutor
-from unmask.evaluation.targets import Target
 from unmask.inputs import check_eps
 from unmask.kinds import Access, FindingKind
 from unmask.records import Finding

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmask.auditing.budgets import Budget, budget_of
 from unmask.data import Dataset
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
 from unmask.progress import stage
 from unmask.randomness import Keys, make_keys
 from unmask.threats import Threat

@@ -11,18 +11,18 @@ from torch import nn
 
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.request import AuditRequest
-from unmask.black_box_models import ArrayFunction, BlackBoxModel
-from unmask.compiling import Compiler
 from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
 from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.models.process_settings import own_settings
+from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.evaluation.plan import Plan
-from unmask.evaluation.process_settings import own_settings
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
-from unmask.evaluation.targets import Target, prepare_target
-from unmask.forms import ModelForm, under_default_dtype
 from unmask.inputs import check_eps
+from unmask.models.black_box_models import ArrayFunction, BlackBoxModel
+from unmask.models.compiling import Compiler
+from unmask.models.forms import ModelForm, under_default_dtype
 from unmask.report import write
 from unmask.report.audit_report import AuditReport, RunFiles
 from unmask.threats import Threat, check_threat

@@ -2,20 +2,19 @@
 
 from difflib import get_close_matches
 
-from unmask.cases import (
+from unmask.cases import feature_distillation, plain
+from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
+from unmask.cases.iclr2018 import (
     cascade,
     defense_gan,
-    feature_distillation,
     lid,
     madry,
     pixeldefend,
-    plain,
     randomization,
     sap,
     thermometer,
     transforms,
 )
-from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
 

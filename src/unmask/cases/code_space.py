@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unmask.defenses.blocks import dct, idct, pad, per_frequency
+from unmask.defenses.transforms.blocks import dct, idct, pad, per_frequency
 from unmask.gradients.bpda import substitute
 from unmask.randomness import uniform
 from unmask.threats import Threat

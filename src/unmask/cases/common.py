@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from unmask.attacks.apgd import APGD
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases.case import AttackSpec
 from unmask.gradients.autograd import autograd
 from unmask.losses import dlr

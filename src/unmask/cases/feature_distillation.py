@@ -8,20 +8,20 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from unmask.attacks.aliases import pgd
-from unmask.attacks.apgd import APGD
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
+from unmask.attacks.black_box.square import Square
+from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.gradient_attack import GradientAttack
-from unmask.attacks.hop_skip_jump import HopSkipJump
 from unmask.attacks.optimizers import Adam
 from unmask.attacks.penalties import Penalty
-from unmask.attacks.square import Square
 from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
 from unmask.cases.code_space import Codes
 from unmask.cases.common import CIFAR10, IMAGENET, IMAGENET_L2, apgd_ce, cifar10_recipe, light_net, own_gradient
 from unmask.cases.recipes import StudentTraining
 from unmask.defenses.distortion import RandomDistortion
-from unmask.defenses.feature_distillation import FeatureDistillation
 from unmask.defenses.preprocessed import Preprocessed
+from unmask.defenses.transforms.feature_distillation import FeatureDistillation
 from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.eot import EOT, signal_to_noise

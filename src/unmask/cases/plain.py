@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unmask.attacks.ensemble import Ensemble
+from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, DIGITS, MNIST, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
 from unmask.cases.recipes import ClassifierTraining

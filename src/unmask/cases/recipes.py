@@ -15,7 +15,7 @@ from unmask.attacks.gradient_attack import GradientAttack
 from unmask.attacks.optimizers import Steepest
 from unmask.attacks.problem import Problem
 from unmask.data import load
-from unmask.model_wrappers import frozen_copy
+from unmask.models.model_wrappers import frozen_copy
 from unmask.nets.pixel_cnn import PixelCNN
 from unmask.randomness import Keys, make_keys
 from unmask.threats import Threat

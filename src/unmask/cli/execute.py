@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.ray_executor import RayExecutor
     from unmask.evaluation.runner import LocalExecutor
-    from unmask.forms import ModelForm
+    from unmask.models.forms import ModelForm
 
 __all__ = ["carry_out", "cluster_of", "form_of"]
 
@@ -39,7 +39,7 @@ def cluster_of(executor: str, address: str | None, gpus_per_job: float, workers:
 
 def form_of(layout: str, pixel_range: float, output: str | None, reject_class: int | None) -> ModelForm:
     """What the options say of a model's input and output."""
-    from unmask.forms import ModelForm
+    from unmask.models.forms import ModelForm
 
     if layout not in ("nchw", "nhwc"):
         raise ValueError(f"no layout {layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)")
@@ -62,10 +62,10 @@ def carry_out(
 ) -> None:
     """Do what is left to do, render, and compare the accuracy with the thresholds."""
     from unmask.cli.progress import progress
-    from unmask.compiling import Compiler
     from unmask.evaluation.environment import environment
     from unmask.evaluation.runner import run
     from unmask.evaluation.store import Store
+    from unmask.models.compiling import Compiler
     from unmask.report import summary, write
     from unmask.report.run_folder import RunFolder
     from unmask.report.table import table

@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 import typer
 
-from unmask.allocator import keep_freed_memory
 from unmask.cli.console import fail, flushed, make_streams_ready
 from unmask.cli.fetching import app
 from unmask.evaluation.failures import alive, by_the_user, first_line
+from unmask.models.allocator import keep_freed_memory
 
 __all__ = ["main"]
 

@@ -13,7 +13,7 @@ from unmask.cli import commands
 if TYPE_CHECKING:
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.runner import LocalExecutor
-    from unmask.forms import ModelForm
+    from unmask.models.forms import ModelForm
 
 __all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
 
@@ -30,8 +30,8 @@ def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
 
 def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
     """The executor of a run with this configuration."""
-    from unmask.compiling import Compiler
     from unmask.evaluation.runner import LocalExecutor
+    from unmask.models.compiling import Compiler
 
     _refuse_python(config)
     with _told():
@@ -87,7 +87,7 @@ def on_the_threads_of(run: Path) -> Iterator[None]:
 
 
 def _form(config: Mapping[str, Any]) -> ModelForm:
-    from unmask.forms import ModelForm
+    from unmask.models.forms import ModelForm
 
     return ModelForm(**config.get("form", {}))
 

@@ -48,8 +48,8 @@ def verify(
 
     Example: [bold]unmask verify runs/demo --attack 8[/bold]
     """
-    from unmask.evaluation.attack_again import Sample
-    from unmask.evaluation.verify import verify
+    from unmask.evaluation.verifying.attack_again import Sample
+    from unmask.evaluation.verifying.verify import verify
     from unmask.report.compare import compare_runs as held_against
     from unmask.run_files import read_run
 

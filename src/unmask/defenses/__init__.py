@@ -1,0 +1,1 @@
+"""Published defenses as torch modules. ``preprocessed.Preprocessed`` puts a transformation before a network."""

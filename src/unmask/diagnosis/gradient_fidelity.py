@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from unmask.deep_copy import deep_copy
 from unmask.diagnosis.snapshots import TensorSnapshot, Token
 from unmask.diagnosis.trace import Event, trace
 from unmask.randomness import Keys, normal, use_keys
+from unmask.state.deep_copy import deep_copy
 
 __all__ = ["GradientFidelity", "from_images", "gradient_fidelities", "known"]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.snapshots import tensors
-from unmask.model_wrappers import query
+from unmask.models.model_wrappers import query
 from unmask.randomness import Keys, use_keys
 from unmask.state import State
 from unmask.types import Output

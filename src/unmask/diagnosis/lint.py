@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.diagnosis.determinism import steadiness
+from unmask.diagnosis.behaviour.determinism import steadiness
 from unmask.diagnosis.instrumentation import ModuleIO, keyed_query, preserve_buffers, record_io, share
 from unmask.kinds import FindingKind
 from unmask.randomness import Keys, uniform, use_keys

@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from unmask.diagnosis.behaviour.stochastic import Noise, noise, sources
 from unmask.diagnosis.faults import GradientFault, cancelled, faults
 from unmask.diagnosis.gradient_fidelity import GradientFidelity, from_images, gradient_fidelities
 from unmask.diagnosis.nonfinite import NonFinite, nonfinite
 from unmask.diagnosis.saturation import Saturation, saturation
-from unmask.diagnosis.stochastic import Noise, noise, sources
 from unmask.diagnosis.trace import Event, outermost
 from unmask.gradients.bpda import find_part
 from unmask.kinds import FindingKind
-from unmask.model_wrappers import frozen_copy
+from unmask.models.model_wrappers import frozen_copy
 from unmask.randomness import Keys
 from unmask.records import Finding
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.losses import cross_entropy, margin
-from unmask.model_wrappers import query
+from unmask.models.model_wrappers import query
 from unmask.randomness import Keys, use_keys
 from unmask.types import Loss
 

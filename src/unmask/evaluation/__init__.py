@@ -1,1 +1,1 @@
-"""Runs: what is to be done, doing it, keeping it, and checking it again."""
+"""Runs: ``plan`` lists the jobs, ``runner.run`` executes them, ``store`` keeps the results."""

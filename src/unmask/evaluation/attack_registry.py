@@ -9,13 +9,13 @@ from typing import Any
 from torch import nn
 
 from unmask.attacks.aliases import cw, fgsm, mifgsm, pgd
-from unmask.attacks.apgd import APGD
-from unmask.attacks.ensemble import Ensemble
-from unmask.attacks.hop_skip_jump import HopSkipJump
+from unmask.attacks.auto_pgd.apgd import APGD
+from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
+from unmask.attacks.black_box.random_search import RandomSearch
+from unmask.attacks.black_box.square import Square
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.snapped import over_grid
 from unmask.attacks.problem import Attack
-from unmask.attacks.random_search import RandomSearch
-from unmask.attacks.snapped import over_grid
-from unmask.attacks.square import Square
 from unmask.cases import AttackSpec
 from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from unmask.attacking import AttackResult, run_attack, verdicts
 from unmask.cases import AttackSpec
-from unmask.compiling import Compiler
 from unmask.data import Dataset
 from unmask.evaluation.attack_registry import BUILT_IN, attack_from_options
-from unmask.evaluation.beside import beside, shown, untouched
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
 from unmask.evaluation.trajectories import trajectory_tensors
+from unmask.evaluation.verifying.beside import beside, shown, untouched
 from unmask.judging import Judge, Verdict
-from unmask.model_wrappers import Passes
+from unmask.models.compiling import Compiler
+from unmask.models.model_wrappers import Passes
 from unmask.records import Example, GradientCounts, Job, Record
 from unmask.threats import parse
 

@@ -9,8 +9,8 @@ from typing import Any
 from unmask.cases import AttackSpec, Case
 from unmask.data import DataError, Dataset, categories
 from unmask.evaluation.attack_registry import attack_from_options
-from unmask.evaluation.setup import setup_findings
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.setup import setup_findings
+from unmask.evaluation.models.targets import Target
 from unmask.kinds import Access
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from unmask.compiling import Compiler
 from unmask.evaluation.execute import Outcome
 from unmask.evaluation.runner import LocalExecutor
-from unmask.forms import ModelForm
+from unmask.models.compiling import Compiler
+from unmask.models.forms import ModelForm
 from unmask.records import Job
 
 __all__ = ["RayExecutor", "Worker"]

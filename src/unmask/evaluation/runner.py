@@ -9,16 +9,16 @@ from typing import Any, Protocol
 
 import torch
 
-from unmask.compiling import Compiler
 from unmask.data import DataError, Dataset, load
 from unmask.evaluation.execute import Outcome, execute_job
 from unmask.evaluation.failures import first_line, in_one_line
-from unmask.evaluation.fingerprint import fingerprint
+from unmask.evaluation.models.targets import Target, find_target
 from unmask.evaluation.store import Store, pack
-from unmask.evaluation.targets import Target, find_target
-from unmask.forms import ModelForm
+from unmask.evaluation.verifying.fingerprint import fingerprint
+from unmask.models.compiling import Compiler
+from unmask.models.forms import ModelForm
 from unmask.records import Job, Record
-from unmask.report.worst_case import accuracy_under_attack
+from unmask.report.verdict.worst_case import accuracy_under_attack
 from unmask.statistics import StopRule
 
 __all__ = ["MAIN", "Executor", "LocalExecutor", "Progress", "due", "run"]

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from unmask.evaluation.fingerprint import changed
+from unmask.evaluation.verifying.fingerprint import changed
 from unmask.records import RUN_SCHEMA, Job, Record
 from unmask.run_files import read_records, read_run, signed
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from unmask.attacks.trajectory import TrajectoryRecorder
-from unmask.evaluation.targets import Target
+from unmask.evaluation.models.targets import Target
 from unmask.losses import margin
-from unmask.model_wrappers import batch_invariant
+from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.types import Model, Output, as_output
 

@@ -1,0 +1,1 @@
+"""How gradients are obtained: estimators (``autograd``, ``eot``, ``spsa``), views (``bpda``, ``straight_through``)."""

@@ -14,7 +14,7 @@ from torch.ao.nn import quantized
 from torch.ao.nn.quantized import dynamic
 from torch.overrides import TorchFunctionMode
 
-from unmask.deep_copy import deep_copy
+from unmask.state.deep_copy import deep_copy
 from unmask.types import Output
 
 __all__ = ["dequantized", "is_quantized"]

@@ -11,11 +11,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from unmask.records import AUDIT_SCHEMA
-from unmask.report.indicators import Indicator, indicators
-from unmask.report.masking import NOT_CLASSIFIED, Masking, confirmed
 from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.script import script
 from unmask.report.table import Row
+from unmask.report.verdict.indicators import Indicator, indicators
+from unmask.report.verdict.masking import NOT_CLASSIFIED, Masking, confirmed
 from unmask.statistics import Accuracy
 
 __all__ = ["AuditSection", "Findings", "audit_json", "heading", "not_diagnosed"]

@@ -16,8 +16,8 @@ from weakref import finalize
 from unmask.records import AUDIT_SCHEMA, Finding, ThreatSpec
 from unmask.report.formatting import interval, percent, place
 from unmask.report.formatting import threat as ball
-from unmask.report.indicators import Indicator
-from unmask.report.masking import Masking
+from unmask.report.verdict.indicators import Indicator
+from unmask.report.verdict.masking import Masking
 from unmask.statistics import Accuracy
 
 if TYPE_CHECKING:

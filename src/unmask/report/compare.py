@@ -11,7 +11,7 @@ from unmask.records import ThreatSpec
 from unmask.report.differences import differences, listed
 from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack
 from unmask.report.table import table
-from unmask.report.worst_case import worst, worst_case
+from unmask.report.verdict.worst_case import worst, worst_case
 from unmask.run_files import read_run
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 

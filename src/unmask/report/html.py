@@ -8,17 +8,18 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from unmask.report import formatting, sentences
-from unmask.report.animation import Animation, animation
+from unmask.report import formatting
 from unmask.report.audit import AuditSection
-from unmask.report.curves import eps_curve, strength_curve
-from unmask.report.histograms import histogram
-from unmask.report.losses import losses
-from unmask.report.pictures import strip
+from unmask.report.plots.animation import Animation, animation
+from unmask.report.plots.curves import eps_curve, strength_curve
+from unmask.report.plots.histograms import histogram
+from unmask.report.plots.losses import losses
+from unmask.report.plots.pictures import strip
+from unmask.report.plots.trajectories import by_strength, trajectories
 from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.table import Row
-from unmask.report.thresholds import LEVEL, MARGIN
-from unmask.report.trajectories import by_strength, trajectories
+from unmask.report.verdict import sentences
+from unmask.report.verdict.thresholds import LEVEL, MARGIN
 
 __all__ = ["html"]
 
@@ -26,7 +27,7 @@ __all__ = ["html"]
 def html(run: RunFolder, rows: Sequence[Row]) -> str:
     """The text of report.html; every name in it is escaped."""
     pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

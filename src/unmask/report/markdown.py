@@ -21,8 +21,8 @@ from unmask.report.formatting import (
     threat,
 )
 from unmask.report.run_folder import RunFolder
-from unmask.report.sentences import caveat, headline, others, sentence
 from unmask.report.table import AttackRow, Row, StrengthPoint
+from unmask.report.verdict.sentences import caveat, headline, others, sentence
 from unmask.statistics import FIXED, Accuracy
 
 __all__ = ["markdown"]

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from unmask.records import TABLE_SCHEMA, Figure, Record, ThreatSpec
-from unmask.report.figures import Figures, figures
-from unmask.report.gradient_use import no_plain_gradient
-from unmask.report.masking import Masking, MaskingEvidence, masking
 from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack, other_threats
-from unmask.report.warnings import warnings
-from unmask.report.worst_case import accuracy_of, adaptive_accuracy, known_accuracy, named, worst
+from unmask.report.verdict.figures import Figures, figures
+from unmask.report.verdict.gradient_use import no_plain_gradient
+from unmask.report.verdict.masking import Masking, MaskingEvidence, masking
+from unmask.report.verdict.warnings import warnings
+from unmask.report.verdict.worst_case import accuracy_of, adaptive_accuracy, known_accuracy, named, worst
 from unmask.statistics import ANYTIME, FIXED, Accuracy, PairedTest, accuracy
 
 __all__ = ["AttackRow", "EpsPoint", "Row", "StrengthPoint", "table", "to_json"]

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from unmask.report.formatting import any_replicated, duration, interval, passes, percent, quoted, threat
-from unmask.report.masking import Masking
-from unmask.report.sentences import caveat, headline, others
 from unmask.report.table import Row
+from unmask.report.verdict.masking import Masking
+from unmask.report.verdict.sentences import caveat, headline, others
 from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.model_wrappers import fold_batchnorm
+from unmask.models.model_wrappers import fold_batchnorm
 from unmask.nets.residual import Whitening
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.epochs import Adam, Nesterov, train_epochs

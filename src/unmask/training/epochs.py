@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from unmask.model_wrappers import multiplies_bfloat16
+from unmask.models.model_wrappers import multiplies_bfloat16
 from unmask.randomness import make_keys, use_keys
 from unmask.training.augmentation import mirrored, shifted
 from unmask.training.checkpoints import Checkpoints

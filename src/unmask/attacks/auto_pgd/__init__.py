@@ -1,0 +1,1 @@
+"""Auto-PGD: ``apgd.APGD`` is the attack; ``schedules`` and ``walk`` set its steps."""

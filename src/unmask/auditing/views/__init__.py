@@ -1,0 +1,1 @@
+"""The candidate views of an audit: ``candidate_views`` lists them, ``view_selection`` compares them."""

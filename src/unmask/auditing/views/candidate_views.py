@@ -1,0 +1,212 @@
+"""The candidate views: each replaces the gradient of faulty operations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from unmask.diagnosis.probe import GradientProbe
+from unmask.diagnosis.trace import Event, outermost, within
+from unmask.gradients.bpda import View, bpda, bypass
+from unmask.gradients.dequantized import dequantized, is_quantized
+from unmask.gradients.finite_gradients import finite_gradients
+from unmask.gradients.functions import bpda_function
+from unmask.gradients.part_views import skip_to, submodule_output
+from unmask.gradients.straight_through import straight_through, unrolled
+from unmask.gradients.surrogates.finite_differences import finite_differences
+from unmask.gradients.surrogates.fit_surrogate import fit_surrogate
+
+__all__ = [
+    "OWN_GRADIENT",
+    "CandidateView",
+    "call_source",
+    "candidate_views",
+    "end_to_end_parts",
+    "expensive_views",
+    "without_parts",
+]
+
+_FEW = 64
+"""Operations of a part that it may be asked dozens of times for a gradient."""
+
+_SMALL = 1024
+"""Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
+
+
+@dataclass(frozen=True)
+class CandidateView:
+    """A view, and the calls that make it, innermost first, as a script writes them."""
+
+    code: tuple[str, ...] = ()
+    view: View | None = field(repr=False, compare=False, default=None)
+    end_to_end: bool = True  # whether it computes what the model does, and leaves out no part of it
+
+    @property
+    def name(self) -> str:
+        """As a report says it."""
+        return ", ".join(self.code) or "own gradient"
+
+    def then(self, other: CandidateView) -> CandidateView:
+        """This view, and the other one of what it gives."""
+        if self.view is None or other.view is None:
+            return other if self.view is None else self
+        first, second = self.view, other.view
+        return CandidateView(
+            (*self.code, *other.code), lambda model: second(first(model)), self.end_to_end and other.end_to_end
+        )
+
+
+OWN_GRADIENT = CandidateView()
+
+
+def call_source(view: str, name: str) -> str:
+    """As Python writes it, whatever the name.
+
+    >>> call_source("bpda", "encode")
+    'bpda("encode")'
+    """
+    return f"{view}({json.dumps(name)})"
+
+
+def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
+    """The model's own gradient first; then views of each faulty part alone, and of all of them together.
+
+    ``x`` (B, C, H, W) are images to fit surrogates on.
+    """
+    around = [OWN_GRADIENT]
+    if evidence.nonfinite.share:
+        around.append(CandidateView(("finite_gradients",), finite_gradients))
+    if is_quantized(model):
+        around.append(CandidateView(("dequantized",), dequantized, end_to_end=False))
+    if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
+        faulty = _responsible(evidence)
+        outer, alike = list(faulty), [path for path, event in faulty.items() if _same_form(event)]
+        inline = CandidateView(("straight_through",), straight_through)
+        for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
+            inline = CandidateView((call_source("bpda_function", name),), bpda_function(name)).then(inline)
+        around.append(inline)
+        parts = OWN_GRADIENT
+        for path in alike:
+            parts = parts.then(CandidateView((call_source("bpda", path),), bpda(path)))
+        if parts is not OWN_GRADIENT:
+            around += [parts, parts.then(inline)]
+        if outer:
+            around += list(_fitted(model, outer, x))
+        for path in dict.fromkeys((*_cut_off(evidence), *end_to_end_parts(evidence, x))):
+            joined = CandidateView((call_source("skip_to", path),), skip_to(path))
+            around += [joined, joined.then(inline)]
+    reads = [
+        CandidateView((call_source("submodule_output", path),), submodule_output(path), end_to_end=False)
+        for path in _logits(evidence, classes)
+    ]
+    return [*around, *(way.then(read) for read in reads for way in around)]
+
+
+def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
+    """For what all others leave: through the gradients that the model takes itself, if any; finite differences through
+    faulty parts that are small; the model without them.
+    """
+    inner = any(one.event.inner for one in evidence.parts)
+    faulty = {path: event for path, event in _responsible(evidence).items() if event.inputs}
+    inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in faulty}
+    cheap = {path: event.inputs[0].value for path, event in faulty.items() if inside[path] <= _FEW}
+    small = {path: given for path, given in cheap.items() if given[0].numel() <= _SMALL}
+    slopes = OWN_GRADIENT
+    for path, given in small.items():
+        size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)
+        slopes = slopes.then(
+            CandidateView(
+                (f"finite_differences({json.dumps(path)}, size={size})",), finite_differences(path, size=size)
+            )
+        )
+    through = CandidateView(("unrolled",), unrolled) if inner else OWN_GRADIENT
+    return [way for way in (through, slopes, without_parts(faulty)) if way is not OWN_GRADIENT]
+
+
+def without_parts(paths: Iterable[str]) -> CandidateView:
+    """The model without some parts; the model itself where there are none."""
+    way = OWN_GRADIENT
+    for path in paths:
+        way = way.then(CandidateView((call_source("bypass", path),), bypass(path), end_to_end=False))
+    return way
+
+
+def _responsible(evidence: GradientProbe) -> dict[str, Event]:
+    """The outermost faulty parts, each with a call of it."""
+    outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
+    calls = {one.event.part: one.event for one in reversed(evidence.parts) if one.event.module}
+    return {path: calls[path] for path in outer if path in calls}
+
+
+def _same_form(event: Event) -> bool:
+    """Whether the identity will do for a part: it gives the form of what it is given, or images of another size."""
+    if not event.inputs or not event.outputs:
+        return False
+    given, made = event.inputs[0].value.shape, event.outputs[0].value.shape
+    return given == made or (len(given) == len(made) == 4 and given[:2] == made[:2])
+
+
+def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[CandidateView]:
+    way = OWN_GRADIENT
+    for path in paths:
+        try:
+            surrogate = fit_surrogate(model, path, x)
+        except (ValueError, RuntimeError, AttributeError, IndexError):
+            return  # a part whose input or output is no tensor of images or features
+        quoted = json.dumps(path)
+        code = f"bpda({quoted}, unmask.fit_surrogate(model, {quoted}, x))"
+        way = way.then(CandidateView((code,), bpda(path, surrogate)))
+    yield way
+
+
+def _cut_off(evidence: GradientProbe) -> list[str]:
+    """Parts of the model itself that get something that changes and that no gradient reaches, first ones only."""
+    for one in evidence.parts:
+        event = one.event
+        if event.module and event.part and event.inputs:
+            first = event.inputs[0]
+            if first.edge is None and first.token in one.changed and first.value.is_floating_point():
+                return [_outermost(evidence, event)]
+    return []
+
+
+def end_to_end_parts(evidence: GradientProbe, x: Tensor) -> list[str]:
+    """The largest part that takes images (B, C, H, W) and gives what the model does, where there is one."""
+    answer = [held.value.shape for held in evidence.parts[-1].event.outputs[:1]]
+    events = [one.event for one in evidence.parts if one.event.module and one.event.part and one.event.inputs]
+    paths = [
+        event.part
+        for event in events
+        if event.inputs[0].value.shape[1:] == x.shape[1:] and [held.value.shape for held in event.outputs] == answer
+    ]
+    return [min(paths, key=len)] if paths else []
+
+
+def _outermost(evidence: GradientProbe, inner: Event) -> str:
+    """The largest part that is given the same tensor."""
+    same = [
+        e.part
+        for e in (one.event for one in evidence.parts)
+        if e.module and e.part and e.inputs and e.inputs[0].token == inner.inputs[0].token
+    ]
+    return min(same, key=len)
+
+
+def _logits(evidence: GradientProbe, classes: int) -> list[str]:
+    """Parts, not the model itself, whose output has the form of logits, while something is made of it later."""
+    answer = evidence.parts[-1].event.outputs[0].token
+    found = [
+        one.event
+        for one in evidence.parts
+        if one.event.module
+        and one.event.part
+        and len(one.event.outputs) == 1
+        and one.event.outputs[0].value.ndim == 2
+        and one.event.outputs[0].value.shape[1] == classes
+    ]
+    last = {event.outputs[0].token: event for event in found if event.outputs[0].token != answer}
+    paths = dict.fromkeys(min((e.part for e in found if e.outputs[0].token == t), key=len) for t in last)
+    return list(paths)[-2:]

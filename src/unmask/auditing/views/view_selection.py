@@ -1,0 +1,138 @@
+"""The choice of a view by what it is worth: how far a short search through it lowers the true model's margin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.attacking import run_attack
+from unmask.attacks.aliases import pgd
+from unmask.attacks.combined.snapped import over_grid
+from unmask.attacks.problem import Attack
+from unmask.auditing.probe_data import Images
+from unmask.auditing.views.candidate_views import CandidateView
+from unmask.diagnosis.behaviour.stochastic import noise, shared
+from unmask.diagnosis.findings import draws
+from unmask.evaluation.models.targets import Target
+from unmask.gradients.autograd import autograd
+from unmask.gradients.eot import EOT
+from unmask.judging import Judge
+from unmask.losses import margin
+from unmask.models.model_wrappers import BATCH_MULTIPLE, frozen_copy, query
+from unmask.randomness import make_keys, use_keys
+from unmask.threats import Threat
+from unmask.types import Estimator, Output
+
+__all__ = ["PilotResult", "PilotSearch", "estimator", "rank"]
+
+_STEPS = 12
+
+
+@dataclass(frozen=True)
+class PilotResult:
+    """A view, the robust accuracy under its pilot, and the signal of its gradients."""
+
+    view: CandidateView
+    robust_accuracy: float  # share that stands, on draws that nothing was chosen by
+    margin: float  # mean true margin, over the standard deviation of the model's logits
+    signal: float  # see ``Noise``
+    per_draw_passes: bool = False  # whether each draw needs a pass of its own
+    fooled_view_only: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
+    x_adv: Tensor | None = field(repr=False, compare=False, default=None)  # the images that the search came to
+    error: str = ""  # why it could not be tried
+    levels: int = 0  # of the grid on which the search's candidates lay; 0 for none
+
+    @property
+    def name(self) -> str:
+        """As a report says it."""
+        return f"{self.view.name}, on the grid of k/{self.levels}" if self.levels else self.view.name
+
+    def plain(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        return {
+            "view": self.name,
+            "code": self.view.code,
+            "levels": self.levels,
+            "robust_accuracy": self.robust_accuracy,
+            "margin": None if self.error else self.margin,
+            "error": self.error,
+        }
+
+
+@dataclass(frozen=True)
+class PilotSearch:
+    """Short searches through views, all from the same images, each judged on the true model."""
+
+    target: Target
+    threat: Threat
+    images: Images
+    seed: int
+    attack: Attack | None = None
+    """A search that takes no gradient; without it, a few steps of PGD on the margin are taken."""
+
+    def __call__(self, views: Sequence[CandidateView], levels: int = 0) -> list[PilotResult]:
+        """Each of ``views`` tried, in their order; one that cannot be tried says why.
+
+        With ``levels`` the candidates of the searches lie on that grid:
+        see :class:`unmask.attacks.combined.snapped.Snapped`.
+        """
+        found, apart = [], self._apart()
+        for view in views:
+            try:
+                found.append(self._try(view, levels, apart))
+            except Exception as error:  # of the author's code, in a use that it was not written for
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
+        return found
+
+    def _apart(self) -> bool:
+        """Whether each draw needs a pass of its own."""
+        keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
+        return self._averages() and shared(self.target.model, self.images.x, keys)
+
+    def _averages(self) -> bool:
+        return self.target.draws > 1 and self.attack is None
+
+    def _try(self, way: CandidateView, levels: int, apart: bool) -> PilotResult:
+        model, (x, y, index) = self.target.model, (self.images.x, self.images.y, self.images.index)
+        keys = make_keys(self.seed, index, "try")
+        signal = 1.0
+        if self._averages():
+            twin = frozen_copy(model)
+            signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
+        how = estimator(signal, apart, max_draws=8) if self.target.draws > 1 else autograd
+        search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
+        judge = Judge(model, self.threat, self.target.draws, self.target.uses_torch_random)
+        result = run_attack(
+            over_grid(levels, search), model, x, y, judge=judge, view=way.view, index=index, seed=self.seed
+        )
+        with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
+            logits = query(model, result.x_adv).logits.float()
+            fooled = ~_stands(query(model if way.view is None else way.view(model), result.x_adv), y)
+        spread = float(logits.std().clamp_min(1e-12))
+        value = float(margin(Output(logits), y).mean()) / spread
+        left = result.verdict.robust_fraction
+        misled = tuple((fooled & (left > 0.5)).double().tolist())
+        return PilotResult(way, float(left.mean()), value, signal, apart, misled, result.x_adv, levels=levels)
+
+
+def rank(tried: Sequence[PilotResult]) -> list[PilotResult]:
+    """By what is left of the true model, then by its margin."""
+    return sorted(tried, key=lambda one: (one.robust_accuracy, -one.margin))
+
+
+def _stands(answer: Output, y: Tensor) -> Tensor:
+    right = answer.logits.argmax(1) == y
+    return right if answer.reject is None else right | (answer.reject > 0)
+
+
+def estimator(signal: float, apart: bool = False, noise: float = 1.0, max_draws: int = 32) -> Estimator:
+    """Of as many draws as leave ``noise`` times as much noise as signal; ``apart``, each in a pass of its own."""
+    count = min(max_draws, draws(signal, noise))
+    if count == 1:
+        return autograd
+    return EOT(count, batch=1) if apart else EOT(count)

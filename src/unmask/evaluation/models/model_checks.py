@@ -1,0 +1,76 @@
+"""What a model answers to a few images, before anything is computed: whether it can be judged, and whether it draws."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from unmask.diagnosis.behaviour.determinism import parts_in_training
+from unmask.diagnosis.instrumentation import preserve_buffers
+from unmask.evaluation.failures import first_line
+from unmask.inputs import as_images, as_labels
+from unmask.models.model_wrappers import batch_invariant, query
+from unmask.randomness import make_keys, use_keys
+from unmask.types import InvalidModelOutput
+
+__all__ = ["DRAWS", "check_model", "failure", "is_random"]
+
+DRAWS = 16
+"""Draws per verdict of a random model that is no case."""
+
+
+def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
+    """Run a model on a few images; ValueError with one line if no accuracy would be reliable.
+
+    Looks for: images and ``labels`` (N,) that :mod:`unmask.inputs` refuses, a failing forward pass, logits of a wrong
+    shape, NaN or Inf, labels that the model has no class for; and, only if ``strict`` (an audit adapts to them), for
+    training mode that changes outputs, and probabilities instead of logits. Log-probabilities count as logits.
+
+    >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
+    Traceback (most recent call last):
+    ValueError: labels go from 0 to 4, but the model has 4 classes: check that the data set is the model's
+    """
+    x = as_images(x)
+    with torch.no_grad(), preserve_buffers(model):
+        try:
+            logits = query(model, x).logits
+        except InvalidModelOutput:
+            raise
+        except Exception as error:
+            raise failure(x, error) from error
+        keys = make_keys(0, range(len(x)), "training mode")
+        training = ["all of it"] if model.training else parts_in_training(model, x, keys)
+        if strict and training:
+            raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
+    if not logits.isfinite().all():
+        kind = "NaN" if logits.isnan().any() else "Inf"
+        raise ValueError(f"the model gives {kind} logits on clean images: return finite logits before any softmax")
+    as_labels(labels, logits.shape[1])
+    if not strict:
+        return
+    total = logits.double().sum(1)
+    if logits.min() >= 0 and logits.max() <= 1 and (total - 1).abs().max() < 1e-4:
+        raise ValueError("the model returns probabilities: return the logits before the softmax")
+
+
+def failure(x: Tensor, error: Exception) -> ValueError:
+    """The message for a model that raises ``error`` on images ``x``."""
+    first = first_line(error, type(error).__name__)
+    shape = tuple(x.shape)
+    return ValueError(f"the model fails on images of shape {shape}: {first}; check that the data set is the model's")
+
+
+def is_random(model: nn.Module, x: Tensor) -> bool:
+    """Whether the model's answers to the same images differ between draws of its randomness.
+
+    >>> is_random(nn.Flatten(), torch.ones(2, 1, 1, 3)), is_random(nn.Dropout().train(), torch.ones(2, 3))
+    (False, True)
+    """
+
+    def answer(draw: int) -> Tensor:
+        with torch.no_grad(), use_keys(make_keys(draw, range(len(x)), "is it random")):
+            return batch_invariant(model, uses_torch_random=True)(x).logits
+
+    with preserve_buffers(model):
+        first = answer(0)
+        return any(not torch.equal(first, answer(draw)) for draw in range(1, DRAWS))  # a coin for all may come up heads

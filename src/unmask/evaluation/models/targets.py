@@ -1,0 +1,244 @@
+"""What can be evaluated: a case by name, or a model that the user's own code builds."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.adapters import reject_class_as_detector
+from unmask.cases import AttackSpec, ImageProbe, StrengthSweep, find_case
+from unmask.data import Dataset
+from unmask.diagnosis.behaviour.determinism import left_in_training
+from unmask.diagnosis.behaviour.memory import remembers
+from unmask.diagnosis.instrumentation import preserve_buffers
+from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
+from unmask.evaluation.models.model_loaders import BUILDERS, FILES
+from unmask.evaluation.models.process_settings import own_settings
+from unmask.evaluation.models.recognition import recognised
+from unmask.kinds import FindingKind
+from unmask.models.black_box_models import BlackBoxModel, http_model
+from unmask.models.forms import ModelForm, forgetting, with_script_parts
+from unmask.models.model_wrappers import query
+from unmask.randomness import make_keys
+from unmask.records import Finding
+from unmask.state.deep_copy import deep_copy
+
+__all__ = ["Target", "find_target", "prepare_target"]
+
+PROBED = 8
+"""Images that a model is tried on before anything is computed."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model to evaluate, and how."""
+
+    model: nn.Module
+    attacks: Mapping[str, AttackSpec] = field(default_factory=dict)
+    draws: int = 1  # per verdict
+    uses_torch_random: bool = False  # whether randomness is drawn by torch's own functions
+    image_probe: ImageProbe | None = None  # what a report shows of it
+    strength_sweep: StrengthSweep | None = None  # what a report varies of it
+    setup_findings: tuple[Finding, ...] = ()  # what was done to make it ready
+
+
+def find_target(
+    name: str,
+    data: Dataset,
+    *,
+    device: str = "cpu",
+    weights: Path | None = None,
+    strict: bool = True,
+    form: ModelForm = ModelForm(),
+) -> Target:
+    """The model behind a name, on ``device``.
+
+    ``case:NAME``; ``path/to/file.py:factory`` or ``package.module:factory``; ``torchvision:NAME``, ``timm:NAME`` and
+    ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
+    A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
+    [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. ``http://...`` is as of
+    :func:`unmask.http_model`. The model is tried on a few images of ``data``; ``weights`` is the folder of a case's
+    weights; ``strict`` and ``form`` are as of :func:`prepare_target`. Raises ValueError with one line for whatever does
+    not fit.
+    """
+    if name.startswith(("http://", "https://")):
+        return prepare_target(http_model(name), data, device, strict=strict, form=form)
+    built = _of_a_library(name)
+    if built is not None:
+        return prepare_target(_build(built, name), data, device, strict=strict, form=form)
+    kind, _, rest = name.rpartition(":")
+    if kind == "case":
+        case = find_case(rest)
+        target = Target(
+            case.load(weights).to(device),
+            case.attacks,
+            case.draws,
+            image_probe=case.image_probe,
+            strength_sweep=case.strength_sweep,
+        )
+        check_model(target.model, data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
+        return target
+    if not (kind and rest):
+        raise ValueError(
+            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, "
+            "torchvision:NAME, timm:NAME, hub:ORG/NAME, FILE.onnx, FILE.pt2, http://..."
+        )
+    with own_settings() as settings:
+        model = _build(_factory(kind, rest), name)
+        model, notes = settings.applied(model)
+    target = prepare_target(model, data, device, strict=strict, form=form)
+    return replace(target, setup_findings=(*notes, *target.setup_findings))
+
+
+def prepare_target(
+    model: nn.Module, data: Dataset, device: str, *, strict: bool = True, form: ModelForm = ModelForm()
+) -> Target:
+    """A model that is no case, tried on the first images of ``data``, and whether it is random.
+
+    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
+    answer that is one class more than the data have is taken for a refusal. A model whose answers depend on earlier
+    ones is replaced by a copy that begins each call with the state in which the model was given.
+
+    Args:
+        form: how the model takes images and gives logits, as far as the user says so.
+
+    Raises ValueError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
+    """
+    notes: list[Finding] = []
+    x = data.batch(0, PROBED)[0].to(device)
+    x = x if len(x) > 1 else x.expand(2, -1, -1, -1)
+    model = _on(getattr(model, "_orig_mod", model), device)  # torch.compile keeps there what it was given
+    model, scripts = with_script_parts(model)
+    notes += [_compiled(path) for path in scripts[:1]]
+    if model.training and not strict:
+        given, model = model, deep_copy(model).eval()
+        model, adapted = recognised(model, x, len(data.classes), form)
+        given, _ = recognised(given, x, len(data.classes), form)
+        notes.append(left_in_training(given, model, x, make_keys(0, range(len(x)), "training mode")))
+    else:
+        model, adapted = recognised(model, x, len(data.classes), form)
+    notes += adapted
+    try:
+        check_model(model, x, data.labels, strict=strict)
+    except ValueError as error:
+        raise ValueError("; ".join([str(error), *(one.where for one in adapted)])) from error
+    with torch.no_grad(), preserve_buffers(model):
+        count = query(model, x).logits.shape[1]
+    refuse = form.reject_class
+    if refuse is None and not strict and count == len(data.classes) + 1:
+        refuse = count - 1
+    if refuse is not None and refuse >= 0:
+        if refuse >= count or int(data.labels.max()) >= count - 1:
+            raise ValueError(
+                f"class {refuse} cannot be a refusal: the model has {count} classes, the data use them all"
+            )
+        model = reject_class_as_detector(model, refuse)
+        notes.append(_refusals(model, refuse, x))
+    with in_one_line("the model", prefixed=False):
+        random = is_random(model, x)
+        memory = remembers(model, x, make_keys(0, range(len(x)), "memory"))
+    if memory is not None:
+        model = forgetting(model)
+        notes.append(memory)
+    return Target(model, draws=DRAWS if random else 1, uses_torch_random=random, setup_findings=tuple(notes))
+
+
+def _on(model: nn.Module, device: str) -> nn.Module:
+    """The model on a device; one that is spread over several stays as it is."""
+    spread = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    return model if len(spread) > 1 else model.to(device)
+
+
+def _compiled(path: str) -> Finding:
+    return Finding(
+        kind=FindingKind.COMPILED,
+        module=path,
+        where="TorchScript: the probe sees only its input and output, not its operations",
+        evidence={},
+        remedy="give the module that was passed to torch.jit",
+    )
+
+
+def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
+    with torch.no_grad(), preserve_buffers(model):
+        reject = query(model, x).reject
+    assert reject is not None
+    return Finding(
+        kind=FindingKind.REFUSALS,
+        module="",
+        where=f"class {refuse}, which is no label, is counted as a refusal",
+        evidence={"clean images refused": float((reject > 0).double().mean())},
+        remedy="--reject-class -1, if it is not",
+    )
+
+
+def _of_a_library(name: str) -> Callable[[], nn.Module] | None:
+    kind, _, rest = name.partition(":")
+    if not rest and Path(name).suffix in FILES:
+        kind, rest = FILES[Path(name).suffix], name
+    return partial(BUILDERS[kind], rest) if rest and kind in BUILDERS else None
+
+
+def _factory(source: str, name: str) -> Callable[[], Any]:
+    module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        raise ValueError(f"{source} has no function {name!r} that builds a model")
+    made: Callable[[], Any] = factory
+    return made
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"no file {path}: a target is named path/to/file.py:factory")
+    spec = importlib.util.spec_from_file_location(f"unmask_target_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    _search_also(path.parent)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _from_package(name: str) -> ModuleType:
+    _search_also(Path())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _search_also(folder: Path) -> None:
+    """Let a target import its neighbours, as a script may."""
+    place = str(folder.resolve())
+    if place not in sys.path:
+        sys.path.append(place)
+
+
+def _build(factory: Callable[[], Any], name: str) -> nn.Module:
+    try:
+        model = factory()
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ValueError) and _of_a_library(name) is not None:
+            raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
+        return BlackBoxModel(model)
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{name} returns {type(model).__name__}: return an nn.Module")
+    return model

@@ -1,0 +1,1 @@
+"""Checks of a finished run: ``verify.verify`` does all of them."""
