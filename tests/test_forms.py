@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import json
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.models.forms import select_output, takes, two_classes, under_default_dtype, with_script_parts
+from unmask.models.forms import (
+    ModelForm,
+    in_form,
+    select_output,
+    takes,
+    two_classes,
+    under_default_dtype,
+    with_script_parts,
+)
 from unmask.state.deep_copy import deep_copy
 from unmask.types import InvalidModelOutput, Output, as_output
 
@@ -36,6 +46,42 @@ def test_another_layout_and_range() -> None:
     assert torch.allclose(adapted(X), model.head(X.permute(0, 2, 3, 1).flatten(1)), atol=1e-6)
     assert [path for path, _ in adapted.named_modules()] == ["", "head"]
     assert torch.equal(bpda("head", lambda h: h[:, :2])(adapted)(X), adapted(X))  # a view finds its parts
+
+
+def test_a_mean_and_a_std_come_after_the_range_and_before_the_layout() -> None:
+    mean, std = (124.0, 116.0, 104.0), (58.0, 57.0, 56.0)
+    model = Last()
+    normal = torch.stack([(255 * X[:, c] - mean[c]) / std[c] for c in range(3)], 3)
+    form = ModelForm(channels_last=True, pixel_max=255, mean=mean, std=std)
+    assert torch.allclose(in_form(model, form)(X), model(normal), atol=1e-5)
+    x = X.clone().requires_grad_()
+    in_form(nn.Flatten(), ModelForm(mean=mean, std=std))(x).sum().backward()
+    assert x.grad is not None
+    assert torch.allclose(x.grad[0, :, 0, 0], 1 / torch.tensor(std))
+    assert in_form(model, ModelForm(output="logits")) is model
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "message"),
+    [
+        ([0.5], [], "mean has 1 values and std has 0: give both, with a value for each channel"),
+        ([0.5] * 2, [0.0, 1.0], "std takes positive numbers, such as 0.229, 0.224, 0.225"),
+        ([0.5] * 2, [0.2, float("nan")], "std takes positive numbers"),
+        ([0.5], [0.2], "mean has 1 value, but the images have 3 channels: give one value for each"),
+        ([0.5] * 4, [0.2] * 4, "mean has 4 values, but the images have 3 channels: give one value for each"),
+    ],
+)
+def test_a_mean_or_a_std_that_is_none(mean: list[float], std: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        in_form(nn.Flatten(), ModelForm(mean=mean, std=std))(X)
+
+
+def test_a_run_stores_the_form_without_the_headers() -> None:
+    form = ModelForm(mean=(0.5,), std=(0.25,), headers=("Authorization: Bearer 7",), rate_limit=2.0)
+    stored = json.loads(json.dumps(form.stored()))
+    assert stored == form.stored()
+    assert "7" not in repr(form) + str(stored)
+    assert ModelForm(**stored) == replace(form, headers=(), mean=[0.5], std=[0.25])
 
 
 def test_another_type_reaches_the_images() -> None:
@@ -146,3 +192,36 @@ def test_script_parts_compute_what_they_did_and_have_hooks() -> None:
         assert torch.equal(adapted(X), net(X))
         assert torch.equal(seen[0], net(X))
     assert isinstance(model[1], torch.jit.ScriptModule)  # the given one stays as it is
+
+
+@dataclass
+class Wrong:
+    logits: Tensor
+    rejected: Tensor
+    loss: Tensor | None = None
+
+
+class WrongTuple(NamedTuple):
+    logits: Tensor
+    rejected: Tensor
+
+
+@pytest.mark.parametrize(
+    "make", [dict, Wrong, WrongTuple, SimpleNamespace], ids=["mapping", "dataclass", "named tuple", "attributes"]
+)
+@pytest.mark.parametrize("margin", [torch.ones(5), torch.ones(5, 1), torch.ones(5, dtype=torch.bool)])
+def test_a_margin_of_refusal_by_a_wrong_name_is_not_overlooked(make: Any, margin: Tensor) -> None:
+    z = torch.zeros(5, 3)
+    with pytest.raises(
+        InvalidModelOutput, match=r"answers 'rejected', a number for each image, .*: name it `reject`, if"
+    ):
+        as_output(make(logits=z, rejected=margin))
+    assert as_output(select_output(nn.Identity(), "logits")(make(logits=z, rejected=margin)), 5).reject is None
+
+
+def test_other_tensors_beside_logits_are_no_margins() -> None:
+    z = torch.zeros(5, 3)
+    for name, value in {"loss": torch.tensor(1.0), "features": torch.ones(5, 7), "labels": z.argmax(1)}.items():
+        assert as_output({"logits": z, name: value}).reject is None
+    both = as_output({"logits": z, "reject": torch.ones(5), "confidence": torch.ones(5)})
+    assert both.reject is not None

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Estimator", "InvalidModelOutput", "Loss", "Model", "Objective", "Output", "as_output", "items_of"]
+__all__ = ["LOGITS", "Estimator", "InvalidModelOutput", "Loss", "Model", "Objective", "Output", "as_output", "items_of"]
 
 
 class Output(NamedTuple):
@@ -24,6 +24,10 @@ Model = Callable[[Tensor], Output | Tensor]
 
 Loss = Callable[[Output, Tensor], Tensor]
 """(output, labels (B,)) -> (B,); higher is closer to success (a wrong class AND no rejection)."""
+
+
+LOGITS, REJECT = "logits", "reject"
+"""The names of an answer's parts, by attribute or by key."""
 
 
 class Objective(Protocol):
@@ -117,10 +121,11 @@ def _parts(answer: Any) -> tuple[Any, Any]:
     """What may be the logits, and the margin of refusal."""
     if isinstance(answer, Tensor | Output):
         return (answer, None) if isinstance(answer, Tensor) else answer
-    if isinstance(answer, Mapping) and "logits" in answer:
-        return answer["logits"], answer.get("reject")
-    if hasattr(answer, "logits"):
-        return answer.logits, getattr(answer, "reject", None)
+    named = answer if isinstance(answer, Mapping) else vars(answer) if hasattr(answer, "__dict__") else {}
+    if isinstance(answer, Mapping) and LOGITS in answer:
+        return _named(answer[LOGITS], answer.get(REJECT), named)
+    if hasattr(answer, LOGITS):
+        return _named(getattr(answer, LOGITS), getattr(answer, REJECT, None), named or items_of(answer))
     parts = {key: part for key, part in items_of(answer).items() if part is not None}
     if isinstance(answer, tuple | list) and len(parts) == 1:
         return next(iter(parts.values())), None
@@ -131,6 +136,18 @@ def _parts(answer: Any) -> tuple[Any, Any]:
         f"the model answers {_form(answer)}: name the logits with --output {key}, "
         f"or unmask.select_output(model, {key!r}){_refusing(list(parts.values()))}"
     )
+
+
+def _named(logits: Any, reject: Any, parts: Mapping[Any, Any]) -> tuple[Any, Any]:
+    """Both; InvalidModelOutput for another number for each image, which may be a margin of refusal by a wrong name."""
+    for key, part in parts.items() if reject is None and isinstance(logits, Tensor) else ():
+        number = isinstance(part, Tensor) and (part.is_floating_point() or part.dtype == torch.bool) and part.ndim
+        if number and key != LOGITS and logits.ndim == 2 and len(part) == part.numel() == len(logits):
+            raise InvalidModelOutput(
+                f"the model answers {key!r}, a number for each image, beside `{LOGITS}`: name it `{REJECT}`, if it "
+                f"refuses images; if it does not, --output {LOGITS}, or unmask.select_output(model, {LOGITS!r})"
+            )
+    return logits, reject
 
 
 def _refusing(parts: list[Any]) -> str:

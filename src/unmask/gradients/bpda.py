@@ -176,5 +176,5 @@ def fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
         return F.interpolate(surrogate, true.shape[-2:], mode="bilinear", align_corners=False)
     raise ValueError(
         f"the surrogate of part {part!r} gives shape {tuple(surrogate.shape)}, the part {tuple(true.shape)}: "
-        "give a surrogate with the part's output shape"
+        "give unmask.bpda a surrogate with the part's output shape, or let `unmask audit` fit one"
     )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
 import torch
@@ -41,8 +45,10 @@ class BlackBoxModel(nn.Module):
         self.eval()
 
     def __deepcopy__(self, memo: Any) -> BlackBoxModel:
-        """Itself: the object that it calls may not support copies."""
-        return self
+        """A copy that calls the same object, which may not support copies, and has hooks of its own."""
+        twin = type(self).__new__(type(self))
+        vars(twin).update({name: value if name == "call" else copy(value) for name, value in vars(self).items()})
+        return twin
 
     def forward(self, x: Tensor) -> Output:
         distinct, which = torch.unique_consecutive(x.detach().cpu(), dim=0, return_inverse=True)
@@ -53,7 +59,9 @@ class BlackBoxModel(nn.Module):
         return Output(found, None if reject is None else _tensor(reject, len(distinct))[which].to(x.device))
 
 
-def http_model(url: str, timeout: float = 60.0) -> BlackBoxModel:
+def http_model(
+    url: str, timeout: float = 60.0, *, headers: Mapping[str, str] | None = None, rate: float | None = None
+) -> BlackBoxModel:
     """A model behind ``http://`` or ``https://``, queried by POST in JSON.
 
     The request is ``{"images": [...]}``, nested lists (B, C, H, W) of numbers in [0, 1], at most 256 images.
@@ -62,12 +70,23 @@ def http_model(url: str, timeout: float = 60.0) -> BlackBoxModel:
 
     Args:
         timeout: seconds to wait for an answer.
+        headers: of each request, such as ``{"Authorization": "Bearer ..."}``. They are sent to this address alone: a
+            redirection is an error.
+        rate: requests in a second, at most; None for no limit.
 
-    Raises ValueError with one line, when it is asked, for a service that does not answer, or not so.
+    Raises ValueError with one line for a rate that is not positive and, when it is asked, for a service that does not
+    answer, or not so.
     """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"a rate limit of {rate:g} requests per second: give a positive number")
+    pace = _Pace(0.0 if rate is None else 1 / rate)
+    sent = {**(headers or {}), "Content-Type": "application/json"}
 
     def call(images: NDArray[np.float32]) -> Any:
-        parts = [_post(url, images[start : start + _MOST], timeout) for start in range(0, len(images), _MOST)]
+        parts = []
+        for start in range(0, len(images), _MOST):
+            pace.wait()
+            parts.append(_post(url, images[start : start + _MOST], timeout, sent))
         scores = np.concatenate([np.asarray(part["scores"], np.float32) for part in parts])
         if "reject" not in parts[0]:
             return scores
@@ -76,15 +95,35 @@ def http_model(url: str, timeout: float = 60.0) -> BlackBoxModel:
     return BlackBoxModel(call)
 
 
-def _post(url: str, images: NDArray[np.float32], timeout: float) -> dict[str, Any]:
+class _Pace:
+    """Lets calls through at least ``seconds`` apart, whatever happens to the clock meanwhile."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.last, self.lock = seconds, -math.inf, threading.Lock()
+
+    def wait(self) -> None:
+        with self.lock:
+            due = self.last + self.seconds - time.monotonic()
+            if due > 0:
+                time.sleep(min(due, self.seconds))
+            self.last = time.monotonic()
+
+
+class _NoRedirection(HTTPRedirectHandler):
+    """Headers with a secret are for one address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _post(url: str, images: NDArray[np.float32], timeout: float, headers: Mapping[str, str]) -> dict[str, Any]:
     body = json.dumps({"images": images.tolist()}).encode()
-    request = Request(url, body, {"Content-Type": "application/json"})
     try:
-        with urlopen(request, timeout=timeout) as response:
+        with build_opener(_NoRedirection).open(Request(url, body, dict(headers)), timeout=timeout) as response:
             answer = json.loads(response.read())
     except HTTPError as error:
         error.close()
-        raise ValueError(f"{url} answers {error.code} {error.reason}: see its own log") from error
+        raise ValueError(f"{url} answers {error.code} {error.reason}: {_remedy(error)}") from error
     except (URLError, OSError) as error:  # a timeout is one too
         reason = getattr(error, "reason", error)
         raise ValueError(f"{url} gives no answer within {timeout:g} s ({reason}): check that it runs") from error
@@ -99,6 +138,13 @@ def _post(url: str, images: NDArray[np.float32], timeout: float) -> dict[str, An
     if len(answer["scores"]) != len(images):
         raise ValueError(f"{url} answers {len(answer['scores'])} rows of scores to {len(images)} images: {_FORM}")
     return answer
+
+
+def _remedy(error: HTTPError) -> str:
+    if 300 <= error.code < 400:
+        return f"give the address {error.headers.get('Location')}"
+    known = {401: "give --header 'Authorization: ...'", 403: "give other headers", 429: "give a lower --rate-limit"}
+    return known.get(error.code, "see its own log")
 
 
 def _numbers(values: Any, ndim: int) -> bool:

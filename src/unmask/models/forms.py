@@ -6,8 +6,9 @@ are. Attacks, views and the judge then take it as any other model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -19,7 +20,9 @@ from unmask.types import InvalidModelOutput, Output, items_of
 
 __all__ = [
     "ModelForm",
+    "check_moments",
     "forgetting",
+    "in_form",
     "select_output",
     "takes",
     "two_classes",
@@ -31,35 +34,86 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ModelForm:
-    """What a user says of the form of a model.
+    """What a user says of a model: how it takes images and gives logits, and how it is obtained.
 
     Args:
         channels_last: it takes images (B, H, W, C).
         pixel_max: the value that it takes for white, such as 255.
         output: key or position of the logits in a mapping or tuple; None where it answers nothing else.
         reject_class: the class that means a refusal; -1 for none, None to find out.
+        mean: of each channel, which is subtracted from the images first, in the units of ``pixel_max``; empty for none.
+        std: of each channel, by which they are then divided.
+        checkpoint: file of its weights, if it is an architecture of a library.
+        num_classes: of its weights in this file; None for as many as the data have.
+        headers: of each request to a service, as ``NAME: VALUE``; they may be secrets, so no run stores them.
+        rate_limit: requests to a service in a second, at most.
+
+    Raises ValueError for ``mean`` and ``std`` of different lengths and for a ``std`` that is not positive.
     """
 
     channels_last: bool = False
     pixel_max: float = 1.0
     output: str | None = None
     reject_class: int | None = None
+    mean: Sequence[float] = ()
+    std: Sequence[float] = ()
+    checkpoint: str | None = None
+    num_classes: int | None = None
+    headers: tuple[str, ...] = field(default=(), repr=False)
+    rate_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std):
+            lengths = f"mean has {len(self.mean)} values and std has {len(self.std)}"
+            raise ValueError(f"{lengths}: give both, with a value for each channel")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError("std takes positive numbers, such as 0.229, 0.224, 0.225")
+
+    def stored(self) -> dict[str, Any]:
+        """The fields that a run stores, as plain data: all but the headers."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "headers"}
+        return own | {"mean": list(self.mean), "std": list(self.std)}
+
+
+def check_moments(mean: Sequence[float], channels: int) -> None:
+    """ValueError unless a ``mean`` (and ``std``) is empty or has a value for each channel."""
+    if mean and len(mean) != channels:
+        values = f"{len(mean)} value{'s' if len(mean) > 1 else ''}"
+        raise ValueError(f"mean has {values}, but the images have {channels} channels: give one value for each")
 
 
 def takes(
-    model: nn.Module, *, channels_last: bool = False, pixel_max: float = 1.0, dtype: torch.dtype | None = None
+    model: nn.Module,
+    *,
+    channels_last: bool = False,
+    pixel_max: float = 1.0,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    dtype: torch.dtype | None = None,
 ) -> nn.Module:
     """A copy of a model that takes images of another form: ``channels_last`` (B, H, W, C), values from 0 to
-    ``pixel_max``, of type ``dtype``. The copy takes float32 images (B, C, H, W) in [0, 1].
+    ``pixel_max``, less the ``mean`` of their channel, over its ``std``, of type ``dtype``. The copy takes float32
+    images (B, C, H, W) in [0, 1].
+
+    Raises ValueError, when the copy is called, for images of another number of channels than ``mean`` has.
 
     >>> class Bytes(nn.Module):
     ...     def forward(self, x): return (x / 255).flatten(1)  # (B, H, W, C) from 0 to 255
     >>> takes(Bytes(), channels_last=True, pixel_max=255)(torch.tensor([[[[0.5]], [[1.0]]]]))
     tensor([[0.5000, 1.0000]])
+    >>> takes(nn.Flatten(), mean=[0.5], std=[0.25])(torch.tensor([[[[0.25, 1.0]]]]))
+    tensor([[-1.,  2.]])
     """
     twin = deep_copy(model)
-    twin.register_forward_pre_hook(_Input(channels_last, pixel_max, dtype))
+    twin.register_forward_pre_hook(_Input(channels_last, pixel_max, mean, std, dtype))
     return twin
+
+
+def in_form(model: nn.Module, form: ModelForm) -> nn.Module:
+    """The model, or a copy that takes images (B, C, H, W) in [0, 1] where the model takes what ``form`` says."""
+    if not (form.channels_last or form.pixel_max != 1 or form.mean):
+        return model
+    return takes(model, channels_last=form.channels_last, pixel_max=form.pixel_max, mean=form.mean, std=form.std)
 
 
 def select_output(model: nn.Module, key: str | int) -> nn.Module:
@@ -176,12 +230,23 @@ class Script(nn.Module):
 
 
 class _Input:
-    def __init__(self, channels_last: bool, pixel_max: float, dtype: torch.dtype | None) -> None:
-        self.channels_last, self.pixel_max, self.dtype = channels_last, pixel_max, dtype
+    def __init__(
+        self,
+        channels_last: bool,
+        pixel_max: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dtype: torch.dtype | None,
+    ) -> None:
+        self.channels_last, self.pixel_max, self.mean, self.std, self.dtype = channels_last, pixel_max, mean, std, dtype
 
     def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         x: Tensor = args[0]
         x = x if self.pixel_max == 1 else self.pixel_max * x
+        if self.mean:
+            check_moments(self.mean, x.shape[1])
+            mean, std = (torch.tensor(moment, device=x.device).view(-1, 1, 1) for moment in (self.mean, self.std))
+            x = (x - mean) / std
         x = x.permute(0, 2, 3, 1).contiguous() if self.channels_last else x
         return (x if self.dtype is None else x.to(self.dtype), *args[1:])
 
