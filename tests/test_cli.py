@@ -200,7 +200,11 @@ MISTAKES: list[tuple[list[str], str]] = [
     (attack("case:nope"), "no case 'nope'"),
     (attack("nowhere.py:build"), "no file nowhere.py"),
     (attack("missing"), "models.py has no function 'missing'"),
-    (attack("models.py:"), "is none of case:NAME, path/to/file.py:factory, package.module:factory"),
+    (attack("models.py:"), "models.py names no function: give models.py:FUNCTION, one of those it has: means, nan"),
+    (
+        attack(":means"),
+        "':means' is no name of a model; models: path/to/file.py:factory, package.module:factory, case:",
+    ),
     (attack("means", "--data", "nope"), "unknown data set 'nope'"),
     (attack("means", "--attack", "nope"), "no attack 'nope'; attacks: fgsm"),
     (attack("means", "--norm", "l7"), "unknown norm 'l7': use one of linf, l2, l1"),

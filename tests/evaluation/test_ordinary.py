@@ -193,6 +193,7 @@ def test_what_is_adapted_is_said() -> None:
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "two that could be logits": (Around(after=lambda z: (z, 2 * z)), "name the logits with --output"),
+    "a wrong name": (Around(after=lambda z: {"logits": z, "rejected": z[:, 0]}), "name it `reject`, if it refuses"),
     "one logit for ten classes": (Around(after=lambda z: z[:, 0]), "one logit an image is taken for class 1"),
 }
 

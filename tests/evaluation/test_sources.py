@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import types
 import warnings
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 import unmask
 from unmask.data import load
-from unmask.evaluation.models.model_loaders import Fitted
+from unmask.evaluation.models.sources import torchvision_models as hubs
+from unmask.evaluation.models.sources.fitted import Fitted
 from unmask.evaluation.models.targets import find_target
 from unmask.evaluation.verifying.fingerprint import fingerprint
+from unmask.models.forms import ModelForm
 
 DIGITS = load("digits", n=32)
 X, Y = DIGITS.batch()
@@ -25,15 +27,16 @@ MEAN, STD = [0.3], [0.6]
 
 
 class Weighted(nn.Module):
-    """A linear net that wants images of 4x4, normalised."""
+    """A linear net that wants images of a size, normalised."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 10, size: int = 4) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.read = nn.Linear(16, 10)
+        self.size = size
+        self.read = nn.Linear(size * size, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        assert x.shape[1:] == (1, 4, 4)
+        assert x.shape[1:] == (1, self.size, self.size)
         logits: Tensor = self.read(x.flatten(1))
         return logits
 
@@ -47,27 +50,30 @@ def expected() -> Tensor:
 
 def put(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
     module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)  # torch looks for onnx
     vars(module).update(members)
     monkeypatch.setitem(sys.modules, name, module)
 
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch) -> str:
-    weights = SimpleNamespace(transforms=lambda: SimpleNamespace(crop_size=[4], mean=MEAN, std=STD))
+    expects = SimpleNamespace(crop_size=[4], mean=MEAN, std=STD)
+    weights = SimpleNamespace(transforms=lambda: expects, url="https://127.0.0.1:9/models/tiny-0123.pth")
     known = {"tiny": SimpleNamespace(DEFAULT=weights)}
 
-    def get_model(name: str, *, weights: Any) -> nn.Module:
-        assert weights is known[name].DEFAULT
-        return Weighted()
+    def get_model(name: str, *, weights: Any, num_classes: int = 10) -> nn.Module:
+        assert weights is (None if num_classes != 10 else known[name].DEFAULT)
+        return Weighted(num_classes, 4 if weights else 8)
 
+    monkeypatch.setattr(hubs, "cached_by_torch", lambda url: True)
     put(monkeypatch, "torchvision")
     put(monkeypatch, "torchvision.models", get_model_weights=known.__getitem__, get_model=get_model)
     return "torchvision:tiny"
 
 
 def fake_timm(monkeypatch: pytest.MonkeyPatch) -> str:
-    def create_model(name: str, *, pretrained: bool) -> nn.Module:
-        assert (name, pretrained) == ("hf-hub:someone/tiny", True)
-        return Weighted()
+    def create_model(name: str, *, pretrained: bool, num_classes: int = 10, in_chans: int = 1) -> nn.Module:
+        assert name == "hf-hub:someone/tiny"
+        return Weighted(num_classes, 4 if pretrained else 8)
 
     data = SimpleNamespace(
         resolve_model_data_config=lambda net: {"input_size": (1, 4, 4), "mean": tuple(MEAN), "std": tuple(STD)}
@@ -98,7 +104,7 @@ def fake_transformers(monkeypatch: pytest.MonkeyPatch) -> str:
         AutoImageProcessor=SimpleNamespace(from_pretrained={"someone/tiny": processor}.__getitem__),
         AutoModelForImageClassification=SimpleNamespace(from_pretrained=lambda name: Answers()),
     )
-    return "hub:someone/tiny"
+    return "hf:someone/tiny"
 
 
 @pytest.mark.parametrize("fake", [fake_torchvision, fake_timm, fake_transformers])
@@ -106,6 +112,17 @@ def test_a_pretrained_model_sees_images_as_it_was_trained_on(fake: Any, monkeypa
     target = find_target(fake(monkeypatch), DIGITS)
     assert not any(part.training for part in target.model.modules())
     assert target.model(X).allclose(expected(), atol=1e-6)
+    (note,) = target.setup_findings
+    assert note.where.startswith("images of 8 x 8 are resized to 4 x 4, as its ")
+
+
+@pytest.mark.parametrize("fake", [fake_torchvision, fake_timm, fake_transformers])
+def test_a_mean_and_a_std_replace_those_of_a_pretrained_model(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = find_target(fake(monkeypatch), DIGITS, form=ModelForm(mean=[0.5], std=[0.25]))
+    small = nn.functional.interpolate(X, (4, 4), mode="bilinear", antialias=True)
+    assert target.model(X).allclose(Weighted()((small - 0.5) / 0.25), atol=1e-6)
+    with pytest.raises(ValueError, match="mean has 3 values, but the images have 1 channels: give one value for each"):
+        find_target(fake(monkeypatch), DIGITS, form=ModelForm(mean=[0.5] * 3, std=[0.25] * 3))
 
 
 def test_images_of_the_right_size_are_only_normalised() -> None:
@@ -117,8 +134,9 @@ def test_images_of_the_right_size_are_only_normalised() -> None:
     [
         ("torchvision:resnet18", "torchvision", r'it needs torchvision: pip install "unmask\[models\]"'),
         ("timm:resnet18", "timm", r'it needs timm: pip install "unmask\[models\]"'),
-        ("hub:google/vit", "transformers", r'it needs transformers: pip install "unmask\[models\]"'),
-        ("net.onnx", "onnx2torch", r'it needs onnx2torch: pip install "unmask\[onnx\]"'),
+        ("hf:google/vit", "transformers", r'it needs transformers: pip install "unmask\[models\]"'),
+        ("net.onnx", "onnx", r'it needs onnx: pip install "unmask\[onnx\]"'),
+        ("robustbench:Carmon2019Unlabeled", "robustbench", r'it needs robustbench: pip install "robustbench"'),
     ],
 )
 def test_an_optional_library_that_is_absent(
@@ -210,31 +228,38 @@ class TestExported:
         assert "\n" not in str(caught.value)
 
 
-class OfOne(Small):
-    """A net that reshapes to the batch that it was written with."""
+def fake_robustbench(monkeypatch: pytest.MonkeyPatch, asked: list[Any]) -> None:
+    def load_model(model_name: str, model_dir: Path, dataset: str, threat_model: str) -> nn.Module:
+        asked.append((model_name, dataset, threat_model, model_dir))
+        return Small()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.reshape(1, 1, 8, 8))
+    put(monkeypatch, "robustbench")
+    put(monkeypatch, "robustbench.utils", load_model=load_model)
 
 
-@pytest.mark.parametrize(("batch", "net"), [(1, OfOne), (0, Small)])
-@pytest.mark.parametrize("prefix", ["", "onnx:"])
-def test_an_onnx_file(
-    batch: int, net: type[nn.Module], prefix: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    path = tmp_path / "net.onnx"
-    path.write_bytes(b"graph")
+def test_a_model_of_robustbench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    fake_robustbench(monkeypatch, asked)
+    monkeypatch.setenv("UNMASK_HOME", str(tmp_path))
+    model = find_target("robustbench:Carmon2019Unlabeled", DIGITS).model
+    assert not model.training
+    assert model(X).equal(Small()(X))
+    find_target("robustbench:imagenet/L2/Standard", DIGITS)
+    folder = tmp_path / "robustbench"
+    assert asked == [("Carmon2019Unlabeled", "cifar10", "Linf", folder), ("Standard", "imagenet", "L2", folder)]
+    with pytest.raises(ValueError, match="robustbench:L2/Standard: give NAME or DATASET/THREAT/NAME"):
+        find_target("robustbench:L2/Standard", DIGITS)
 
-    def put_in(name: str, size: int) -> Any:
-        shape = SimpleNamespace(dim=[SimpleNamespace(dim_value=size)])
-        return SimpleNamespace(name=name, type=SimpleNamespace(tensor_type=SimpleNamespace(shape=shape)))
 
-    graph = SimpleNamespace(
-        initializer=[SimpleNamespace(name="weight")], input=[put_in("weight", 64), put_in("images", batch)]
-    )
-    put(monkeypatch, "onnx", load={str(path): types.SimpleNamespace(graph=graph)}.__getitem__)
-    put(monkeypatch, "onnx2torch", convert={str(path): net()}.__getitem__)
-    target = find_target(f"{prefix}{path}", DIGITS)
-    assert not target.model.training
-    assert target.model(X).allclose(Small()(X), atol=1e-5)
-    assert fingerprint(f"{prefix}{path}", target.model, DIGITS, 4)["code"] is not None
+@pytest.mark.parametrize(
+    ("name", "form", "message"),
+    [
+        ("net.onnx", ModelForm(checkpoint="a"), "--checkpoint is for torchvision:NAME and timm:NAME, not for net.onnx"),
+        ("case:plain-digits", ModelForm(headers=("A: b",)), "--header is for http://..., not for case:plain-digits"),
+        ("timm:x", ModelForm(rate_limit=2), "--rate-limit is for http://..., not for timm:x: leave it out"),
+        ("timm:x", ModelForm(num_classes=2), "--num-classes is for the weights of a file: give --checkpoint too"),
+    ],
+)
+def test_options_of_another_kind_of_model_are_refused(name: str, form: ModelForm, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_target(name, DIGITS, form=form)

@@ -95,8 +95,15 @@ def test_is_random() -> None:
 
 BROKEN = {
     "build": ("def build(): pass", "returns NoneType: return an nn.Module"),
-    "missing": ("", "has no function 'missing' that builds a model"),
-    "number": ("number = 3", "has no function 'number' that builds a model"),
+    "missing": (
+        "",
+        "has no function 'missing' that builds a model: give .*broken.py:FUNCTION, one of those it has: none",
+    ),
+    "number": (
+        "from torch import nn\nfrom os.path import join\nnumber = 3\nclass Net(nn.Module): pass\ndef build(): pass\n"
+        "def _own(): pass",
+        "has no function 'number' that builds a model: give .*broken.py:FUNCTION, one of those it has: build, Net$",
+    ),
     "raises": ("def raises(): raise KeyError('weights')", "fails: KeyError: 'weights'"),
     "leaves": ("import sys\ndef leaves(): sys.exit(7)", "fails: SystemExit: 7"),
     "needs": ("def needs(path): pass", r"fails: TypeError: needs\(\) missing 1 required"),
@@ -120,7 +127,17 @@ def test_a_factory_that_gives_no_model(tmp_path: Path, factory: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.py", "is none of case:NAME, path/to/file.py:factory, package.module:factory"),
+        (
+            "model",
+            r"'model' is no name of a model; models: path/to/file\.py:factory, package\.module:factory, case:NAME",
+        ),
+        (
+            "clf.joblib",
+            r"is a file whose loading runs code that it holds: write a factory, def build\(\): return joblib",
+        ),
+        ("clf.pkl", "is a file whose loading runs code that it holds: write a factory"),
+        ("net.pth", "is a file of weights: give timm:NAME --checkpoint FILE --num-classes K, or a factory"),
+        ("model.py", "no file model.py: a target is named path/to/file.py:factory"),
         ("nowhere.py:build", "no file nowhere.py"),
         ("no_such_package.models:build", "module 'no_such_package.models' cannot be imported"),
         ("case:nope", "no case 'nope'; cases: plain-digits"),
@@ -129,6 +146,12 @@ def test_a_factory_that_gives_no_model(tmp_path: Path, factory: str) -> None:
 def test_a_name_that_leads_nowhere(name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_target(name, load("digits", n=8))
+
+
+def test_a_file_without_the_name_of_a_function(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def build(): pass")
+    with pytest.raises(ValueError, match=r"mine.py names no function: give .*mine.py:FUNCTION, .* it has: build$"):
+        find_target(f"{tmp_path}/mine.py", load("digits", n=8))
 
 
 def test_a_file_imports_its_neighbours(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ def audit(
     pixel_max: float = 1.0,
     output: str | None = None,
     reject_class: int | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
     compile: bool = False,
 ) -> AuditReport:
     """Examine ``model``, attack it by what is found, and report the robust accuracy.
@@ -70,6 +73,8 @@ def audit(
         output: key or position of the logits, of a model with several outputs.
         reject_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
             more than the data have is one.
+        mean: of each channel, which is subtracted from the images first, in the units of ``pixel_max``.
+        std: of each channel, by which they are then divided.
         compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
 
     Returns the :class:`unmask.AuditReport`, whose fields are those of report.json, such as ``accuracy.adaptive.value``,
@@ -95,9 +100,9 @@ def audit(
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
     local = LocalExecutor(device=device, compiler=Compiler() if compile else None)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
-    form = ModelForm(channels_last, pixel_max, output, reject_class)
+    form = ModelForm(channels_last, pixel_max, output, reject_class, mean, std)
     config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
-    config |= {"options": {"budget": budget}, "form": asdict(form)}
+    config |= {"options": {"budget": budget}, "form": form.stored()}
     config |= {"compile": True} if compile else {}
     with torch.inference_mode(False), own_settings() as settings:
         torch.set_default_dtype(torch.float32)

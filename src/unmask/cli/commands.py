@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from unmask.cli.execute import carry_out, cluster_of, form_of
 from unmask.cli.lists import TOPICS
 from unmask.cli.options import (
     Batch,
+    Checkpoint,
     Compile,
     Device,
     Eps,
@@ -23,15 +23,20 @@ from unmask.cli.options import (
     FailingOn,
     FailUnder,
     GpusPerJob,
+    Header,
     Layout,
+    Mean,
+    NumClasses,
     Out,
     OutputKey,
     PixelRange,
+    RateLimit,
     RayAddress,
     RayWorkers,
     RejectClass,
     Run,
     Seed,
+    Std,
     StopWhen,
     Target,
     Weights,
@@ -142,6 +147,12 @@ def attack(
     pixel_range: PixelRange = 1.0,
     output: OutputKey = None,
     reject_class: RejectClass = None,
+    mean: Mean = None,
+    std: Std = None,
+    checkpoint: Checkpoint = None,
+    num_classes: NumClasses = None,
+    header: Header = None,
+    rate_limit: RateLimit = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
@@ -175,10 +186,10 @@ def attack(
         "straight_through": straight_through,
     }
     cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    form = form_of(layout, pixel_range, output, reject_class)
+    form = form_of(layout, pixel_range, output, reject_class, (mean, std), checkpoint, num_classes, header, rate_limit)
     local = LocalExecutor(batch_size, device, weights, form=form)
     config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
-    config |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
+    config |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": form.stored()}
     carry_out(plans(config, local), out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
@@ -202,6 +213,12 @@ def audit(
     pixel_range: PixelRange = 1.0,
     output: OutputKey = None,
     reject_class: RejectClass = None,
+    mean: Mean = None,
+    std: Std = None,
+    checkpoint: Checkpoint = None,
+    num_classes: NumClasses = None,
+    header: Header = None,
+    rate_limit: RateLimit = None,
     fail_under: FailUnder = None,
     fail_on: FailingOn = FailOn.FIGURE,
     stop_when: StopWhen = None,
@@ -222,13 +239,13 @@ def audit(
     threshold = Threshold.of(fail_under, fail_on)
     cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
-    form = form_of(layout, pixel_range, output, reject_class)
+    form = form_of(layout, pixel_range, output, reject_class, (mean, std), checkpoint, num_classes, header, rate_limit)
     local = LocalExecutor(batch_size, device, weights, strict=False, form=form)
     config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     config |= {
         "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
         "options": {"budget": budget},
-        "form": asdict(form),
+        "form": form.stored(),
     }
     if cluster:
         cluster.ready = partial(plans, config)

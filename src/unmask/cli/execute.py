@@ -37,15 +37,41 @@ def cluster_of(executor: str, address: str | None, gpus_per_job: float, workers:
     return RayExecutor(address=address, gpus_per_job=gpus_per_job, workers=workers)
 
 
-def form_of(layout: str, pixel_range: float, output: str | None, reject_class: int | None) -> ModelForm:
-    """What the options say of a model's input and output."""
+def form_of(
+    layout: str,
+    pixel_range: float,
+    output: str | None,
+    reject_class: int | None,
+    moments: tuple[str | None, str | None] = (None, None),
+    checkpoint: Path | None = None,
+    num_classes: int | None = None,
+    headers: Sequence[str] | None = None,
+    rate_limit: float | None = None,
+) -> ModelForm:
+    """What the options say of a model; ``moments`` are ``--mean`` and ``--std``."""
+    from unmask.evaluation.models.sources.services import read_headers
     from unmask.models.forms import ModelForm
 
     if layout not in ("nchw", "nhwc"):
         raise ValueError(f"no layout {layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)")
     if not 0 < pixel_range < float("inf"):
         raise ValueError(f"--range {pixel_range:g}: give the value that the model takes for white, such as 255")
-    return ModelForm(layout == "nhwc", pixel_range, output, reject_class)
+    mean, std = (_numbers(option, text) for option, text in zip(("--mean", "--std"), moments, strict=True))
+    file = None if checkpoint is None else str(checkpoint.resolve())
+    secrets = read_headers(headers or ())
+    return ModelForm(
+        layout == "nhwc", pixel_range, output, reject_class, mean, std, file, num_classes, secrets, rate_limit
+    )
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(",")) if text is not None else ()
+    except ValueError as error:
+        raise ValueError(f"{option} {text!r}: give a number for each channel, such as 0.485,0.456,0.406") from error
+    if not all(abs(value) < float("inf") for value in found):
+        raise ValueError(f"{option} {text!r}: give finite numbers")
+    return found
 
 
 def carry_out(

@@ -37,17 +37,16 @@ def _datasets() -> dict[str, str]:
 
 
 def _models() -> dict[str, str]:
-    """What may be given as a target."""
-    return {f"case:{name}": about for name, about in _cases().items()} | {
-        "path/to/file.py:factory": "your own: a function without arguments that returns an nn.Module",
+    """What may be given as a target: the user's own first."""
+    from unmask.evaluation.models.sources.registry import SOURCES
+
+    own = {
+        "path/to/file.py:factory": "your own: a function without arguments that returns an nn.Module, an estimator of "
+        "scikit-learn, or a function of arrays",
         "package.module:factory": "the same, by import",
-        "torchvision:NAME": "a torchvision classifier with its default weights",
-        "timm:NAME": "a pretrained timm classifier; timm:hf-hub:ORG/NAME is one on the hub in timm's form",
-        "hub:ORG/NAME": "an image classifier on the Hugging Face hub, in the form of transformers",
-        "FILE.onnx": "a network in ONNX, run by torch; also onnx:FILE",
-        "FILE.pt2": "a network that torch.export.save wrote; also pt2:FILE",
-        "http://...": "a service that answers scores, asked by POST in JSON",
     }
+    others = {source.usage: source.about for source in SOURCES.values()}
+    return own | others | {f"case:{name}": about for name, about in _cases().items()}
 
 
 TOPICS: dict[str, Callable[[], dict[str, str]]] = {

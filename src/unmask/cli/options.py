@@ -14,6 +14,7 @@ from unmask.cli.threshold import FailOn
 
 __all__ = [
     "Batch",
+    "Checkpoint",
     "Compile",
     "Device",
     "Eps",
@@ -21,15 +22,20 @@ __all__ = [
     "FailUnder",
     "FailingOn",
     "GpusPerJob",
+    "Header",
     "Layout",
+    "Mean",
+    "NumClasses",
     "Out",
     "OutputKey",
     "PixelRange",
+    "RateLimit",
     "RayAddress",
     "RayWorkers",
     "RejectClass",
     "Run",
     "Seed",
+    "Std",
     "StopWhen",
     "Target",
     "Weights",
@@ -39,7 +45,7 @@ Target = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="case:NAME, path/to/file.py:factory, timm:NAME, FILE.onnx ...: see `unmask list models`.",
+        help="path/to/file.py:factory, case:NAME, timm:NAME, FILE.onnx ...: see `unmask list models`.",
         show_default=False,
     ),
 ]
@@ -78,6 +84,24 @@ OutputKey = Annotated[
 ]
 RejectClass = Annotated[
     int | None, typer.Option("--reject-class", min=-1, help="The class that stands for a refusal; -1 for none.")
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="R,G,B", help="Subtracted from each channel first, in the units of --range."),
+]
+Std = Annotated[str | None, typer.Option("--std", metavar="R,G,B", help="By which each channel is then divided.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option("--checkpoint", help="File of weights, for timm:NAME and torchvision:NAME.")
+]
+NumClasses = Annotated[
+    int | None, typer.Option("--num-classes", min=1, help="Of the weights of --checkpoint; default: those of the data.")
+]
+Header = Annotated[
+    list[str] | None,
+    typer.Option("--header", metavar="NAME:VALUE", help="Sent to http://...; $NAME is of the environment. Not stored."),
+]
+RateLimit = Annotated[
+    float | None, typer.Option("--rate-limit", metavar="N", help="Requests per second to http://..., at most.")
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command continues it.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +29,11 @@ def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
         return plans(config, local)
 
 
-def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
-    """The executor of a run with this configuration."""
+def local_of(
+    config: Mapping[str, Any], batch: int, device: str, weights: Path | None, headers: Sequence[str] | None = None
+) -> LocalExecutor:
+    """The executor of a run with this configuration, which does not hold the ``headers`` for a service."""
+    from unmask.evaluation.models.sources.services import read_headers
     from unmask.evaluation.runner import LocalExecutor
     from unmask.models.compiling import Compiler
 
@@ -37,7 +41,8 @@ def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path |
     with _told():
         strict = config.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
         compiler = Compiler() if config.get("compile") else None
-        return LocalExecutor(batch, device, weights or _weights(config), strict, _form(config), compiler)
+        form = replace(_form(config), headers=read_headers(headers or ()))
+        return LocalExecutor(batch, device, weights or _weights(config), strict, form, compiler)
 
 
 def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
@@ -50,13 +55,17 @@ def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) ->
             **shared,
             "weights": shared["weights"] or _weights(config),
         }
+        header = settings.pop("header", None)
         if config["command"] == "reproduce":
             commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
             return
         known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
         form = _form(config)
         settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-        settings |= {"output": form.output, "reject_class": form.reject_class, **config["threat"], **config["options"]}
+        settings |= {"output": form.output, "reject_class": form.reject_class, "header": header}
+        settings |= {"mean": _listed(form.mean), "std": _listed(form.std), "num_classes": form.num_classes}
+        settings |= {"checkpoint": form.checkpoint and Path(form.checkpoint), "rate_limit": form.rate_limit}
+        settings |= {**config["threat"], **config["options"]}
         known[config["command"]](config["target"], config["data"], **settings)
 
 
@@ -84,6 +93,11 @@ def on_the_threads_of(run: Path) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def _listed(values: Sequence[float]) -> str | None:
+    """As the command line takes numbers."""
+    return ",".join(map(repr, values)) or None
 
 
 def _form(config: Mapping[str, Any]) -> ModelForm:

@@ -11,7 +11,7 @@ import typer
 
 from unmask.cli.commands import app
 from unmask.cli.console import say
-from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, RayAddress, RayWorkers, Run, Weights
+from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, Header, RayAddress, RayWorkers, Run, Weights
 from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def verify(
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
+    header: Header = None,
 ) -> None:
     """Plan a run again, judge every stored adversarial example again on the original model, compute every figure again.
 
@@ -58,7 +59,7 @@ def verify(
         raise ValueError("the attacks of an audit follow from the diagnosis: leave out --attack or --no-examine")
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
     sample = Sample(attack, seed, clocked(asked)) if attack else None
-    local = local_of(asked, batch_size, device, weights)
+    local = local_of(asked, batch_size, device, weights, header)
     with on_the_threads_of(run):
         plans = planned(asked, local) if examine or asked.get("command") != "audit" else None
         checks = []
@@ -85,6 +86,7 @@ def rerun(
     batch_size: Batch = 128,
     device: Device = "cpu",
     weights: Weights = None,
+    header: Header = None,
     executor: ExecutorName = "local",
     ray_address: RayAddress = None,
     gpus_per_job: GpusPerJob = 0.0,
@@ -102,7 +104,7 @@ def rerun(
     before = read_run(run)
     if out.resolve() == run.resolve():
         raise ValueError(f"{out} is the run itself: give --out a new folder")
-    shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights}
+    shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights, "header": header}
     shared |= {"executor": executor, "ray_address": ray_address, "gpus_per_job": gpus_per_job}
     shared |= {"ray_workers": ray_workers}
     with on_the_threads_of(run):

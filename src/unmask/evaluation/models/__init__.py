@@ -1,1 +1,1 @@
-"""Models that users name: ``targets`` resolves a name to a model, ``model_loaders`` knows other libraries."""
+"""Models that users name: ``targets.find_target`` resolves a name, ``sources`` knows libraries, files, services."""

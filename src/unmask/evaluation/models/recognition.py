@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.evaluation.failures import first_line
 from unmask.evaluation.models.model_checks import failure
+from unmask.evaluation.models.sources.loading import adapted
 from unmask.kinds import FindingKind
-from unmask.models.forms import ModelForm, select_output, takes, two_classes, with_refusals
+from unmask.models.forms import ModelForm, check_moments, in_form, select_output, takes, two_classes, with_refusals
 from unmask.models.model_wrappers import query
 from unmask.records import Finding
-from unmask.types import InvalidModelOutput, as_output, items_of
+from unmask.types import LOGITS, InvalidModelOutput, as_output, items_of
 
 __all__ = ["recognised"]
 
@@ -34,13 +35,13 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
     Raises ValueError, of one line, where the model fails on the images or it is not clear what its logits are.
     """
     found: list[Finding] = []
-    if form.channels_last or form.pixel_max != 1:
-        model = takes(model, channels_last=form.channels_last, pixel_max=form.pixel_max)
+    check_moments(form.mean, x.shape[1])
+    model = in_form(model, form)
     try:
         answer = _try(model, x)
     except Exception as error:
-        model, answer, adapted = _other_input(model, x, form, error)
-        found.append(adapted)
+        model, answer, note = _other_input(model, x, form, error)
+        found.append(note)
     if form.output is not None:
         model = select_output(model, form.output)
         answer = _try(model, x)
@@ -51,7 +52,7 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
             model = with_refusals(model)
             answer = _try(model, x)
         elif key is not None:
-            found.append(_adapted(f"of {_shapes(answer)}, {key!r} is taken for the logits", f"--output {key}"))
+            found.append(adapted(f"of {_shapes(answer)}, {key!r} is taken for the logits", f"--output {key}"))
             model = select_output(model, key)
             answer = _try(model, x)
     logits = as_output(answer).logits
@@ -59,7 +60,7 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
         probability = bool(((logits >= 0) & (logits <= 1)).all())
         model = two_classes(model, probability=probability)
         what = "one probability an image is taken for that of class 1" if probability else "one logit an image is taken"
-        found.append(_adapted(f"{what}{'' if probability else ' for class 1 against class 0'}", "answer two logits"))
+        found.append(adapted(f"{what}{'' if probability else ' for class 1 against class 0'}", "answer two logits"))
     return model, found
 
 
@@ -78,7 +79,7 @@ def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception)
             return (
                 other,
                 _try(other, x),
-                _adapted(f"its weights are {name}: images are given as {name}", "model.float()"),
+                adapted(f"its weights are {name}: images are given as {name}", "model.float()"),
             )
     told = first_line(error, type(error).__name__)
     if not form.channels_last and _answers(takes(model, channels_last=True), x):
@@ -110,7 +111,7 @@ def _logits_of_several(answer: Any, rows: int, classes: int) -> str | int | None
             for key, value in items.items()
             if isinstance(value, Tensor) and value.is_floating_point() and tuple(value.shape) == (rows, classes)
         ]
-        if len(fitting) != 1:
+        if len(fitting) != 1 or LOGITS in items:  # what is unclear is a number beside them
             raise
         return fitting[0]
     return None
@@ -140,7 +141,3 @@ def _refusals(share: float) -> Finding:
 def _shapes(answer: Any) -> str:
     """As ``{'boxes': (8, 4), 'scores': (8, 10)}``."""
     return str({key: tuple(value.shape) for key, value in items_of(answer).items() if isinstance(value, Tensor)})
-
-
-def _adapted(where: str, remedy: str) -> Finding:
-    return Finding(kind=FindingKind.ADAPTED, module="", where=where, evidence={}, remedy=remedy)

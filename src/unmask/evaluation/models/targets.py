@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -21,13 +16,16 @@ from unmask.data import Dataset
 from unmask.diagnosis.behaviour.determinism import left_in_training
 from unmask.diagnosis.behaviour.memory import remembers
 from unmask.diagnosis.instrumentation import preserve_buffers
-from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.failures import first_line, in_one_line
+from unmask.evaluation.models.estimators import as_function
+from unmask.evaluation.models.factories import find_factory
 from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
-from unmask.evaluation.models.model_loaders import BUILDERS, FILES
 from unmask.evaluation.models.process_settings import own_settings
 from unmask.evaluation.models.recognition import recognised
+from unmask.evaluation.models.sources.loading import Loaded, Request
+from unmask.evaluation.models.sources.registry import SOURCES, Source, check_options, source_of
 from unmask.kinds import FindingKind
-from unmask.models.black_box_models import BlackBoxModel, http_model
+from unmask.models.black_box_models import BlackBoxModel
 from unmask.models.forms import ModelForm, forgetting, with_script_parts
 from unmask.models.model_wrappers import query
 from unmask.randomness import make_keys
@@ -35,6 +33,22 @@ from unmask.records import Finding
 from unmask.state.deep_copy import deep_copy
 
 __all__ = ["Target", "find_target", "prepare_target"]
+
+_PICKLE = (
+    "a file whose loading runs code that it holds: write a factory, def build(): return joblib.load(FILE), and give "
+    "my_model.py:build"
+)
+_CHECKPOINT = "a file of weights: give timm:NAME --checkpoint FILE --num-classes K, or a factory that loads it"
+_FILES = {
+    ".joblib": _PICKLE,
+    ".pkl": _PICKLE,
+    ".pickle": _PICKLE,
+    ".pt": _CHECKPOINT,
+    ".pth": _CHECKPOINT,
+    ".ckpt": _CHECKPOINT,
+    ".safetensors": _CHECKPOINT,
+}
+"""Files that are no models by themselves, by their suffix: what they are and what to do."""
 
 PROBED = 8
 """Images that a model is tried on before anything is computed."""
@@ -64,19 +78,21 @@ def find_target(
 ) -> Target:
     """The model behind a name, on ``device``.
 
-    ``case:NAME``; ``path/to/file.py:factory`` or ``package.module:factory``; ``torchvision:NAME``, ``timm:NAME`` and
-    ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
-    A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
-    [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. ``http://...`` is as of
-    :func:`unmask.http_model`. The model is tried on a few images of ``data``; ``weights`` is the folder of a case's
-    weights; ``strict`` and ``form`` are as of :func:`prepare_target`. Raises ValueError with one line for whatever does
-    not fit.
+    ``path/to/file.py:factory`` or ``package.module:factory``; ``case:NAME``; a name of
+    :data:`unmask.evaluation.models.sources.registry.SOURCES`, such as ``timm:NAME`` or ``FILE.onnx``. A factory takes
+    no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in [0, 1] to logits; or an
+    estimator of scikit-learn; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. The model is tried
+    on a few images of ``data``; ``weights`` is the folder of a case's weights; ``strict`` and ``form`` are as of
+    :func:`prepare_target`. Raises ValueError with one line for whatever does not fit.
     """
-    if name.startswith(("http://", "https://")):
-        return prepare_target(http_model(name), data, device, strict=strict, form=form)
-    built = _of_a_library(name)
-    if built is not None:
-        return prepare_target(_build(built, name), data, device, strict=strict, form=form)
+    check_options(name, form)
+    named = source_of(name)
+    if named is not None:
+        loaded = _loaded(*named, name, data, form)
+        form = replace(form, mean=(), std=()) if loaded.normalised else form
+        form = replace(form, output=None) if loaded.selected else form
+        target = prepare_target(loaded.model, data, device, strict=strict, form=form)
+        return replace(target, setup_findings=(*loaded.notes, *target.setup_findings))
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
@@ -89,13 +105,15 @@ def find_target(
         )
         check_model(target.model, data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
         return target
-    if not (kind and rest):
+    kind, rest = (name, "") if name.endswith(".py") else (kind, rest)
+    if not kind:
+        usual = dict.fromkeys(source.usage for source in SOURCES.values())
         raise ValueError(
-            f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, "
-            "torchvision:NAME, timm:NAME, hub:ORG/NAME, FILE.onnx, FILE.pt2, http://..."
+            f"target {name!r} is {_FILES.get(Path(name).suffix, 'no name of a model')}; models: "
+            f"path/to/file.py:factory, package.module:factory, case:NAME, {', '.join(usual)}"
         )
     with own_settings() as settings:
-        model = _build(_factory(kind, rest), name)
+        model = _build(find_factory(kind, rest), name, data.classes)
         model, notes = settings.applied(model)
     target = prepare_target(model, data, device, strict=strict, form=form)
     return replace(target, setup_findings=(*notes, *target.setup_findings))
@@ -183,62 +201,23 @@ def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
     )
 
 
-def _of_a_library(name: str) -> Callable[[], nn.Module] | None:
-    kind, _, rest = name.partition(":")
-    if not rest and Path(name).suffix in FILES:
-        kind, rest = FILES[Path(name).suffix], name
-    return partial(BUILDERS[kind], rest) if rest and kind in BUILDERS else None
-
-
-def _factory(source: str, name: str) -> Callable[[], Any]:
-    module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise ValueError(f"{source} has no function {name!r} that builds a model")
-    made: Callable[[], Any] = factory
-    return made
-
-
-def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ValueError(f"no file {path}: a target is named path/to/file.py:factory")
-    spec = importlib.util.spec_from_file_location(f"unmask_target_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    _search_also(path.parent)
+def _loaded(source: Source, rest: str, name: str, data: Dataset, form: ModelForm) -> Loaded:
     try:
-        spec.loader.exec_module(module)
+        return source.load(Request(rest, data.batch(0, PROBED)[0], len(data.classes), form))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
-    return module
+        raise ValueError(f"{name} fails: {type(error).__name__}: {first_line(error)}") from error
 
 
-def _from_package(name: str) -> ModuleType:
-    _search_also(Path())
-    try:
-        return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
-        raise ValueError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
-
-
-def _search_also(folder: Path) -> None:
-    """Let a target import its neighbours, as a script may."""
-    place = str(folder.resolve())
-    if place not in sys.path:
-        sys.path.append(place)
-
-
-def _build(factory: Callable[[], Any], name: str) -> nn.Module:
+def _build(factory: Callable[[], Any], name: str, classes: tuple[str, ...]) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        if isinstance(error, ValueError) and _of_a_library(name) is not None:
-            raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
-        return BlackBoxModel(model)
-    if not isinstance(model, nn.Module):
+    if isinstance(model, nn.Module):
+        return model
+    function = model if callable(model) and not isinstance(model, type) else as_function(model, classes)
+    if function is None:
         raise ValueError(f"{name} returns {type(model).__name__}: return an nn.Module")
-    return model
+    return BlackBoxModel(function)

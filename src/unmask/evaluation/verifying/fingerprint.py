@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from unmask.data import Dataset
-from unmask.evaluation.models.model_loaders import BUILDERS, FILES
+from unmask.evaluation.models.sources.registry import source_of
 from unmask.state.digests import digest_of
 
 __all__ = ["changed", "fingerprint"]
@@ -40,10 +40,11 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _code(name: str) -> str | None:
+    named = source_of(name)
     kind, _, factory = name.rpartition(":")
-    if Path(name).suffix in FILES:
-        path: Path | None = Path(name if kind not in BUILDERS else factory)
-    elif kind in ("", "case") or not factory or "://" in name or name.partition(":")[0] in BUILDERS:
+    if named is not None:
+        path: Path | None = Path(named[1]) if named[0].suffix else None
+    elif kind in ("", "case") or not factory:
         return None
     elif kind.endswith(".py"):
         path = Path(kind)

@@ -1,28 +1,27 @@
-"""Models by name that other libraries make: torchvision, timm, the Hugging Face hub, files of ONNX and torch.export."""
+"""Images as a network of another library wants them: of its size, normalised, in batches of its number."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.defenses.preprocessed import Preprocessed
+from unmask.evaluation.models.sources.loading import Loaded, Request, adapted
+from unmask.models.forms import check_moments
 
-__all__ = ["BUILDERS", "FILES", "Batches", "Fitted"]
+__all__ = ["Batches", "Fitted", "fitted"]
 
 
 class Fitted(nn.Module):
     """Images in [0, 1] as a network wants them: resized to ``size`` (bilinear), less ``mean``, over ``std``.
 
     Args:
-        size: (H', W').
-        mean: of each channel.
-        std: of each channel.
+        size: (H', W'); None for that of the images.
+        mean: of each channel, or one for all.
+        std: of each channel, or one for all.
 
     (B, C, H, W) -> (B, C, H', W').
 
@@ -33,14 +32,14 @@ class Fitted(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, size: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, size: Sequence[int] | None, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.size = tuple(size)
+        self.size = None if size is None else tuple(size)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2:] != self.size:
+        if self.size is not None and x.shape[2:] != self.size:
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True)
         return (x - self.mean) / self.std
 
@@ -62,92 +61,36 @@ class Batches(nn.Module):
         return torch.cat([self.net(part) for part in parts])[: len(x)]
 
 
-def _torchvision(name: str) -> nn.Module:
-    """A torchvision classifier with its default weights."""
-    models = _library("torchvision.models", "torchvision", "models")
-    weights = models.get_model_weights(name).DEFAULT
-    expects = weights.transforms()
-    (size,) = expects.crop_size
-    net: nn.Module = models.get_model(name, weights=weights)
-    return Preprocessed(Fitted((size, size), expects.mean, expects.std), net).eval()
+def fitted(
+    net: nn.Module,
+    request: Request,
+    size: Sequence[int] | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    whose: str,
+) -> Loaded:
+    """The network behind :class:`Fitted`, in evaluation mode; ``--mean`` and ``--std`` replace its own moments.
+
+    Args:
+        size: (H', W') that it was trained on; None for that of the images.
+        mean: of its own normalisation.
+        std: of its own normalisation.
+        whose: where size and moments come from, in words.
+
+    Raises ValueError for ``--mean`` of another number of channels than the images.
+    """
+    form = request.form
+    check_moments(form.mean, request.images.shape[1])
+    notes = []
+    if size is not None and tuple(size) != tuple(request.images.shape[2:]):
+        given, wanted = (" x ".join(map(str, sides)) for sides in (request.images.shape[2:], size))
+        notes.append(adapted(f"images of {given} are resized to {wanted}, {whose}", "give data of that size"))
+    if form.checkpoint and not form.mean:
+        moments = f"mean {_listed(mean)} and std {_listed(std)}"
+        notes.append(adapted(f"images are normalised by {moments}, {whose}", "--mean and --std, if they are others"))
+    moments_used = (form.mean, form.std) if form.mean else (mean, std)
+    return Loaded(Preprocessed(Fitted(size, *moments_used), net).eval(), notes, normalised=True)
 
 
-def _timm(name: str) -> nn.Module:
-    """A pretrained timm classifier; ``hf-hub:ORG/NAME`` is one on the hub in timm's form."""
-    timm = _library("timm", "timm", "models")
-    net = timm.create_model(name, pretrained=True)
-    expects = timm.data.resolve_model_data_config(net)
-    return Preprocessed(Fitted(expects["input_size"][1:], expects["mean"], expects["std"]), net).eval()
-
-
-class _Logits(nn.Module):
-    """A network whose answer holds logits among other things."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(pixel_values=x).logits
-        return logits
-
-
-def _hub(name: str) -> nn.Module:
-    """An image classifier on the Hugging Face hub, by its id, in the form of transformers."""
-    transformers = _library("transformers", "transformers", "models")
-    expects = transformers.AutoImageProcessor.from_pretrained(name)
-    net = transformers.AutoModelForImageClassification.from_pretrained(name)
-    cut = getattr(expects, "crop_size", None) if getattr(expects, "do_center_crop", False) else None
-    sizes = cut or expects.size
-    size = [sizes[side] if side in sizes else sizes["shortest_edge"] for side in ("height", "width")]
-    mean, std = (expects.image_mean, expects.image_std) if expects.do_normalize else ([0.0], [1.0])
-    return Preprocessed(Fitted(size, mean, std), _Logits(net)).eval()
-
-
-def _onnx(path: str) -> nn.Module:
-    """The network of an ONNX file, operation by operation in torch."""
-    convert = _library("onnx2torch", "onnx2torch", "onnx").convert
-    graph = _library("onnx", "onnx", "onnx").load(_file(path)).graph
-    weights = {tensor.name for tensor in graph.initializer}
-    batch = next(put for put in graph.input if put.name not in weights).type.tensor_type.shape.dim[0].dim_value
-    net: nn.Module = convert(_file(path))
-    return (Batches(net, batch) if batch else net).eval()  # 0 for any number
-
-
-def _exported(path: str) -> nn.Module:
-    """The network of a file that torch.export.save wrote."""
-    program = torch.export.load(_file(path))
-    image = next(node for node in program.graph.nodes if node.name == program.graph_signature.user_inputs[0])
-    batch, whole = image.meta["val"].shape[0], program.module()
-    net = Batches(whole, batch) if isinstance(batch, int) else whole
-    for part in net.modules():
-        part.training = False  # settled when it was exported; eval() is not supported there
-    return net
-
-
-def _library(module: str, package: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except (ImportError, RuntimeError) as error:  # torchvision of another build raises RuntimeError
-        if isinstance(error, ModuleNotFoundError) and error.name in (module, package):
-            raise ValueError(f'it needs {package}: pip install "unmask[{extra}]"') from error
-        raise ValueError(f"{package} cannot be imported ({error}): reinstall it beside this torch") from error
-
-
-def _file(path: str) -> str:
-    if not Path(path).is_file():
-        raise ValueError(f"no file {path}")
-    return path
-
-
-BUILDERS: Mapping[str, Callable[[str], nn.Module]] = {
-    "torchvision": _torchvision,
-    "timm": _timm,
-    "hub": _hub,
-    "onnx": _onnx,
-    "pt2": _exported,
-}
-"""By the word before the colon: from the rest of the name to a network in evaluation mode, on images in [0, 1]."""
-
-FILES = {".onnx": "onnx", ".pt2": "pt2"}
-"""Files that need no word before them."""
+def _listed(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
