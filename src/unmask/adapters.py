@@ -1,4 +1,4 @@
-"""Doors: a module for other libraries, whose backward is useful; and models whose way to refuse is a class."""
+"""A module for other libraries whose backward pass is useful; and models that refuse by a class of their own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What an attack maximises: per-example losses that are higher the closer an example is to success.
 
-Success means a wrong class AND, where the victim has a detector, no rejection (``reject <= 0``). Every loss here
+Success means a wrong class AND, where the model has a detector, no rejection (``reject <= 0``). Every loss here
 joins the two in the same way, :func:`_joint`: while an example is refused its loss is
 
     min(loss, certain) - reject
@@ -13,7 +13,7 @@ fail, as the weight of one gradient against the other; no sigmoid flattens it.
 
 A loss may carry the attribute ``success_threshold``, the smallest value that a success can have: see the function of
 that name.
-Logits are taken in at least float32, also where the victim computes in less.
+Logits are taken in at least float32, also where the model computes in less.
 """
 
 from __future__ import annotations

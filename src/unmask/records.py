@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from types import NoneType
 from typing import Any
 
+from unmask.kinds import Role
+
 __all__ = [
     "AUDIT_SCHEMA",
     "RECORD_SCHEMA",
@@ -140,7 +142,7 @@ class Job:
     seed: int
     start: int
     stop: int
-    role: str = "adaptive"  # "clean", "plain", "adaptive", "sweep", "dial" or "control"
+    role: Role = Role.ADAPTIVE
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -151,7 +153,7 @@ class Job:
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Job:
         """The job of plain data; TypeError, KeyError or ValueError where they are not those of a job."""
-        job = cls(**{**raw, "threat": ThreatSpec(**raw["threat"])})
+        job = cls(**{**raw, "threat": ThreatSpec(**raw["threat"]), "role": Role(raw["role"])})
         for part in (job, job.threat):
             check_types(part)
         if not 0 <= job.start < job.stop < _MOST:

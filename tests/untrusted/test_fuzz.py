@@ -21,6 +21,7 @@ from torch import nn
 
 from unmask.data import parquet
 from unmask.data.decode import count_channels, decode
+from unmask.kinds import Role
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec, digest
 from unmask.report import summary, texts
 from unmask.run_files import read_run
@@ -84,7 +85,7 @@ def edited(draw: st.DrawFn, good: Any) -> Any:
 
 
 def record(attack: str, role: str, robust: float) -> Record:
-    job = Job("case:one", "digits", attack, ThreatSpec("linf", 0.1), 0, 0, 2, role)
+    job = Job("case:one", "digits", attack, ThreatSpec("linf", 0.1), 0, 0, 2, Role(role))
     examples = tuple(Example(i, 1, 2, robust, robust > 0.5, robust == 1, robust, 0.1) for i in range(2))
     return Record(job, examples, 1, 10, 5, 3, 0.5)
 

@@ -11,7 +11,7 @@ import torch
 from unmask.auditing.attackers import NOISE
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
-from unmask.auditing.probe_data import PROBED, TRIED
+from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
 from unmask.auditing.request import step
 from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
 from unmask.auditing.views.decoders import decoders
@@ -75,7 +75,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     The model is left as it was loaded. Raises ValueError where no view can be searched through.
     """
     check, request = diagnosis.check, diagnosis.check.request
-    search = PilotSearch(request.target, request.threat, check.images.first(TRIED), request.seed)
+    search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed)
     trials = _tried(diagnosis, search)
     trials = _around_refusals(trials, search)
     trials = _with_expensive_views(trials, search)

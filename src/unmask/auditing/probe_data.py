@@ -15,12 +15,12 @@ from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.types import Output
 
-__all__ = ["PROBED", "TRIED", "Images", "correctly_classified", "probe_size", "standing"]
+__all__ = ["PILOT_IMAGES", "PROBED", "Images", "correctly_classified", "probe_size", "standing"]
 
 LOOKED = 256
 """Images that are looked at."""
 
-TRIED = 32
+PILOT_IMAGES = 32
 """Images on which views and grids are tried, at most."""
 
 PROBED = 16

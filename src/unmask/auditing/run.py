@@ -13,6 +13,7 @@ from unmask.auditing.plan import plan_audit
 from unmask.auditing.request import AuditRequest
 from unmask.data import Dataset, load
 from unmask.evaluation.environment import environment
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.process_settings import own_settings
 from unmask.evaluation.models.targets import Target, prepare_target
@@ -21,7 +22,6 @@ from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.inputs import check_eps
 from unmask.models.black_box_models import ArrayFunction, BlackBoxModel
-from unmask.models.compiling import Compiler
 from unmask.models.forms import ModelForm, under_default_dtype
 from unmask.report import write
 from unmask.report.audit_report import AuditReport, RunFiles
@@ -93,9 +93,10 @@ def audit(
     if not isinstance(data, Dataset):
         data = load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    local = LocalExecutor(device=device, compiler=Compiler() if compile else None)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
     form = ModelForm(channels_last, pixel_max, output, reject_class)
+    execution = ExecutionConfig(device=device, strict=False, form=form, compile=compile)
+    local = LocalExecutor(execution)
     config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
     config |= {"options": {"budget": budget}, "form": asdict(form)}
     config |= {"compile": True} if compile else {}
@@ -104,7 +105,7 @@ def audit(
         torch.set_grad_enabled(True)
         model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model
         with in_one_line(name):
-            target = prepare_target(model, data, device, strict=False, form=form)
+            target = prepare_target(model, data, execution)
             plan, armed = plan_audit(AuditRequest(name, target, data, threat, n, seed, budget, device))
         return _performed(name, armed, data, plan, local, config, RunFiles(None if out is None else Path(out)))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -12,31 +12,22 @@ import typer
 
 from unmask.cli.console import fail, say, warn
 from unmask.cli.console import out as console
-from unmask.cli.execute import carry_out, cluster_of, form_of
+from unmask.cli.execute import carry_out
 from unmask.cli.lists import TOPICS
+from unmask.cli.option_groups import grouped
 from unmask.cli.options import (
-    Batch,
-    Compile,
+    AttackOptions,
+    Data,
     Device,
-    Eps,
-    ExecutorName,
-    FailingOn,
-    FailUnder,
-    GpusPerJob,
-    Layout,
+    Execution,
+    FormOptions,
     Out,
-    OutputKey,
-    PixelRange,
-    RayAddress,
-    RayWorkers,
-    RejectClass,
     Run,
     Seed,
-    StopWhen,
     Target,
-    Weights,
+    ThreatOptions,
+    Verdict,
 )
-from unmask.cli.threshold import FailOn, Threshold
 
 __all__ = ["SUITE_NAMES", "app"]
 
@@ -69,7 +60,10 @@ def _unmask(
 
 
 @app.command()
+@grouped
 def reproduce(
+    execution: Execution,
+    verdict: Verdict,
     suite: Annotated[
         str | None, typer.Option("--suite", help=f"Several cases: {', '.join(SUITE_NAMES)}; those that can run.")
     ] = None,
@@ -77,20 +71,9 @@ def reproduce(
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 1000,
     out: Out = Path("runs/reproduce"),
     seed: Seed = 0,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
     curves: Annotated[
         bool, typer.Option("--curves/--no-curves", help="Also measure curves over eps, and the controls.")
     ] = True,
-    fail_under: FailUnder = None,
-    fail_on: FailingOn = FailOn.FIGURE,
-    stop_when: StopWhen = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
-    compile: Compile = False,
 ) -> None:
     """Attack published defenses and show what is left of them.
 
@@ -102,14 +85,15 @@ def reproduce(
     from unmask.cases import SUITES, find_case
     from unmask.evaluation.available import available
     from unmask.evaluation.runner import LocalExecutor
+    from unmask.models.forms import ModelForm
 
     if suite is not None and suite not in SUITES:
         raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
-    threshold = Threshold.of(fail_under, fail_on)
+    verdict.threshold()
     named = [find_case(name) for name in dict.fromkeys(case or ())]
     of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
-    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    local = LocalExecutor(batch_size, device, weights)
+    settings = execution.config(strict=True, form=ModelForm(), compile=verdict.compile)
+    cluster, local = execution.cluster(settings), LocalExecutor(settings)
     sorted_out = available(of_suite, lambda data: local.dataset(data, n))
     if sorted_out.skipped:
         warn(str(sorted_out))
@@ -117,45 +101,24 @@ def reproduce(
     if not cases:
         raise typer.Exit(1)
     config = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
-    carry_out(
-        plans(config, local), out, config, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile
-    )
+    carry_out(plans(config, local), out, config, local, cluster, verdict, suite)
     if sorted_out.skipped:
         raise typer.Exit(fail(f"skipped, since data or weights are missing: {', '.join(sorted_out.skipped)}", 1))
 
 
 @app.command()
+@grouped
 def attack(
     target: Target,
-    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
-    eps: Eps,
-    norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
-    unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
-    attack: Annotated[str, typer.Option("--attack", help="See `unmask list attacks`.")] = "apgd",
-    bpda: Annotated[list[str] | None, typer.Option("--bpda", help="PATH=identity; may be repeated.")] = None,
-    straight_through: Annotated[bool, typer.Option("--straight-through", help="Pass inline operations.")] = False,
-    eot: Annotated[int, typer.Option("--eot", min=0, help="Draws per gradient of a random model.")] = 0,
-    spsa: Annotated[int, typer.Option("--spsa", min=0, help="Pairs of scores per gradient, instead of autograd.")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Gradients, queries or samples per search.")] = 100,
-    restarts: Annotated[int, typer.Option("--restarts", min=1, help="Searches per example.")] = 1,
-    layout: Layout = "nchw",
-    pixel_range: PixelRange = 1.0,
-    output: OutputKey = None,
-    reject_class: RejectClass = None,
+    data: Data,
+    threat: ThreatOptions,
+    options: AttackOptions,
+    form: FormOptions,
+    execution: Execution,
+    verdict: Verdict,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    fail_under: FailUnder = None,
-    fail_on: FailingOn = FailOn.FIGURE,
-    stop_when: StopWhen = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
-    compile: Compile = False,
 ) -> None:
     """Attack any model with the techniques that you choose.
 
@@ -164,52 +127,29 @@ def attack(
     from unmask.auditing.question import plans
     from unmask.evaluation.runner import LocalExecutor
 
-    threshold = Threshold.of(fail_under, fail_on)
-    options = {
-        "attack": attack,
-        "steps": steps,
-        "restarts": restarts,
-        "eot": eot,
-        "spsa": spsa,
-        "bpda": bpda or [],
-        "straight_through": straight_through,
-    }
-    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    form = form_of(layout, pixel_range, output, reject_class)
-    local = LocalExecutor(batch_size, device, weights, form=form)
-    config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
-    config |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
-    carry_out(plans(config, local), out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    verdict.threshold()
+    settings = execution.config(strict=True, form=form.form(), compile=verdict.compile)
+    cluster, local = execution.cluster(settings), LocalExecutor(settings)
+    config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed, "threat": threat.config}
+    config |= {"options": {**asdict(options), "bpda": options.bpda or []}, "form": asdict(settings.form)}
+    carry_out(plans(config, local), out, config, local, cluster, verdict)
 
 
 @app.command()
+@grouped
 def audit(
     target: Target,
-    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
-    eps: Eps,
-    norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
-    unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
+    data: Data,
+    threat: ThreatOptions,
+    form: FormOptions,
+    execution: Execution,
+    verdict: Verdict,
     budget: Annotated[
         str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
     ] = "standard",
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    layout: Layout = "nchw",
-    pixel_range: PixelRange = 1.0,
-    output: OutputKey = None,
-    reject_class: RejectClass = None,
-    fail_under: FailUnder = None,
-    fail_on: FailingOn = FailOn.FIGURE,
-    stop_when: StopWhen = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
-    compile: Compile = False,
 ) -> None:
     """Probe any model, build the attack that suits its gradients, and report the robust accuracy.
 
@@ -219,22 +159,19 @@ def audit(
     from unmask.cli.progress import planning
     from unmask.evaluation.runner import LocalExecutor
 
-    threshold = Threshold.of(fail_under, fail_on)
-    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
-    form = form_of(layout, pixel_range, output, reject_class)
-    local = LocalExecutor(batch_size, device, weights, strict=False, form=form)
-    config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    config |= {
-        "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
-        "options": {"budget": budget},
-        "form": asdict(form),
-    }
+    verdict.threshold()
+    settings = execution.config(strict=False, form=form.form(), compile=verdict.compile)
+    cluster = execution.cluster(settings)
+    if execution.gpus_per_job:  # what is planned here must be what the workers find
+        settings = replace(settings, device="cuda")
+    local = LocalExecutor(settings)
+    config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed, "threat": threat.config}
+    config |= {"options": {"budget": budget}, "form": asdict(settings.form)}
     if cluster:
         cluster.ready = partial(plans, config)
     with planning():
         planned = plans(config, local)
-    carry_out(planned, out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    carry_out(planned, out, config, local, cluster, verdict)
 
 
 @app.command()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.cli import commands
+from unmask.cli.options import Execution, Local
 
 if TYPE_CHECKING:
     from unmask.evaluation.plan import Plan
@@ -24,32 +26,30 @@ def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
     """The plan that follows from a configuration today; ValueError if there is none."""
     from unmask.auditing.question import plans
 
-    with _told():
+    with _valid_config():
         return plans(config, local)
 
 
-def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
+def local_of(config: Mapping[str, Any], local: Local) -> LocalExecutor:
     """The executor of a run with this configuration."""
     from unmask.evaluation.runner import LocalExecutor
-    from unmask.models.compiling import Compiler
 
     _refuse_python(config)
-    with _told():
+    with _valid_config():
         strict = config.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
-        compiler = Compiler() if config.get("compile") else None
-        return LocalExecutor(batch, device, weights or _weights(config), strict, _form(config), compiler)
+        local = replace(local, weights=local.weights or _weights(config))
+        return LocalExecutor(
+            local.config(strict=strict, form=_form(config), compile=bool(config.get("compile", False)))
+        )
 
 
-def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
+def do_again(config: Mapping[str, Any], out: Path, execution: Execution) -> None:
     """Run a configuration again in a new folder, by its own command."""
     _refuse_python(config)
-    with _told():
-        settings = {"n": config["n"], "seed": config["seed"], "out": out, "stop_when": config.get("stop_when")}
-        settings |= {
-            "compile": config.get("compile", False),
-            **shared,
-            "weights": shared["weights"] or _weights(config),
-        }
+    with _valid_config():
+        settings = {**asdict(execution), "weights": execution.weights or _weights(config)}
+        settings |= {name: config[name] for name in ("n", "seed")}
+        settings |= {"out": out, "stop_when": config.get("stop_when"), "compile": config.get("compile", False)}
         if config["command"] == "reproduce":
             commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
             return
@@ -64,7 +64,7 @@ def clocked(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The attacks of a run whose results depend on the speed of the machine."""
     from unmask.auditing.budgets import timed
 
-    with _told():
+    with _valid_config():
         return timed(config["options"]["budget"]) if config.get("command") == "audit" else ()
 
 
@@ -76,8 +76,8 @@ def on_the_threads_of(run: Path) -> Iterator[None]:
     from unmask.run_files import read_run
 
     before = torch.get_num_threads()
-    told = read_run(run).description.get("hardware")
-    count = told.get("threads") if isinstance(told, dict) else None
+    hardware = read_run(run).description.get("hardware")
+    count = hardware.get("threads") if isinstance(hardware, dict) else None
     if isinstance(count, int) and 1 <= count <= (os.cpu_count() or 1):
         torch.set_num_threads(count)
     try:
@@ -105,7 +105,7 @@ def _refuse_python(config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _valid_config() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from random import randrange
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unmask.cli.commands import app
 from unmask.cli.console import say
-from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, RayAddress, RayWorkers, Run, Weights
+from unmask.cli.option_groups import grouped
+from unmask.cli.options import Execution, Local, Run
 from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ __all__ = ["app", "compare", "rerun", "sample_size", "verify"]
 
 
 @app.command()
+@grouped
 def verify(
     run: Run,
+    local: Local,
     against: Annotated[
         Path | None, typer.Option("--against", help="Another run of the same cases, for a comparison.")
     ] = None,
@@ -37,9 +40,6 @@ def verify(
         int | None,
         typer.Option("--attack-seed", help="Seed that chooses the K examples; default: random, printed."),
     ] = None,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
 ) -> None:
     """Plan a run again, judge every stored adversarial example again on the original model, compute every figure again.
 
@@ -53,16 +53,16 @@ def verify(
     from unmask.report.compare import compare_runs as held_against
     from unmask.run_files import read_run
 
-    asked = read_run(run).config
-    if attack and not examine and asked.get("command") == "audit":
+    config = read_run(run).config
+    if attack and not examine and config.get("command") == "audit":
         raise ValueError("the attacks of an audit follow from the diagnosis: leave out --attack or --no-examine")
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
-    sample = Sample(attack, seed, clocked(asked)) if attack else None
-    local = local_of(asked, batch_size, device, weights)
+    sample = Sample(attack, seed, clocked(config)) if attack else None
+    executor = local_of(config, local)
     with on_the_threads_of(run):
-        plans = planned(asked, local) if examine or asked.get("command") != "audit" else None
+        plans = planned(config, executor) if examine or config.get("command") != "audit" else None
         checks = []
-        for check in verify(run, local, plans, sample):
+        for check in verify(run, executor, plans, sample):
             checks.append(check)
             if check.problem:
                 say(f"FAILED {check.record}: {check.problem}")
@@ -71,7 +71,7 @@ def verify(
     records = sum(check.examples > 0 for check in checks)
     say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
     if sample:
-        say(f"{sum(check.anew for check in checks)} examples attacked again, chosen by --attack-seed {seed}.")
+        say(f"{sum(check.attacked for check in checks)} examples attacked again, chosen by --attack-seed {seed}.")
     if against:
         _show(held_against(run, against))
     if failed:
@@ -79,16 +79,11 @@ def verify(
 
 
 @app.command()
+@grouped
 def rerun(
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="New folder; the same command continues it.")],
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
+    execution: Execution,
 ) -> None:
     """Do a run again from its configuration, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
 
@@ -102,11 +97,8 @@ def rerun(
     before = read_run(run)
     if out.resolve() == run.resolve():
         raise ValueError(f"{out} is the run itself: give --out a new folder")
-    shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights}
-    shared |= {"executor": executor, "ray_address": ray_address, "gpus_per_job": gpus_per_job}
-    shared |= {"ray_workers": ray_workers}
     with on_the_threads_of(run):
-        do_again(before.config, out, shared)
+        do_again(before.config, out, execution)
     now = read_run(out)
     for name in ("versions", "hardware", "revision"):
         if before.description.get(name) != now.description.get(name):

@@ -106,9 +106,9 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
     if name not in ATTACKS:
         raise ValueError(f"no attack {name!r}; attacks: {', '.join(ATTACKS)}")
     setting = ATTACKS[name]
-    asked = [option for option in ("eot", "spsa", "bpda", "straight_through") if options.get(option)]
-    if asked and not setting.gradients:
-        raise ValueError(f"{name} takes no gradient: leave out --{asked[0].replace('_', '-')}")
+    gradient_options = [option for option in ("eot", "spsa", "bpda", "straight_through") if options.get(option)]
+    if gradient_options and not setting.gradients:
+        raise ValueError(f"{name} takes no gradient: leave out --{gradient_options[0].replace('_', '-')}")
     estimator: Estimator = SPSA(options["spsa"]) if options.get("spsa") else autograd
     if options.get("eot"):
         estimator = EOT(options["eot"], estimator)
@@ -118,7 +118,7 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
         f"{setting.description}, over the grid of k/{levels}" if levels else setting.description,
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
-        plain=setting.gradients and not asked and not levels,
+        plain=setting.gradients and not gradient_options and not levels,
         access=Access.SCORES if options.get("spsa") else setting.access,  # differences of scores need nothing else
         low_precision=False,
     )

@@ -37,8 +37,8 @@ def in_one_line(what: str, *, prefixed: bool = True) -> Iterator[None]:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        told = first_line(error)
-        raise ValueError(f"{what} fails with {type(error).__name__} at {where}: {told}") from error
+        reason = first_line(error)
+        raise ValueError(f"{what} fails with {type(error).__name__} at {where}: {reason}") from error
 
 
 def by_the_user(error: BaseException) -> bool:

@@ -6,14 +6,12 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from unmask.evaluation.execute import Outcome
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor
-from unmask.models.compiling import Compiler
-from unmask.models.forms import ModelForm
 from unmask.records import Job
 
 __all__ = ["RayExecutor", "Worker"]
@@ -29,24 +27,16 @@ TRIES = 3
 class Worker:
     """Does jobs in a process of its own; whatever it needs is loaded with the first one."""
 
-    batch: int
-    device: str
-    weights: Path | None
-    strict: bool
-    form: ModelForm
+    config: ExecutionConfig
     ready: Callable[[LocalExecutor], object] | None
-    compile: bool = False
     _local: LocalExecutor | None = None
 
     def execute(self, job: Job) -> Outcome:
         """As :meth:`LocalExecutor.execute`."""
         if self._local is None:
-            local = LocalExecutor(
-                self.batch, self.device, self.weights, self.strict, self.form, Compiler() if self.compile else None
-            )
+            self._local = LocalExecutor(self.config)
             if self.ready:
-                self.ready(local)
-            self._local = local
+                self.ready(self._local)
         return self._local.execute(job)
 
     def pid(self) -> int:
@@ -62,31 +52,21 @@ class RayExecutor:
     of a worker that dies are done by a new one.
 
     Args:
-        batch: images at a time, as for Local.
-        device: of the workers, as torch names it.
-        weights: folder of the cases' weights, which every worker must see; None for those that ship.
-        strict: refuse models that answer probabilities.
-        form: how models take images and give logits, as for Local.
+        config: of each worker; with ``gpus_per_job`` the device is "cuda".
         address: of a running cluster; None starts one on this machine.
         gpus_per_job: share of a GPU that a worker takes.
         workers: how many; None for as many as the cluster has room for.
-        ready: told each worker's Local before its first job.
-        compile: whether workers compile the views that attacks optimise.
+        ready: called with each worker's executor before its first job.
 
     Raises ValueError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
     job fails, or a job has killed three workers.
     """
 
-    batch: int = 128
-    device: str = "cpu"
-    weights: Path | None = None
-    strict: bool = True
-    form: ModelForm = ModelForm()
+    config: ExecutionConfig = ExecutionConfig()
     address: str | None = None
     gpus_per_job: float = 0.0
     workers: int | None = None
     ready: Callable[[LocalExecutor], object] | None = None
-    compile: bool = False
     pool: list[Any] = field(default_factory=list, init=False, repr=False)
     _ray: Any = field(default=None, init=False, repr=False)
 
@@ -166,14 +146,15 @@ class RayExecutor:
         room = self._ray.cluster_resources()
         fit = int(room.get("GPU", 0) / self.gpus_per_job + 1e-9) if self.gpus_per_job else int(room.get("CPU", 0))
         if fit < 1:
-            raise ValueError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_told(room)}")
+            raise ValueError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_listed(room)}")
         while len(self.pool) < min(self.workers or fit, fit, max_workers):
             self.pool.append(self._hire())
 
     def _hire(self) -> Any:
         actor = self._ray.remote(num_cpus=1, num_gpus=self.gpus_per_job)(Worker)
-        return actor.remote(self.batch, self.device, self.weights, self.strict, self.form, self.ready, self.compile)
+        config = replace(self.config, device="cuda") if self.gpus_per_job else self.config
+        return actor.remote(config, self.ready)
 
 
-def _told(room: dict[str, float]) -> str:
+def _listed(room: dict[str, float]) -> str:
     return ", ".join(f"{room.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))

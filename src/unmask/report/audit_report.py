@@ -81,7 +81,7 @@ class AuditReport:
     reliable: bool  # whether there are none
     upper_bound: bool  # whether the robust accuracy is an upper bound and nothing more
     not_diagnosed_reason: str  # why nothing is said about gradients; empty where something is
-    findings: tuple[Finding, ...]  # ways in which the gradients mislead
+    findings: tuple[Finding, ...]  # missing or wrong gradients
     lint: tuple[Finding, ...]  # mistakes in the model's setup
     attacks: tuple[AuditAttack, ...]
     controls: Mapping[str, Accuracy]
@@ -89,7 +89,7 @@ class AuditReport:
     complete: bool
     intervals: str  # of which kind
     stop_when: str | None
-    diagnosis: Mapping[str, Any]  # parts, views that were tried, draws ...
+    diagnosis: Mapping[str, Any]  # parts, candidate views, draws ...
     script: str  # Python code that repeats the attack
     seconds: float
     environment: Mapping[str, Any]  # versions, hardware, revision

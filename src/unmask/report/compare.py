@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unmask.kinds import MAIN_ROLES
 from unmask.records import ThreatSpec
 from unmask.report.differences import differences, listed
 from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack
@@ -101,7 +102,7 @@ def count_identical(first: Path, second: Path) -> tuple[int, int]:
 
 
 def differing(first: Path, second: Path, by_clock: Collection[str] = ()) -> list[str]:
-    """A line for each way in which a run and its repetition are not of the same jobs, cases and gradients.
+    """A line for each difference between a run and its repetition in jobs, cases and gradients.
 
     Args:
         by_clock: attacks whose gradients are not compared, since their number depends on the machine.
@@ -157,7 +158,7 @@ def _title(attack: Attack) -> str:
 
 
 def _figures(run: RunFolder, case: CaseInfo) -> dict[str, dict[int, ExampleRecord]]:
-    clean, plain, adaptive = (by_attack(run.of(case, role)) for role in ("clean", "plain", "adaptive"))
+    clean, plain, adaptive = (by_attack(run.of(case, role)) for role in MAIN_ROLES)
     return {
         "clean": worst(clean.values()),
         "plain": worst(plain.values()),

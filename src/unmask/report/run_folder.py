@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unmask.kinds import Obfuscation
+from unmask.kinds import Obfuscation, Role
 from unmask.records import Example, Figure, Finding, Record, ThreatSpec, check_types
 from unmask.run_files import read_records, read_run
 from unmask.statistics import StopRule
@@ -106,7 +106,7 @@ class RunFolder:
         text = asked.get("stop_when") if isinstance(asked, dict) else None
         return None if text is None else StopRule.parse(str(text))
 
-    def of(self, case: CaseInfo, *roles: str) -> list[Record]:
+    def of(self, case: CaseInfo, *roles: Role) -> list[Record]:
         """Records of a case in these roles, or in any; in an order that no executor changes."""
         order = {name: place for place, name in enumerate(case.attacks)}
         chosen = [

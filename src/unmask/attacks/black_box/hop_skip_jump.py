@@ -62,13 +62,13 @@ class HopSkipJump:
         problem, threat = problem.black_box(), problem.threat
         if threat.norm not in ("linf", "l2"):
             raise ValueError(f"HopSkipJump knows no {threat.norm} ball: use linf or l2, or another attack")
-        ledger = BestTracker(problem, margin)
+        tracker = BestTracker(problem, margin)
         at, spent = self._start(problem)
         spent += _HALVINGS
         rows = (spent <= self.queries).nonzero().squeeze(1)
         at = _boundary(problem, rows, at[rows], problem.keys.select(rows).fold_in("first boundary"))
         for hop in track(range(self.queries), "hop"):
-            rows, at = _shown(problem, ledger, rows, at)
+            rows, at = _shown(problem, tracker, rows, at)
             count = int(self.probes * math.sqrt(hop + 1))
             left = spent[rows] + count + _JUMPS + _HALVINGS <= self.queries
             rows, at = rows[left], at[left]
@@ -79,7 +79,7 @@ class HopSkipJump:
             at = _jump(problem, rows, at, normals, hop, keys.fold_in("jump"))
             at = _boundary(problem, rows, at, keys.fold_in("boundary"))
             spent[rows] += count + _JUMPS + _HALVINGS
-        return ledger.best
+        return tracker.best
 
     def _start(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """An image of another class for each example (B, C, H, W), and the queries that it took; many for none."""
@@ -109,12 +109,12 @@ def _other(problem: Problem, rows: Tensor, x: Tensor, keys: Keys) -> Tensor:
     return other if answer.reject is None else other & (answer.reject <= 0)
 
 
-def _shown(problem: Problem, ledger: BestTracker, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _shown(problem: Problem, tracker: BestTracker, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """Show the judge what has come into the ball; who stays in the search, and where."""
     x = problem.x[rows]
     near = problem.threat.project(at, x)
     away = (near - at).flatten(1).norm(dim=1)
-    keep = ledger.update(rows, near, torch.where(away == 0, 1.0, -away))
+    keep = tracker.update(rows, near, torch.where(away == 0, 1.0, -away))
     return (rows, at) if keep is None else (rows[keep], at[keep])
 
 

@@ -74,8 +74,8 @@ class Square:
         if problem.x.ndim != 4:
             raise ValueError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
         first, draw, change = _MOVES[threat.norm]
-        ledger = BestTracker(problem, self.loss, patience=_PATIENCE if problem.random else 0)
-        rows, x, keys = ledger.active_rows(), problem.x, problem.keys
+        tracker = BestTracker(problem, self.loss, patience=_PATIENCE if problem.random else 0)
+        rows, x, keys = tracker.active_rows(), problem.x, problem.keys
         radius = threat.radius(x).view(-1, 1, 1, 1)
         draws = list[Draws]()
         for query in track(range(self.queries), "query"):
@@ -88,16 +88,16 @@ class Square:
             drawn, *draws = draws
             with use_keys(keys.fold_in(query)):
                 if query:
-                    x_adv = change(ledger.best[rows], x, radius, _side(self._share(query - 1), x), drawn)
+                    x_adv = change(tracker.best[rows], x, radius, _side(self._share(query - 1), x), drawn)
                 else:
                     x_adv = first(x, radius)
                 x_adv = threat.project(x_adv, x)
                 values = problem.objective(self.loss, rows)(x_adv)
-            keep = ledger.update(rows, x_adv, values)
+            keep = tracker.update(rows, x_adv, values)
             if keep is not None:
                 rows, x, radius, keys = rows[keep], x[keep], radius[keep], keys.select(keep)
                 draws = [tuple(t[keep] for t in drawn) for drawn in draws]
-        return ledger.best
+        return tracker.best
 
     def _share(self, iteration: int) -> float:
         return float(self.p / 2 ** bisect_left(_SCHEDULE, iteration * 10000 // self.queries))

@@ -80,10 +80,10 @@ def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception)
                 _try(other, x),
                 _adapted(f"its weights are {name}: images are given as {name}", "model.float()"),
             )
-    told = first_line(error, type(error).__name__)
+    reason = first_line(error, type(error).__name__)
     if not form.channels_last and _answers(takes(model, channels_last=True), x):
         raise ValueError(
-            f"the model fails on images (B, C, H, W) and takes (B, H, W, C): give --layout nhwc ({told})"
+            f"the model fails on images (B, C, H, W) and takes (B, H, W, C): give --layout nhwc ({reason})"
         ) from error
     raise failure(x, error) from error
 

@@ -21,6 +21,7 @@ from unmask.data import Dataset
 from unmask.diagnosis.behaviour.determinism import left_in_training
 from unmask.diagnosis.behaviour.memory import remembers
 from unmask.diagnosis.instrumentation import preserve_buffers
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
 from unmask.evaluation.models.model_loaders import BUILDERS, FILES
@@ -28,7 +29,7 @@ from unmask.evaluation.models.process_settings import own_settings
 from unmask.evaluation.models.recognition import recognised
 from unmask.kinds import FindingKind
 from unmask.models.black_box_models import BlackBoxModel, http_model
-from unmask.models.forms import ModelForm, forgetting, with_script_parts
+from unmask.models.forms import forgetting, with_script_parts
 from unmask.models.model_wrappers import query
 from unmask.randomness import make_keys
 from unmask.records import Finding
@@ -56,38 +57,33 @@ class Target:
 def find_target(
     name: str,
     data: Dataset,
-    *,
-    device: str = "cpu",
-    weights: Path | None = None,
-    strict: bool = True,
-    form: ModelForm = ModelForm(),
+    config: ExecutionConfig = ExecutionConfig(),
 ) -> Target:
-    """The model behind a name, on ``device``.
+    """The model behind a name, on the device of ``config``.
 
     ``case:NAME``; ``path/to/file.py:factory`` or ``package.module:factory``; ``torchvision:NAME``, ``timm:NAME`` and
     ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
     [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. ``http://...`` is as of
-    :func:`unmask.http_model`. The model is tried on a few images of ``data``; ``weights`` is the folder of a case's
-    weights; ``strict`` and ``form`` are as of :func:`prepare_target`. Raises ValueError with one line for whatever does
-    not fit.
+    :func:`unmask.http_model`. The model is tried on a few images of ``data``. Raises ValueError with one line for
+    whatever does not fit.
     """
     if name.startswith(("http://", "https://")):
-        return prepare_target(http_model(name), data, device, strict=strict, form=form)
+        return prepare_target(http_model(name), data, config)
     built = _of_a_library(name)
     if built is not None:
-        return prepare_target(_build(built, name), data, device, strict=strict, form=form)
+        return prepare_target(_build(built, name), data, config)
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
         target = Target(
-            case.load(weights).to(device),
+            case.load(config.weights).to(config.device),
             case.attacks,
             case.draws,
             image_probe=case.image_probe,
             strength_sweep=case.strength_sweep,
         )
-        check_model(target.model, data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
+        check_model(target.model, data.batch(0, PROBED)[0].to(config.device), data.labels, strict=config.strict)
         return target
     if not (kind and rest):
         raise ValueError(
@@ -97,24 +93,20 @@ def find_target(
     with own_settings() as settings:
         model = _build(_factory(kind, rest), name)
         model, notes = settings.applied(model)
-    target = prepare_target(model, data, device, strict=strict, form=form)
+    target = prepare_target(model, data, config)
     return replace(target, setup_findings=(*notes, *target.setup_findings))
 
 
-def prepare_target(
-    model: nn.Module, data: Dataset, device: str, *, strict: bool = True, form: ModelForm = ModelForm()
-) -> Target:
+def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = ExecutionConfig()) -> Target:
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
 
-    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
+    Unless ``config.strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
     answer that is one class more than the data have is taken for a refusal. A model whose answers depend on earlier
     ones is replaced by a copy that begins each call with the state in which the model was given.
 
-    Args:
-        form: how the model takes images and gives logits, as far as the user says so.
-
     Raises ValueError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
     """
+    device, strict, form = config.device, config.strict, config.form
     notes: list[Finding] = []
     x = data.batch(0, PROBED)[0].to(device)
     x = x if len(x) > 1 else x.expand(2, -1, -1, -1)

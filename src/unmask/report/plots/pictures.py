@@ -10,6 +10,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from unmask.kinds import Role
 from unmask.report.plots.stored_tensors import Array, StoredTensors
 from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
 from unmask.report.verdict.worst_case import worst
@@ -44,8 +45,8 @@ def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None
 
     Raises ValueError where a file of examples is broken.
     """
-    clean = worst(by_attack(run.of(case, "clean")).values())
-    adaptive = worst(by_attack(run.of(case, "adaptive")).values())
+    clean = worst(by_attack(run.of(case, Role.CLEAN)).values())
+    adaptive = worst(by_attack(run.of(case, Role.ADAPTIVE)).values())
     fallen = [f for i, f in adaptive.items() if f.example.robust == 0 and i in clean and clean[i].example.robust == 1]
     kept = StoredTensors(run)
     pictures: list[Picture] = []
