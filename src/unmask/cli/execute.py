@@ -11,6 +11,7 @@ import typer
 
 from unmask.cli.console import err, fail, say
 from unmask.cli.console import out as console
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.cli.threshold import Threshold
@@ -27,10 +28,10 @@ __all__ = ["carry_out", "cluster_of", "form_of"]
 def cluster_of(executor: str, address: str | None, gpus_per_job: float, workers: int | None) -> RayExecutor | None:
     """What ``--executor`` names; None for this process."""
     if executor not in ("local", "ray"):
-        raise ValueError(f"no executor {executor!r}; executors: local, ray")
+        raise UnmaskError(f"no executor {executor!r}; executors: local, ray")
     if executor == "local":
         if address or gpus_per_job or workers:
-            raise ValueError("--ray-address, --gpus-per-job and --ray-workers are for --executor ray")
+            raise UnmaskError("--ray-address, --gpus-per-job and --ray-workers are for --executor ray")
         return None
     from unmask.evaluation.ray_executor import RayExecutor
 
@@ -42,9 +43,11 @@ def form_of(layout: str, pixel_range: float, output: str | None, reject_class: i
     from unmask.models.forms import ModelForm
 
     if layout not in ("nchw", "nhwc"):
-        raise ValueError(f"no layout {layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)")
+        raise UnmaskError(
+            f"no layout {layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)"
+        )
     if not 0 < pixel_range < float("inf"):
-        raise ValueError(f"--range {pixel_range:g}: give the value that the model takes for white, such as 255")
+        raise UnmaskError(f"--range {pixel_range:g}", "give the value that the model takes for white, such as 255")
     return ModelForm(layout == "nhwc", pixel_range, output, reject_class)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.cli import commands
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.evaluation.plan import Plan
@@ -21,7 +22,7 @@ __all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
 
 
 def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
-    """The plan that follows from a configuration today; ValueError if there is none."""
+    """The plan that follows from a configuration today; UnmaskError if there is none."""
     from unmask.auditing.question import plans
 
     with _told():
@@ -98,9 +99,9 @@ def _weights(config: Mapping[str, Any]) -> Path | None:
 
 def _refuse_python(config: Mapping[str, Any]) -> None:
     if "made_by" in config:
-        raise ValueError(
-            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load: do it "
-            "again there; report and compare read it"
+        raise UnmaskError(
+            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load",
+            "do it again there; report and compare read it",
         )
 
 
@@ -109,6 +110,6 @@ def _told() -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise UnmaskError(
             f"run.json does not say how to run it again ({error!r}): no command wrote it, or it was changed"
         ) from error

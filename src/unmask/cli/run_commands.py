@@ -13,6 +13,7 @@ from unmask.cli.commands import app
 from unmask.cli.console import say
 from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, RayAddress, RayWorkers, Run, Weights
 from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.report.compare import PairedComparison
@@ -55,7 +56,7 @@ def verify(
 
     asked = read_run(run).config
     if attack and not examine and asked.get("command") == "audit":
-        raise ValueError("the attacks of an audit follow from the diagnosis: leave out --attack or --no-examine")
+        raise UnmaskError("the attacks of an audit follow from the diagnosis", "leave out --attack or --no-examine")
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
     sample = Sample(attack, seed, clocked(asked)) if attack else None
     local = local_of(asked, batch_size, device, weights)
@@ -101,7 +102,7 @@ def rerun(
 
     before = read_run(run)
     if out.resolve() == run.resolve():
-        raise ValueError(f"{out} is the run itself: give --out a new folder")
+        raise UnmaskError(f"{out} is the run itself", "give --out a new folder")
     shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights}
     shared |= {"executor": executor, "ray_address": ray_address, "gpus_per_job": gpus_per_job}
     shared |= {"ray_workers": ray_workers}

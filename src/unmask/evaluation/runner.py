@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from unmask.data import DataError, Dataset, load
+from unmask.errors import UnmaskError
 from unmask.evaluation.execute import Outcome, execute_job
 from unmask.evaluation.failures import first_line, in_one_line
 from unmask.evaluation.models.targets import Target, find_target
@@ -31,7 +32,7 @@ Progress = Callable[[Record, bool], None]
 
 
 class Executor(Protocol):
-    """Does jobs, in any order, anywhere; ValueError, of one line, ends the run."""
+    """Does jobs, in any order, anywhere; UnmaskError, of one line, ends the run."""
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]: ...
 
@@ -42,7 +43,7 @@ class LocalExecutor:
 
     Args:
         batch: images at a time, which bounds memory; no result depends on it.
-        device: as torch names it; ValueError where there is no such device.
+        device: as torch names it; UnmaskError where there is no such device.
         weights: folder of the cases' weights; None for those that ship.
         strict: refuse models that answer probabilities.
         form: how models take images and give logits, as far as the user says so.
@@ -62,13 +63,15 @@ class LocalExecutor:
         try:
             torch.zeros(1, device=self.device).item()
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {self.device!r} is not usable ({first_line(error)}): try --device cpu") from error
+            raise UnmaskError(
+                f"device {self.device!r} is not usable ({first_line(error)})", "try --device cpu"
+            ) from error
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         return map(self.execute, jobs)
 
     def execute(self, job: Job) -> Outcome:
-        """One job; whatever goes wrong in the target's code is a ValueError that names job and error."""
+        """One job; whatever goes wrong in the target's code is an UnmaskError that names job and error."""
         data = self.dataset(job.data, job.stop)
         target = self.target(job.target, data)
         with in_one_line(f"{job.target} under {job.attack}"):

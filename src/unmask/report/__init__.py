@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from unmask.errors import UnmaskError
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -20,22 +22,22 @@ def write(run: Path) -> Path:
     """Write report.json, report.md and report.html into the folder of a run; the path of the last.
 
     Each file appears whole or not at all. A run that is not finished gives a report of what is there.
-    Raises ValueError where the folder holds no run or a record in it is broken.
+    Raises UnmaskError where the folder holds no run or a record in it is broken.
 
     >>> write(Path("/nowhere"))
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     _replace(run, texts(run))
     return run / "report.html"
 
 
 def texts(run: Path) -> dict[str, str]:
-    """The names and contents of these files; ValueError as above.
+    """The names and contents of these files; UnmaskError as above.
 
     >>> texts(Path("/nowhere"))
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     from unmask.report.audit import audit_json
     from unmask.report.html import html
@@ -53,11 +55,11 @@ def texts(run: Path) -> dict[str, str]:
 def summary(run: Path) -> RenderableType:
     """The table of a run for ``rich.print``; it suits itself to the width of the terminal.
 
-    Raises ValueError as :func:`write` does.
+    Raises UnmaskError as :func:`write` does.
 
     >>> summary(Path("/nowhere"))
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     from rich.console import Group
 
@@ -81,7 +83,7 @@ def _one_line(run: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
         what = " ".join(str(error).split())
-        raise ValueError(
+        raise UnmaskError(
             f"{run} cannot be shown ({type(error).__name__}: {what:.80}): its files hold what no run writes, "
             "or unmask has a bug; `unmask --debug report` shows where"
         ) from error

@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 from weakref import finalize
 
+from unmask.errors import UnmaskError
 from unmask.records import AUDIT_SCHEMA, Finding, ThreatSpec
 from unmask.report.formatting import interval, percent, place
 from unmask.report.formatting import threat as ball
@@ -97,13 +98,13 @@ class AuditReport:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], files: RunFiles | None = None) -> Self:
-        """The report that a report.json holds; ValueError where it is not that of a finished audit."""
+        """The report that a report.json holds; UnmaskError where it is not that of a finished audit."""
         try:
             if raw["schema"] != AUDIT_SCHEMA:
-                raise ValueError(f"it is of version {raw['schema']!r}, this program reads {AUDIT_SCHEMA!r}")
+                raise UnmaskError(f"it is of version {raw['schema']!r}, this program reads {AUDIT_SCHEMA!r}")
             clean, plain, adaptive = (_accuracy(raw["accuracy"][name]) for name in ("clean", "plain", "adaptive"))
             if clean is None or adaptive is None:
-                raise ValueError("the run is not finished: give its command again")
+                raise UnmaskError("the run is not finished", "give its command again")
             typed = {
                 "threat": ThreatSpec(**raw["threat"]),
                 "accuracy": AuditAccuracy(clean, plain, adaptive),
@@ -117,24 +118,24 @@ class AuditReport:
             }
             return cls(**{**raw, **typed}, files=files)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not the report of an audit: {error}") from error
+            raise UnmaskError(f"not the report of an audit: {error}") from error
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
         """The report of a finished audit, by Python or by the command, in the folder that ``out`` named.
 
-        Raises ValueError where the folder holds no such report.
+        Raises UnmaskError where the folder holds no such report.
 
         >>> AuditReport.read("/nowhere")
         Traceback (most recent call last):
-        ValueError: /nowhere holds no report.json: give the folder that out named
+        unmask.errors.UnmaskError: /nowhere holds no report.json: give the folder that out named
         """
         try:
             raw = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ValueError(f"{folder} holds no report.json: give the folder that out named") from error
+            raise UnmaskError(f"{folder} holds no report.json", "give the folder that out named") from error
         except ValueError as error:
-            raise ValueError(f"{folder}/report.json is damaged: `unmask report {folder}` writes it anew") from error
+            raise UnmaskError(f"{folder}/report.json is damaged", f"`unmask report {folder}` writes it anew") from error
         return cls.from_dict(raw, RunFiles(Path(folder)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,14 +147,14 @@ class AuditReport:
     def save(self, folder: Path | str) -> Path:
         """Copy the files of the run into a new folder: report.html, .md and .json, run.json, records and examples.
 
-        Returns the path of report.html. Raises ValueError where the folder holds anything, and for a report without a
+        Returns the path of report.html. Raises UnmaskError where the folder holds anything, and for a report without a
         run, such as one of :meth:`from_dict`.
         """
         if self.files is None or not self.files.folder.is_dir():
-            raise ValueError("the files of this run are gone: give unmask.audit a folder by out=...")
+            raise UnmaskError("the files of this run are gone", "give unmask.audit a folder by out=...")
         to = Path(folder)
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise ValueError(f"{to} exists and is not an empty folder: choose another one")
+            raise UnmaskError(f"{to} exists and is not an empty folder", "choose another one")
         shutil.copytree(self.files.folder, to, dirs_exist_ok=True)
         return to / "report.html"
 

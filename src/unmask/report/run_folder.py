@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unmask.errors import UnmaskError
 from unmask.kinds import Obfuscation
 from unmask.records import Example, Figure, Finding, Record, ThreatSpec, check_types
 from unmask.run_files import read_records, read_run
@@ -86,7 +87,7 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
-        """The run in ``path``; ValueError where there is none, or a line of its records is damaged.
+        """The run in ``path``; UnmaskError where there is none, or a line of its records is damaged.
 
         Of two records of a job the later counts.
         """
@@ -94,7 +95,9 @@ class RunFolder:
         try:
             cases = tuple(_case(raw) for raw in run.cases)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}/run.json is damaged ({error!r}): start the run again in a new folder") from error
+            raise UnmaskError(
+                f"{path}/run.json is damaged ({error!r})", "start the run again in a new folder"
+            ) from error
         return cls(
             path, run.description, cases, tuple({record.job.key: record for record in read_records(path)}.values())
         )

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from unmask.errors import UnmaskError
 from unmask.records import Record
 from unmask.report.run_folder import ExampleRecord, RunFolder
 
@@ -28,7 +29,7 @@ class StoredTensors:
     def of(self, found: ExampleRecord, name: str) -> Array | None:
         """What was kept of one example under a name; None where its job kept less, or its file is gone.
 
-        Raises ValueError where the file is broken.
+        Raises UnmaskError where the file is broken.
         """
         tensors = self.all(found.record)
         if name not in tensors:
@@ -40,7 +41,7 @@ class StoredTensors:
         return kept
 
     def all(self, record: Record) -> Mapping[str, Array]:
-        """All that a job kept, by name; nothing where its file is gone. Raises ValueError where it is broken."""
+        """All that a job kept, by name; nothing where its file is gone. Raises UnmaskError where it is broken."""
         file = record.file
         if file is None or not (self._run.path / file).exists():
             return {}
@@ -54,7 +55,7 @@ class StoredTensors:
             tensors = load_file(path)
             missing = {"x_adv", "index", "clean"} - tensors.keys()
         except SafetensorError as error:
-            raise ValueError(f"{path} is broken ({error}): delete it to report without it") from error
+            raise UnmaskError(f"{path} is broken ({error})", "delete it to report without it") from error
         if missing:
-            raise ValueError(f"{path} is broken (no {', '.join(sorted(missing))}): delete it to report without it")
+            raise UnmaskError(f"{path} is broken (no {', '.join(sorted(missing))})", "delete it to report without it")
         return tensors
