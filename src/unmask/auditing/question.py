@@ -90,7 +90,7 @@ def _grid(
     return gridded(tried, worth, FindingKind.GRID), worth[0].levels if worth else 0
 
 
-def _threat(norm: str, eps: float, unit: str) -> Threat:
+def _threat(norm: str, eps: float, unit: str = "raw") -> Threat:
     threat = parse(norm, eps, unit)
     check_eps(norm, eps, unit)
     return threat

@@ -6,27 +6,52 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from unmask.cli import commands
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
-    from unmask.evaluation.plan import Plan
     from unmask.evaluation.runner import LocalExecutor
     from unmask.models.forms import ModelForm
 
-__all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
+__all__ = ["asked", "clocked", "do_again", "local_of", "on_the_threads_of"]
 
 # Each function imports what it needs, so that help does not wait for torch.
 
 
-def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
-    """The plan that follows from a configuration today; UnmaskError if there is none."""
-    from unmask.auditing.question import plans
+def asked(run: Path) -> Mapping[str, Any]:
+    """The configuration of a run; UnmaskError where it is not the question of a command."""
+    from unmask.models.forms import ModelForm
+    from unmask.records import ThreatSpec, built
+    from unmask.run_files import read_run
 
-    with _told():
-        return plans(config, local)
+    config = read_run(run).config
+    if "made_by" in config:
+        raise UnmaskError(
+            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load",
+            "do it again there; report and compare read it",
+        )
+    wanted = _ASKED.get(str(config.get("command")), {"command": NoneType})
+    told = config.get("options", {})
+    options = told if isinstance(told, dict) else {"options": told}
+    given = {"stop_when": None, "weights": None, "compile": False, **config, **options}
+    wrong = [name for name, kind in wanted.items() if not isinstance(given.get(name, ...), kind)]
+    wrong = wrong or [name for name in options if name not in wanted]
+    wrong = wrong or [
+        name for name in ("cases", "bpda") if not all(isinstance(one, str) for one in given.get(name, ()))
+    ]
+    try:
+        if wrong:
+            raise UnmaskError(repr(wrong[0]))
+        if config["command"] != "reproduce":
+            built(ThreatSpec, config.get("threat"))
+            built(ModelForm, config.get("form", {}))
+    except UnmaskError as error:
+        what = f"run.json does not say how to run it again ({error})"
+        raise UnmaskError(f"{what}: no command wrote it, or it was changed") from error
+    return config
 
 
 def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path | None) -> LocalExecutor:
@@ -34,39 +59,30 @@ def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path |
     from unmask.evaluation.runner import LocalExecutor
     from unmask.models.compiling import Compiler
 
-    _refuse_python(config)
-    with _told():
-        strict = config.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
-        compiler = Compiler() if config.get("compile") else None
-        return LocalExecutor(batch, device, weights or _weights(config), strict, _form(config), compiler)
+    strict = config["command"] != "audit"  # an audit makes models ready that the others refuse or take as is
+    compiler = Compiler() if config.get("compile") else None
+    return LocalExecutor(batch, device, weights or _weights(config), strict, _form(config), compiler)
 
 
 def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
     """Run a configuration again in a new folder, by its own command."""
-    _refuse_python(config)
-    with _told():
-        settings = {"n": config["n"], "seed": config["seed"], "out": out, "stop_when": config.get("stop_when")}
-        settings |= {
-            "compile": config.get("compile", False),
-            **shared,
-            "weights": shared["weights"] or _weights(config),
-        }
-        if config["command"] == "reproduce":
-            commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
-            return
-        known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
-        form = _form(config)
-        settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-        settings |= {"output": form.output, "reject_class": form.reject_class, **config["threat"], **config["options"]}
-        known[config["command"]](config["target"], config["data"], **settings)
+    settings = {"n": config["n"], "seed": config["seed"], "out": out, "stop_when": config.get("stop_when")}
+    settings |= {"compile": config.get("compile", False), **shared, "weights": shared["weights"] or _weights(config)}
+    if config["command"] == "reproduce":
+        commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
+        return
+    known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
+    form = _form(config)
+    settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
+    settings |= {"output": form.output, "reject_class": form.reject_class, **config["threat"], **config["options"]}
+    known[config["command"]](config["target"], config["data"], **settings)
 
 
 def clocked(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The attacks of a run whose results depend on the speed of the machine."""
     from unmask.auditing.budgets import timed
 
-    with _told():
-        return timed(config["options"]["budget"]) if config.get("command") == "audit" else ()
+    return timed(config["options"]["budget"]) if config["command"] == "audit" else ()
 
 
 @contextmanager
@@ -97,19 +113,12 @@ def _weights(config: Mapping[str, Any]) -> Path | None:
     return Path(config["weights"]) if config.get("weights") else None
 
 
-def _refuse_python(config: Mapping[str, Any]) -> None:
-    if "made_by" in config:
-        raise UnmaskError(
-            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load",
-            "do it again there; report and compare read it",
-        )
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UnmaskError(
-            f"run.json does not say how to run it again ({error!r}): no command wrote it, or it was changed"
-        ) from error
+_COMMON: dict[str, Any] = {"n": int, "seed": int, "stop_when": (str, NoneType), "weights": (str, NoneType)}
+_COMMON |= {"compile": bool}
+_MODEL = {**_COMMON, "target": str, "data": str, "options": dict}
+_COUNTS = dict.fromkeys(("steps", "restarts", "eot", "spsa"), int)
+_ASKED: dict[str, dict[str, Any]] = {
+    "reproduce": {**_COMMON, "cases": list, "curves": bool},
+    "attack": {**_MODEL, **_COUNTS, "attack": str, "bpda": list, "straight_through": bool},
+    "audit": {**_MODEL, "budget": str},
+}

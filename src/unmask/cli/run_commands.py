@@ -12,7 +12,7 @@ import typer
 from unmask.cli.commands import app
 from unmask.cli.console import say
 from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, RayAddress, RayWorkers, Run, Weights
-from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
+from unmask.cli.rerun import asked, clocked, do_again, local_of, on_the_threads_of
 from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
@@ -49,21 +49,21 @@ def verify(
 
     Example: [bold]unmask verify runs/demo --attack 8[/bold]
     """
+    from unmask.auditing.question import plans
     from unmask.evaluation.verifying.attack_again import Sample
     from unmask.evaluation.verifying.verify import verify
     from unmask.report.compare import compare_runs as held_against
-    from unmask.run_files import read_run
 
-    asked = read_run(run).config
-    if attack and not examine and asked.get("command") == "audit":
+    config = asked(run)
+    if attack and not examine and config["command"] == "audit":
         raise UnmaskError("the attacks of an audit follow from the diagnosis", "leave out --attack or --no-examine")
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
-    sample = Sample(attack, seed, clocked(asked)) if attack else None
-    local = local_of(asked, batch_size, device, weights)
+    sample = Sample(attack, seed, clocked(config)) if attack else None
+    local = local_of(config, batch_size, device, weights)
     with on_the_threads_of(run):
-        plans = planned(asked, local) if examine or asked.get("command") != "audit" else None
+        planned = plans(config, local) if examine or config["command"] != "audit" else None
         checks = []
-        for check in verify(run, local, plans, sample):
+        for check in verify(run, local, planned, sample):
             checks.append(check)
             if check.problem:
                 say(f"FAILED {check.record}: {check.problem}")
@@ -100,21 +100,21 @@ def rerun(
     from unmask.report.compare import compare_runs, count_identical, differing
     from unmask.run_files import read_run
 
-    before = read_run(run)
+    before, config = read_run(run), asked(run)
     if out.resolve() == run.resolve():
         raise UnmaskError(f"{out} is the run itself", "give --out a new folder")
     shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights}
     shared |= {"executor": executor, "ray_address": ray_address, "gpus_per_job": gpus_per_job}
     shared |= {"ray_workers": ray_workers}
     with on_the_threads_of(run):
-        do_again(before.config, out, shared)
+        do_again(config, out, shared)
     now = read_run(out)
     for name in ("versions", "hardware", "revision"):
         if before.description.get(name) != now.description.get(name):
             say(f"other {name}: {before.description.get(name)}, now {now.description.get(name)}")
     alike, total = count_identical(run, out)
     say(f"{alike} of {total} records are the same to the bit.")
-    by_clock = clocked(before.config)
+    by_clock = clocked(config)
     others = differing(run, out, by_clock)
     for line in others:
         say(f"FAILED {line}")

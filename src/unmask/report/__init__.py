@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,10 +43,9 @@ def texts(run: Path) -> dict[str, str]:
     from unmask.report.table import table, to_json
 
     folder = RunFolder.read(run)
-    with _one_line(run):
-        rows = table(folder)
-        data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
-        return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
+    rows = table(folder)
+    data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
+    return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
 
 
 def summary(run: Path) -> RenderableType:
@@ -69,24 +65,8 @@ def summary(run: Path) -> RenderableType:
     from unmask.report.terminal import Summary
 
     folder = RunFolder.read(run)
-    with _one_line(run):
-        rows = table(folder)
+    rows = table(folder)
     return Group(Summary(rows), *(Findings(case, row) for case, row in zip(folder.cases, rows, strict=True)))
-
-
-@contextmanager
-def _one_line(run: Path) -> Iterator[None]:
-    """Untrusted files may hold anything that is well-formed and still belongs to no run."""
-    from jinja2 import UndefinedError
-
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
-        what = " ".join(str(error).split())
-        raise UnmaskError(
-            f"{run} cannot be shown ({type(error).__name__}: {what:.80}): its files hold what no run writes, "
-            "or unmask has a bug; `unmask --debug report` shows where"
-        ) from error
 
 
 def _replace(folder: Path, texts: Mapping[str, str]) -> None:

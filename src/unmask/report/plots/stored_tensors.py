@@ -34,10 +34,10 @@ class StoredTensors:
         tensors = self.all(found.record)
         if name not in tensors:
             return None
-        place = int(np.flatnonzero(tensors["index"] == found.example.index)[0])
-        if place >= len(tensors[name]):
+        places = np.flatnonzero(tensors["index"] == found.example.index)
+        if not len(places) or places[0] >= len(tensors[name]):
             return None
-        kept: Array = tensors[name][place]
+        kept: Array = tensors[name][places[0]]
         return kept
 
     def all(self, record: Record) -> Mapping[str, Array]:
@@ -53,9 +53,12 @@ class StoredTensors:
         path = self._run.path / file
         try:
             tensors = load_file(path)
-            missing = {"x_adv", "index", "clean"} - tensors.keys()
-        except SafetensorError as error:
+        except (SafetensorError, TypeError, KeyError) as error:  # its reader raises these for types that numpy lacks
             raise UnmaskError(f"{path} is broken ({error})", "delete it to report without it") from error
-        if missing:
+        if missing := {"x_adv", "index", "clean"} - tensors.keys():
             raise UnmaskError(f"{path} is broken (no {', '.join(sorted(missing))})", "delete it to report without it")
+        images = [one for name, one in tensors.items() if name in ("x_adv", "clean", "seen")]
+        fit = tensors["clean"].shape[1:] == tensors["x_adv"].shape[1:] and all(one.ndim == 4 for one in images)
+        if not fit or not all(map(np.ndim, tensors.values())):
+            raise UnmaskError(f"{path} is broken (no images in it)", "delete it to report without it")
         return tensors
