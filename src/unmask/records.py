@@ -64,7 +64,7 @@ def built(kind: type[_Made], raw: Any, **known: Any) -> _Made:
 
     >>> built(ThreatSpec, {"norm": "linf"})
     Traceback (most recent call last):
-    unmask.errors.UnmaskError: not a ThreatSpec: it has no 'eps'
+    unmask.errors.UnmaskError: not a ThreatSpec: 'eps' is missing
     """
     own: Any = kind
     if not isinstance(raw, dict):
@@ -72,7 +72,7 @@ def built(kind: type[_Made], raw: Any, **known: Any) -> _Made:
     given, names = {**raw, **known}, {one.name for one in fields(own)}
     needed = [one.name for one in fields(own) if one.default is MISSING and one.default_factory is MISSING]
     if lacking := [name for name in needed if name not in given]:
-        raise UnmaskError(f"not a {kind.__name__}: it has no {lacking[0]!r}")
+        raise UnmaskError(f"not a {kind.__name__}: {lacking[0]!r} is missing")
     if unknown := [name for name in given if name not in names]:
         raise UnmaskError(f"not a {kind.__name__}: it has {unknown[0]!r:.40}")
     made = kind(**given)

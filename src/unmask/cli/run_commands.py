@@ -53,10 +53,11 @@ def verify(
     from unmask.evaluation.verifying.attack_again import Sample
     from unmask.evaluation.verifying.verify import verify
     from unmask.report.compare import compare_runs as held_against
+    from unmask.run_files import read_run
 
-    config = asked(run)
-    if attack and not examine and config["command"] == "audit":
+    if attack and not examine and read_run(run).config.get("command") == "audit":
         raise UnmaskError("the attacks of an audit follow from the diagnosis", "leave out --attack or --no-examine")
+    config = asked(run)
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
     sample = Sample(attack, seed, clocked(config)) if attack else None
     local = local_of(config, batch_size, device, weights)

@@ -188,7 +188,7 @@ def _hold_audit(audit: Mapping[str, Any]) -> None:
         _hold(known, "the gradients")
         shares = (*(share for name, share in known.items() if name != _FOOLED), *known.get(_FOOLED, ()))
         if known.keys() - {"zero_gradient", "noise_fraction", _FOOLED} or not all(map(_is_share, shares)):
-            raise UnmaskError("of the gradients something else is told than shares")
+            raise UnmaskError("the gradients hold something else than shares")
 
 
 def _hold_records(case: CaseInfo, records: Iterable[Record]) -> None:
