@@ -89,9 +89,10 @@ class LocalExecutor:
     def target(self, name: str, data: Dataset) -> Target:
         """The target of that name, tried on the first examples of ``data``."""
         if name not in self._targets:
-            self._targets[name] = find_target(
-                name, data, device=self.device, weights=self.weights, strict=self.strict, form=self.form
-            )
+            with in_one_line(name, prefixed=False):
+                self._targets[name] = find_target(
+                    name, data, device=self.device, weights=self.weights, strict=self.strict, form=self.form
+                )
         return self._targets[name]
 
     def fingerprints(self, jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:
