@@ -78,6 +78,8 @@ __all__ = [  # noqa: RUF022 - by theme
     # cases
     "AttackSpec",
     "Case",
+    # errors
+    "UnmaskError",
 ]
 
 # In which order MKL adds up depends, on some processors, on where a row lies in memory; not so in this mode.
@@ -104,6 +106,7 @@ _MODULES = {
     "unmask.auditing.run": "audit",
     "unmask.models.black_box_models": "BlackBoxModel http_model",
     "unmask.cases": "AttackSpec Case",
+    "unmask.errors": "UnmaskError",
     "unmask.models.forms": "select_output two_classes",
     "unmask.gradients.autograd": "autograd",
     "unmask.gradients.bpda": "bpda bypass",
@@ -150,6 +153,7 @@ if TYPE_CHECKING:  # tests/test_surface.py holds these against the table
     from unmask.attacks.problem import Problem
     from unmask.auditing.run import audit
     from unmask.cases import AttackSpec, Case
+    from unmask.errors import UnmaskError
     from unmask.gradients.autograd import autograd
     from unmask.gradients.bpda import bpda, bypass
     from unmask.gradients.dequantized import dequantized

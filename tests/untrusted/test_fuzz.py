@@ -21,6 +21,7 @@ from torch import nn
 
 from unmask.data import parquet
 from unmask.data.decode import count_channels, decode
+from unmask.errors import UnmaskError
 from unmask.kinds import Role
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec, digest
 from unmask.report import summary, texts
@@ -40,7 +41,7 @@ anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dic
 def one_line(call: Callable[[], object]) -> None:
     try:
         call()
-    except ValueError as error:
+    except UnmaskError as error:
         said = str(error)
     else:
         return
@@ -104,6 +105,20 @@ CASE: dict[str, Any] = {
     "attacks": {"plain": "", "bpda": ""},
     "n": 2,
 }
+MISTAKE = {"kind": "range", "module": "", "where": "m.py:1", "evidence": {"share": 0.5}, "remedy": "none"}
+AUDIT: dict[str, Any] = {
+    "budget": "quick",
+    "findings": [{**MISTAKE, "kind": "gradient"}],
+    "lint": [MISTAKE],
+    "signal": 1.0,
+    "parts": [{"part": "0", "type": "Linear", "calls": 1, "fidelity": [0.5, 1.0]}],
+    "candidate_views": [
+        {"view": "v", "code": ["bypass('0')"], "levels": 0, "robust_accuracy": 0.5, "margin": 0.1, "error": ""}
+    ],
+    "draws": 1,
+    "per_draw_passes": False,
+    "gradients": {"plain": {"zero_gradient": 0.5, "noise_fraction": 0.1}, "adaptive": {"fooled_view_only": [0.0, 1.0]}},
+}
 RUN: dict[str, Any] = {
     "schema": RUN_SCHEMA,
     "config": {"n": 2},
@@ -147,6 +162,17 @@ def test_records(tmp_path: Path, data: st.DataObject) -> None:
         raw["digest"] = digest(raw)  # signed, so that only what it says can be wrong
     good = b"".join(r.to_json().encode() + b"\n" for r in RECORDS[:2])
     run = folder(tmp_path / "run", lines=good + json.dumps(raw).encode() + b"\n")
+    one_line(lambda: texts(run))
+    one_line(lambda: summary(run))
+
+
+@fuzz
+@given(data=st.data())
+def test_audits(tmp_path: Path, data: st.DataObject) -> None:
+    case = data.draw(edited({**CASE, "attacks": {"plain": "", "adaptive": ""}, "setup": [MISTAKE], "audit": AUDIT}))
+    lines = [record("clean", "clean", 1.0), record("plain", "plain", 1.0), record("adaptive", "adaptive", 0.0)]
+    stored = b"".join(r.to_json().encode() + b"\n" for r in lines)
+    run = folder(tmp_path / "run", {**RUN, "cases": [case]}, stored)
     one_line(lambda: texts(run))
     one_line(lambda: summary(run))
 

@@ -21,6 +21,7 @@ from unmask.diagnosis.behaviour.memory import aged
 from unmask.diagnosis.findings import averaged, draws
 from unmask.diagnosis.probe import faults_behind_refusals
 from unmask.diagnosis.saturation import saturation
+from unmask.errors import UnmaskError
 from unmask.gradients.spaces import Latent
 from unmask.models.model_wrappers import frozen_copy, query
 from unmask.randomness import make_keys
@@ -72,7 +73,7 @@ class _Trials:
 def pilot_views(diagnosis: Diagnosis) -> Pilot:
     """Try the views that the diagnosis suggests, and look once more at the gradients through the best of them.
 
-    The model is left as it was loaded. Raises ValueError where no view can be searched through.
+    The model is left as it was loaded. Raises UnmaskError where no view can be searched through.
     """
     check, request = diagnosis.check, diagnosis.check.request
     search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed)
@@ -144,7 +145,7 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
     for one in results:
         if not one.error:
             return one
-    raise ValueError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
+    raise UnmaskError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from unmask.auditing.views.candidate_views import CandidateView
 from unmask.cases import find_case
 from unmask.data import Dataset
 from unmask.diagnosis.instrumentation import preserve_buffers
+from unmask.errors import UnmaskError
 from unmask.evaluation.attack_registry import attack_from_options
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.targets import Target
@@ -33,8 +34,7 @@ def plans(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
     An audit examines the model for it, which takes as long as it takes at the beginning of the audit; an attack tries
     whether the model answers otherwise on a grid of grey levels.
 
-    Raises ValueError for a model, data or threat that do not fit, and KeyError or TypeError where ``config`` is not the
-    question of a command.
+    Raises UnmaskError for a model, data or threat that do not fit.
 
     >>> config = {"command": "reproduce", "cases": ["plain-digits"], "n": 4, "seed": 0, "curves": False}
     >>> (plan,) = plans(config, LocalExecutor())
@@ -46,7 +46,7 @@ def plans(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
         cases = [find_case(name) for name in config["cases"]]
         return [plan_case(case, local.dataset(case.data, n), n, seed, curves=config["curves"]) for case in cases]
     if config["command"] not in ("attack", "audit"):
-        raise ValueError(f"no command {config['command']!r} makes runs")
+        raise UnmaskError(f"no command {config['command']!r} makes runs")
     threat = _threat(**config["threat"])
     return [_audit(config, threat, local) if config["command"] == "audit" else _attack(config, threat, local)]
 
@@ -90,7 +90,7 @@ def _grid(
     return gridded(results, worth, FindingKind.GRID), worth[0].levels if worth else 0
 
 
-def _threat(norm: str, eps: float, unit: str) -> Threat:
+def _threat(norm: str, eps: float, unit: str = "raw") -> Threat:
     threat = parse(norm, eps, unit)
     check_eps(norm, eps, unit)
     return threat

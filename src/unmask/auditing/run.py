@@ -75,7 +75,7 @@ def audit(
     Returns the :class:`unmask.AuditReport`, whose fields are those of report.json, such as ``accuracy.adaptive.value``,
     ``masking``, ``warnings``, ``findings``; ``print`` shows them in a few lines.
 
-    Raises ValueError with one line for a model or data that do not fit, or an ``out`` that holds another run.
+    Raises UnmaskError with one line for a model or data that do not fit, or an ``out`` that holds another run.
 
     >>> from unmask.cases import find_case
     >>> from unmask.threats import Linf

@@ -28,6 +28,7 @@ from unmask.cli.options import (
     ThreatOptions,
     Verdict,
 )
+from unmask.errors import UnmaskError
 
 __all__ = ["SUITE_NAMES", "app"]
 
@@ -88,7 +89,7 @@ def reproduce(
     from unmask.models.forms import ModelForm
 
     if suite is not None and suite not in SUITES:
-        raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
+        raise UnmaskError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
     verdict.threshold()
     named = [find_case(name) for name in dict.fromkeys(case or ())]
     of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
@@ -194,7 +195,7 @@ def train(
     case = find_case(name)
     if case.train is None:
         other = f"train {case.base_case}" if case.base_case else f"`unmask fetch {case.pretrained}`"
-        raise ValueError(f"{name} has no weights of its own: {other}")
+        raise UnmaskError(f"{name} has no weights of its own", other)
     folder = out or Path("runs") / f"train-{name}"
     torch.manual_seed(seed)
     trained = case.base_case is not None and (folder / f"{case.base_case}.safetensors").is_file()
@@ -226,7 +227,7 @@ def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, da
     Example: [bold]unmask list attacks[/bold]
     """
     if what not in TOPICS:
-        raise ValueError(f"nothing to list under {what!r}; there are: {', '.join(TOPICS)}")
+        raise UnmaskError(f"nothing to list under {what!r}; there are: {', '.join(TOPICS)}")
     entries = TOPICS[what]()
     width = max(map(len, entries))
     for name, about in entries.items():

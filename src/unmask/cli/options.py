@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from unmask.cli.threshold import FailOn, Threshold
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.evaluation.execution_config import ExecutionConfig
@@ -104,16 +105,16 @@ class FormOptions:
     ] = None
 
     def form(self) -> ModelForm:
-        """The form; ValueError for a layout or a range that there is not."""
+        """The form; UnmaskError for a layout or a range that there is not."""
         from unmask.models.forms import ModelForm
 
         if self.layout not in ("nchw", "nhwc"):
-            raise ValueError(
+            raise UnmaskError(
                 f"no layout {self.layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)"
             )
         if not 0 < self.pixel_range < float("inf"):
-            raise ValueError(
-                f"--range {self.pixel_range:g}: give the value that the model takes for white, such as 255"
+            raise UnmaskError(
+                f"--range {self.pixel_range:g}", "give the value that the model takes for white, such as 255"
             )
         return ModelForm(self.layout == "nhwc", self.pixel_range, self.output, self.reject_class)
 
@@ -155,10 +156,10 @@ class Execution(Local):
     def cluster(self, config: ExecutionConfig) -> RayExecutor | None:
         """What ``--executor`` names; None for this process."""
         if self.executor not in ("local", "ray"):
-            raise ValueError(f"no executor {self.executor!r}; executors: local, ray")
+            raise UnmaskError(f"no executor {self.executor!r}; executors: local, ray")
         if self.executor == "local":
             if self.ray_address or self.gpus_per_job or self.ray_workers:
-                raise ValueError("--ray-address, --gpus-per-job and --ray-workers are for --executor ray")
+                raise UnmaskError("--ray-address, --gpus-per-job and --ray-workers are for --executor ray")
             return None
         from unmask.evaluation.ray_executor import RayExecutor
 
@@ -191,5 +192,5 @@ class Verdict:
     ] = False
 
     def threshold(self) -> Threshold | None:
-        """ValueError for ``--fail-on`` by itself."""
+        """UnmaskError for ``--fail-on`` by itself."""
         return Threshold.of(self.fail_under, self.fail_on)

@@ -13,7 +13,8 @@ from unmask.cli.commands import app
 from unmask.cli.console import say
 from unmask.cli.option_groups import grouped
 from unmask.cli.options import Execution, Local, Run
-from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
+from unmask.cli.rerun import asked, clocked, do_again, local_of, on_the_threads_of
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.report.compare import PairedComparison
@@ -48,21 +49,22 @@ def verify(
 
     Example: [bold]unmask verify runs/demo --attack 8[/bold]
     """
+    from unmask.auditing.question import plans
     from unmask.evaluation.verifying.attack_again import Sample
     from unmask.evaluation.verifying.verify import verify
     from unmask.report.compare import compare_runs as held_against
     from unmask.run_files import read_run
 
-    config = read_run(run).config
-    if attack and not examine and config.get("command") == "audit":
-        raise ValueError("the attacks of an audit follow from the diagnosis: leave out --attack or --no-examine")
+    if attack and not examine and read_run(run).config.get("command") == "audit":
+        raise UnmaskError("the attacks of an audit follow from the diagnosis", "leave out --attack or --no-examine")
+    config = asked(run)
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
     sample = Sample(attack, seed, clocked(config)) if attack else None
     executor = local_of(config, local)
     with on_the_threads_of(run):
-        plans = planned(config, executor) if examine or config.get("command") != "audit" else None
+        planned = plans(config, executor) if examine or config["command"] != "audit" else None
         checks = []
-        for check in verify(run, executor, plans, sample):
+        for check in verify(run, executor, planned, sample):
             checks.append(check)
             if check.problem:
                 say(f"FAILED {check.record}: {check.problem}")
@@ -94,18 +96,18 @@ def rerun(
     from unmask.report.compare import compare_runs, count_identical, differing
     from unmask.run_files import read_run
 
-    before = read_run(run)
+    before, config = read_run(run), asked(run)
     if out.resolve() == run.resolve():
-        raise ValueError(f"{out} is the run itself: give --out a new folder")
+        raise UnmaskError(f"{out} is the run itself", "give --out a new folder")
     with on_the_threads_of(run):
-        do_again(before.config, out, execution)
+        do_again(config, out, execution)
     now = read_run(out)
     for name in ("versions", "hardware", "revision"):
         if before.description.get(name) != now.description.get(name):
             say(f"other {name}: {before.description.get(name)}, now {now.description.get(name)}")
     alike, total = count_identical(run, out)
     say(f"{alike} of {total} records are the same to the bit.")
-    by_clock = clocked(before.config)
+    by_clock = clocked(config)
     others = differing(run, out, by_clock)
     for line in others:
         say(f"FAILED {line}")

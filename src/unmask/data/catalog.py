@@ -90,7 +90,7 @@ def default_home() -> Path:
     try:
         return Path(os.environ.get("UNMASK_HOME") or "~/.cache/unmask").expanduser()
     except RuntimeError as error:
-        raise DataError("this user has no home folder: set UNMASK_HOME to a folder for data and weights") from error
+        raise DataError("this user has no home folder", "set UNMASK_HOME to a folder for data and weights") from error
 
 
 def describe(name: str, *, home: Path | None = None) -> str:
@@ -135,14 +135,14 @@ def load(
     ((3, 1, 8, 8), 0.0, 1.0)
     """
     if split not in _SPLITS:
-        raise DataError(f"unknown split '{split}': ask for 'train' or 'test'")
+        raise DataError(f"unknown split '{split}'", "ask for 'train' or 'test'")
     if n is not None and n < 1:
         raise DataError(f"{name}: n must be at least 1, not {n}")
     if size is not None and size < 1:
         raise DataError(f"{name}: size must be at least 1, not {size}")
     source = _PUBLISHED.get(name)
     if size is not None and (name == "digits" or (source and source.size is None)):
-        raise DataError(f"{name} has images of one size: leave size out")
+        raise DataError(f"{name} has images of one size", "leave size out")
     if name == "digits":
         dataset = digits(split)
     elif source:
@@ -154,7 +154,7 @@ def load(
 
 def _load_published(source: _Published, split: str, n: int | None, folder: Path, size: int | None) -> Dataset:
     if split not in source.splits:
-        raise DataError(f"{source.name} has no {split} split: ask for {' or '.join(source.splits)}")
+        raise DataError(f"{source.name} has no {split} split", f"ask for {' or '.join(source.splits)}")
     files = parquet.find(folder, split)
     if not files:
         for form in source.originals:
@@ -173,11 +173,11 @@ def _load_path(name: str, split: str, n: int | None, size: int | None) -> Datase
     path = Path(name).expanduser()
     if not path.exists():
         looks_like_path = path.suffix or len(path.parts) > 1
-        raise DataError(f"there is no folder or file {path}: correct the path") if looks_like_path else _unknown(name)
+        raise DataError(f"there is no folder or file {path}", "correct the path") if looks_like_path else _unknown(name)
     files = [path] if path.is_file() else parquet.find(path, split)
     if not files:
         wanted = f"{split}-00000-of-00001.parquet"
-        raise DataError(f"{path} has no {split} split: name its parquet file {wanted}, or give the path of one file")
+        raise DataError(f"{path} has no {split} split", f"name its parquet file {wanted}, or give the path of one file")
     rows = parquet.read(files, None if n is None else max(n, PEEK))
     channels = count_channels(rows.encoded, _where(files))
     images, jpeg = decode(rows.encoded[:n], channels=channels, size=size, where=_where(files))
@@ -192,7 +192,9 @@ def _download(source: _Published, split: str, folder: Path) -> Path:
     forms = " or ".join([file, *(form.example for form in source.originals)])
     install = 'pip install "unmask[hub]" to download it, ' if source.repository else ""
     made = f" (of the images of {source.home})" if source.home else ""
-    raise DataError(f"{source.name} ({split}) is missing: {install}put {forms}{made} into {folder}, or set UNMASK_HOME")
+    raise DataError(
+        f"{source.name} ({split}) is missing", f"{install}put {forms}{made} into {folder}, or set UNMASK_HOME"
+    )
 
 
 def _present(source: _Published, folder: Path, split: str) -> bool:

@@ -8,18 +8,20 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
+
 __all__ = ["DataError", "Dataset"]
 
 
-class DataError(ValueError):
+class DataError(UnmaskError):
     """Data that is missing, broken or of another form: one line that says what is wrong and what to do.
 
     >>> str(DataError("broken\\nfile"))
     'broken file'
     """
 
-    def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.splitlines()))
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(" ".join(problem.splitlines()), " ".join(remedy.splitlines()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class Dataset:
         if wrong.any():
             row = int(wrong.nonzero()[0])
             known = f"labels run from 0 to {len(self.classes) - 1}"
-            raise DataError(f"{self.name}: row {row} has label {int(self.labels[row])}, but {known}: correct it")
+            raise DataError(f"{self.name}: row {row} has label {int(self.labels[row])}, but {known}", "correct it")
         if self.images.max() > self.scale:
             raise DataError(f"{self.name}: a pixel is {int(self.images.max())}, above the scale of {self.scale}")
 

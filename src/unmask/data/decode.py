@@ -30,7 +30,7 @@ def count_channels(encoded: Sequence[bytes], where: str) -> int:
     """
     colour = next((row for row, raw in enumerate(encoded) if _open(raw, row, where).mode not in _GREY), None)
     if colour is not None and colour >= PEEK:
-        raise DataError(f"{where}: row {colour} is in colour but all before are grey: convert the images to RGB")
+        raise DataError(f"{where}: row {colour} is in colour but all before are grey", "convert the images to RGB")
     return 1 if colour is None else 3
 
 
@@ -60,7 +60,7 @@ def decode(encoded: Sequence[bytes], *, channels: int, size: int | None, where: 
             pixels = np.empty((len(encoded), *one.shape), np.uint8)
         if one.shape != pixels.shape[1:]:
             shapes = f"row {row} is {_extent(one)} but row 0 is {_extent(pixels[0])}"
-            raise DataError(f"{where}: {shapes}: give size= to resize and crop all images to one shape")
+            raise DataError(f"{where}: {shapes}", "give size= to resize and crop all images to one shape")
         pixels[row] = one
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), jpeg
 
@@ -76,7 +76,7 @@ def _open(raw: bytes, row: int, where: str) -> Image.Image:
     if image.width * image.height > _MOST_PIXELS:
         raise _too_large(row, where)
     if image.mode not in _MODES:
-        raise DataError(f"{where}: row {row} has pixels of mode {image.mode}: save it with 8 bits a channel")
+        raise DataError(f"{where}: row {row} has pixels of mode {image.mode}", "save it with 8 bits a channel")
     return image
 
 
@@ -106,8 +106,8 @@ def _extent(pixels: npt.NDArray[np.uint8]) -> str:
 
 def _unreadable(error: Exception, row: int, where: str) -> DataError:
     reason = "not a PNG, JPEG, WebP or BMP" if isinstance(error, UnidentifiedImageError) else error
-    return DataError(f"{where}: the image of row {row} cannot be decoded ({reason}): fetch or write the file again")
+    return DataError(f"{where}: the image of row {row} cannot be decoded ({reason})", "fetch or write the file again")
 
 
 def _too_large(row: int, where: str) -> DataError:
-    return DataError(f"{where}: the image of row {row} exceeds {_MOST_PIXELS // 10**6} megapixels: make it smaller")
+    return DataError(f"{where}: the image of row {row} exceeds {_MOST_PIXELS // 10**6} megapixels", "make it smaller")

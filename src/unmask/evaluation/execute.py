@@ -12,6 +12,7 @@ from torch import Tensor
 from unmask.attacking import AttackResult, run_attack, verdicts
 from unmask.cases import AttackSpec
 from unmask.data import Dataset
+from unmask.errors import UnmaskError
 from unmask.evaluation.attack_registry import BUILT_IN, attack_from_options
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target
@@ -52,7 +53,7 @@ def execute_job(
     Records do not depend on the batch size of ``config``. Randomness is keyed by the job's seed,
     the example's position and the purpose, so that they do not depend on the job's range either.
 
-    Raises ValueError for an attack that there is not, and for answers that cannot be judged.
+    Raises UnmaskError for an attack that there is not, and for answers that cannot be judged.
     """
     started = time.monotonic()
     target = _at_strength(job, target)
@@ -122,7 +123,7 @@ def _at_strength(job: Job, target: Target) -> Target:
     if "strength" not in job.options:
         return target
     if target.strength_sweep is None:
-        raise ValueError(f"no strength of {job.target} is varied, but a job sets it to {job.options['strength']!r}")
+        raise UnmaskError(f"no strength of {job.target} is varied, but a job sets it to {job.options['strength']!r}")
     return replace(target, model=target.strength_sweep.turn(target.model, float(job.options["strength"])))
 
 
@@ -156,7 +157,7 @@ def _attacker(job: Job, target: Target) -> AttackSpec:
         return attack_from_options(job.options)
     known = {**BUILT_IN, **target.attacks}
     if job.attack not in known:
-        raise ValueError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
+        raise UnmaskError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
     return known[job.attack]
 
 

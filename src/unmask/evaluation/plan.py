@@ -98,7 +98,7 @@ def plan_attack(
 
     With ``levels`` the same attack follows once more, over that grid.
 
-    Raises ValueError where :func:`attack_from_options` does, and for a part that the model does not have.
+    Raises UnmaskError where :func:`attack_from_options` does, and for a part that the model does not have.
     """
     attacker = attack_from_options(options)
     if attacker.view is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.execute import Outcome
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor
@@ -58,7 +59,7 @@ class RayExecutor:
         workers: how many; None for as many as the cluster has room for.
         ready: called with each worker's executor before its first job.
 
-    Raises ValueError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
+    Raises UnmaskError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
     job fails, or a job has killed three workers.
     """
 
@@ -98,8 +99,8 @@ class RayExecutor:
                 outcome: Outcome = self._ray.get(done)
             except self._ray.exceptions.RayTaskError as error:
                 cause = error.cause
-                what = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
-                raise ValueError(" ".join(what.split())) from error
+                what = str(cause) if isinstance(cause, UnmaskError) else f"{type(cause).__name__}: {cause}"
+                raise UnmaskError(" ".join(what.split())) from error
             except self._lost() as error:
                 mine = [one for one, (_, other) in under_way.items() if other is worker]
                 lost = [under_way.pop(one)[0] for one in mine]
@@ -107,15 +108,15 @@ class RayExecutor:
                 first = lost[0]  # the one in hand; what waited behind it had no part in this
                 deaths[first.key] += 1
                 if deaths[first.key] == TRIES:
-                    raise ValueError(
-                        f"{first.target} under {first.attack} has killed {TRIES} workers: give them more memory, "
-                        "or a smaller --batch-size"
+                    raise UnmaskError(
+                        f"{first.target} under {first.attack} has killed {TRIES} workers",
+                        "give them more memory, or a smaller --batch-size",
                     ) from error
                 self._ray.kill(worker)
                 self.pool[self.pool.index(worker)] = self._hire()
                 continue
             except self._ray.exceptions.RayError as error:
-                raise ValueError(f"the cluster fails: {' '.join(str(error).split())}") from error
+                raise UnmaskError(f"the cluster fails: {' '.join(str(error).split())}") from error
             del under_way[done]
             yield outcome
 
@@ -130,7 +131,7 @@ class RayExecutor:
             try:
                 import ray
             except ImportError as error:
-                raise ValueError("the executor ray is not installed: pip install unmask[ray]") from error
+                raise UnmaskError("the executor ray is not installed", "pip install unmask[ray]") from error
             self._ray = ray
             if not ray.is_initialized():
                 try:
@@ -142,11 +143,11 @@ class RayExecutor:
                     )
                 except (ConnectionError, OSError, ValueError) as error:
                     first = next(iter(str(error).splitlines()), type(error).__name__)
-                    raise ValueError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
+                    raise UnmaskError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
         room = self._ray.cluster_resources()
         fit = int(room.get("GPU", 0) / self.gpus_per_job + 1e-9) if self.gpus_per_job else int(room.get("CPU", 0))
         if fit < 1:
-            raise ValueError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_listed(room)}")
+            raise UnmaskError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_listed(room)}")
         while len(self.pool) < min(self.workers or fit, fit, max_workers):
             self.pool.append(self._hire())
 

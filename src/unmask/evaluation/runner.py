@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from unmask.data import DataError, Dataset, load
+from unmask.errors import UnmaskError
 from unmask.evaluation.execute import Outcome, execute_job
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import first_line, in_one_line
@@ -28,7 +29,7 @@ Progress = Callable[[Record, bool], None]
 
 
 class Executor(Protocol):
-    """Does jobs, in any order, anywhere; ValueError, of one line, ends the run."""
+    """Does jobs, in any order, anywhere; UnmaskError, of one line, ends the run."""
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]: ...
 
@@ -37,7 +38,7 @@ class Executor(Protocol):
 class LocalExecutor:
     """Does jobs one after the other in this process; models and data are loaded once.
 
-    Raises ValueError for a device that this machine lacks.
+    Raises UnmaskError for a device that this machine lacks.
     """
 
     config: ExecutionConfig = ExecutionConfig()
@@ -50,7 +51,7 @@ class LocalExecutor:
         try:
             torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {device!r} is not usable ({first_line(error)}): try --device cpu") from error
+            raise UnmaskError(f"device {device!r} is not usable ({first_line(error)})", "try --device cpu") from error
         if self.config.compile:
             self.compiler = Compiler()
 
@@ -58,7 +59,7 @@ class LocalExecutor:
         return map(self.execute, jobs)
 
     def execute(self, job: Job) -> Outcome:
-        """One job; whatever goes wrong in the target's code is a ValueError that names job and error."""
+        """One job; whatever goes wrong in the target's code is an UnmaskError that names job and error."""
         data = self.dataset(job.data, job.stop)
         target = self.target(job.target, data)
         with in_one_line(f"{job.target} under {job.attack}"):
@@ -76,7 +77,8 @@ class LocalExecutor:
     def target(self, name: str, data: Dataset) -> Target:
         """The target of that name, tried on the first examples of ``data``."""
         if name not in self._targets:
-            self._targets[name] = find_target(name, data, self.config)
+            with in_one_line(name, prefixed=False):
+                self._targets[name] = find_target(name, data, self.config)
         return self._targets[name]
 
     def fingerprints(self, jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:

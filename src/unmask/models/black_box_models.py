@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.types import Output
 
 __all__ = ["ArrayFunction", "BlackBoxModel", "http_model"]
@@ -63,7 +64,7 @@ def http_model(url: str, timeout: float = 60.0) -> BlackBoxModel:
     Args:
         timeout: seconds to wait for an answer.
 
-    Raises ValueError with one line, when it is asked, for a service that does not answer, or not so.
+    Raises UnmaskError with one line, when it is asked, for a service that does not answer, or not so.
     """
 
     def call(images: NDArray[np.float32]) -> Any:
@@ -84,20 +85,20 @@ def _post(url: str, images: NDArray[np.float32], timeout: float) -> dict[str, An
             answer = json.loads(response.read())
     except HTTPError as error:
         error.close()
-        raise ValueError(f"{url} answers {error.code} {error.reason}: see its own log") from error
+        raise UnmaskError(f"{url} answers {error.code} {error.reason}", "see its own log") from error
     except (URLError, OSError) as error:  # a timeout is one too
         reason = getattr(error, "reason", error)
-        raise ValueError(f"{url} gives no answer within {timeout:g} s ({reason}): check that it runs") from error
+        raise UnmaskError(f"{url} gives no answer within {timeout:g} s ({reason})", "check that it runs") from error
     except ValueError as error:
-        raise ValueError(f"{url} answers no JSON: {_FORM}") from error
+        raise UnmaskError(f"{url} answers no JSON", _FORM) from error
     if (
         not isinstance(answer, dict)
         or not _numbers(answer.get("scores"), 2)
         or not _numbers(answer.get("reject", []), 1)
     ):
-        raise ValueError(f"{url} answers JSON of another form: {_FORM}")
+        raise UnmaskError(f"{url} answers JSON of another form", _FORM)
     if len(answer["scores"]) != len(images):
-        raise ValueError(f"{url} answers {len(answer['scores'])} rows of scores to {len(images)} images: {_FORM}")
+        raise UnmaskError(f"{url} answers {len(answer['scores'])} rows of scores to {len(images)} images", _FORM)
     return answer
 
 
@@ -114,5 +115,7 @@ _FORM = 'it must be {"scores": [...]}, a row of numbers for each image'
 def _tensor(values: Any, rows: int) -> Tensor:
     found = torch.from_numpy(np.array(values, dtype=np.float32))
     if not found.ndim or len(found) != rows:
-        raise ValueError(f"the model answers {tuple(found.shape)} to {rows} images: return one row of scores for each")
+        raise UnmaskError(
+            f"the model answers {tuple(found.shape)} to {rows} images", "return one row of scores for each"
+        )
     return found

@@ -207,7 +207,7 @@ class _Selected:
         if isinstance(self.key, str) and self.key.isidentifier() and hasattr(answer, self.key):
             return getattr(answer, self.key)
         known = ", ".join(parts) or "one tensor alone"
-        raise InvalidModelOutput(f"the model's answer has no {self.key!r}, but {known}: choose the logits of these")
+        raise InvalidModelOutput(f"the model's answer has no {self.key!r}, but {known}", "choose the logits of these")
 
 
 class _Refusing:

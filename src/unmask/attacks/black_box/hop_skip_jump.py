@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.problem import BestTracker, Problem
+from unmask.errors import UnmaskError
 from unmask.losses import margin
 from unmask.progress import track
 from unmask.randomness import Keys, normal, uniform, use_keys
@@ -36,7 +37,7 @@ class HopSkipJump:
         tries: random images in search of another class.
         size: of the probes, as a share of the distance.
 
-    Raises ValueError for balls other than Linf and L2, and for settings below 1, or a size that
+    Raises UnmaskError for balls other than Linf and L2, and for settings below 1, or a size that
     is not positive.
 
     >>> from unmask.randomness import make_keys
@@ -55,13 +56,13 @@ class HopSkipJump:
 
     def __post_init__(self) -> None:
         if min(self.queries, self.probes, self.tries) < 1 or not self.size > 0:
-            raise ValueError(f"HopSkipJump needs settings of 1 at least, and a size above 0, not {self}")
+            raise UnmaskError(f"HopSkipJump needs settings of 1 at least, and a size above 0, not {self}")
 
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem, threat = problem.black_box(), problem.threat
         if threat.norm not in ("linf", "l2"):
-            raise ValueError(f"HopSkipJump knows no {threat.norm} ball: use linf or l2, or another attack")
+            raise UnmaskError(f"HopSkipJump knows no {threat.norm} ball", "use linf or l2, or another attack")
         tracker = BestTracker(problem, margin)
         at, spent = self._start(problem)
         spent += _HALVINGS

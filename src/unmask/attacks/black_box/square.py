@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.problem import BestTracker, Problem
+from unmask.errors import UnmaskError
 from unmask.gradients.spsa import rademacher
 from unmask.losses import margin
 from unmask.progress import track
@@ -42,7 +43,7 @@ class Square:
     the opposite corner, where the paper draws again. For L2 it gains a bump, and the length of
     change that another square gives up.
 
-    Raises ``ValueError`` for L1, for images that are not (B, C, H, W), and for settings out of range.
+    Raises ``UnmaskError`` for L1, for images that are not (B, C, H, W), and for settings out of range.
 
     Args:
         queries: forward passes per example.
@@ -64,15 +65,15 @@ class Square:
 
     def __post_init__(self) -> None:
         if self.queries < 1 or not 0 < self.p <= 1:
-            raise ValueError(f"Square needs queries >= 1 and 0 < p <= 1, not {self.queries} and {self.p}")
+            raise UnmaskError(f"Square needs queries >= 1 and 0 < p <= 1, not {self.queries} and {self.p}")
 
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem, threat = problem.black_box(), problem.threat
         if threat.norm not in _MOVES:
-            raise ValueError(f"Square Attack knows no {threat.norm} ball: use linf or l2, or another attack")
+            raise UnmaskError(f"Square Attack knows no {threat.norm} ball", "use linf or l2, or another attack")
         if problem.x.ndim != 4:
-            raise ValueError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
+            raise UnmaskError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
         first, draw, change = _MOVES[threat.norm]
         tracker = BestTracker(problem, self.loss, patience=_PATIENCE if problem.random else 0)
         rows, x, keys = tracker.active_rows(), problem.x, problem.keys

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unmask.defenses.preprocessed import Preprocessed
+from unmask.errors import UnmaskError
 
 __all__ = ["BUILDERS", "FILES", "Batches", "Fitted"]
 
@@ -130,13 +131,13 @@ def _library(module: str, package: str, extra: str) -> Any:
         return importlib.import_module(module)
     except (ImportError, RuntimeError) as error:  # torchvision of another build raises RuntimeError
         if isinstance(error, ModuleNotFoundError) and error.name in (module, package):
-            raise ValueError(f'it needs {package}: pip install "unmask[{extra}]"') from error
-        raise ValueError(f"{package} cannot be imported ({error}): reinstall it beside this torch") from error
+            raise UnmaskError(f"it needs {package}", f'pip install "unmask[{extra}]"') from error
+        raise UnmaskError(f"{package} cannot be imported ({error})", "reinstall it beside this torch") from error
 
 
 def _file(path: str) -> str:
     if not Path(path).is_file():
-        raise ValueError(f"no file {path}")
+        raise UnmaskError(f"no file {path}")
     return path
 
 

@@ -21,6 +21,7 @@ from unmask.data import Dataset
 from unmask.diagnosis.behaviour.determinism import left_in_training
 from unmask.diagnosis.behaviour.memory import remembers
 from unmask.diagnosis.instrumentation import preserve_buffers
+from unmask.errors import UnmaskError
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
@@ -65,8 +66,8 @@ def find_target(
     ``hub:ORG/NAME``, with their pretrained weights, which take images in [0, 1] here; ``FILE.onnx`` and ``FILE.pt2``.
     A factory takes no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in
     [0, 1] to logits; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. ``http://...`` is as of
-    :func:`unmask.http_model`. The model is tried on a few images of ``data``. Raises ValueError with one line for
-    whatever does not fit.
+    :func:`unmask.http_model`. The model is tried on a few images of ``data``. Raises UnmaskError for whatever
+    does not fit.
     """
     if name.startswith(("http://", "https://")):
         return prepare_target(http_model(name), data, config)
@@ -86,7 +87,7 @@ def find_target(
         check_model(target.model, data.batch(0, PROBED)[0].to(config.device), data.labels, strict=config.strict)
         return target
     if not (kind and rest):
-        raise ValueError(
+        raise UnmaskError(
             f"target {name!r} is none of case:NAME, path/to/file.py:factory, package.module:factory, "
             "torchvision:NAME, timm:NAME, hub:ORG/NAME, FILE.onnx, FILE.pt2, http://..."
         )
@@ -104,7 +105,7 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     answer that is one class more than the data have is taken for a refusal. A model whose answers depend on earlier
     ones is replaced by a copy that begins each call with the state in which the model was given.
 
-    Raises ValueError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
+    Raises UnmaskError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
     """
     device, strict, form = config.device, config.strict, config.form
     notes: list[Finding] = []
@@ -123,8 +124,8 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     notes += adapted
     try:
         check_model(model, x, data.labels, strict=strict)
-    except ValueError as error:
-        raise ValueError("; ".join([str(error), *(one.where for one in adapted)])) from error
+    except UnmaskError as error:
+        raise UnmaskError("; ".join([str(error), *(one.where for one in adapted)])) from error
     with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
     refuse = form.reject_class
@@ -132,7 +133,7 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
         refuse = count - 1
     if refuse is not None and refuse >= 0:
         if refuse >= count or int(data.labels.max()) >= count - 1:
-            raise ValueError(
+            raise UnmaskError(
                 f"class {refuse} cannot be a refusal: the model has {count} classes, the data use them all"
             )
         model = reject_class_as_detector(model, refuse)
@@ -186,14 +187,14 @@ def _factory(source: str, name: str) -> Callable[[], Any]:
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     factory = getattr(module, name, None)
     if not callable(factory):
-        raise ValueError(f"{source} has no function {name!r} that builds a model")
+        raise UnmaskError(f"{source} has no function {name!r} that builds a model")
     made: Callable[[], Any] = factory
     return made
 
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ValueError(f"no file {path}: a target is named path/to/file.py:factory")
+        raise UnmaskError(f"no file {path}: a target is named path/to/file.py:factory")
     spec = importlib.util.spec_from_file_location(f"unmask_target_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -203,7 +204,7 @@ def _from_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
+        raise UnmaskError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -212,7 +213,7 @@ def _from_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UnmaskError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _search_also(folder: Path) -> None:
@@ -226,11 +227,11 @@ def _build(factory: Callable[[], Any], name: str) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        if isinstance(error, ValueError) and _of_a_library(name) is not None:
-            raise ValueError(f"{name}: {error}") from error
-        raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+        if isinstance(error, UnmaskError) and _of_a_library(name) is not None:
+            raise UnmaskError(f"{name}: {error.problem}", error.remedy) from error
+        raise UnmaskError(f"{name} fails: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module) and callable(model) and not isinstance(model, type):
         return BlackBoxModel(model)
     if not isinstance(model, nn.Module):
-        raise ValueError(f"{name} returns {type(model).__name__}: return an nn.Module")
+        raise UnmaskError(f"{name} returns {type(model).__name__}", "return an nn.Module")
     return model

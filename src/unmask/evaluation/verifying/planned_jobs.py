@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.plan import Plan, shards
 from unmask.evaluation.runner import LocalExecutor, due
 from unmask.evaluation.verifying.check import Check, job_name
@@ -42,7 +43,7 @@ def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]
     """The same as far as possible without a diagnosis of the model: ranges, target, data, threat, seed."""
     config = run.config
     if lacking := [name for name in _QUESTION if name not in config]:
-        raise ValueError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")
+        raise UnmaskError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")
     n = min(int(config["n"]), len(local.dataset(str(config["data"]), int(config["n"]))))
     stored = {"case": config["target"], "data": config["data"], "threat": config["threat"], "n": n}
     for case in run.cases:

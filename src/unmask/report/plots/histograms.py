@@ -19,7 +19,7 @@ BINS = 24
 def histogram(run: RunFolder, case: CaseInfo) -> str:
     """An ``<svg>`` element; nothing where no images were measured.
 
-    Raises ValueError where a file of examples is broken.
+    Raises UnmaskError where a file of examples is broken.
     """
     if not case.measured:
         return ""

@@ -46,7 +46,7 @@ class Trajectory:
 def trajectories(run: RunFolder, case: CaseInfo, role: Role) -> list[Trajectory]:
     """The trajectories that the strongest attack of a role kept; none where the run kept none.
 
-    Only attacks that have the whole model count, where there are any. Raises ValueError where a file of examples
+    Only attacks that have the whole model count, where there are any. Raises UnmaskError where a file of examples
     is broken.
     """
     return next((found for found in by_strength(run, case, role) if found), [])
