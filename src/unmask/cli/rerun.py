@@ -35,7 +35,7 @@ def asked(run: Path) -> Mapping[str, Any]:
             f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load",
             "do it again there; report and compare read it",
         )
-    wanted = _ASKED.get(str(config.get("command")), {"command": NoneType})
+    wanted = _QUESTIONS.get(str(config.get("command")), {"command": NoneType})
     raw = config.get("options", {})
     options = raw if isinstance(raw, dict) else {"options": raw}
     given = {"stop_when": None, "weights": None, "compile": False, **config, **options}
@@ -119,7 +119,7 @@ _COMMON: dict[str, Any] = {"n": int, "seed": int, "stop_when": (str, NoneType), 
 _COMMON |= {"compile": bool}
 _MODEL = {**_COMMON, "target": str, "data": str, "options": dict}
 _COUNTS = dict.fromkeys(("steps", "restarts", "eot", "spsa"), int)
-_ASKED: dict[str, dict[str, Any]] = {
+_QUESTIONS: dict[str, dict[str, Any]] = {
     "reproduce": {**_COMMON, "cases": list, "curves": bool},
     "attack": {**_MODEL, **_COUNTS, "attack": str, "bpda": list, "straight_through": bool},
     "audit": {**_MODEL, "budget": str},

@@ -100,7 +100,7 @@ class RunFolder:
             raise UnmaskError(f"{path}/run.json is damaged ({error})", "start the run again in a new folder") from error
         found = cls(path, run.description, cases, records)
         try:
-            _hold(run.description, "the run", **_TOLD)
+            _hold(run.description, "the run", **_RUN_TYPES)
             for case in found.cases:
                 _hold_records(case, found.of(case))
         except UnmaskError as error:
@@ -220,6 +220,6 @@ def _is_share(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
-_TOLD: dict[str, Any] = {"command": str, "suite": (str, NoneType), "seed": int, "started": str}
-_TOLD |= {"revision": (str, NoneType), "versions": dict, "hardware": dict}
+_RUN_TYPES: dict[str, Any] = {"command": str, "suite": (str, NoneType), "seed": int, "started": str}
+_RUN_TYPES |= {"revision": (str, NoneType), "versions": dict, "hardware": dict}
 _FOOLED = "fooled_view_only"
