@@ -12,11 +12,12 @@ import typer
 
 from unmask.cli.console import fail, say, warn
 from unmask.cli.console import out as console
-from unmask.cli.execute import carry_out, cluster_of, form_of
+from unmask.cli.execute import carry_out, cluster_of, form_of, show_data
 from unmask.cli.lists import TOPICS
 from unmask.cli.options import (
     Batch,
     Compile,
+    Data,
     Device,
     Eps,
     ExecutorName,
@@ -32,6 +33,7 @@ from unmask.cli.options import (
     RejectClass,
     Run,
     Seed,
+    Size,
     StopWhen,
     Target,
     Weights,
@@ -127,7 +129,7 @@ def reproduce(
 @app.command()
 def attack(
     target: Target,
-    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
+    data: Data,
     eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
     unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
@@ -143,6 +145,7 @@ def attack(
     output: OutputKey = None,
     reject_class: RejectClass = None,
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
+    size: Size = None,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
     batch_size: Batch = 128,
@@ -176,16 +179,17 @@ def attack(
     }
     cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
     form = form_of(layout, pixel_range, output, reject_class)
-    local = LocalExecutor(batch_size, device, weights, form=form)
+    local = LocalExecutor(batch_size, device, weights, form=form, size=size)
     config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
     config |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": asdict(form)}
+    config |= show_data(local, data, n)
     carry_out(plans(config, local), out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
 
 
 @app.command()
 def audit(
     target: Target,
-    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
+    data: Data,
     eps: Eps,
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
     unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
@@ -193,6 +197,7 @@ def audit(
         str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
     ] = "standard",
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
+    size: Size = None,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
     batch_size: Batch = 128,
@@ -223,13 +228,14 @@ def audit(
     cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
     device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
     form = form_of(layout, pixel_range, output, reject_class)
-    local = LocalExecutor(batch_size, device, weights, strict=False, form=form)
+    local = LocalExecutor(batch_size, device, weights, strict=False, form=form, size=size)
     config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
     config |= {
         "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
         "options": {"budget": budget},
         "form": asdict(form),
     }
+    config |= show_data(local, data, n)
     if cluster:
         cluster.ready = partial(plans, config)
     with planning():

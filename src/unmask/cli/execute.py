@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from unmask.evaluation.runner import LocalExecutor
     from unmask.models.forms import ModelForm
 
-__all__ = ["carry_out", "cluster_of", "form_of"]
+__all__ = ["carry_out", "cluster_of", "form_of", "show_data"]
 
 # Each function imports what it needs, so that help does not wait for torch.
 
@@ -46,6 +46,15 @@ def form_of(layout: str, pixel_range: float, output: str | None, reject_class: i
     if not 0 < pixel_range < float("inf"):
         raise ValueError(f"--range {pixel_range:g}: give the value that the model takes for white, such as 255")
     return ModelForm(layout == "nhwc", pixel_range, output, reject_class)
+
+
+def show_data(local: LocalExecutor, data: str, n: int) -> dict[str, int]:
+    """Print a line on the user's own data; what a configuration says of their size."""
+    from unmask.data import names
+
+    if data not in names():
+        say(str(local.dataset(data, n)))
+    return {} if local.size is None else {"size": local.size}
 
 
 def carry_out(
@@ -90,6 +99,7 @@ def carry_out(
         else:
             cluster.batch, cluster.weights = local.batch, local.weights
             cluster.strict, cluster.form, cluster.compile = local.strict, local.form, compile
+            cluster.size = local.size
             cluster.device = "cuda" if cluster.gpus_per_job else local.device
             with cluster:
                 run(jobs, store, cluster, show, rule)

@@ -15,6 +15,7 @@ from unmask.cli.threshold import FailOn
 __all__ = [
     "Batch",
     "Compile",
+    "Data",
     "Device",
     "Eps",
     "ExecutorName",
@@ -30,6 +31,7 @@ __all__ = [
     "RejectClass",
     "Run",
     "Seed",
+    "Size",
     "StopWhen",
     "Target",
     "Weights",
@@ -44,6 +46,19 @@ Target = Annotated[
     ),
 ]
 
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data", help="A name such as digits, or your own: FOLDER, FILE.csv, hf:NAME ...: see `unmask list datasets`."
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size", min=1, help="Resize images to a short side of 8/7 of this, and crop the central square of this size."
+    ),
+]
 
 _DECIMAL = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e-?[0-9]+)?"
 _SIZE = re.compile(rf"({_DECIMAL})(?:/({_DECIMAL}))?")

@@ -37,7 +37,8 @@ def local_of(config: Mapping[str, Any], batch: int, device: str, weights: Path |
     with _told():
         strict = config.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
         compiler = Compiler() if config.get("compile") else None
-        return LocalExecutor(batch, device, weights or _weights(config), strict, _form(config), compiler)
+        folder = weights or _weights(config)
+        return LocalExecutor(batch, device, folder, strict, _form(config), compiler, config.get("size"))
 
 
 def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
@@ -56,7 +57,8 @@ def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) ->
         known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
         form = _form(config)
         settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-        settings |= {"output": form.output, "reject_class": form.reject_class, **config["threat"], **config["options"]}
+        settings |= {"output": form.output, "reject_class": form.reject_class, "size": config.get("size")}
+        settings |= {**config["threat"], **config["options"]}
         known[config["command"]](config["target"], config["data"], **settings)
 
 

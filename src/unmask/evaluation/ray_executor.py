@@ -36,14 +36,14 @@ class Worker:
     form: ModelForm
     ready: Callable[[LocalExecutor], object] | None
     compile: bool = False
+    size: int | None = None
     _local: LocalExecutor | None = None
 
     def execute(self, job: Job) -> Outcome:
         """As :meth:`LocalExecutor.execute`."""
         if self._local is None:
-            local = LocalExecutor(
-                self.batch, self.device, self.weights, self.strict, self.form, Compiler() if self.compile else None
-            )
+            compiler = Compiler() if self.compile else None
+            local = LocalExecutor(self.batch, self.device, self.weights, self.strict, self.form, compiler, self.size)
             if self.ready:
                 self.ready(local)
             self._local = local
@@ -72,6 +72,7 @@ class RayExecutor:
         workers: how many; None for as many as the cluster has room for.
         ready: told each worker's Local before its first job.
         compile: whether workers compile the views that attacks optimise.
+        size: to which images are resized and cropped, as for Local.
 
     Raises ValueError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
     job fails, or a job has killed three workers.
@@ -87,6 +88,7 @@ class RayExecutor:
     workers: int | None = None
     ready: Callable[[LocalExecutor], object] | None = None
     compile: bool = False
+    size: int | None = None
     pool: list[Any] = field(default_factory=list, init=False, repr=False)
     _ray: Any = field(default=None, init=False, repr=False)
 
@@ -172,7 +174,8 @@ class RayExecutor:
 
     def _hire(self) -> Any:
         actor = self._ray.remote(num_cpus=1, num_gpus=self.gpus_per_job)(Worker)
-        return actor.remote(self.batch, self.device, self.weights, self.strict, self.form, self.ready, self.compile)
+        settings = (self.batch, self.device, self.weights, self.strict, self.form, self.ready, self.compile, self.size)
+        return actor.remote(*settings)
 
 
 def _told(room: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from unmask.data import DataError, Dataset, load
+from unmask.data import Dataset, TooFewExamples, load
 from unmask.evaluation.execute import Outcome, execute_job
 from unmask.evaluation.failures import first_line, in_one_line
 from unmask.evaluation.models.targets import Target, find_target
@@ -47,6 +47,7 @@ class LocalExecutor:
         strict: refuse models that answer probabilities.
         form: how models take images and give logits, as far as the user says so.
         compiler: of the views that attacks optimise; None for none.
+        size: to which images of data sets are resized and cropped; None for none.
     """
 
     batch: int = 128
@@ -55,6 +56,7 @@ class LocalExecutor:
     strict: bool = True
     form: ModelForm = ModelForm()
     compiler: Compiler | None = None
+    size: int | None = None
     _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
     _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
 
@@ -78,9 +80,9 @@ class LocalExecutor:
         """At least the first ``n`` test examples, or all where there are fewer."""
         if name not in self._data or len(self._data[name]) < n:
             try:
-                self._data[name] = load(name, "test", n=n)
-            except DataError:
-                self._data[name] = load(name, "test")
+                self._data[name] = load(name, "test", n=n, size=self.size)
+            except TooFewExamples:
+                self._data[name] = load(name, "test", size=self.size)
         return self._data[name]
 
     def target(self, name: str, data: Dataset) -> Target:
