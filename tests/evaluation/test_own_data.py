@@ -15,7 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import unmask as package
 from tests.commands import unmask
+from unmask.data import Dataset
+from unmask.evaluation.plan import dataset_info
 from unmask.evaluation.runner import LocalExecutor
+from unmask.records import ThreatSpec
 
 MODEL = """
 import torch
@@ -114,3 +117,8 @@ def test_an_audit_of_images_in_memory_takes_no_size() -> None:
 
 def test_an_executor_resizes_what_it_loads(folder: Path) -> None:
     assert LocalExecutor(size=7).dataset("photos", 50).images.shape == (10, 3, 7, 7)
+
+
+def test_a_folder_called_like_a_known_data_set_has_no_categories_of_it() -> None:
+    data = Dataset("imagenet", torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ("a", "b"), "imagenet")
+    assert dataset_info(data, 2, ThreatSpec("linf", 0.1, "raw"))["groups"] is None
