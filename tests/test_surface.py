@@ -53,12 +53,16 @@ def test_importing_the_package_does_not_import_torch() -> None:
 RIGHT = """\
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 import unmask
 from unmask import APGD, Linf
 
 model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
 x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)
 report = unmask.audit(model, "digits", Linf(8 / 255), n=16, budget="quick", out="runs/audit")
+unmask.audit(model, (x, y.numpy()), Linf(8 / 255), n=4)
+unmask.audit(model, DataLoader(TensorDataset(x, y)), Linf(8 / 255))
+unmask.audit(model, TensorDataset(x, y), Linf(8 / 255))
 left: float = report.accuracy.adaptive.value
 remedies: list[str] = [finding.remedy for finding in report.findings]
 attack = unmask.Ensemble((APGD(20), unmask.pgd(steps=3, estimator=unmask.EOT(4))))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 
-__all__ = ["as_batch", "as_candidates", "as_images", "as_labels", "check_eps"]
+__all__ = ["as_batch", "as_candidates", "as_images", "as_labels", "check_eps", "check_shape", "check_white"]
 
 _ROUNDING = 1e-6
 """By how much arithmetic in float32 may leave [0, 1]."""
@@ -55,15 +55,16 @@ def as_candidates(images: Any, name: str = "images") -> Tensor:
     """As :func:`as_images`, with values that may lie anywhere: adversarial examples for a judge."""
     x = _tensor(images, name, "float32 (B, C, H, W) in [0, 1]")
     if x.dtype == torch.uint8:
-        white = int(x.max()) if x.numel() else 255
-        if white < _DARK:
-            raise UnmaskError(
-                f"{name} are uint8 and go up to {white}, where 255 is white",
-                f"give x.float() / {max(white, 1)}, if {white} is white",
-            )
+        check_white(x, name)
         x = x.float() / 255
     elif not x.is_floating_point():
         raise UnmaskError(f"{name} are {_name(x.dtype)}", "give float32 in [0, 1], or uint8 from 0 to 255")
+    check_shape(x, name)
+    return x.float()
+
+
+def check_shape(x: Tensor, name: str = "images") -> None:
+    """Refuse images that are not (B, C, H, W), as far as the shape shows it."""
     if x.ndim != 4 or not len(x):
         hint = "; add the batch dimension with x[None]" if x.ndim == 3 else ""
         raise UnmaskError(f"{name} have shape {tuple(x.shape)}", f"give (B, C, H, W) with B > 0{hint}")
@@ -72,7 +73,16 @@ def as_candidates(images: Any, name: str = "images") -> Tensor:
             f"{name} have shape {tuple(x.shape)}, which looks like (B, H, W, C)",
             "give (B, C, H, W), as x.permute(0, 3, 1, 2) does",
         )
-    return x.float()
+
+
+def check_white(x: Tensor, name: str = "images") -> None:
+    """Refuse uint8 images of which even the brightest is so dark that 255 is hardly their white."""
+    white = int(x.max()) if x.numel() else 255
+    if white < _DARK:
+        raise UnmaskError(
+            f"{name} are uint8 and go up to {white}, where 255 is white",
+            f"give x.float() / {max(white, 1)}, if {white} is white",
+        )
 
 
 def as_labels(labels: Any, classes: int | None = None) -> Tensor:

@@ -10,17 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from unmask.data import parquet
-from unmask.data.decode import count_channels, decode
+from unmask.data import load, parquet
+from unmask.data.decode import count_channels, decode, rows_of
 from unmask.errors import UnmaskError
 from unmask.kinds import Role
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec, digest
@@ -228,8 +230,8 @@ def encoded(form: str) -> bytes:
 @given(data=st.data(), form=st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]))
 def test_images(data: st.DataObject, form: str) -> None:
     raw = data.draw(damaged(encoded(form)) | st.binary(max_size=64))
-    one_line(lambda: count_channels([raw], "here"))
-    one_line(lambda: decode([raw], channels=1, size=data.draw(st.sampled_from([None, 5])), where="here"))
+    one_line(lambda: count_channels([raw], rows_of("here")))
+    one_line(lambda: decode([raw], channels=1, size=data.draw(st.sampled_from([None, 5])), called=rows_of("here")))
 
 
 @fuzz
@@ -240,6 +242,35 @@ def test_parquet(tmp_path: Path, data: st.DataObject) -> None:
     pq.write_table(pa.table({"image": images, "label": [0, 1, 2]}), path)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     one_line(lambda: parquet.read([path], data.draw(st.sampled_from([None, 2]))))
+
+
+def npz(path: Path) -> None:
+    np.savez_compressed(path, images=np.full((2, 1, 3, 3), 200, np.uint8), labels=np.array([0, 1]))
+
+
+def torch_file(path: Path) -> None:
+    torch.save({"images": torch.rand(2, 1, 3, 3), "labels": torch.tensor([0, 1])}, path)
+
+
+def safetensors(path: Path) -> None:
+    save_file({"images": torch.rand(2, 1, 3, 3), "labels": torch.tensor([0, 1])}, path, {"classes": '["a", "b"]'})
+
+
+def csv_file(path: Path) -> None:
+    (path.parent / "a.png").write_bytes(encoded("PNG"))
+    path.write_text("path,label\na.png,0\na.png,1\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.npz", npz), ("a.pt", torch_file), ("a.safetensors", safetensors), ("a.csv", csv_file)]
+)
+@fuzz
+@given(data=st.data())
+def test_own_data(tmp_path: Path, data: st.DataObject, name: str, write: Callable[[Path], None]) -> None:
+    path = tmp_path / name
+    write(path)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    one_line(lambda: load(str(path)))
 
 
 def test_a_file_of_too_many_rows_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,12 @@ import typer
 
 from unmask.cli.console import fail, say, warn
 from unmask.cli.console import out as console
-from unmask.cli.execute import carry_out
+from unmask.cli.execute import carry_out, show_data
 from unmask.cli.lists import TOPICS
 from unmask.cli.option_groups import grouped
 from unmask.cli.options import (
     AttackOptions,
-    Data,
+    DataOptions,
     Device,
     Execution,
     FormOptions,
@@ -111,13 +111,12 @@ def reproduce(
 @grouped
 def attack(
     target: Target,
-    data: Data,
+    data: DataOptions,
     threat: ThreatOptions,
     options: AttackOptions,
     form: FormOptions,
     execution: Execution,
     verdict: Verdict,
-    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
 ) -> None:
@@ -129,9 +128,10 @@ def attack(
     from unmask.evaluation.runner import LocalExecutor
 
     verdict.threshold()
-    settings = execution.config(strict=True, form=form.form(), compile=verdict.compile)
+    settings = execution.config(strict=True, form=form.form(), size=data.size, compile=verdict.compile)
     cluster, local = execution.cluster(settings), LocalExecutor(settings)
-    config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed, "threat": threat.config}
+    config = {"command": "attack", "target": target, **data.config, "seed": seed, "threat": threat.config}
+    show_data(local, data)
     config |= {"options": {**asdict(options), "bpda": options.bpda or []}, "form": asdict(settings.form)}
     carry_out(plans(config, local), out, config, local, cluster, verdict)
 
@@ -140,7 +140,7 @@ def attack(
 @grouped
 def audit(
     target: Target,
-    data: Data,
+    data: DataOptions,
     threat: ThreatOptions,
     form: FormOptions,
     execution: Execution,
@@ -148,7 +148,6 @@ def audit(
     budget: Annotated[
         str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
     ] = "standard",
-    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
 ) -> None:
@@ -161,12 +160,13 @@ def audit(
     from unmask.evaluation.runner import LocalExecutor
 
     verdict.threshold()
-    settings = execution.config(strict=False, form=form.form(), compile=verdict.compile)
+    settings = execution.config(strict=False, form=form.form(), size=data.size, compile=verdict.compile)
     cluster = execution.cluster(settings)
     if execution.gpus_per_job:  # what is planned here must be what the workers find
         settings = replace(settings, device="cuda")
     local = LocalExecutor(settings)
-    config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed, "threat": threat.config}
+    config = {"command": "audit", "target": target, **data.config, "seed": seed, "threat": threat.config}
+    show_data(local, data)
     config |= {"options": {"budget": budget}, "form": asdict(settings.form)}
     if cluster:
         cluster.ready = partial(plans, config)

@@ -11,14 +11,24 @@ import typer
 
 from unmask.cli.console import err, fail, say
 from unmask.cli.console import out as console
-from unmask.cli.options import Verdict
+from unmask.cli.options import DataOptions, Verdict
 
 if TYPE_CHECKING:
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.ray_executor import RayExecutor
     from unmask.evaluation.runner import LocalExecutor
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "show_data"]
+
+# Each function imports what it needs, so that help does not wait for torch.
+
+
+def show_data(local: LocalExecutor, options: DataOptions) -> None:
+    """Print a line on the user's own data."""
+    from unmask.data import names
+
+    if options.data not in names():
+        say(str(local.dataset(options.data, options.n)))
 
 
 def carry_out(

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from unmask.evaluation.ray_executor import RayExecutor
     from unmask.models.forms import ModelForm
 
-__all__ = ["AttackOptions", "Execution", "FormOptions", "Local", "Out", "Run", "Target", "ThreatOptions", "Verdict"]
+__all__ = [
+    "AttackOptions",
+    "DataOptions",
+    "Device",
+    "Execution",
+    "FormOptions",
+    "Local",
+    "Out",
+    "Run",
+    "Seed",
+    "Target",
+    "ThreatOptions",
+    "Verdict",
+]
 
 # Each function imports what it needs, so that help does not wait for torch.
 
@@ -49,11 +62,37 @@ Target = Annotated[
         show_default=False,
     ),
 ]
-Data = Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command continues it.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 ...")]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The images."""
+
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data",
+            help="A name such as digits, or your own: FOLDER, FILE.csv, hf:NAME ...: see `unmask list datasets`.",
+        ),
+    ]
+    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            min=1,
+            help="Resize images to a short side of 8/7 of this, and crop the central square of this size.",
+        ),
+    ] = None
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """As run.json keeps it."""
+        return {"data": self.data, "n": self.n, **({"size": self.size} if self.size else {})}
 
 
 @dataclass(frozen=True)
@@ -131,11 +170,13 @@ class Local:
         Path | None, typer.Option("--weights", help="Folder of weights, instead of the shipped ones.")
     ] = None
 
-    def config(self, *, strict: bool, form: ModelForm, compile: bool = False) -> ExecutionConfig:
+    def config(
+        self, *, strict: bool, form: ModelForm, size: int | None = None, compile: bool = False
+    ) -> ExecutionConfig:
         """With what the other options, or run.json, say."""
         from unmask.evaluation.execution_config import ExecutionConfig
 
-        return ExecutionConfig(self.batch_size, self.device, self.weights, strict, form, compile)
+        return ExecutionConfig(self.batch_size, self.device, self.weights, strict, form, size, compile)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def asked(run: Path) -> Mapping[str, Any]:
     wanted = _QUESTIONS.get(str(config.get("command")), {"command": NoneType})
     raw = config.get("options", {})
     options = raw if isinstance(raw, dict) else {"options": raw}
-    given = {"stop_when": None, "weights": None, "compile": False, **config, **options}
+    given = {"stop_when": None, "weights": None, "compile": False, "size": None, **config, **options}
     wrong = [name for name, kind in wanted.items() if not isinstance(given.get(name, ...), kind)]
     wrong = wrong or [name for name in options if name not in wanted]
     wrong = wrong or [
@@ -62,7 +62,9 @@ def local_of(config: Mapping[str, Any], local: Local) -> LocalExecutor:
 
     strict = config["command"] != "audit"  # an audit makes models ready that the others refuse or take as is
     local = replace(local, weights=local.weights or _weights(config))
-    return LocalExecutor(local.config(strict=strict, form=_form(config), compile=config.get("compile", False)))
+    return LocalExecutor(
+        local.config(strict=strict, form=_form(config), size=config.get("size"), compile=config.get("compile", False))
+    )
 
 
 def do_again(config: Mapping[str, Any], out: Path, execution: Execution) -> None:
@@ -76,8 +78,14 @@ def do_again(config: Mapping[str, Any], out: Path, execution: Execution) -> None
     known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
     form = _form(config)
     settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-    settings |= {"output": form.output, "reject_class": form.reject_class, **config["threat"], **config["options"]}
-    known[config["command"]](config["target"], config["data"], **settings)
+    settings |= {
+        "output": form.output,
+        "reject_class": form.reject_class,
+        "size": config.get("size"),
+        **config["threat"],
+        **config["options"],
+    }
+    known[config["command"]](config["target"], data=config["data"], **settings)
 
 
 def clocked(config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -117,7 +125,7 @@ def _weights(config: Mapping[str, Any]) -> Path | None:
 
 _COMMON: dict[str, Any] = {"n": int, "seed": int, "stop_when": (str, NoneType), "weights": (str, NoneType)}
 _COMMON |= {"compile": bool}
-_MODEL = {**_COMMON, "target": str, "data": str, "options": dict}
+_MODEL = {**_COMMON, "size": (int, NoneType), "target": str, "data": str, "options": dict}
 _COUNTS = dict.fromkeys(("steps", "restarts", "eot", "spsa"), int)
 _QUESTIONS: dict[str, dict[str, Any]] = {
     "reproduce": {**_COMMON, "cases": list, "curves": bool},

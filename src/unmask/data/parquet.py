@@ -31,6 +31,7 @@ class Rows:
     encoded: list[bytes]
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
+    named: bool  # whether the file names the classes; else they are counted from its labels
 
 
 def find(folder: Path, split: str) -> list[Path]:
@@ -83,7 +84,7 @@ def read(files: Sequence[Path], n: int | None) -> Rows:
     if not labels:
         raise DataError(f"{files[0]} has no rows", _AGAIN)
     classes = names or tuple(str(label) for label in range(max(labels) + 1))
-    return Rows(encoded, torch.tensor(labels[: len(encoded)]), classes)
+    return Rows(encoded, torch.tensor(labels[: len(encoded)]), classes, names is not None)
 
 
 def _images(table: pq.ParquetFile, column: str, count: int, file: Path) -> Iterator[bytes]:

@@ -24,5 +24,7 @@ class ExecutionConfig:
     """Whether models that return probabilities are refused."""
     form: ModelForm = ModelForm()
     """How models take images and return logits, as far as the user says so."""
+    size: int | None = None
+    """To which images are resized and cropped; None for none."""
     compile: bool = False
     """Whether the views that attacks optimise are compiled."""

@@ -146,6 +146,8 @@ def dataset_info(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
         groups = categories(data.name).of.tolist()
     except DataError:
         groups = None
+    if groups is not None and len(groups) != len(data.classes):  # own data of that name
+        groups = None
     return {
         "data": data.name,
         "data_note": data.note,

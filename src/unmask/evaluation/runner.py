@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from unmask.data import DataError, Dataset, load
+from unmask.data import Dataset, TooFewExamples, load
 from unmask.errors import UnmaskError
 from unmask.evaluation.execute import Outcome, execute_job
 from unmask.evaluation.execution_config import ExecutionConfig
@@ -69,9 +69,9 @@ class LocalExecutor:
         """At least the first ``n`` test examples, or all where there are fewer."""
         if name not in self._data or len(self._data[name]) < n:
             try:
-                self._data[name] = load(name, "test", n=n)
-            except DataError:
-                self._data[name] = load(name, "test")
+                self._data[name] = load(name, "test", n=n, size=self.config.size)
+            except TooFewExamples:
+                self._data[name] = load(name, "test", size=self.config.size)
         return self._data[name]
 
     def target(self, name: str, data: Dataset) -> Target:

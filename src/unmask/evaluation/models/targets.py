@@ -102,13 +102,14 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
 
     Unless ``config.strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
-    answer that is one class more than the data have is taken for a refusal. A model whose answers depend on earlier
+    answer that is one class more than the data name is taken for a refusal. A model whose answers depend on earlier
     ones is replaced by a copy that begins each call with the state in which the model was given.
 
     Raises UnmaskError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
     """
     device, strict, form = config.device, config.strict, config.form
     notes: list[Finding] = []
+    classes = len(data.classes) if data.classes_known else 0  # which no output of a model has
     x = data.batch(0, PROBED)[0].to(device)
     x = x if len(x) > 1 else x.expand(2, -1, -1, -1)
     model = _on(getattr(model, "_orig_mod", model), device)  # torch.compile keeps there what it was given
@@ -116,11 +117,11 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     notes += [_compiled(path) for path in scripts[:1]]
     if model.training and not strict:
         given, model = model, deep_copy(model).eval()
-        model, adapted = recognised(model, x, len(data.classes), form)
-        given, _ = recognised(given, x, len(data.classes), form)
+        model, adapted = recognised(model, x, classes, form)
+        given, _ = recognised(given, x, classes, form)
         notes.append(left_in_training(given, model, x, make_keys(0, range(len(x)), "training mode")))
     else:
-        model, adapted = recognised(model, x, len(data.classes), form)
+        model, adapted = recognised(model, x, classes, form)
     notes += adapted
     try:
         check_model(model, x, data.labels, strict=strict)
@@ -129,7 +130,7 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
     refuse = form.reject_class
-    if refuse is None and not strict and count == len(data.classes) + 1:
+    if refuse is None and not strict and count == classes + 1:
         refuse = count - 1
     if refuse is not None and refuse >= 0:
         if refuse >= count or int(data.labels.max()) >= count - 1:
