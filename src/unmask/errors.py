@@ -1,8 +1,8 @@
-"""The error that every wrong input of a user becomes."""
+"""The error that every wrong input of a user becomes, and the errors of others in one line."""
 
 from __future__ import annotations
 
-__all__ = ["UnmaskError"]
+__all__ = ["UnmaskError", "first_line"]
 
 
 class UnmaskError(ValueError):
@@ -27,3 +27,12 @@ class UnmaskError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.problem}: {self.remedy}" if self.remedy else self.problem
+
+
+def first_line(error: BaseException, otherwise: str = "no message") -> str:
+    """Of an error's message; ``otherwise`` where it has none.
+
+    >>> first_line(ValueError("one\\ntwo"), "none"), first_line(ValueError(), "none")
+    ('one', 'none')
+    """
+    return next(iter(str(error).strip().splitlines()), otherwise)

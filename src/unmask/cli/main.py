@@ -11,8 +11,8 @@ import typer
 
 from unmask.cli.console import fail, flushed, make_streams_ready
 from unmask.cli.fetching import app
-from unmask.errors import UnmaskError
-from unmask.evaluation.failures import alive, by_the_user, first_line
+from unmask.errors import UnmaskError, first_line
+from unmask.evaluation.failures import alive, by_the_user
 from unmask.models.allocator import keep_freed_memory
 
 __all__ = ["main"]

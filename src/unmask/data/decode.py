@@ -83,9 +83,7 @@ def decode(encoded: Sequence[bytes], *, channels: int, size: int | None, called:
             pixels = np.empty((len(encoded), *one.shape), np.uint8)
         if one.shape != pixels.shape[1:]:
             shapes = f"{called(row)} is {_extent(one)} but {called(0)} is {_extent(pixels[0])}"
-            raise DataError(
-                f"{shapes}", "give --size 224, for example, which resizes and crops all images to one shape"
-            )
+            raise DataError(shapes, "give --size 224, for example, which resizes and crops all images to one shape")
         pixels[row] = one
     remarks = [kind.format(count, "s" * (count > 1)) for kind, count in sorted(changes.items())]
     if size is not None:

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, first_line
 
-__all__ = ["alive", "by_the_user", "first_line", "in_one_line"]
+__all__ = ["alive", "by_the_user", "in_one_line"]
 
 
 @contextmanager
@@ -46,15 +46,6 @@ def in_one_line(what: str, *, prefixed: bool = True) -> Iterator[None]:
 def by_the_user(error: BaseException) -> bool:
     """Whether it is an interrupt from the keyboard, and none of a kind that other code defines."""
     return type(error) is KeyboardInterrupt
-
-
-def first_line(error: BaseException, otherwise: str = "no message") -> str:
-    """Of an error's message; ``otherwise`` where it has none.
-
-    >>> first_line(ValueError("one\\ntwo"), "none"), first_line(ValueError(), "none")
-    ('one', 'none')
-    """
-    return next(iter(str(error).strip().splitlines()), otherwise)
 
 
 @contextmanager

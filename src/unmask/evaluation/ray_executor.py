@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execute import Outcome
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor
@@ -142,7 +142,7 @@ class RayExecutor:
                         include_dashboard=False if self.address is None else None,
                     )
                 except (ConnectionError, OSError, ValueError) as error:
-                    first = next(iter(str(error).splitlines()), type(error).__name__)
+                    first = first_line(error, type(error).__name__)
                     raise UnmaskError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
         room = self._ray.cluster_resources()
         fit = int(room.get("GPU", 0) / self.gpus_per_job + 1e-9) if self.gpus_per_job else int(room.get("CPU", 0))

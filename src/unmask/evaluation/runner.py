@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 
 from unmask.data import Dataset, TooFewExamples, load
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execute import Outcome, execute_job
 from unmask.evaluation.execution_config import ExecutionConfig
-from unmask.evaluation.failures import first_line, in_one_line
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.targets import Target, find_target
 from unmask.evaluation.store import Store, pack
 from unmask.evaluation.verifying.fingerprint import fingerprint

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import first_line
 from unmask.types import Model, Output, as_output
 
 __all__ = ["Compiler"]
@@ -86,7 +87,7 @@ def _differs(view: Model, fast: Model, x: Tensor) -> str | None:
         with torch.no_grad():
             fast(x)
     except Exception as error:  # of dynamo, of the compiler, of the system
-        return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        return f"{type(error).__name__}: {first_line(error, '')}"
     for what, a, b in zip(("logits", "gradient"), own, other, strict=True):
         if (a - b).norm() > _ALIKE * a.norm() + 1e-12:
             return f"the compiled {what} differs"

@@ -17,6 +17,7 @@ from unmask.auditing.probe_data import Images
 from unmask.auditing.views.candidate_views import CandidateView
 from unmask.diagnosis.behaviour.stochastic import noise, shared
 from unmask.diagnosis.findings import draws
+from unmask.errors import first_line
 from unmask.evaluation.models.targets import Target
 from unmask.gradients.autograd import autograd
 from unmask.gradients.eot import EOT
@@ -85,7 +86,7 @@ class PilotSearch:
             try:
                 found.append(self._try(view, levels, apart))
             except Exception as error:  # of the author's code, in a use that it was not written for
-                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                why = f"{type(error).__name__}: {first_line(error, '')}"
                 found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
         return found
 

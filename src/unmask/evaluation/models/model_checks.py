@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.behaviour.determinism import parts_in_training
 from unmask.diagnosis.instrumentation import preserve_buffers
-from unmask.errors import UnmaskError
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 from unmask.inputs import as_images, as_labels
 from unmask.models.model_wrappers import batch_invariant, query
 from unmask.randomness import make_keys, use_keys

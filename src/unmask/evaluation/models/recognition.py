@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.instrumentation import preserve_buffers
-from unmask.errors import UnmaskError
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.models.model_checks import failure
 from unmask.kinds import FindingKind
 from unmask.models.forms import ModelForm, select_output, takes, two_classes, with_refusals
