@@ -151,7 +151,9 @@ class TestList:
         monkeypatch.setenv("COLUMNS", "40")
         monkeypatch.setenv("UNMASK_HOME", "/nowhere/at/all")
         datasets = cli("list", "datasets").out.splitlines()
-        assert [line.split()[0] for line in datasets] == ["digits", "mnist", "cifar10", "imagenet-sample"]
+        own = ["FILE.parquet", "FOLDER", "FILE.csv", "FILE.npz", "FILE.pt", "FILE.safetensors", "hf:NAME"]
+        assert [line.split()[0] for line in datasets] == ["digits", "mnist", "cifar10", "imagenet-sample", *own]
+        assert all(re.search(r" for example --data \S+$", line) for line in datasets[4:])
         assert "missing from /nowhere/at/all" in datasets[1]
         assert any(line.startswith("thermometer encoding ") for line in cli("list", "defenses").out.splitlines())
         assert any(line.startswith("case:madry-mnist ") for line in cli("list", "models").out.splitlines())

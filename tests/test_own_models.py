@@ -16,9 +16,11 @@ from tests.commands import unmask
 from tests.evaluation.test_sources import Small, fake_timm
 from tests.models import MEANS
 from tests.test_black_box_models import service
-from unmask.cli.execute import form_of
+from unmask.cli.options import FormOptions, Local
 from unmask.data import load
+from unmask.errors import UnmaskError
 from unmask.models.forms import ModelForm
+from unmask.records import built
 
 FACTORIES = (
     MEANS
@@ -175,6 +177,13 @@ def test_weights_of_a_file_are_attacked_verified_and_run_again(tmp_path: Path, m
 
 
 def test_the_form_of_the_options() -> None:
-    form = form_of("nhwc", 255.0, "scores", 3, ("1,2", "3,4"), Path("a.pt"), 5, ["A:b"], 2.0)
+    options = FormOptions("nhwc", 255.0, "scores", 3, "1,2", "3,4", Path("a.pt"), 5, 2.0)
+    config = Local(header=["A:b"]).config(strict=True, form=options.form())
     file = str(Path("a.pt").resolve())
-    assert form == ModelForm(True, 255.0, "scores", 3, (1.0, 2.0), (3.0, 4.0), file, 5, ("A: b",), 2.0)
+    assert config.form == ModelForm(True, 255.0, "scores", 3, (1.0, 2.0), (3.0, 4.0), file, 5, ("A: b",), 2.0)
+
+
+@pytest.mark.parametrize("mean", [3, "half", ["a"], None])
+def test_a_mean_of_a_damaged_run_is_one_line(mean: Any) -> None:
+    with pytest.raises(UnmaskError, match=r"mean is .*: give a list of numbers, one for each channel"):
+        built(ModelForm, {"mean": mean, "std": [1.0]})

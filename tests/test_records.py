@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from unmask.kinds import Role
 from unmask.records import Example, Figure, Job, Record, ThreatSpec, digest
 
-JOB = Job("case:a", "digits", "bpda", ThreatSpec("linf", 0.1 + 0.2), 3, 0, 2, "adaptive", {"steps": 10, "path": None})
+JOB = Job(
+    "case:a", "digits", "bpda", ThreatSpec("linf", 0.1 + 0.2), 3, 0, 2, Role.ADAPTIVE, {"steps": 10, "path": None}
+)
 EXAMPLES = (
     Example(0, 7, 3, 0.0, False, False, 0.05, 0.3),
     Example(1, 2, 2, 19 / 20, True, False, 1.0, 1e-300, refused=True),
@@ -43,7 +46,7 @@ def test_key_knows_the_options_but_not_their_order() -> None:
         replace(JOB, threat=ThreatSpec("linf", 0.1 + 0.2, "rms")),
         replace(JOB, seed=4),
         replace(JOB, stop=3),
-        replace(JOB, role="control"),
+        replace(JOB, role=Role.CONTROL),
     ]
     assert len({JOB.key, *(other.key for other in others)}) == 7
 
@@ -56,7 +59,7 @@ def test_key_knows_the_options_but_not_their_order() -> None:
         ("3", "not a record"),
         ("{}", "not a record: 'schema'"),
         (changed(schema="unmask.record/0"), "record of version 'unmask.record/0', this program reads"),
-        (changed(extra=1), "not a record: .*extra"),
+        (changed(extra=1), "not a Record: it has 'extra'"),
         (changed(key="0" * 16), f"record {'0' * 16} was changed: its job hashes to {JOB.key}"),
         (changed(job={**json.loads(RECORD.to_json())["job"], "seed": 4}), f"record {JOB.key} was changed"),
     ],

@@ -14,34 +14,33 @@ import pytest
 import unmask
 
 ROOT = Path(__file__).parents[1]
-SOURCE = ast.parse(Path(unmask.__file__).read_text(encoding="utf-8"))
+STUB = ast.parse(Path(unmask.__file__ + "i").read_text(encoding="utf-8"))
+HOMES = {
+    alias.name: f"unmask.{node.module}"
+    for node in STUB.body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+"""Of each public name the module that it lies in."""
 
 
-def told_to_type_checkers() -> dict[str, str]:
-    """Names and modules of the imports that only type checkers read."""
-    (block,) = (node for node in SOURCE.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
-    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: node.module or "" for node in imports for alias in node.names}
-
-
-def test_type_checkers_are_told_what_is_imported() -> None:
-    assert told_to_type_checkers() == unmask._HOMES
-    assert sorted(unmask.__all__) == sorted(["__version__", *unmask._HOMES])
+def test_the_stub_exports_what_it_imports() -> None:
+    (exported,) = (node.value for node in STUB.body if isinstance(node, ast.Assign))
+    assert sorted(ast.literal_eval(exported)) == sorted(["__version__", *HOMES])
+    assert sorted(unmask.__all__) == sorted(HOMES)
 
 
 @pytest.mark.parametrize("name", unmask.__all__)
 def test_every_public_name_is_there_and_is_public_in_its_module(name: str) -> None:
-    value = getattr(unmask, name)
-    if name != "__version__":
-        home = import_module(unmask._HOMES[name])
-        assert value is getattr(home, name)
-        assert name in home.__all__
-        assert value.__doc__
+    value, home = getattr(unmask, name), import_module(HOMES[name])
+    assert value is getattr(home, name)
+    assert name in home.__all__
+    assert value.__doc__
 
 
 @pytest.mark.parametrize("name", ["only", "submodule_only", "identity", "latent", "nothing"])
 def test_other_names_are_not(name: str) -> None:
-    with pytest.raises(AttributeError, match=f"module 'unmask' has no attribute '{name}'"):
+    with pytest.raises(AttributeError, match=f"No unmask attribute {name}"):
         getattr(unmask, name)
 
 
@@ -53,12 +52,16 @@ def test_importing_the_package_does_not_import_torch() -> None:
 RIGHT = """\
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 import unmask
 from unmask import APGD, Linf
 
 model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
 x, y = torch.rand(4, 1, 8, 8), torch.zeros(4, dtype=torch.long)
 report = unmask.audit(model, "digits", Linf(8 / 255), n=16, budget="quick", out="runs/audit")
+unmask.audit(model, (x, y.numpy()), Linf(8 / 255), n=4)
+unmask.audit(model, DataLoader(TensorDataset(x, y)), Linf(8 / 255))
+unmask.audit(model, TensorDataset(x, y), Linf(8 / 255))
 left: float = report.accuracy.adaptive.value
 remedies: list[str] = [finding.remedy for finding in report.findings]
 attack = unmask.Ensemble((APGD(20), unmask.pgd(steps=3, estimator=unmask.EOT(4))))

@@ -17,7 +17,7 @@ import atheris
 
 with atheris.instrument_imports(include=["unmask"]):
     from unmask.data import parquet
-    from unmask.data.decode import decode
+    from unmask.data.decode import decode, rows_of
     from unmask.records import Record
     from unmask.run_files import read_run
     from unmask.weights import load_weights, save_weights
@@ -46,7 +46,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     "record": lambda raw: Record.from_json(raw.decode(errors="replace")),
     "run": in_a_file("run.json", lambda path: read_run(path.parent)),
     "weights": in_a_file("w.safetensors", lambda path: load_weights(MODEL, path)),
-    "image": lambda raw: decode([raw], channels=1, size=5, where="here"),
+    "image": lambda raw: decode([raw], channels=1, size=5, called=rows_of("here")),
     "parquet": in_a_file("test.parquet", lambda path: parquet.read([path], 2)),
 }
 

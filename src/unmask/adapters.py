@@ -1,4 +1,4 @@
-"""Doors: a module for other libraries, whose backward is useful; and models whose way to refuse is a class."""
+"""A module for other libraries whose backward pass is useful; and models that refuse by a class of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, substitute
 from unmask.inputs import as_images
 from unmask.models.model_wrappers import query
@@ -41,7 +42,7 @@ def attackable(model: nn.Module, view: View | None = None, samples: int = 1) -> 
             is always one true draw. Unlike :class:`unmask.EOT`, which averages gradients of losses,
             this averages derivatives of logits: the loss is the other library's, and unknown here.
 
-    Raises ValueError, when it is called, for images that :mod:`unmask.inputs` refuses, such as those out of [0, 1].
+    Raises UnmaskError, when it is called, for images that :mod:`unmask.inputs` refuses, such as those out of [0, 1].
 
     >>> from unmask.gradients.bpda import bpda
     >>> class Round(nn.Module):
@@ -52,7 +53,7 @@ def attackable(model: nn.Module, view: View | None = None, samples: int = 1) -> 
     [1.0, 1.0]
     """
     if samples < 1:
-        raise ValueError(f"attackable needs samples >= 1, not {samples}")
+        raise UnmaskError(f"attackable needs samples >= 1, not {samples}")
     return _Attackable(model if view is None else view(model), samples).eval()
 
 

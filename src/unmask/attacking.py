@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.trajectory import TrajectoryRecorder
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View
 from unmask.inputs import as_batch
 from unmask.judging import Judge, Verdict
@@ -90,7 +91,7 @@ def run_attack(
             no result.
         compiler: of the views; None for none. The judge asks ``model`` as it is.
 
-    Raises ValueError for images or labels that :mod:`unmask.inputs` refuses, and without exactly one of threat and
+    Raises UnmaskError for images or labels that :mod:`unmask.inputs` refuses, and without exactly one of threat and
     judge; :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
 
     >>> from unmask.attacks.aliases import fgsm
@@ -106,7 +107,7 @@ def run_attack(
     x, y = as_batch(x, y)
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
     if len(index) != len(x):
-        raise ValueError(f"there are {len(x)} images and {len(index)} positions: give one position an image")
+        raise UnmaskError(f"there are {len(x)} images and {len(index)} positions", "give one position an image")
     passes, health = Passes(), _Health(len(x))
     twin = cache(lambda: frozen_copy(model))
     narrow = low_precision and multiplies_bfloat16(x.device)
@@ -152,23 +153,23 @@ def run_attack(
 def _judge(model: Model, threat: Threat | None, draws: int, uses_torch_random: bool, judge: Judge | None) -> Judge:
     if judge is None:
         if threat is None:
-            raise ValueError("run_attack got no threat: give one, such as Linf(8 / 255), or judge=...")
+            raise UnmaskError("run_attack got no threat", "give one, such as Linf(8 / 255), or judge=...")
         return Judge(model, threat, draws, uses_torch_random)
     if threat is not None or draws != 1 or uses_torch_random:
-        raise ValueError("a judge has its own threat and draws: leave out threat, draws and uses_torch_random")
+        raise UnmaskError("a judge has its own threat and draws", "leave out threat, draws and uses_torch_random")
     if isinstance(judge.defense, nn.Module) and judge.defense is not model:  # a function may be of the model
-        raise ValueError("the judge is of another model: make one of the model that is attacked")
+        raise UnmaskError("the judge is of another model", "make one of the model that is attacked")
     return judge
 
 
 def _check(attack: object, model: object, view: object) -> None:
     if not isinstance(model, nn.Module):
         found = type(model).__name__
-        raise ValueError(f"the model is a {found}: give an nn.Module; unmask.BlackBoxModel makes one of a function")
+        raise UnmaskError(f"the model is a {found}", "give an nn.Module; unmask.BlackBoxModel makes one of a function")
     if isinstance(attack, nn.Module | Tensor) or not callable(attack):
-        raise ValueError(f"the attack is a {type(attack).__name__}: give one such as unmask.APGD(100)")
+        raise UnmaskError(f"the attack is a {type(attack).__name__}", "give one such as unmask.APGD(100)")
     if view is not None and not callable(view):
-        raise ValueError(f"the view is a {type(view).__name__}: give one such as unmask.bpda('part')")
+        raise UnmaskError(f"the view is a {type(view).__name__}", "give one such as unmask.bpda('part')")
 
 
 class _Health:
@@ -198,15 +199,15 @@ def _later(make: Callable[[], Model]) -> Model:
     return lambda x: made()(x)
 
 
-def _answering(victim: Model) -> Model:
+def _answering(model: Model) -> Model:
     """A search would pass over NaN as if the defense stood there; an image in the box deserves an answer."""
 
     def call(x: Tensor) -> Output:
-        answer = as_output(victim(x))
+        answer = as_output(model(x))
         bad = ~answer.logits.isfinite().all(1)
         if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
             raise InvalidModelOutput(
-                "the model gives NaN or Inf logits under attack: return finite logits for all of [0, 1]"
+                "the model gives NaN or Inf logits under attack", "return finite logits for all of [0, 1]"
             )
         return answer
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.inputs import as_batch, as_candidates
 from unmask.models.model_wrappers import Passes, batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
@@ -49,7 +50,7 @@ class Judge:
         batch: images in one forward pass at most.
         tolerance: slack of the distance, as a share of eps, for float32 rounding.
 
-    Raises ValueError for draws or a batch below 1, and for a tolerance out of [0, 1).
+    Raises UnmaskError for draws or a batch below 1, and for a tolerance out of [0, 1).
     """
 
     defense: Model
@@ -63,7 +64,7 @@ class Judge:
     def __post_init__(self) -> None:
         check_threat(self.threat)
         if self.draws < 1 or self.batch < 1 or not 0 <= self.tolerance < 1:
-            raise ValueError(
+            raise UnmaskError(
                 f"a judge needs draws >= 1, batch >= 1 and a tolerance from 0 to 1, "
                 f"not {self.draws}, {self.batch} and {self.tolerance}"
             )
@@ -71,7 +72,7 @@ class Judge:
     def verdict(self, x_adv: Tensor, x: Tensor, y: Tensor, keys: Keys) -> Verdict:
         """Judge candidates (B, C, H, W) for images ``x`` of class ``y``; ``keys`` must be fresh.
 
-        Raises ValueError for images and labels that :mod:`unmask.inputs` refuses, and
+        Raises UnmaskError for images and labels that :mod:`unmask.inputs` refuses, and
         :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
         """
         x_adv, (x, y) = as_candidates(x_adv, "adversarial examples"), as_batch(x, y)
@@ -96,12 +97,12 @@ class Judge:
     def feasible(self, x_adv: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """Whether (B,) candidates lie inside ball and box, and their distances (B,) in the threat's unit.
 
-        Raises ValueError for candidates of another shape than the images.
+        Raises UnmaskError for candidates of another shape than the images.
         """
         if x_adv.shape != x.shape:
-            raise ValueError(
-                f"adversarial examples have shape {tuple(x_adv.shape)}, the images {tuple(x.shape)}: "
-                "give one adversarial example an image"
+            raise UnmaskError(
+                f"adversarial examples have shape {tuple(x_adv.shape)}, the images {tuple(x.shape)}",
+                "give one adversarial example an image",
             )
         distance = self.threat.distance(x_adv, x)
         inside_box = ((x_adv >= 0) & (x_adv <= 1)).flatten(1).all(1)
@@ -155,7 +156,7 @@ def judge(
         uses_torch_random: whether the defense draws by torch's own random functions.
         seed: of these draws.
 
-    Raises ValueError for images, labels and candidates that do not fit, and draws below 1;
+    Raises UnmaskError for images, labels and candidates that do not fit, and draws below 1;
     :class:`unmask.types.InvalidModelOutput` for logits that are not finite or do not fit the labels.
 
     >>> from unmask.threats import Linf
@@ -180,13 +181,13 @@ def _refused(answer: Output) -> Tensor:
 def _check(logits: Tensor, y: Tensor) -> None:
     if int(y.max()) >= logits.shape[1]:
         raise InvalidModelOutput(
-            f"labels go up to {int(y.max())}, but the model has {logits.shape[1]} classes: "
-            "check that the data set is the model's"
+            f"labels go up to {int(y.max())}, but the model has {logits.shape[1]} classes",
+            "check that the data set is the model's",
         )
     bad = ~logits.isfinite().all(1)
     if bad.any():
         kind = "NaN" if logits.isnan().any() else "Inf"
         raise InvalidModelOutput(
-            f"the model gives {kind} logits ({int(bad.sum())} of {len(bad)} images): "
-            "return finite logits before any softmax or log"
+            f"the model gives {kind} logits ({int(bad.sum())} of {len(bad)} images)",
+            "return finite logits before any softmax or log",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-__all__ = ["Access", "FindingKind", "Obfuscation"]
+__all__ = ["MAIN_ROLES", "Access", "FindingKind", "Obfuscation", "Role"]
 
 
 class Access(StrEnum):
@@ -24,6 +24,21 @@ class Obfuscation(StrEnum):
     VANISHING = "vanishing/exploding"
     DETECTOR = "detector"  # it refuses adversarial images; its gradient is not masked
     NONE = "none (control)"
+
+
+class Role(StrEnum):
+    """What a job's verdicts are for."""
+
+    CLEAN = "clean"  # the unperturbed images
+    PLAIN = "plain"  # attacks by the model's own gradient
+    ADAPTIVE = "adaptive"  # attacks that are adapted to the defense
+    EPS = "eps"  # the curve over the size of the ball
+    STRENGTH = "strength"  # the curve over a strength of the defense
+    CONTROL = "control"
+
+
+MAIN_ROLES = (Role.CLEAN, Role.PLAIN, Role.ADAPTIVE)
+"""Roles of the jobs whose verdicts make the figures of a case."""
 
 
 class FindingKind(StrEnum):

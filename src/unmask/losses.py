@@ -1,6 +1,6 @@
 """What an attack maximises: per-example losses that are higher the closer an example is to success.
 
-Success means a wrong class AND, where the victim has a detector, no rejection (``reject <= 0``). Every loss here
+Success means a wrong class AND, where the model has a detector, no rejection (``reject <= 0``). Every loss here
 joins the two in the same way, :func:`_joint`: while an example is refused its loss is
 
     min(loss, certain) - reject
@@ -13,7 +13,7 @@ fail, as the weight of one gradient against the other; no sigmoid flattens it.
 
 A loss may carry the attribute ``success_threshold``, the smallest value that a success can have: see the function of
 that name.
-Logits are taken in at least float32, also where the victim computes in less.
+Logits are taken in at least float32, also where the model computes in less.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.types import Loss, Output
 
 __all__ = [
@@ -90,7 +91,7 @@ def dlr(output: Output, labels: Tensor) -> Tensor:
 
     (B, K) logits and (B,) labels -> (B,). Scaling or shifting the logits does not change it. Croce & Hein,
     *Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks* (ICML 2020).
-    ``ValueError`` for fewer than three classes.
+    ``UnmaskError`` for fewer than three classes.
 
     >>> dlr(Output(torch.tensor([[3.0, 1.0, 2.0]])), torch.tensor([0]))
     tensor([-0.5000])
@@ -120,7 +121,7 @@ def targeted_cross_entropy(output: Output, labels: Tensor) -> Tensor:
     """The logarithm of p_t: (B, K) logits and (B, 2) labels, the true class and the target, -> (B,).
 
     Like the other targeted losses it has no ``success_threshold`` value, since another wrong class than the target is a
-    success too, and raises ``ValueError`` for labels of another shape.
+    success too, and raises ``UnmaskError`` for labels of another shape.
 
     >>> targeted_cross_entropy(Output(torch.zeros(1, 4)), torch.tensor([[0, 1]]))
     tensor([-1.3863])
@@ -143,7 +144,7 @@ def targeted_margin(output: Output, labels: Tensor) -> Tensor:
 def targeted_dlr(output: Output, labels: Tensor) -> Tensor:
     """(z_t - z_y) / (z_1st - (z_3rd + z_4th) / 2): (B, K) logits and (B, 2) labels -> (B,); Croce & Hein (ICML 2020).
 
-    ``ValueError`` for fewer than four classes.
+    ``UnmaskError`` for fewer than four classes.
 
     >>> targeted_dlr(Output(torch.tensor([[3.0, 1.0, 2.0, 0.0]])), torch.tensor([[0, 1]]))
     tensor([-0.8000])
@@ -162,7 +163,7 @@ def _joint(value: Tensor, reject: Tensor | None, certain: float) -> Tensor:
     if reject is None:
         return value
     if reject.shape != value.shape:
-        raise ValueError(
+        raise UnmaskError(
             f"reject must have shape {tuple(value.shape)}, one margin an example, not {tuple(reject.shape)}"
         )
     return torch.where(reject > 0, value.clamp_max(certain) - reject, value)
@@ -183,14 +184,14 @@ def _lead(logits: Tensor, classes: Tensor) -> Tensor:
 
 def _largest(logits: Tensor, count: int, name: str) -> tuple[Tensor, ...]:
     if logits.shape[1] < count:
-        raise ValueError(f"{name} needs at least {count} classes, got {logits.shape[1]}: use a margin loss instead")
+        raise UnmaskError(f"{name} needs at least {count} classes, got {logits.shape[1]}", "use a margin loss instead")
     return logits.topk(count, dim=1).values.unbind(1)
 
 
 def _aimed(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The true classes (B,) and the targets (B,)."""
     if labels.ndim != 2 or labels.shape[1] != 2:
-        raise ValueError(
+        raise UnmaskError(
             f"a targeted loss needs labels of shape (B, 2), the true class and the target, not {tuple(labels.shape)}"
         )
     return labels[:, 0], labels[:, 1]

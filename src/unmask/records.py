@@ -6,9 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
+
+from unmask.errors import UnmaskError
+from unmask.kinds import Role
 
 __all__ = [
     "AUDIT_SCHEMA",
@@ -22,8 +25,10 @@ __all__ = [
     "Job",
     "Record",
     "ThreatSpec",
+    "built",
     "check_types",
     "digest",
+    "parsed",
 ]
 
 AUDIT_SCHEMA = "unmask.audit/3"
@@ -42,18 +47,64 @@ def digest(data: Any) -> str:
 
 
 def check_types(data: Any) -> None:
-    """Hold the fields of a dataclass against its annotations, as far as these are plain; ValueError names one.
+    """Hold the fields of a dataclass against its annotations, as far as these are plain; UnmaskError names one.
 
     >>> check_types(ThreatSpec("linf", "large"))
     Traceback (most recent call last):
-    ValueError: not a ThreatSpec: eps is 'large'
+    unmask.errors.UnmaskError: not a ThreatSpec: eps is 'large'
     """
     for one in fields(data):
         value, kinds = getattr(data, one.name), _KINDS.get(str(one.type))
-        if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
-            raise ValueError(f"not a {type(data).__name__}: {one.name} is {value!r:.40}")
+        wrong = not isinstance(value, kinds or object) or (isinstance(value, bool) and bool not in (kinds or (bool,)))
+        if wrong or (isinstance(value, int) and abs(value) >= 1 << 64):
+            raise UnmaskError(f"not a {type(data).__name__}: {one.name} is {value!r:.40}")
 
 
+def built(kind: type[_Made], raw: Any, **known: Any) -> _Made:
+    """A dataclass of untrusted plain data, with other values for the fields ``known``; UnmaskError names what is wrong.
+
+    >>> built(ThreatSpec, {"norm": "linf"})
+    Traceback (most recent call last):
+    unmask.errors.UnmaskError: not a ThreatSpec: 'eps' is missing
+    """
+    own: Any = kind
+    if not isinstance(raw, dict):
+        raise UnmaskError(f"not a {kind.__name__}: it is {raw!r:.40}")
+    given, names = {**raw, **known}, {one.name for one in fields(own)}
+    needed = [one.name for one in fields(own) if one.default is MISSING and one.default_factory is MISSING]
+    if lacking := [name for name in needed if name not in given]:
+        raise UnmaskError(f"not a {kind.__name__}: {lacking[0]!r} is missing")
+    if unknown := [name for name in given if name not in names]:
+        raise UnmaskError(f"not a {kind.__name__}: it has {unknown[0]!r:.40}")
+    made = kind(**given)
+    check_types(made)
+    return made
+
+
+def parsed(text: str | bytes) -> dict[str, Any]:
+    """The object that untrusted JSON holds; UnmaskError where it holds none, or one that is nested too deeply.
+
+    >>> parsed("[1]")
+    Traceback (most recent call last):
+    unmask.errors.UnmaskError: no object
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnmaskError(str(error)) from error
+    if not isinstance(raw, dict):
+        raise UnmaskError("no object")
+    inner: list[Any] = [raw]
+    for _ in range(_DEEPEST):
+        inner = [v for one in inner for v in (one.values() if isinstance(one, dict) else one)]
+        inner = [one for one in inner if isinstance(one, dict | list)]
+    if inner:
+        raise UnmaskError(f"nested more than {_DEEPEST} times")
+    return raw
+
+
+_Made = TypeVar("_Made")
+_DEEPEST = 32
 _KINDS: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "int": (int,),
@@ -63,6 +114,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "int | None": (int, NoneType),
     "float | None": (int, float, NoneType),
     "Mapping[str, Any]": (dict,),
+    "Sequence[float]": (list, tuple),
+    "tuple[str, ...]": (list, tuple),
     "Mapping[str, str]": (dict,),
     "Mapping[str, Any] | None": (dict, NoneType),
 }
@@ -90,13 +143,13 @@ class Figure:
         url: of the source, or of the page from which one gets to it.
         note: what a reader has to know before comparing; "unverified" where nobody could look the source up.
 
-    Raises ValueError for a value that is no share, a source without a name, or an address that is not plain https.
+    Raises UnmaskError for a value that is no share, a source without a name, or an address that is not plain https.
 
     >>> Figure(0.05, "Athalye et al., ICML 2018, Table 1", "https://arxiv.org/abs/1802.00420").value
     0.05
     >>> Figure(0.05, "a paper", "javascript:alert(1)")
     Traceback (most recent call last):
-    ValueError: not a Figure: the address of its source is 'javascript:alert(1)'
+    unmask.errors.UnmaskError: not a Figure: the address of its source is 'javascript:alert(1)'
     """
 
     value: float
@@ -107,11 +160,11 @@ class Figure:
     def __post_init__(self) -> None:
         check_types(self)
         if not 0 <= self.value <= 1:
-            raise ValueError(f"not a Figure: its value is {self.value!r}, not a share in [0, 1]")
+            raise UnmaskError(f"not a Figure: its value is {self.value!r}, not a share in [0, 1]")
         if not self.source:
-            raise ValueError("not a Figure: its source has no name")
+            raise UnmaskError("not a Figure: its source has no name")
         if not _ADDRESS.fullmatch(self.url):  # it becomes a link
-            raise ValueError(f"not a Figure: the address of its source is {self.url!r:.80}")
+            raise UnmaskError(f"not a Figure: the address of its source is {self.url!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -140,7 +193,7 @@ class Job:
     seed: int
     start: int
     stop: int
-    role: str = "adaptive"  # "clean", "plain", "adaptive", "sweep", "dial" or "control"
+    role: Role = Role.ADAPTIVE
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -150,12 +203,12 @@ class Job:
 
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Job:
-        """The job of plain data; TypeError, KeyError or ValueError where they are not those of a job."""
-        job = cls(**{**raw, "threat": ThreatSpec(**raw["threat"])})
-        for part in (job, job.threat):
-            check_types(part)
+        """The job of plain data; UnmaskError where they are not those of a job."""
+        if raw.get("role") not in [*Role]:
+            raise UnmaskError(f"no role {raw.get('role')!r:.40}")
+        job = built(cls, raw, threat=built(ThreatSpec, raw.get("threat")), role=Role(raw["role"]))
         if not 0 <= job.start < job.stop < _MOST:
-            raise ValueError(f"a job on examples {job.start} to {job.stop}")
+            raise UnmaskError(f"a job on examples {job.start} to {job.stop}")
         return job
 
 
@@ -216,30 +269,42 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        """The record of a line of JSON; ValueError where the line is torn, changed or of another version."""
+        """The record of a line of JSON; UnmaskError where the line is torn, changed or of another version."""
         try:
-            raw = json.loads(line)
-            if raw["schema"] != RECORD_SCHEMA:
-                raise ValueError(f"record of version {raw['schema']!r}, this program reads {RECORD_SCHEMA!r}")
-            check = raw.pop("digest", None)  # older records have none
-            if check is not None and check != digest(raw):
-                raise ValueError(f"record {raw['key']} was changed: it does not fit its own digest")
-            key = raw.pop("key")
-            raw["job"] = Job.of(raw["job"])
-            raw["examples"] = tuple(Example(**example) for example in raw["examples"])
-            raw["gradients"] = None if raw["gradients"] is None else GradientCounts(**raw["gradients"])
-            record = cls(**raw)
-            counts = () if record.gradients is None else (record.gradients,)
-            for part in (record, *counts, *record.examples):
-                check_types(part)
-        except (KeyError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
-            raise ValueError(f"not a record: {error}") from error
+            raw = parsed(line)
+        except UnmaskError as error:
+            raise UnmaskError(f"not a record: {error}") from error
+        if raw.get("schema", RECORD_SCHEMA) != RECORD_SCHEMA:
+            raise UnmaskError(f"record of version {raw['schema']!r}, this program reads {RECORD_SCHEMA!r}")
+        for name, kinds in _PARTS.items():
+            if not isinstance(raw.get(name, ...), kinds):
+                raise UnmaskError(f"not a record: {name!r}")
+        check = raw.pop("digest", None)  # older records have none
+        if check is not None and check != digest(raw):
+            raise UnmaskError(f"record {raw['key']} was changed: it does not fit its own digest")
+        key, gradients = raw.pop("key"), raw["gradients"]
+        record = built(
+            cls,
+            raw,
+            job=Job.of(raw["job"]),
+            examples=tuple(built(Example, example) for example in raw["examples"]),
+            gradients=None if gradients is None else built(GradientCounts, gradients),
+        )
         if record.job.key != key:
-            raise ValueError(f"record {key} was changed: its job hashes to {record.job.key}")
+            raise UnmaskError(f"record {key} was changed: its job hashes to {record.job.key}")
         if not all(
             0 <= e.robust <= 1 and 0 <= e.selection_robust <= 1 and 0 <= e.index < _MOST for e in record.examples
         ):
-            raise ValueError("not a record: a share out of [0, 1], or an example without a position")
+            raise UnmaskError("not a record: a share out of [0, 1], or an example without a position")
         if record.file is not None and not _FILE.fullmatch(record.file):
-            raise ValueError(f"not a record: {record.file!r} is no file of the run's examples")
+            raise UnmaskError(f"not a record: {record.file!r} is no file of the run's examples")
         return record
+
+
+_PARTS: dict[str, type | tuple[type, ...]] = {
+    "schema": str,
+    "key": str,
+    "job": dict,
+    "examples": list,
+    "gradients": (dict, NoneType),
+}

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unmask.records import RUN_SCHEMA, Job, Record, digest
+from unmask.errors import UnmaskError
+from unmask.records import RUN_SCHEMA, Job, Record, digest, parsed
 
 __all__ = ["RunFile", "read_lines", "read_records", "read_run", "signed"]
 
@@ -35,26 +36,16 @@ class RunFile:
 
 
 def read_run(folder: Path) -> RunFile:
-    """The run.json of a folder; ValueError where there is none, or it is damaged or of another version."""
+    """The run.json of a folder; UnmaskError where there is none, or it is damaged or of another version."""
     path = folder / "run.json"
     try:
         raw = path.read_bytes()
-        run = json.loads(raw)
-        if run["schema"] != RUN_SCHEMA:
-            raise ValueError(f"version {run['schema']!r}, this program reads {RUN_SCHEMA!r}")
-        check = run.pop("digest", None)
-        if check is not None and raw != _text(run):
-            raise ValueError("it was changed: it does not fit its own digest")
-        jobs = tuple(_job(one) for one in run.pop("jobs"))
-        cases = tuple(run.get("cases", ()))
-        parts = (run["config"], run["fingerprints"], *cases)
-        if not all(isinstance(part, dict) for part in parts):
-            raise TypeError("the configuration, a fingerprint or a case is no object")
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ValueError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): start the run again in a new folder") from error
-    return RunFile(run["config"], cases, jobs, run["fingerprints"], run, check)
+        raise UnmaskError(f"{folder} holds no run: no run.json in it; give the folder that --out named") from error
+    try:
+        return _run(raw)
+    except UnmaskError as error:
+        raise UnmaskError(f"{path} is damaged ({error})", "start the run again in a new folder") from error
 
 
 def signed(about: Mapping[str, Any], jobs: tuple[Job, ...]) -> bytes:
@@ -70,14 +61,14 @@ def read_lines(folder: Path) -> list[str]:
 
 
 def read_records(folder: Path) -> list[Record]:
-    """The records of these lines, in the order in which their jobs finished; ValueError names a damaged line."""
+    """The records of these lines, in the order in which their jobs finished; UnmaskError names a damaged line."""
     records = []
     for number, line in enumerate(read_lines(folder), start=1):
         try:
             records.append(Record.from_json(line))
-        except ValueError as error:
+        except UnmaskError as error:
             where = f"{folder / 'records.jsonl'}, line {number}"
-            raise ValueError(f"{where}: {error}; delete the line to run that job again") from error
+            raise UnmaskError(f"{where}: {error}; delete the line to run that job again") from error
     return records
 
 
@@ -85,8 +76,23 @@ def _text(plain: Mapping[str, Any]) -> bytes:
     return json.dumps({**plain, "digest": digest(plain)}, indent=1).encode()
 
 
+def _run(raw: bytes) -> RunFile:
+    run = parsed(raw)
+    if run.get("schema") != RUN_SCHEMA:
+        raise UnmaskError(f"version {run.get('schema')!r}, this program reads {RUN_SCHEMA!r}")
+    check = run.pop("digest", None)
+    if check is not None and raw != _text(run):
+        raise UnmaskError("it was changed: it does not fit its own digest")
+    jobs, cases = run.pop("jobs", None), run.get("cases", [])
+    if not (isinstance(jobs, list) and isinstance(cases, list)):
+        raise UnmaskError("its jobs or cases are no list")
+    if not all(isinstance(part, dict) for part in (run.get("config"), run.get("fingerprints"), *cases, *jobs)):
+        raise UnmaskError("the configuration, the fingerprints, a case or a job is no object")
+    return RunFile(run["config"], tuple(cases), tuple(_job(one) for one in jobs), run["fingerprints"], run, check)
+
+
 def _job(raw: Mapping[str, Any]) -> Job:
     job = Job.of({name: value for name, value in raw.items() if name != "key"})
-    if job.key != raw["key"]:
-        raise ValueError(f"job {raw['key']} was changed: it hashes to {job.key}")
+    if job.key != raw.get("key"):
+        raise UnmaskError(f"job {raw.get('key')} was changed: it hashes to {job.key}")
     return job

@@ -10,6 +10,8 @@ from typing import Self
 
 from scipy.special import bdtr, bdtrc, betainc, betaincinv, betaln, xlog1py, xlogy
 
+from unmask.errors import UnmaskError
+
 __all__ = [
     "ANYTIME",
     "FIXED",
@@ -66,7 +68,7 @@ def accuracy(
     Shares between 0 and 1, as random defenses give, have at most the variance of a coin of the same
     mean, so that the interval is conservative for them. With ``anytime`` it is that of Robbins'
     beta-binomial mixture (Ann. Math. Stat., 1970), whose intervals for n = 1, 2, ... hold all at once, so that n
-    may depend on what was seen; it holds for shares too. Raises ValueError without examples.
+    may depend on what was seen; it holds for shares too. Raises UnmaskError without examples.
 
     >>> a = accuracy([1] * 10)
     >>> round(a.low, 4), a.high
@@ -76,7 +78,7 @@ def accuracy(
     """
     n = len(right)
     if not n:
-        raise ValueError("no examples for an accuracy: use n >= 1")
+        raise UnmaskError("no examples for an accuracy", "use n >= 1")
     k = float(sum(right))
     return Accuracy(k / n, *(_mixture if anytime else _clopper_pearson)(k, n, 1 - level), n, attack)
 
@@ -87,7 +89,7 @@ def paired_test(before: Sequence[float], after: Sequence[float], *, anytime: boo
     ``p`` is that of the one-sided exact sign test: the probability of at least as many falls among the
     examples that differ, were a rise as likely. Between zeros and ones it is McNemar's exact test
     (Psychometrika, 1947). With ``anytime`` it is one over the likelihood ratio of a mixture of odds in favour of
-    falls, a p-value whatever n was stopped at. Raises ValueError without examples or with different numbers of them.
+    falls, a p-value whatever n was stopped at. Raises UnmaskError without examples or with different numbers of them.
 
     >>> paired_test([1, 1, 1, 1, 0], [0, 0, 0, 1, 0])
     PairedTest(value=0.6, p=0.125, n=5)
@@ -110,7 +112,7 @@ def difference(
     psi is how much the examples differ, theta the part of it in favour of ``first``. Its interval combines
     exact ones of theta (four fifths of the error) and psi (one fifth), so that it covers with at least ``level``; it
     leaves out zero, for zeros and ones, only where ``p`` is below 1 - level. With ``anytime`` all of it holds
-    whatever n was stopped at. Raises ValueError without examples or with different numbers of them.
+    whatever n was stopped at. Raises UnmaskError without examples or with different numbers of them.
 
     >>> d = difference([1] * 90 + [0] * 10, [1] * 60 + [0] * 40)
     >>> d.value, round(d.low, 3), round(d.high, 3), d.p < 1e-8
@@ -134,13 +136,13 @@ def difference(
 def sample_size(value: float, width: float, level: float = 0.95, *, anytime: bool = False) -> int:
     """Examples needed for an interval no wider than ``width`` where an accuracy of ``value`` is found.
 
-    Raises ValueError unless 0 <= value <= 1 and 1e-4 <= width < 1.
+    Raises UnmaskError unless 0 <= value <= 1 and 1e-4 <= width < 1.
 
     >>> sample_size(0.05, 0.02)
     1927
     """
     if not (0 <= value <= 1 and 1e-4 <= width < 1):
-        raise ValueError(f"accuracy {value:g} and width {width:g}: give shares, 0 to 1, the width from 0.0001")
+        raise UnmaskError(f"accuracy {value:g} and width {width:g}", "give shares, 0 to 1, the width from 0.0001")
     interval = _mixture if anytime else _clopper_pearson
 
     def too_wide(n: int) -> bool:
@@ -169,14 +171,14 @@ class StopRule:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The rule that ``text`` is; ValueError for any other text."""
+        """The rule that ``text`` is; UnmaskError for any other text."""
         match = re.fullmatch(r"\s*(upper\s*<|lower\s*>|width\s*<)\s*([0-9.]+(?:e-?[0-9]+)?)\s*", text)
         try:
             rule = cls(match[1].strip("<> "), float(match[2])) if match else None
         except ValueError:
             rule = None
         if rule is None or not 0 < rule.bound < 1:
-            raise ValueError(f"stop when {text!r}? Give upper<SHARE, lower>SHARE or width<SHARE, such as upper<0.05")
+            raise UnmaskError(f"stop when {text!r}? Give upper<SHARE, lower>SHARE or width<SHARE, such as upper<0.05")
         return rule
 
     def __str__(self) -> str:
@@ -229,6 +231,6 @@ def _log_bet(falls: int, rises: int) -> float:
 def _paired(before: Sequence[float], after: Sequence[float]) -> tuple[int, int, list[float]]:
     n = len(before)
     if not n or n != len(after):
-        raise ValueError(f"{n} and {len(after)} examples cannot be paired: give the same examples twice, n >= 1")
+        raise UnmaskError(f"{n} and {len(after)} examples cannot be paired", "give the same examples twice, n >= 1")
     differences = [a - b for a, b in zip(before, after, strict=True)]
     return sum(d > 0 for d in differences), sum(d < 0 for d in differences), differences

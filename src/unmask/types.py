@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
+
 __all__ = ["LOGITS", "Estimator", "InvalidModelOutput", "Loss", "Model", "Objective", "Output", "as_output", "items_of"]
 
 
@@ -46,7 +48,7 @@ class Estimator(Protocol):
         ...
 
 
-class InvalidModelOutput(ValueError):
+class InvalidModelOutput(UnmaskError):
     """What a model answers cannot be judged; the message says what it is and what to return."""
 
 
@@ -76,10 +78,10 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     """
     logits, reject = _parts(answer)
     if not isinstance(logits, Tensor):
-        raise InvalidModelOutput(f"the model answers {_form(answer)}: return logits (batch, classes)")
+        raise InvalidModelOutput(f"the model answers {_form(answer)}", "return logits (batch, classes)")
     if isinstance(reject, Tensor):
         if not (reject.is_floating_point() or reject.dtype == torch.bool):
-            raise InvalidModelOutput(f"`reject` is {reject.dtype}: give a margin, above 0 where an image is refused")
+            raise InvalidModelOutput(f"`reject` is {reject.dtype}", "give a margin, above 0 where an image is refused")
         reject = torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
     output = Output(logits, reject if isinstance(reject, Tensor) else None)
     return output if rows is None else _checked(output, rows)
@@ -107,12 +109,12 @@ def _checked(output: Output, rows: int) -> Output:
         one = "; unmask.two_classes(model) makes two classes of a single logit" if logits.numel() == rows else ""
         shape = tuple(logits.shape)
         raise InvalidModelOutput(
-            f"the model answers a tensor of shape {shape} to {rows} images: return logits (batch, classes){one}"
+            f"the model answers a tensor of shape {shape} to {rows} images", f"return logits (batch, classes){one}"
         )
     if reject is not None and len(reject) != rows:
         raise InvalidModelOutput(
-            f"`reject` holds {len(reject)} margins of refusal for {rows} images: give one an image, or name the logits "
-            "with --output logits"
+            f"`reject` holds {len(reject)} margins of refusal for {rows} images",
+            "give one an image, or name the logits with --output logits",
         )
     return Output(logits.clone(), None if reject is None else reject.clone())
 
@@ -133,8 +135,9 @@ def _parts(answer: Any) -> tuple[Any, Any]:
         return answer, None
     key = next(iter(parts))
     raise InvalidModelOutput(
-        f"the model answers {_form(answer)}: name the logits with --output {key}, "
-        f"or unmask.select_output(model, {key!r}){_refusing(list(parts.values()))}"
+        f"the model answers {_form(answer)}",
+        f"name the logits with --output {key}, "
+        f"or unmask.select_output(model, {key!r}){_refusing(list(parts.values()))}",
     )
 
 

@@ -31,38 +31,38 @@ def image(*values: float) -> Tensor:
 
 
 def test_the_best_value_wins_whatever_the_order() -> None:
-    ledger = BestTracker(problem(), margin)
+    tracker = BestTracker(problem(), margin)
     rows = torch.arange(4)
-    ledger.update(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([-4.0, -1.0, -3.0, float("nan")]))
-    ledger.update(rows[1:], image(0.5, 0.6, 0.7), torch.tensor([-2.0, -2.0, float("-inf")]))
-    assert ledger.best.flatten().tolist() == pytest.approx([0.1, 0.2, 0.6, 0.3])  # the last: never a number
-    assert ledger.value.tolist() == [-4, -1, -2, float("-inf")]
+    tracker.update(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([-4.0, -1.0, -3.0, float("nan")]))
+    tracker.update(rows[1:], image(0.5, 0.6, 0.7), torch.tensor([-2.0, -2.0, float("-inf")]))
+    assert tracker.best.flatten().tolist() == pytest.approx([0.1, 0.2, 0.6, 0.3])  # the last: never a number
+    assert tracker.value.tolist() == [-4, -1, -2, float("-inf")]
 
 
 def test_who_leaves_and_with_which_candidate() -> None:
     """The judge breaks images above 0.45; a broken candidate is kept though its value is lower."""
-    ledger = BestTracker(problem(lambda rows, x_adv, when: x_adv.flatten() > 0.45), margin)
+    tracker = BestTracker(problem(lambda rows, x_adv, when: x_adv.flatten() > 0.45), margin)
     rows = torch.arange(4)
-    assert ledger.update(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([9.0, 9.0, 9.0, 9.0])) is None
-    keep = ledger.update(rows, image(0.5, 0.4, 0.5, 0.1), torch.tensor([1.0, 1.0, 10.0, 1.0]))
+    assert tracker.update(rows, image(0.1, 0.2, 0.3, 0.4), torch.tensor([9.0, 9.0, 9.0, 9.0])) is None
+    keep = tracker.update(rows, image(0.5, 0.4, 0.5, 0.1), torch.tensor([1.0, 1.0, 10.0, 1.0]))
     assert keep is not None
     assert keep.tolist() == [False, True, False, True]
-    assert ledger.active_rows().tolist() == [1, 3]
-    assert ledger.best.flatten().tolist() == pytest.approx([0.5, 0.2, 0.5, 0.4])
+    assert tracker.active_rows().tolist() == [1, 3]
+    assert tracker.best.flatten().tolist() == pytest.approx([0.5, 0.2, 0.5, 0.4])
 
 
 def test_the_luckiest_of_noisy_values_does_not_win() -> None:
     """Fresh values: the image's brightness. Example 0's best was luck, 1's was not, 2's last is not a number."""
-    ledger = BestTracker(replace(problem(), random=True), margin)
+    tracker = BestTracker(replace(problem(), random=True), margin)
     rows = torch.arange(1, 4)
-    ledger.update(rows, image(0.1, 0.3, 0.3), torch.tensor([9.0, 9.0, 9.0]))
+    tracker.update(rows, image(0.1, 0.3, 0.3), torch.tensor([9.0, 9.0, 9.0]))
     fresh = lambda images: images.flatten().where(images.flatten() < 0.35, torch.nan)  # noqa: E731
-    ledger.reselect_on_fresh_draws(rows, image(0.2, 0.2, 0.4), fresh)
-    assert ledger.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.3, 0.3])
-    assert ledger.value.tolist() == pytest.approx([float("-inf"), 0.2, 0.3, 0.3])
-    ledger.update(rows, image(0.1, 0.1, 0.32), torch.tensor([9.0, 9.0, 9.0]))  # another search, lucky again
-    ledger.reselect_on_fresh_draws(rows, image(0.15, 0.34, 0.1), fresh)
-    assert ledger.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.34, 0.32])
+    tracker.reselect_on_fresh_draws(rows, image(0.2, 0.2, 0.4), fresh)
+    assert tracker.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.3, 0.3])
+    assert tracker.value.tolist() == pytest.approx([float("-inf"), 0.2, 0.3, 0.3])
+    tracker.update(rows, image(0.1, 0.1, 0.32), torch.tensor([9.0, 9.0, 9.0]))  # another search, lucky again
+    tracker.reselect_on_fresh_draws(rows, image(0.15, 0.34, 0.1), fresh)
+    assert tracker.best.flatten().tolist() == pytest.approx([0.0, 0.2, 0.34, 0.32])
 
 
 def test_a_random_defense_is_judged_at_every_fourth_step_and_the_last() -> None:
@@ -96,13 +96,13 @@ def test_an_example_that_stands_is_asked_about_less_and_less_often() -> None:
         asked.append((when, rows.tolist()))
         return (rows == 1) & (when > 30)
 
-    ledger = BestTracker(problem(broken, n=2), margin, patience=7)
+    tracker = BestTracker(problem(broken, n=2), margin, patience=7)
     for offer in range(1, 41):
-        rows = ledger.active_rows()
-        ledger.update(rows, image(*[0.1] * len(rows)), torch.tensor([1.0, 1.0 if offer > 10 else -1.0])[: len(rows)])
+        rows = tracker.active_rows()
+        tracker.update(rows, image(*[0.1] * len(rows)), torch.tensor([1.0, 1.0 if offer > 10 else -1.0])[: len(rows)])
     assert [when for when, rows in asked if 0 in rows] == [1, 2, 4, 8, 16, 24, 32, 40]
     assert [when for when, rows in asked if 1 in rows] == [11, 12, 14, 18, 26, 34]
-    assert ledger.active_rows().tolist() == [0]
+    assert tracker.active_rows().tolist() == [0]
 
 
 def test_a_subset_is_the_same_question() -> None:

@@ -236,16 +236,16 @@ class TestWeights:
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.strength_sweep])
 def test_a_dial_changes_a_copy_and_leaves_the_case_alone(name: str) -> None:
     case = find_case(name)
-    dial = case.strength_sweep
-    assert dial is not None
-    assert dial.own in dial.values
-    assert not case.attacks[dial.attack].plain
+    sweep = case.strength_sweep
+    assert sweep is not None
+    assert sweep.own in sweep.values
+    assert not case.attacks[sweep.attack].plain
     model = case.build().eval()
     part = model.get_submodule("transform")
     x = images(case)
     before = part(x)
-    assert torch.allclose(dial.turn(model, dial.own).get_submodule("transform")(x), before, atol=1e-5)
-    lost = [float((dial.turn(model, v).get_submodule("transform")(x) - x).square().mean()) for v in dial.values]
+    assert torch.allclose(sweep.turn(model, sweep.own).get_submodule("transform")(x), before, atol=1e-5)
+    lost = [float((sweep.turn(model, v).get_submodule("transform")(x) - x).square().mean()) for v in sweep.values]
     assert lost == sorted(lost)
     assert lost[0] < 0.2 * lost[-1]
     assert torch.equal(part(x), before)

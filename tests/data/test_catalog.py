@@ -203,8 +203,8 @@ def test_one_colour_image_makes_a_path_rgb_whatever_n_is(tmp_path: Path, write: 
     images = [encode(np.full((4, 4), 9)), encode(np.full((4, 4, 3), 9), "JPEG")]
     file = write(tmp_path / "mixed.parquet", images, [0, 1])
     assert load(str(file), n=1).images.shape == (1, 3, 4, 4)
-    assert load(str(file), n=1).note == "mixed.parquet"
-    assert load(str(file)).note == "mixed.parquet (JPEG)"
+    assert load(str(file), n=1).note == "mixed.parquet (1 grey image as RGB)"
+    assert load(str(file)).note == "mixed.parquet (JPEG, 1 grey image as RGB)"
 
 
 def test_a_label_outside_the_named_classes(home: Path, write: Write, encode: Encode) -> None:
@@ -218,8 +218,8 @@ def test_a_label_outside_the_named_classes(home: Path, write: Write, encode: Enc
     [
         (
             lambda: load("mnsit"),
-            "unknown data set 'mnsit': known are digits, mnist, cifar10, imagenet-sample, and any folder or parquet "
-            "file by its path",
+            "unknown data set 'mnsit': known are digits, mnist, cifar10, imagenet-sample, and your own: see "
+            "`unmask list datasets`",
         ),
         (lambda: load("no/such/folder"), "there is no folder or file no/such/folder: correct the path"),
         (lambda: load("absent.parquet"), "there is no folder or file absent.parquet: correct the path"),

@@ -51,14 +51,18 @@ def test_a_label_without_a_class_is_named(label: int) -> None:
 
 
 def test_pixels_above_the_scale_are_refused() -> None:
-    with pytest.raises(DataError, match=r"^small: a pixel is 2, above the scale of 1$"):
+    with pytest.raises(DataError, match=r"^small: a pixel is 2, outside of the scale from 0 to 1$"):
         small([0, 0, 0], scale=1)
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (torch.zeros(2, 1, 1, 1), torch.zeros(2).long(), r"images must be uint8 .* not torch.float32 \(2, 1, 1, 1\)"),
+        (
+            torch.zeros(2, 1, 1, 1).double(),
+            torch.zeros(2).long(),
+            r"images must be uint8 or float32 .* not torch.float64 \(2, 1, 1, 1\)",
+        ),
         (torch.zeros(2, 4, dtype=torch.uint8), torch.zeros(2).long(), r"not torch.uint8 \(2, 4\)"),
         (torch.zeros(0, 1, 1, 1, dtype=torch.uint8), torch.zeros(0).long(), "with N > 0"),
         (
@@ -87,3 +91,19 @@ def test_digits_are_exact_and_the_splits_share_nothing() -> None:
     assert torch.equal(x * 16, test.images.float())
     assert set(test.labels.tolist()) == set(range(10))
     assert test.labels[:8].tolist() == [2, 8, 2, 6, 6, 7, 1, 9]  # the order must never change
+
+
+def test_floating_point_images_are_kept_and_copied() -> None:
+    images = torch.tensor([0.1, 1.0, 0.0, 1 / 3]).reshape(2, 1, 1, 2)
+    data = Dataset("floats", images, torch.tensor([0, 1]), ("a", "b"), "floats")
+    x, _ = data.batch()
+    assert torch.equal(x, images)
+    x.zero_()  # as a model may
+    assert torch.equal(data.batch()[0], images)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.5, float("nan")])
+def test_floating_point_images_outside_of_the_range_are_refused(value: float) -> None:
+    images = torch.tensor([0.5, value]).reshape(2, 1, 1, 1)
+    with pytest.raises(DataError, match=rf"^floats: a pixel is {value:g}, outside of the scale from 0 to 1$"):
+        Dataset("floats", images, torch.tensor([0, 0]), ("a",), "floats")

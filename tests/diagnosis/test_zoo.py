@@ -11,6 +11,7 @@ from unmask.cases import find_case
 from unmask.data import load
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.probe import GradientProbe, probe_gradients
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import prepare_target
 from unmask.randomness import make_keys, use_keys
 from unmask.types import as_output
@@ -21,7 +22,7 @@ IMAGES, LABELS = DATA.batch()
 
 
 def examined(model: nn.Module) -> GradientProbe:
-    target = prepare_target(model.eval(), DATA, "cpu", strict=False)
+    target = prepare_target(model.eval(), DATA, ExecutionConfig(strict=False))
     model = target.model
     with torch.no_grad(), use_keys(make_keys(0, range(len(IMAGES)), "right"), uses_torch_random=True):
         logits, reject = as_output(model(IMAGES))

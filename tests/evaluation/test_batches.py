@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor
 
 DETERMINISTIC = {"bpda": ["before"]}
@@ -19,7 +20,7 @@ RANDOM = {"eot": 3}
 )
 def test_batch_size(plan: Any, done: Any, results: Any, factory: str, options: Any) -> None:
     asked = plan(factory, 20, **options)
-    small, large = (done(asked, LocalExecutor(batch=batch)) for batch in (7, 64))
+    small, large = (done(asked, LocalExecutor(ExecutionConfig(batch))) for batch in (7, 64))
     assert results(small) == results(large)
     robust = [e["robust"] for r in results(small).values() if r["job"]["attack"] == "apgd" for e in r["examples"]]
     assert 0 < sum(robust) < 20  # else there was nothing to tell apart

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tests.evaluation.test_sources import DIGITS, X, fake_timm, fake_torchvision
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.sources.checkpoints import load_checkpoint
 from unmask.evaluation.models.targets import find_target
 from unmask.models.forms import ModelForm
@@ -131,10 +132,10 @@ def test_an_architecture_has_the_classes_of_the_file_and_takes_the_images_as_the
     read = nn.Linear(64, 12)
     torch.save({f"read.{key}": value for key, value in read.state_dict().items()}, tmp_path / "net.pt")
     form = ModelForm(checkpoint=f"{tmp_path}/net.pt", num_classes=12, reject_class=-1)
-    target = find_target(name, DIGITS, form=form)
+    target = find_target(name, DIGITS, ExecutionConfig(form=form))
     assert target.model(X).allclose(read(((X - 0.3) / 0.6).flatten(1)), atol=1e-5)
     (note,) = target.setup_findings
     assert note.where.startswith("images are normalised by mean 0.3 and std 0.6, those of ")
-    own = find_target(name, DIGITS, form=ModelForm(**{**form.stored(), "mean": [0.5], "std": [0.25]}))
+    own = find_target(name, DIGITS, ExecutionConfig(form=ModelForm(**{**form.stored(), "mean": [0.5], "std": [0.25]})))
     assert own.model(X).allclose(read(((X - 0.5) / 0.25).flatten(1)), atol=1e-5)
     assert own.setup_findings == ()

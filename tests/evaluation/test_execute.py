@@ -14,7 +14,9 @@ from unmask.attacks.aliases import pgd
 from unmask.cases import AttackSpec, ImageProbe, StrengthSweep
 from unmask.data import load
 from unmask.evaluation.execute import execute_job, rejudge
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target
+from unmask.kinds import Role
 from unmask.randomness import uniform
 from unmask.records import Job, ThreatSpec
 from unmask.types import InvalidModelOutput, Output
@@ -37,7 +39,7 @@ class Halves(nn.Module):
 
 def job(attack: str = "pgd", role: str = "plain", eps: float = 0.05, **options: Any) -> Job:
     named = {"attack": attack, "steps": 3, "restarts": 1, **options} if role != "clean" else {}
-    return Job("halves", "digits", attack, ThreatSpec("linf", eps), 0, 0, 40, role, named)
+    return Job("halves", "digits", attack, ThreatSpec("linf", eps), 0, 0, 40, Role(role), named)
 
 
 def test_verdicts_are_those_of_the_closed_form() -> None:
@@ -87,11 +89,11 @@ def test_what_the_lens_shows_of_the_first_examples() -> None:
         tensors = execute_job(asked, target, DATA).tensors
         assert torch.equal(tensors["seen"], tensors["x_adv"][:8] / 2)
         assert torch.equal(tensors["measured"], tensors["x_adv"][:32].flatten(1).mean(1))
-    assert "seen" not in execute_job(job(role="sweep"), target, DATA).tensors
+    assert "seen" not in execute_job(job(role="eps"), target, DATA).tensors
 
 
 def test_the_strength_that_a_job_asks_for_is_attacked_and_judged() -> None:
-    """Behind a dial of 0 the model says 0 to everything; the target itself stays as it is."""
+    """At a strength of 0 the model says 0 to everything; the target itself stays as it is."""
 
     def turn(model: nn.Module, value: float) -> nn.Module:
         return Halves(lambda x, logits: value * logits + (1 - value) * (torch.arange(10) == 0))
@@ -104,34 +106,40 @@ def test_the_strength_that_a_job_asks_for_is_attacked_and_judged() -> None:
     plain = Job("halves", "digits", "pgd", ThreatSpec("linf", 0.05), 0, 0, 40)
     for attack, base, like in (("clean", "clean", job("clean", "clean")), ("pgd", "adaptive", plain)):
         whole, none = (
-            execute_job(replace(like, attack=attack, role="dial", options={"base": base, "dial": value}), target, DATA)
+            execute_job(
+                replace(like, attack=attack, role=Role.STRENGTH, options={"base": base, "strength": value}),
+                target,
+                DATA,
+            )
             for value in (1.0, 0.0)
         )
         assert [e.robust for e in none.record.examples] == (DATA.labels[:40] == 0).double().tolist()
         assert whole.record.examples == execute_job(like, target, DATA).record.examples
-        assert rejudge(none.record.job, target, DATA, none.tensors["x_adv"], 40, "cpu") == none.record.examples
+        assert (
+            rejudge(none.record.job, target, DATA, none.tensors["x_adv"], ExecutionConfig(40)) == none.record.examples
+        )
 
 
 def test_a_strength_is_asked_only_of_what_has_one() -> None:
     with pytest.raises(ValueError, match="no strength of halves is varied"):
-        execute_job(job(dial=1.0), Target(Halves()), DATA)
+        execute_job(job(strength=1.0), Target(Halves()), DATA)
 
 
 def test_what_is_stored() -> None:
     some = replace(job(), start=10, stop=30)
-    tensors = execute_job(some, Target(Halves()), DATA, batch=7).tensors
+    tensors = execute_job(some, Target(Halves()), DATA, ExecutionConfig(7)).tensors
     assert tensors["index"].tolist() == list(range(10, 30))
     assert torch.equal(tensors["label"], DATA.labels[10:30])
     assert torch.equal(tensors["clean"], DATA.batch(10, 18)[0])
     whole = execute_job(job(), Target(Halves()), DATA)
     assert torch.equal(tensors["x_adv"], whole.tensors["x_adv"][10:30])
-    again = rejudge(some, Target(Halves()), DATA, tensors["x_adv"], 9, "cpu")
+    again = rejudge(some, Target(Halves()), DATA, tensors["x_adv"], ExecutionConfig(9))
     assert again == whole.record.examples[10:30]
 
 
 def test_passes_are_counted() -> None:
     """Early stopping off the table: nothing falls at eps = 0, so each step of each right example is one pass."""
-    record = execute_job(job(eps=0.0), Target(Halves()), DATA, batch=16).record
+    record = execute_job(job(eps=0.0), Target(Halves()), DATA, ExecutionConfig(16)).record
     right = sum(e.robust == 1 for e in record.examples)
     assert record.backwards == 3 * right
     assert record.forwards >= record.backwards
@@ -169,13 +177,13 @@ def test_a_refusal_fails_a_clean_image_and_defeats_an_attack() -> None:
     limit = x.flatten(1).sum(1).median()
     target = Target(Halves(lambda x, z: Output(z, x.flatten(1).sum(1) - limit)))
     for asked, expected in ((job("clean", "clean"), right & ~refused), (job(eps=0.0), right | refused)):
-        outcome = execute_job(asked, target, DATA, batch=16)
+        outcome = execute_job(asked, target, DATA, ExecutionConfig(16))
         examples = outcome.record.examples
         assert [e.robust for e in examples] == expected.double().tolist()
         assert [e.selection_robust for e in examples] == expected.double().tolist()
         assert [e.robust_one_draw for e in examples] == [e.robust_all_draws for e in examples] == expected.tolist()
         assert [e.refused for e in examples] == refused.tolist()
-        assert rejudge(asked, target, DATA, outcome.tensors["x_adv"], 9, "cpu") == examples
+        assert rejudge(asked, target, DATA, outcome.tensors["x_adv"], ExecutionConfig(9)) == examples
 
 
 def test_a_refusal_now_and_then_counts_by_its_share() -> None:

@@ -19,6 +19,7 @@ import torch
 from tests.commands import unmask
 from tests.models import MEANS
 from unmask.evaluation import plan as planning
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import find_target
 from unmask.evaluation.runner import LocalExecutor
 from unmask.records import Job, ThreatSpec
@@ -119,7 +120,7 @@ def test_out_of_memory_halves_the_batch_and_nothing_else(
     found = []
     for limit in (10**6, 20):  # 64 images do not fit, nor do 32; 16 do
         path.write_text(GREEDY.format(limit=limit))
-        found.append(results(done(plan(f"{path}:build", 64), LocalExecutor(batch=64, device=device))))
+        found.append(results(done(plan(f"{path}:build", 64), LocalExecutor(ExecutionConfig(64, device)))))
     assert found[0] == found[1]
     robust = [e["robust"] for r in found[0].values() if r["job"]["role"] != "clean" for e in r["examples"]]
     assert 0 < sum(robust) < 64

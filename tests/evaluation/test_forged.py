@@ -18,6 +18,7 @@ from torch import Tensor
 from unmask.auditing.question import plans
 from unmask.evaluation import plan as planning
 from unmask.evaluation.environment import environment
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
@@ -60,7 +61,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Honest]:
     def make(name: str) -> Honest:
         key = name.removesuffix(" again")
         asked = {"data": "digits", "n": 12, "seed": 0, "weights": None, **QUESTIONS[key]}
-        local = LocalExecutor(strict=asked["command"] != "audit")
+        local = LocalExecutor(ExecutionConfig(strict=asked["command"] != "audit"))
         planned, folder = plans(asked, local), tmp_path_factory.mktemp("honest") / key
         about = {
             "command": asked["command"],
@@ -145,7 +146,7 @@ def judge_anew(f: Forger, number: int, local: LocalExecutor, x_adv: Tensor) -> N
     record = Record.from_json(json.dumps({k: v for k, v in f.records[number].items() if k != "digest"}))
     data = local.dataset(record.job.data, record.job.stop)
     f.tensors[number]["x_adv"] = x_adv
-    verdicts = rejudge(record.job, local.target(record.job.target, data), data, x_adv, 128, "cpu")
+    verdicts = rejudge(record.job, local.target(record.job.target, data), data, x_adv, ExecutionConfig())
     f.records[number]["examples"] = [asdict(one) for one in verdicts]
 
 
@@ -487,7 +488,7 @@ def test_a_record_of_no_planned_job_is_not_attacked_anew(
     one = honest("broken")
     checks = [*verify(forged(fewer_steps, one, tmp_path), one.local, one.plans, Sample(3, 1))]
     assert sum(check.problem == "it belongs to no planned job" for check in checks) == 2
-    assert not any(check.anew for check in checks)
+    assert not any(check.attacked for check in checks)
 
 
 @pytest.mark.parametrize(

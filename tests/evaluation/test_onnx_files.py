@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.evaluation.test_sources import DIGITS, Small, X, put
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import find_target
 from unmask.evaluation.verifying.fingerprint import fingerprint
 from unmask.models.black_box_models import BlackBoxModel
@@ -206,7 +207,7 @@ def test_what_it_takes_is_said_by_the_user(monkeypatch: pytest.MonkeyPatch, tmp_
     path = tmp_path / "net.onnx"
     file(monkeypatch, path, Bytes(), lambda model: Bytes())
     form = ModelForm(channels_last=True, pixel_max=255)
-    target = find_target(str(path), DIGITS, form=form)
+    target = find_target(str(path), DIGITS, ExecutionConfig(form=form))
     assert target.model(X).allclose(Small()(X), atol=1e-4)
     assert target.setup_findings == ()
     with pytest.raises(ValueError, match="the model fails on images"):  # of neither form, whoever runs it
@@ -221,7 +222,7 @@ def test_one_output_of_several(wanted: str, monkeypatch: pytest.MonkeyPatch, tmp
 
     path = tmp_path / "net.onnx"
     file(monkeypatch, path, Small(), translate, outputs=("boxes", "scores"))
-    assert find_target(str(path), DIGITS, form=ModelForm(output=wanted)).model(X).equal(Small()(X))
+    assert find_target(str(path), DIGITS, ExecutionConfig(form=ModelForm(output=wanted))).model(X).equal(Small()(X))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_an_output_that_must_be_chosen(
     path = tmp_path / "net.onnx"
     file(monkeypatch, path, Small(), lambda model: Small(), outputs=("boxes", "scores"))
     with pytest.raises(ValueError, match=message):
-        find_target(str(path), DIGITS, form=ModelForm(output=wanted))
+        find_target(str(path), DIGITS, ExecutionConfig(form=ModelForm(output=wanted)))
 
 
 def test_a_file_that_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from unmask.attacking import AttackResult, run_attack
 from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases import find_case
 from unmask.data import load
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.judging import Judge
 from unmask.losses import margin
@@ -140,7 +141,7 @@ def attacked(target: Target) -> AttackResult:
 def test_ordinary_models_give_the_figure_of_their_network(name: str, strict: bool) -> None:
     build, form = ORDINARY[name]
     given = X.clone()
-    target = prepare_target(build(), DATA, "cpu", strict=strict, form=form)
+    target = prepare_target(build(), DATA, ExecutionConfig(strict=strict, form=form))
     found = attacked(target)
     assert torch.equal(X, given)  # whatever the model writes into
     assert found.accuracy.value == 0.0
@@ -163,7 +164,7 @@ NO_GRADIENT: dict[str, Callable[[Tensor], Tensor]] = {
 
 @pytest.mark.parametrize("name", NO_GRADIENT)
 def test_a_trial_counts_the_examples_that_have_no_gradient(name: str) -> None:
-    found = attacked(prepare_target(Around(NO_GRADIENT[name]), DATA, "cpu"))
+    found = attacked(prepare_target(Around(NO_GRADIENT[name]), DATA))
     right = int((NET(X).argmax(1) == Y).sum())
     assert found.gradients is not None
     assert (found.gradients.examples, found.gradients.none) == (right, right)
@@ -174,7 +175,7 @@ def test_a_trial_counts_the_examples_whose_gradient_is_not_a_number_and_goes_on_
         left = (x[..., :1, :1] - x[..., :1, :1].detach()).sqrt() + x[..., :1, :1].detach()
         return torch.cat([torch.cat([left, x[..., :1, 1:]], 3), x[..., 1:, :]], 2)
 
-    found = attacked(prepare_target(Around(corner), DATA, "cpu"))
+    found = attacked(prepare_target(Around(corner), DATA))
     assert found.gradients is not None
     assert found.gradients.not_finite == found.gradients.examples > 0
     assert found.gradients.none == 0
@@ -183,7 +184,7 @@ def test_a_trial_counts_the_examples_whose_gradient_is_not_a_number_and_goes_on_
 
 def test_what_is_adapted_is_said() -> None:
     def notes(model: nn.Module) -> list[str]:
-        return [note.where for note in prepare_target(model, DATA, "cpu").setup_findings]
+        return [note.where for note in prepare_target(model, DATA).setup_findings]
 
     assert notes(NET) == []
     assert notes(InDoubles()) == ["its weights are float64: images are given as float64"]
@@ -199,7 +200,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
 
 
 def test_a_pair_of_logits_and_a_margin_is_said_to_refuse() -> None:
-    target = prepare_target(Around(after=lambda z: (z, z[:, 0] - z[:, 1])), DATA, "cpu", strict=False)
+    target = prepare_target(Around(after=lambda z: (z, z[:, 0] - z[:, 1])), DATA, ExecutionConfig(strict=False))
     (note,) = target.setup_findings
     z = NET(X[:8])
     assert (note.kind, note.evidence) == (
@@ -209,7 +210,7 @@ def test_a_pair_of_logits_and_a_margin_is_said_to_refuse() -> None:
     assert "--output 0" in note.remedy
     assert (
         attacked(
-            prepare_target(Around(after=lambda z: (z, z[:, 0])), DATA, "cpu", form=ModelForm(output="0"))
+            prepare_target(Around(after=lambda z: (z, z[:, 0])), DATA, ExecutionConfig(form=ModelForm(output="0")))
         ).accuracy.value
         == 0
     )
@@ -219,7 +220,7 @@ def test_a_pair_of_logits_and_a_margin_is_said_to_refuse() -> None:
 def test_what_is_not_certain_is_refused_with_what_settles_it(name: str) -> None:
     model, words = REFUSED[name]
     with pytest.raises(ValueError, match=words):
-        prepare_target(model, DATA, "cpu")
+        prepare_target(model, DATA)
 
 
 def test_channels_last_is_recognised_by_its_failure() -> None:
@@ -229,7 +230,7 @@ def test_channels_last_is_recognised_by_its_failure() -> None:
             return super().forward(x.permute(0, 3, 1, 2))
 
     with pytest.raises(ValueError, match=r"takes \(B, H, W, C\): give --layout nhwc"):
-        prepare_target(Last(), DATA, "cpu")
+        prepare_target(Last(), DATA)
 
 
 def test_layers_of_static_quantisation_are_not_taken_for_training() -> None:
@@ -242,4 +243,4 @@ def test_layers_of_static_quantisation_are_not_taken_for_training() -> None:
         prepared(X)
         model = torch.ao.quantization.convert(prepared)
         assert any(part.training for part in model.modules())
-        assert prepare_target(model, DATA, "cpu").setup_findings == ()
+        assert prepare_target(model, DATA).setup_findings == ()

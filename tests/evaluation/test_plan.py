@@ -42,7 +42,7 @@ def test_order_and_ranges() -> None:
         ("plain", "control", 0.0, {"control": "eps 0"}, few),
         ("bpda", "control", 1.0, {"control": "unbounded"}, few),
         *(
-            (attack, "sweep", 0.15 * share, {"base": base}, few)
+            (attack, "eps", 0.15 * share, {"base": base}, few)
             for share in (0.25, 0.5, 0.75, 1.5)
             for attack, base in (("plain", "plain"), ("bpda", "adaptive"))
         ),
@@ -55,21 +55,21 @@ def test_the_curves_are_those_of_an_attack_that_has_the_whole_model() -> None:
     case = find_case("feature-distillation-cifar10")
     assert list(case.attacks)[-1] == "hop-skip-jump"
     plan = plan_case(replace(case, strength_sweep=None), DIGITS, 10, 0)
-    few = {job.attack for job in plan.jobs if job.role in ("sweep", "control")}
+    few = {job.attack for job in plan.jobs if job.role in ("eps", "control")}
     assert few == {"noise", "plain", "reparameterization"}
 
 
 def test_clean_plain_and_adaptive_accuracy_at_each_strength() -> None:
-    dial = StrengthSweep("steps", 2.0, (1.0, 2.0), lambda model, value: model, "bpda")
-    case = replace(find_case("thermometer-digits"), strength_sweep=dial)
+    sweep = StrengthSweep("steps", 2.0, (1.0, 2.0), lambda model, value: model, "bpda")
+    case = replace(find_case("thermometer-digits"), strength_sweep=sweep)
     plan = plan_case(case, DIGITS, 300, 0)
-    assert [(j.attack, j.options, j.stop) for j in plan.jobs if j.role == "dial"] == [
-        (attack, {"base": base, "dial": value}, 64)
+    assert [(j.attack, j.options, j.stop) for j in plan.jobs if j.role == "strength"] == [
+        (attack, {"base": base, "strength": value}, 64)
         for value in (1.0, 2.0)
         for base, attack in (("clean", "clean"), ("plain", "plain"), ("adaptive", "bpda"))
     ]
     assert plan.case_info["strength_sweep"] == {"varied": "steps", "own": 2.0}
-    assert not any(job.role == "dial" for job in plan_case(case, DIGITS, 300, 0, curves=False).jobs)
+    assert not any(job.role == "strength" for job in plan_case(case, DIGITS, 300, 0, curves=False).jobs)
 
 
 def test_without_sweep_only_the_table_is_left() -> None:

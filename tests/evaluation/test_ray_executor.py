@@ -16,6 +16,7 @@ import pytest
 
 from tests.models import MEANS
 from unmask.evaluation import plan as planning
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.ray_executor import RayExecutor
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
@@ -87,7 +88,7 @@ def test_the_records_of_one_worker_and_of_two_one_of_which_is_killed(
     monkeypatch.setattr(planning, "SHARD", 6)
     asked = plan("noisy", 24, eot=2, steps=4)
     here = do(tmp_path / "local", asked, LocalExecutor())
-    with RayExecutor(batch=5, workers=1) as one:
+    with RayExecutor(ExecutionConfig(5), workers=1) as one:
         assert results(do(tmp_path / "one", asked, one)) == results(here)
         assert len(one.pool) == 1
     with RayExecutor(workers=2) as two:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from unmask.evaluation.execute import Outcome
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.records import Job, ThreatSpec
@@ -30,7 +31,7 @@ class Elsewhere:
                 raise KeyboardInterrupt
             self.sent.append(line)
             raw = json.loads(line)
-            yield LocalExecutor(batch=5).execute(Job(**{**raw, "threat": ThreatSpec(**raw["threat"])}))
+            yield LocalExecutor(ExecutionConfig(5)).execute(Job(**{**raw, "threat": ThreatSpec(**raw["threat"])}))
 
 
 def carry_on(folder: Path, plan: Any, executor: Any) -> list[tuple[str, bool]]:
@@ -85,7 +86,7 @@ def test_what_a_model_raises_under_attack_names_target_and_place(tmp_path: Path,
 @pytest.mark.parametrize("device", ["meta", "bogus", "cuda:99"])
 def test_a_device_that_cannot_be_used(device: str) -> None:
     with pytest.raises(ValueError, match=f"device '{device}' is not usable .*: try --device cpu"):
-        LocalExecutor(device=device)
+        LocalExecutor(ExecutionConfig(device=device))
 
 
 def test_all_examples_where_there_are_fewer_than_asked_for() -> None:

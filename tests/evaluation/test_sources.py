@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import unmask
 from unmask.data import load
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.sources import torchvision_models as hubs
 from unmask.evaluation.models.sources.fitted import Fitted
 from unmask.evaluation.models.targets import find_target
@@ -118,11 +119,11 @@ def test_a_pretrained_model_sees_images_as_it_was_trained_on(fake: Any, monkeypa
 
 @pytest.mark.parametrize("fake", [fake_torchvision, fake_timm, fake_transformers])
 def test_a_mean_and_a_std_replace_those_of_a_pretrained_model(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = find_target(fake(monkeypatch), DIGITS, form=ModelForm(mean=[0.5], std=[0.25]))
+    target = find_target(fake(monkeypatch), DIGITS, ExecutionConfig(form=ModelForm(mean=[0.5], std=[0.25])))
     small = nn.functional.interpolate(X, (4, 4), mode="bilinear", antialias=True)
     assert target.model(X).allclose(Weighted()((small - 0.5) / 0.25), atol=1e-6)
     with pytest.raises(ValueError, match="mean has 3 values, but the images have 1 channels: give one value for each"):
-        find_target(fake(monkeypatch), DIGITS, form=ModelForm(mean=[0.5] * 3, std=[0.25] * 3))
+        find_target(fake(monkeypatch), DIGITS, ExecutionConfig(form=ModelForm(mean=[0.5] * 3, std=[0.25] * 3)))
 
 
 def test_images_of_the_right_size_are_only_normalised() -> None:
@@ -262,4 +263,4 @@ def test_a_model_of_robustbench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 )
 def test_options_of_another_kind_of_model_are_refused(name: str, form: ModelForm, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        find_target(name, DIGITS, form=form)
+        find_target(name, DIGITS, ExecutionConfig(form=form))

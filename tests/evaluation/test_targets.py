@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.data import load
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.model_checks import check_model, is_random
 from unmask.evaluation.models.targets import find_target, prepare_target
 from unmask.models.forms import ModelForm
@@ -80,7 +81,7 @@ def test_training_mode_is_named() -> None:
 
 def test_an_audit_takes_a_copy_in_evaluation_mode_and_says_so() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(64, 10)).train()
-    target = prepare_target(model, load("digits", n=16), "cpu", strict=False)
+    target = prepare_target(model, load("digits", n=16), ExecutionConfig(strict=False))
     assert (target.draws, target.model.training, model.training) == (1, False, True)
     assert [note.kind for note in target.setup_findings] == ["training mode"]
 
@@ -177,8 +178,10 @@ def test_draws(models: Path) -> None:
 def test_what_torch_compiled_is_examined_as_it_was_written_and_scripts_as_one_operation() -> None:
     flat = nn.Flatten().eval()
     data = load("digits", n=8)
-    assert prepare_target(torch.compile(flat), data, "cpu", strict=False).model is flat  # type: ignore[arg-type]
+    assert prepare_target(torch.compile(flat), data, ExecutionConfig(strict=False)).model is flat  # type: ignore[arg-type]
     for strict in (True, False):
-        target = prepare_target(torch.jit.script(flat), data, "cpu", strict=strict, form=ModelForm(reject_class=-1))
+        target = prepare_target(
+            torch.jit.script(flat), data, ExecutionConfig(strict=strict, form=ModelForm(reject_class=-1))
+        )
         assert target.draws == 1
         assert [(note.kind, note.module) for note in target.setup_findings] == [("compiled", "")]

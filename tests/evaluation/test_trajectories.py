@@ -15,8 +15,10 @@ from unmask.attacks.black_box.transfer import Transfer
 from unmask.cases import AttackSpec, ImageProbe
 from unmask.data import load
 from unmask.evaluation.execute import RECORDED, execute_job
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target
 from unmask.evaluation.trajectories import REFUSED
+from unmask.kinds import Role
 from unmask.losses import margin
 from unmask.randomness import normal
 from unmask.records import Job, ThreatSpec
@@ -48,11 +50,11 @@ class Scaled(nn.Module):
 
 
 def job(attack: str = "one", role: str = "adaptive", eps: float = 0.1, **fields: Any) -> Job:
-    return replace(Job("scaled", "digits", attack, ThreatSpec("linf", eps), 0, 0, 40, role), **fields)
+    return replace(Job("scaled", "digits", attack, ThreatSpec("linf", eps), 0, 0, 40, Role(role)), **fields)
 
 
 def way(target: Target, asked: Job | None = None, batch: int = 128) -> dict[str, Tensor]:
-    tensors = execute_job(asked or job(), target, DATA, batch=batch).tensors
+    tensors = execute_job(asked or job(), target, DATA, ExecutionConfig(batch)).tensors
     return {name.removeprefix("way_"): t for name, t in tensors.items() if name.startswith("way_")}
 
 
@@ -120,7 +122,7 @@ def test_batch_size_is_nothing_to_it(noise: float) -> None:
     """Batches of five hold fewer right examples than are followed."""
     mistaken = target(Scaled(noise=noise), draws=1 + 3 * (noise > 0))
     whole = execute_job(job(eps=0.15), mistaken, DATA)
-    parts = execute_job(job(eps=0.15), mistaken, DATA, batch=2)
+    parts = execute_job(job(eps=0.15), mistaken, DATA, ExecutionConfig(2))
     assert whole.tensors.keys() == parts.tensors.keys() >= {"way_image"}
     for name, tensor in whole.tensors.items():
         assert torch.equal(tensor, parts.tensors[name]), name
@@ -130,7 +132,7 @@ def test_batch_size_is_nothing_to_it(noise: float) -> None:
 def test_only_the_first_job_of_a_plain_or_an_adaptive_attack_is_followed() -> None:
     model = target(Scaled())
     assert way(model, job(role="plain"))
-    for other in (job(role="sweep"), job(role="control"), job(role="clean"), job(start=20)):
+    for other in (job(role="eps"), job(role="control"), job(role="clean"), job(start=20)):
         assert way(model, other) == {}
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save
 
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.verifying.verify import verify
@@ -30,7 +31,11 @@ def folder(asked: Plan, done: Callable[..., Path]) -> Path:
 
 
 def problems(folder: Path, asked: Plan) -> dict[str, str]:
-    return {check.record: check.problem for check in verify(folder, LocalExecutor(batch=4), [asked]) if check.problem}
+    return {
+        check.record: check.problem
+        for check in verify(folder, LocalExecutor(ExecutionConfig(4)), [asked])
+        if check.problem
+    }
 
 
 def change(folder: Path, edit: Callable[[dict[str, Any]], None]) -> str:

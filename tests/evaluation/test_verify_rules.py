@@ -22,6 +22,7 @@ from unmask.evaluation.verifying.beside import untouched
 from unmask.evaluation.verifying.check import Check
 from unmask.evaluation.verifying.planned_jobs import hold_against_question
 from unmask.evaluation.verifying.recheck import recheck
+from unmask.kinds import Role
 from unmask.records import Example, GradientCounts, Job, Record, ThreatSpec
 from unmask.run_files import RunFile, read_records
 
@@ -32,7 +33,7 @@ DIGITS = 500
 
 
 def job(attack: str, role: str, start: int, stop: int) -> Job:
-    return Job("case:plain-digits", "digits", attack, BALL, 0, start, stop, role, OPTIONS)
+    return Job("case:plain-digits", "digits", attack, BALL, 0, start, stop, Role(role), OPTIONS)
 
 
 def question(most: int, jobs: Sequence[Job], **case: Any) -> RunFile:
@@ -128,12 +129,12 @@ def again(records: Sequence[Record], sample: Sample) -> list[Check]:
 
 def test_the_blocks_of_an_attack_are_one_and_clean_images_are_not_attacked(attacks: Any) -> None:
     seen = attacks(0.5)
-    clean_dial = replace(job("clean", "dial", 0, 6), options={"base": "clean"})
-    records = [record(one) for one in (job("clean", "clean", 0, 6), clean_dial)]
+    clean_strength = replace(job("clean", "strength", 0, 6), options={"base": "clean"})
+    records = [record(one) for one in (job("clean", "clean", 0, 6), clean_strength)]
     records += [record(job("apgd", "adaptive", *block)) for block in ((6, 12), (0, 6))]
     (check,) = again(records, Sample(12, 0))
     assert [(one.attack, one.start, one.stop, index) for one, index in seen] == [("apgd", 0, 12, [*range(12)])]
-    assert (check.anew, check.examples, check.problem) == (12, 0, None)
+    assert (check.attacked, check.examples, check.problem) == (12, 0, None)
     assert check.record == (
         "case:plain-digits apgd 0-12 at linf 0.1 raw, attacked again on 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"
     )

@@ -19,6 +19,7 @@ from unmask.attacking import run_attack
 from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases import find_case
 from unmask.data import load
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.sources import hugging_face, timm_models
 from unmask.evaluation.models.targets import find_target
 from unmask.models.forms import ModelForm
@@ -115,7 +116,7 @@ def test_weights_of_the_user_in_an_architecture_of_a_library(library: str, tmp_p
     torch.save({"epoch": 3, "state_dict": weights}, path)
     images = replace(DIGITS, images=DIGITS.images.expand(-1, channels, -1, -1))
     form = ModelForm(mean=[0.5] * channels, std=[0.25] * channels, checkpoint=str(path), num_classes=10)
-    target = find_target(f"{library}:{name}", images, form=form)
+    target = find_target(f"{library}:{name}", images, ExecutionConfig(form=form))
     x, _ = images.batch()
     with torch.no_grad():
         assert target.model(x).allclose(net((x - 0.5) / 0.25), atol=1e-4)
@@ -126,7 +127,7 @@ def test_weights_of_the_user_in_an_architecture_of_a_library(library: str, tmp_p
     with pytest.raises(
         ValueError, match=rf"does not fit {name}: fc.weight is \(10, \d+\) in the file and \(12, "
     ) as caught:
-        find_target(f"{library}:{name}", images, form=replace(form, num_classes=12))
+        find_target(f"{library}:{name}", images, ExecutionConfig(form=replace(form, num_classes=12)))
     assert "\n" not in str(caught.value)
 
 

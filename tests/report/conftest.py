@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from unmask.kinds import Obfuscation
+from unmask.kinds import Obfuscation, Role
 from unmask.records import RUN_SCHEMA, Example, GradientCounts, Job, Record, ThreatSpec
 
 CLAIMED = {"value": 0.79, "source": "Author et al. [1], Table 2", "url": "https://arxiv.org/abs/1", "note": "at 8/255"}
@@ -73,7 +73,15 @@ class Builder:
         The candidates of the first ``infeasible`` are outside the ball.
         """
         job = Job(
-            f"case:{case}", "digits", attack, ThreatSpec("linf", eps), 0, start, start + len(robust), role, options
+            f"case:{case}",
+            "digits",
+            attack,
+            ThreatSpec("linf", eps),
+            0,
+            start,
+            start + len(robust),
+            Role(role),
+            options,
         )
         examples = tuple(
             Example(start + i, 1, 1 if r == 1 else 2, r, r > 0.5, r == 1, s, eps, feasible=i >= infeasible)
@@ -128,8 +136,8 @@ def run(builder: Builder) -> Path:
     builder.record("broken", "bpda", [0] * 7 + [1, 1, 0], images=True)
     builder.record("broken", "noise", clean[:4], role="control")
     builder.record("broken", "bpda", [0] * 4, role="control", eps=1.0, control="unbounded")
-    builder.record("broken", "plain", [1, 1, 1, 0], role="sweep", eps=0.5, base="plain")
-    builder.record("broken", "bpda", [0, 0, 0, 1], role="sweep", eps=0.5, base="adaptive")
+    builder.record("broken", "plain", [1, 1, 1, 0], role="eps", eps=0.5, base="plain")
+    builder.record("broken", "bpda", [0, 0, 0, 1], role="eps", eps=0.5, base="adaptive")
 
     builder.case("noisy", ("plain", "eot"), random=True, obfuscation=["stochastic"], published=figure(0.0))
     builder.record("noisy", "clean", [1, 1, 0.75, 0.5], role="clean")

@@ -152,7 +152,7 @@ def test_names_are_text(builder: Any) -> None:
     builder.record(EVIL, "plain", [1, 1], role="plain")
     builder.record(EVIL, EVIL, [0, 0], images=True)
     builder.record(EVIL, "plain", [1, 1], role="control", control=EVIL + "[bold]")
-    builder.record(EVIL, "plain", [1, 1], role="sweep", eps=0.5, base="plain")
+    builder.record(EVIL, "plain", [1, 1], role="eps", eps=0.5, base="plain")
     run = builder.write()
     write(run)
     assert "<script" not in (run / "report.html").read_text()
@@ -268,9 +268,9 @@ def test_no_form_has_empty_columns_for_what_is_not_known(run: Path) -> None:
 def test_what_strength_costs_is_told_where_it_was_varied(builder: Any) -> None:
     builder.case("a", strength_sweep={"varied": "step in levels", "own": 30.0})
     for value in (30.0, 60.0):
-        builder.record("a", "clean", [1, 1, 0], role="dial", base="clean", dial=value)
-        builder.record("a", "plain", [1, 0, 0], role="dial", base="plain", dial=value)
-        builder.record("a", "bpda", [0, 0, 0], role="dial", base="adaptive", dial=value)
+        builder.record("a", "clean", [1, 1, 0], role="strength", base="clean", strength=value)
+        builder.record("a", "plain", [1, 0, 0], role="strength", base="plain", strength=value)
+        builder.record("a", "bpda", [0, 0, 0], role="strength", base="adaptive", strength=value)
     path = write(builder.write())
     page = Page(path)
     assert page.tags.count("svg") == 2  # the brand, and the plot

@@ -229,8 +229,8 @@ def test_without_groups_there_are_no_general_categories(run: Path) -> None:
 def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
     builder.case("a", strength_sweep={"varied": "step", "own": 30.0})
     for value, clean, adaptive in ((60.0, [1, 0], [0, 0]), (30.0, [1, 1], [1, 0])):
-        builder.record("a", "clean", clean, role="dial", base="clean", dial=value)
-        builder.record("a", "bpda", adaptive, role="dial", base="adaptive", dial=value)
+        builder.record("a", "clean", clean, role="strength", base="clean", strength=value)
+        builder.record("a", "bpda", adaptive, role="strength", base="adaptive", strength=value)
     row = rows_of(builder.write())[0]
     assert (row["varied"], row["own"]) == ("step", 30.0)
     assert row["strength_curve"] == [

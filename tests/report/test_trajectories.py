@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from unmask.kinds import Role
 from unmask.records import Record
 from unmask.report import write
 from unmask.report.plots.animation import Animation, animation
@@ -60,7 +61,7 @@ def kept(builder: Any) -> Path:
 
 def test_ways_are_those_of_the_strongest_attack(kept: Path) -> None:
     run = RunFolder.read(kept)
-    found = trajectories(run, run.cases[0], "adaptive")
+    found = trajectories(run, run.cases[0], Role.ADAPTIVE)
     assert [(way.attack, way.index, way.label, way.falls) for way in found] == [
         ("strong", 0, 1, False),
         ("strong", 1, 1, True),
@@ -68,8 +69,8 @@ def test_ways_are_those_of_the_strongest_attack(kept: Path) -> None:
     ]
     assert found[1].wrong.tolist() == [False, True, True, True]
     assert found[0].wrong.tolist() == [False] * 4  # a refusal is no mistake
-    assert [way.role for way in trajectories(run, run.cases[0], "plain")] == ["plain"] * 3
-    assert trajectories(run, run.cases[1], "plain") == []
+    assert [way.role for way in trajectories(run, run.cases[0], Role.PLAIN)] == ["plain"] * 3
+    assert trajectories(run, run.cases[1], Role.PLAIN) == []
 
 
 def test_attacks_by_less_than_the_whole_model_are_looked_at_only_where_there_are_no_others(builder: Any) -> None:
@@ -78,7 +79,7 @@ def test_attacks_by_less_than_the_whole_model_are_looked_at_only_where_there_are
         for attack, robust in (("bpda", 1), ("transfer", 0)):
             keep(builder, builder.record(name, attack, [robust], images=True), dim(1, 2), np.ones((1, 2)))
     run = RunFolder.read(builder.write())
-    assert [trajectories(run, case, "adaptive")[0].attack for case in run.cases] == ["bpda", "transfer"]
+    assert [trajectories(run, case, Role.ADAPTIVE)[0].attack for case in run.cases] == ["bpda", "transfer"]
 
 
 def test_the_film_is_that_of_the_longest_way_of_any_adaptive_attack_that_falls(builder: Any) -> None:
@@ -87,7 +88,7 @@ def test_the_film_is_that_of_the_longest_way_of_any_adaptive_attack_that_falls(b
         answers = np.array([[1] * (frames - 1) + [2], [1] * (frames - 1) + [2 - robust[1]]])
         keep(builder, builder.record("broken", attack, robust, images=True), dim(2, frames), answers)
     path = builder.write()
-    assert trajectories(RunFolder.read(path), RunFolder.read(path).cases[0], "adaptive")[0].attack == "quick"
+    assert trajectories(RunFolder.read(path), RunFolder.read(path).cases[0], Role.ADAPTIVE)[0].attack == "quick"
     write(path)
     page = (path / "report.html").read_text()
     assert page.count('<figure class="film') == 1
@@ -100,7 +101,7 @@ def reel(shown: Animation, name: str) -> Array:
 
 def test_a_film_shows_the_frames_of_an_example_that_fell_side_by_side(kept: Path) -> None:
     run = RunFolder.read(kept)
-    shown = animation(run.cases[0], trajectories(run, run.cases[0], "adaptive"))
+    shown = animation(run.cases[0], trajectories(run, run.cases[0], Role.ADAPTIVE))
     assert shown is not None
     assert (shown.attack, shown.index, shown.label, shown.pixelated) == ("strong", 1, "one", True)
     assert [(frame.step, frame.answer, frame.wrong) for frame in shown.frames] == [
@@ -120,7 +121,7 @@ def test_what_the_classifier_saw_is_shown_beside(builder: Any) -> None:
     record = builder.record("behind", "bpda", [0], images=True)
     keep(builder, record, dim(1, 2), np.array([[1, REFUSED]]), way_seen=np.full((2, 1, 4, 4), 0.25, np.float16))
     run = RunFolder.read(builder.write())
-    shown = animation(run.cases[0], trajectories(run, run.cases[0], "adaptive"))
+    shown = animation(run.cases[0], trajectories(run, run.cases[0], Role.ADAPTIVE))
     assert shown is not None
     assert (reel(shown, "as the classifier sees it") == 64).all()
     assert [(frame.answer, frame.wrong) for frame in shown.frames] == [("one", False), ("refused", False)]
@@ -132,16 +133,16 @@ def test_long_films_of_photographs_stay_small(builder: Any) -> None:
     builder.case("large", ("bpda",))
     keep(builder, builder.record("large", "bpda", [0], images=True), noise, np.ones((1, 25), int))
     run = RunFolder.read(builder.write())
-    shown = animation(run.cases[0], trajectories(run, run.cases[0], "adaptive"))
+    shown = animation(run.cases[0], trajectories(run, run.cases[0], Role.ADAPTIVE))
     assert shown is not None
     assert not shown.pixelated
     assert reel(shown, "image").shape == (112, 25 * 112, 3)
     assert sum(map(len, shown.reels.values())) < 500_000
 
 
-def test_loss_curves_have_a_solid_and_a_dotted_line_for_each_way(kept: Path) -> None:
+def test_loss_curves_have_a_solid_and_a_dotted_line_for_each_trajectory(kept: Path) -> None:
     run = RunFolder.read(kept)
-    plain, adaptive = (trajectories(run, run.cases[0], role) for role in ("plain", "adaptive"))
+    plain, adaptive = (trajectories(run, run.cases[0], role) for role in (Role.PLAIN, Role.ADAPTIVE))
     svg = losses("broken", [*plain, *adaptive])
     lines = re.findall(r'<path d="[^"]*" clip-path="[^"]*" style="([^"]*)"', svg)
     drawn = {colour: [line for line in lines if f"var(--{colour})" in line] for colour in ("plain", "adaptive")}

@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.browser import BROWSER, QUIET
+from unmask.kinds import Role
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec
 from unmask.report import write
 
@@ -30,7 +31,7 @@ def hostile(folder: Path) -> Path:
     threat = ThreatSpec("linf", 0.1, HOSTILE)
     records = []
     for attack, role, robust in (("clean", "clean", 1.0), (HOSTILE, "plain", 1.0), ("b", "adaptive", 0.0)):
-        job = Job(HOSTILE, HOSTILE, attack, threat, 0, 0, 2, role)
+        job = Job(HOSTILE, HOSTILE, attack, threat, 0, 0, 2, Role(role))
         examples = tuple(Example(i, 1, 0, robust, robust > 0, robust > 0, robust, 0.1) for i in range(2))
         file = f"examples/{job.key}.safetensors"
         records.append(Record(job, examples, 1, 1, 1, 1, 1.0, file))
@@ -48,7 +49,7 @@ def hostile(folder: Path) -> Path:
         "classes": [HOSTILE, HOSTILE],
         "attacks": {HOSTILE: HOSTILE, "b": HOSTILE},
     }
-    run = {"schema": RUN_SCHEMA, "config": {}, "jobs": [], "fingerprints": {}, "cases": [case], "seed": HOSTILE}
+    run = {"schema": RUN_SCHEMA, "config": {}, "jobs": [], "fingerprints": {}, "cases": [case], "seed": 0}
     run |= dict.fromkeys(("command", "suite", "started", "revision"), HOSTILE)
     run |= {"versions": {HOSTILE: HOSTILE}, "hardware": {HOSTILE: HOSTILE, "cores": HOSTILE, "gpu": HOSTILE}}
     (folder / "run.json").write_text(json.dumps(run))

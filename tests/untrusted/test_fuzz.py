@@ -10,17 +10,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from unmask.data import parquet
-from unmask.data.decode import count_channels, decode
+from unmask.data import load, parquet
+from unmask.data.decode import count_channels, decode, rows_of
+from unmask.errors import UnmaskError
+from unmask.kinds import Role
 from unmask.records import RUN_SCHEMA, Example, Job, Record, ThreatSpec, digest
 from unmask.report import summary, texts
 from unmask.run_files import read_run
@@ -39,7 +43,7 @@ anything = st.recursive(leaf, lambda inner: st.lists(inner, max_size=3) | st.dic
 def one_line(call: Callable[[], object]) -> None:
     try:
         call()
-    except ValueError as error:
+    except UnmaskError as error:
         said = str(error)
     else:
         return
@@ -84,7 +88,7 @@ def edited(draw: st.DrawFn, good: Any) -> Any:
 
 
 def record(attack: str, role: str, robust: float) -> Record:
-    job = Job("case:one", "digits", attack, ThreatSpec("linf", 0.1), 0, 0, 2, role)
+    job = Job("case:one", "digits", attack, ThreatSpec("linf", 0.1), 0, 0, 2, Role(role))
     examples = tuple(Example(i, 1, 2, robust, robust > 0.5, robust == 1, robust, 0.1) for i in range(2))
     return Record(job, examples, 1, 10, 5, 3, 0.5)
 
@@ -102,6 +106,20 @@ CASE: dict[str, Any] = {
     "classes": ["a", "b", "c"],
     "attacks": {"plain": "", "bpda": ""},
     "n": 2,
+}
+MISTAKE = {"kind": "range", "module": "", "where": "m.py:1", "evidence": {"share": 0.5}, "remedy": "none"}
+AUDIT: dict[str, Any] = {
+    "budget": "quick",
+    "findings": [{**MISTAKE, "kind": "gradient"}],
+    "lint": [MISTAKE],
+    "signal": 1.0,
+    "parts": [{"part": "0", "type": "Linear", "calls": 1, "fidelity": [0.5, 1.0]}],
+    "candidate_views": [
+        {"view": "v", "code": ["bypass('0')"], "levels": 0, "robust_accuracy": 0.5, "margin": 0.1, "error": ""}
+    ],
+    "draws": 1,
+    "per_draw_passes": False,
+    "gradients": {"plain": {"zero_gradient": 0.5, "noise_fraction": 0.1}, "adaptive": {"fooled_view_only": [0.0, 1.0]}},
 }
 RUN: dict[str, Any] = {
     "schema": RUN_SCHEMA,
@@ -146,6 +164,17 @@ def test_records(tmp_path: Path, data: st.DataObject) -> None:
         raw["digest"] = digest(raw)  # signed, so that only what it says can be wrong
     good = b"".join(r.to_json().encode() + b"\n" for r in RECORDS[:2])
     run = folder(tmp_path / "run", lines=good + json.dumps(raw).encode() + b"\n")
+    one_line(lambda: texts(run))
+    one_line(lambda: summary(run))
+
+
+@fuzz
+@given(data=st.data())
+def test_audits(tmp_path: Path, data: st.DataObject) -> None:
+    case = data.draw(edited({**CASE, "attacks": {"plain": "", "adaptive": ""}, "setup": [MISTAKE], "audit": AUDIT}))
+    lines = [record("clean", "clean", 1.0), record("plain", "plain", 1.0), record("adaptive", "adaptive", 0.0)]
+    stored = b"".join(r.to_json().encode() + b"\n" for r in lines)
+    run = folder(tmp_path / "run", {**RUN, "cases": [case]}, stored)
     one_line(lambda: texts(run))
     one_line(lambda: summary(run))
 
@@ -201,8 +230,8 @@ def encoded(form: str) -> bytes:
 @given(data=st.data(), form=st.sampled_from(["PNG", "JPEG", "WEBP", "BMP"]))
 def test_images(data: st.DataObject, form: str) -> None:
     raw = data.draw(damaged(encoded(form)) | st.binary(max_size=64))
-    one_line(lambda: count_channels([raw], "here"))
-    one_line(lambda: decode([raw], channels=1, size=data.draw(st.sampled_from([None, 5])), where="here"))
+    one_line(lambda: count_channels([raw], rows_of("here")))
+    one_line(lambda: decode([raw], channels=1, size=data.draw(st.sampled_from([None, 5])), called=rows_of("here")))
 
 
 @fuzz
@@ -213,6 +242,35 @@ def test_parquet(tmp_path: Path, data: st.DataObject) -> None:
     pq.write_table(pa.table({"image": images, "label": [0, 1, 2]}), path)
     path.write_bytes(data.draw(damaged(path.read_bytes())))
     one_line(lambda: parquet.read([path], data.draw(st.sampled_from([None, 2]))))
+
+
+def npz(path: Path) -> None:
+    np.savez_compressed(path, images=np.full((2, 1, 3, 3), 200, np.uint8), labels=np.array([0, 1]))
+
+
+def torch_file(path: Path) -> None:
+    torch.save({"images": torch.rand(2, 1, 3, 3), "labels": torch.tensor([0, 1])}, path)
+
+
+def safetensors(path: Path) -> None:
+    save_file({"images": torch.rand(2, 1, 3, 3), "labels": torch.tensor([0, 1])}, path, {"classes": '["a", "b"]'})
+
+
+def csv_file(path: Path) -> None:
+    (path.parent / "a.png").write_bytes(encoded("PNG"))
+    path.write_text("path,label\na.png,0\na.png,1\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("a.npz", npz), ("a.pt", torch_file), ("a.safetensors", safetensors), ("a.csv", csv_file)]
+)
+@fuzz
+@given(data=st.data())
+def test_own_data(tmp_path: Path, data: st.DataObject, name: str, write: Callable[[Path], None]) -> None:
+    path = tmp_path / name
+    write(path)
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    one_line(lambda: load(str(path)))
 
 
 def test_a_file_of_too_many_rows_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

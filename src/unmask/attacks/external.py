@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from unmask.adapters import attackable
 from unmask.attacks.problem import Attack, Problem
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View
 from unmask.inputs import as_candidates
 from unmask.randomness import Keys, use_keys
@@ -36,7 +37,7 @@ def external_attack(search: ExternalSearch, view: View | None = None, *, samples
     needs the same eps as the threat, and [0, 1] as its box. The judge sees what comes back, and no step before.
     :attr:`unmask.attacking.AttackResult.gradients` does not count these gradients; passes are counted.
 
-    Raises ValueError for samples below 1 and, once it attacks, where ``search`` returns another shape than that of
+    Raises UnmaskError for samples below 1 and, once it attacks, where ``search`` returns another shape than that of
     the images, or gives the module images out of [0, 1].
 
     >>> from unmask.attacking import run_attack
@@ -50,11 +51,11 @@ def external_attack(search: ExternalSearch, view: View | None = None, *, samples
     tensor([0., 1.], dtype=torch.float64)
     """
     if samples < 1:
-        raise ValueError(f"external_attack needs samples >= 1, not {samples}")
+        raise UnmaskError(f"external_attack needs samples >= 1, not {samples}")
 
     def attack(problem: Problem) -> Tensor:
         if view is not None and problem.views is None:
-            raise ValueError("this problem offers no views of its defense: use unmask.run_attack")
+            raise UnmaskError("this problem offers no views of its defense", "use unmask.run_attack")
         viewed = problem.view if view is None or problem.views is None else problem.views(view)
         module = attackable(_Keyed(viewed, problem.keys, problem.x.device), samples=samples)
         with torch.random.fork_rng(), torch.enable_grad():
@@ -62,9 +63,9 @@ def external_attack(search: ExternalSearch, view: View | None = None, *, samples
             found = search(module, problem.x.clone(), problem.y.clone())
         x_adv = as_candidates(found, "candidates").detach().to(problem.x.device)
         if x_adv.shape != problem.x.shape:
-            raise ValueError(
-                f"the external attack gives shape {tuple(x_adv.shape)}, the images have {tuple(problem.x.shape)}: "
-                "return one candidate an image, in the order of the images"
+            raise UnmaskError(
+                f"the external attack gives shape {tuple(x_adv.shape)}, the images have {tuple(problem.x.shape)}",
+                "return one candidate an image, in the order of the images",
             )
         return x_adv
 

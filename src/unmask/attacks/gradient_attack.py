@@ -49,15 +49,15 @@ class GradientAttack:
     early_stop: bool = True
 
     def __call__(self, problem: Problem) -> Tensor:
-        ledger = BestTracker(problem, self.loss, early_stop=self.early_stop, bounded=self.penalty is None)
+        tracker = BestTracker(problem, self.loss, early_stop=self.early_stop, bounded=self.penalty is None)
         for restart in range(self.restarts):
-            rows = ledger.active_rows()
+            rows = tracker.active_rows()
             if not len(rows):
                 break
-            self._search(problem, ledger, rows, restart)
-        return ledger.best
+            self._search(problem, tracker, rows, restart)
+        return tracker.best
 
-    def _search(self, problem: Problem, ledger: BestTracker, rows: Tensor, restart: int) -> None:
+    def _search(self, problem: Problem, tracker: BestTracker, rows: Tensor, restart: int) -> None:
         threat, x, keys = problem.threat, problem.x[rows], problem.keys.select(rows).fold_in(restart)
         radius = threat.radius(x)
         with use_keys(keys.fold_in("start")):
@@ -68,13 +68,13 @@ class GradientAttack:
             with use_keys(keys.fold_in(step)):
                 values, direction = self.estimator(value_only(objective) if step == self.steps else objective, z)
             if step < self.steps:
-                direction = ledger.usable(rows, direction, report=self.penalty is None)
+                direction = tracker.usable(rows, direction, report=self.penalty is None)
             if step == 0 and self.penalty is not None:  # which has a gradient where the loss has none
                 with use_keys(keys.fold_in("loss alone")):
                     alone = self._objective(problem, rows, x, restart, penalised=False)
-                    ledger.usable(rows, self.estimator(alone, z)[1])
+                    tracker.usable(rows, self.estimator(alone, z)[1])
             ask = problem.should_query_judge(step, self.steps)
-            keep = ledger.update(rows, self._candidate(z, x, threat), values, ask=ask)
+            keep = tracker.update(rows, self._candidate(z, x, threat), values, ask=ask)
             if keep is not None:
                 rows, x, z, direction, radius = (t[keep] for t in (rows, x, z, direction, radius))
                 state, keys = tuple(s[keep] for s in state), keys.select(keep)
@@ -85,7 +85,7 @@ class GradientAttack:
             )
             z = self.space.retract(z, x, threat)
         if problem.random and self.penalty is None and len(rows):
-            ledger.reselect_on_fresh_draws(
+            tracker.reselect_on_fresh_draws(
                 rows,
                 self._candidate(z, x, threat),
                 fresh_value(self.estimator, problem.objective(self.loss, rows), keys),

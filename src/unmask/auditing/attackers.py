@@ -37,7 +37,7 @@ _FIRST = ((10, 0.25), (30, 0.1))
 
 
 def attackers(
-    tried: Sequence[PilotResult],
+    results: Sequence[PilotResult],
     sources: Sequence[CandidateView],
     spaces: Sequence[Latent],
     classes: int,
@@ -49,15 +49,15 @@ def attackers(
     """By name: "plain", "adaptive" (an ensemble over views), "latent" (given spaces), "transfer", "black-box".
 
     Args:
-        tried: views, best first.
+        results: of the pilot, best first.
         sources: what is searched for examples that transfer.
         spaces: of decoders inside the model.
         classes: of the model.
         norm: of the ball.
         random: whether verdicts need several draws.
     """
-    names = ", ".join(one.name for one in _useful(tried, budget))
-    why, further = _refused(tried), " and the margin" if norm == "l1" else " and DLR"
+    names = ", ".join(one.name for one in _useful(results, budget))
+    why, further = _refused(results), " and the margin" if norm == "l1" else " and DLR"
     return {
         "plain": AttackSpec(
             f"a random point, since the model has no gradient of its own: {why}"
@@ -69,61 +69,61 @@ def attackers(
         ),
         "adaptive": AttackSpec(
             f"PGD on the margin, APGD on cross entropy{'' if random else further}, through: {names}",
-            lambda _: _timed(tried, classes, budget, norm, random=random),
+            lambda _: _timed(results, classes, budget, norm, random=random),
             low_precision=False,
         ),
-        **({"latent": on_manifold(tried, sources, spaces, budget, random=random)} if spaces else {}),
+        **({"latent": on_manifold(results, sources, spaces, budget, random=random)} if spaces else {}),
         "transfer": transfer(sources, budget),
         "black-box": black_box(budget, norm),
     }
 
 
 def controls(
-    tried: Sequence[PilotResult], classes: int, budget: Budget, *, norm: str, random: bool
+    results: Sequence[PilotResult], classes: int, budget: Budget, *, norm: str, random: bool
 ) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
-    best = _useful(tried, budget)[0]
+    best = _useful(results, budget)[0]
     single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes, NOISE)))
     once = replace(budget, targets=0, views=1)
     twice = replace(once, steps=2 * budget.steps)
     return {
         "plain one step": AttackSpec(
             "one step of the plain attack",
-            lambda _: RandomSearch(1) if _refused(tried) else fgsm(),
+            lambda _: RandomSearch(1) if _refused(results) else fgsm(),
             low_precision=False,
         ),
         "one step": AttackSpec("one step of the adaptive attack", lambda _: single, low_precision=False),
         "best view": AttackSpec(
             "the adaptive attack through the best view alone",
-            lambda _: adaptive(tried, classes, once, norm, random=random),
+            lambda _: adaptive(results, classes, once, norm, random=random),
             low_precision=False,
         ),
         "doubled steps": AttackSpec(
             "the adaptive attack with twice the steps, through the best view",
-            lambda _: adaptive(tried, classes, twice, norm, random=random),
+            lambda _: adaptive(results, classes, twice, norm, random=random),
             low_precision=False,
         ),
     }
 
 
-def adaptive(tried: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Ensemble:
+def adaptive(results: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Ensemble:
     """Searches through the best views, on several losses."""
-    useful = enumerate(_useful(tried, budget))
+    useful = enumerate(_useful(results, budget))
     attacks = tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, norm, random))
     return Ensemble(attacks, _DRAWS if random else 1)
 
 
-def _timed(tried: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Attack:
+def _timed(results: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Attack:
     """The adaptive attack; with a budget of seconds again and again, every other time with twice the steps."""
     if budget.seconds is None:
-        return adaptive(tried, classes, budget, norm, random=random)
+        return adaptive(results, classes, budget, norm, random=random)
     first = BUDGETS["quick"]
 
     def turn(number: int) -> Attack:
         effort = replace(
             budget, steps=first.steps * 2 ** (number // 2), restarts=1, targets=budget.targets * (number > 0)
         )
-        return adaptive(tried, classes, effort, norm, random=random)
+        return adaptive(results, classes, effort, norm, random=random)
 
     return TimeLimited(budget.seconds, turn, draws=_DRAWS if random else 1)
 
@@ -131,9 +131,9 @@ def _timed(tried: Sequence[PilotResult], classes: int, budget: Budget, norm: str
 def black_box(budget: Budget, norm: str) -> AttackSpec:
     """Searches that see scores alone."""
     square = (Square(budget.queries),) if norm in ("linf", "l2") else ()
-    told = f"Square with {budget.queries} queries, then r" if square else "r"
+    text = f"Square with {budget.queries} queries, then r" if square else "r"
     return AttackSpec(
-        f"{told}andom points of the ball: scores only",
+        f"{text}andom points of the ball: scores only",
         lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
         access=Access.SCORES,
         low_precision=False,
@@ -142,18 +142,20 @@ def black_box(budget: Budget, norm: str) -> AttackSpec:
 
 def transfer(sources: Sequence[CandidateView], budget: Budget, access: Access = Access.WHITE_BOX) -> AttackSpec:
     """Searches of other models; the judge decides about their candidates on this one. ``access`` is to this one."""
-    names = ", ".join(way.name for way in sources)
+    names = ", ".join(candidate.name for candidate in sources)
     search = pgd(budget.steps, margin, rel_step_size=0.1)
     return AttackSpec(
         f"PGD on the margin of other models: {names}",
-        lambda _: Ensemble(tuple(WithView(way.view, search) for way in sources if way.view is not None)),
+        lambda _: Ensemble(
+            tuple(WithView(candidate.view, search) for candidate in sources if candidate.view is not None)
+        ),
         access=access,
         low_precision=False,
     )
 
 
 def on_manifold(
-    tried: Sequence[PilotResult],
+    results: Sequence[PilotResult],
     sources: Sequence[CandidateView],
     spaces: Sequence[Latent],
     budget: Budget,
@@ -161,9 +163,9 @@ def on_manifold(
     random: bool,
 ) -> AttackSpec:
     """Reparameterization: searches over what decoders of the model make, through the best view and other models."""
-    best = _useful(tried, budget)[0]
+    best = _useful(results, budget)[0]
     how, steps = estimator(best.signal, best.per_draw_passes), budget.steps // 2
-    views = [best.view.view, *(way.view for way in sources)]
+    views = [best.view.view, *(candidate.view for candidate in sources)]
 
     def search(space: Latent, view: View | None) -> Attack:
         attack = latent(space, steps, estimator=how, restarts=2, early_stop=not random)
@@ -176,13 +178,13 @@ def on_manifold(
     )
 
 
-def _refused(tried: Sequence[PilotResult]) -> str:
+def _refused(results: Sequence[PilotResult]) -> str:
     """Why torch cannot differentiate the model as it is, where it cannot."""
-    return next((one.error for one in tried if one.view == OWN_GRADIENT and not one.levels), "")
+    return next((one.error for one in results if one.view == OWN_GRADIENT and not one.levels), "")
 
 
-def _useful(tried: Sequence[PilotResult], budget: Budget) -> list[PilotResult]:
-    return [one for one in tried if not one.error][: budget.views]
+def _useful(results: Sequence[PilotResult], budget: Budget) -> list[PilotResult]:
+    return [one for one in results if not one.error][: budget.views]
 
 
 def _through(one: PilotResult, place: int, classes: int, budget: Budget, norm: str, random: bool) -> list[Attack]:
@@ -212,5 +214,5 @@ def _through(one: PilotResult, place: int, classes: int, budget: Budget, norm: s
 
 
 def _by(one: PilotResult, attack: Attack) -> Attack:
-    """``attack`` through the view that was tried, over the grid that it was tried on."""
+    """``attack`` through the view of a pilot search, over the grid of that search."""
     return over_grid(one.levels, attack if one.view.view is None else WithView(one.view.view, attack))

@@ -38,7 +38,7 @@ def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
     request, images, size = check.request, check.images, check.radius
     target, limits, norm = request.target, request.limits, request.threat.norm
     labels = any(finding.kind == FindingKind.LABELS for finding in check.lint)
-    tried, worth = hidden_by_a_grid(target, request.threat, images, request.data.scale, request.seed, by_scores=True)
+    results, worth = hidden_by_a_grid(target, request.threat, images, request.data.scale, request.seed, by_scores=True)
     levels = worth[0].levels if worth else 0
     asked = OnGrid(target.model, levels) if levels else target.model
     keys = images.keys(request.seed, "sources")
@@ -52,14 +52,14 @@ def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
     chosen, checks = (
         {name: _over_grid(levels, attacker) for name, attacker in some.items()} for some in (chosen, checks)
     )
-    told = {
+    diagnosis = {
         "findings": [],
         "candidate_views": [],
         "parts": [],
-        "lint": [asdict(finding) for finding in (*check.lint, *gridded(tried, worth, FindingKind.GRID))],
+        "lint": [asdict(finding) for finding in (*check.lint, *gridded(results, worth, FindingKind.GRID))],
         "not_diagnosed_reason": _UNSEEN.format("labels" if labels else "scores"),
     }
-    plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), told)
+    plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), diagnosis)
     return plan, replace(target, attacks={**chosen, **checks})
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from unmask.errors import UnmaskError
+
 __all__ = ["BUDGETS", "Budget", "budget_of", "timed"]
 
 
@@ -31,7 +33,7 @@ BUDGETS = {
 def budget_of(name: str) -> Budget:
     """One of :data:`BUDGETS`, or seconds for each example, such as "2s" or "0.5s".
 
-    Raises ValueError for anything else.
+    Raises UnmaskError for anything else.
 
     >>> budget_of("quick").steps, budget_of("2s").seconds
     (30, 2.0)
@@ -40,7 +42,7 @@ def budget_of(name: str) -> Budget:
         return BUDGETS[name]
     if (found := re.fullmatch(r"(\d+(\.\d*)?|\.\d+)s", name)) and float(found[1]) > 0:
         return replace(BUDGETS["standard"], seconds=float(found[1]))
-    raise ValueError(f"no budget {name!r}; budgets: {', '.join(BUDGETS)}, or seconds for each example, such as 2s")
+    raise UnmaskError(f"no budget {name!r}; budgets: {', '.join(BUDGETS)}, or seconds for each example, such as 2s")
 
 
 def timed(budget: str) -> tuple[str, ...]:

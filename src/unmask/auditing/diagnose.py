@@ -92,7 +92,7 @@ class Diagnosis:
 def check_model(request: AuditRequest) -> ModelCheck:
     """Which images the model gets right, and what is wrong with it before any attack.
 
-    Raises ValueError for a model that gets no image right.
+    Raises UnmaskError for a model that gets no image right.
     """
     loaded = State(request.target.model)
     return ModelCheck(request, loaded, correctly_classified(request), _lint(request))

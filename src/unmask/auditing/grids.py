@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from unmask.attacks.black_box.random_search import RandomSearch
 from unmask.attacks.black_box.square import Square
 from unmask.attacks.problem import Attack
-from unmask.auditing.probe_data import TRIED, Images
+from unmask.auditing.probe_data import PILOT_IMAGES, Images
 from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
 from unmask.evaluation.models.targets import Target
@@ -20,7 +20,7 @@ __all__ = ["EIGHT_BIT", "gridded", "hidden_by_a_grid", "on_grids"]
 EIGHT_BIT = 255
 """Levels above 0 of images as files hold them."""
 
-_WAYS = 4
+_VIEWS = 4
 """Views that are tried on a grid, at most: the own gradient and the best."""
 
 _QUERIES = 50
@@ -34,20 +34,20 @@ _IMAGES = 5
 
 
 def on_grids(
-    tried: Sequence[PilotResult], scale: int, attempt: Callable[[list[CandidateView], int], list[PilotResult]]
+    results: Sequence[PilotResult], scale: int, attempt: Callable[[list[CandidateView], int], list[PilotResult]]
 ) -> list[PilotResult]:
-    """What leaves clearly less on the grid of the data or of 8 bit than all of ``tried``, best first; else nothing.
+    """What leaves clearly less on the grid of the data or of 8 bit than all of ``results``, best first; else nothing.
 
     Args:
-        tried: without a grid, best first.
+        results: of the pilot without a grid, best first.
         scale: levels above 0 of the data's own grid.
         attempt: (views, levels) -> the views tried with candidates on that grid.
     """
-    if not tried or tried[0].robust_accuracy <= _LESS:
+    if not results or results[0].robust_accuracy <= _LESS:
         return []
-    views = [one.view for one in tried if not one.error][:_WAYS]
+    views = [one.view for one in results if not one.error][:_VIEWS]
     found = rank([one for levels in dict.fromkeys((scale, EIGHT_BIT)) for one in attempt(views, levels)])
-    return [one for one in found if _clearly_less(one, tried[0])]
+    return [one for one in found if _clearly_less(one, results[0])]
 
 
 def _clearly_less(one: PilotResult, best: PilotResult) -> bool:
@@ -61,7 +61,7 @@ def hidden_by_a_grid(
     images: Images,
     scale: int,
     seed: int,
-    way: CandidateView = OWN_GRADIENT,
+    candidate: CandidateView = OWN_GRADIENT,
     *,
     by_scores: bool = False,
 ) -> tuple[list[PilotResult], list[PilotResult]]:
@@ -73,13 +73,13 @@ def hidden_by_a_grid(
         by_scores: whether the search takes no gradient.
     """
     query: Attack = Square(_QUERIES) if threat.norm in ("linf", "l2") else RandomSearch(_QUERIES)
-    search = PilotSearch(target, threat, images.first(TRIED), seed, query if by_scores else None)
-    tried = search([way])
-    return tried, on_grids(tried, scale, search)
+    search = PilotSearch(target, threat, images.first(PILOT_IMAGES), seed, query if by_scores else None)
+    results = search([candidate])
+    return results, on_grids(results, scale, search)
 
 
 def gridded(
-    tried: Sequence[PilotResult], worth: Sequence[PilotResult], kind: FindingKind = FindingKind.SHATTERED
+    results: Sequence[PilotResult], worth: Sequence[PilotResult], kind: FindingKind = FindingKind.SHATTERED
 ) -> list[Finding]:
     """That the model answers otherwise on a grid than between its levels, where :func:`on_grids` found that."""
     return [
@@ -88,7 +88,7 @@ def gridded(
             module="",
             where=f"the model's output differs between images on the grid k/{best.levels} and images off it",
             evidence={
-                "robust_accuracy": round(tried[0].robust_accuracy, 3),
+                "robust_accuracy": round(results[0].robust_accuracy, 3),
                 "left on the grid": round(best.robust_accuracy, 3),
             },
             remedy=f"Snapped({best.levels}, attack)",

@@ -9,6 +9,7 @@ from typing import Any
 from unmask.auditing.request import AuditRequest
 from unmask.cases import AttackSpec
 from unmask.evaluation.plan import Plan, dataset_info, shards, threat_spec
+from unmask.kinds import Role
 from unmask.records import Job, ThreatSpec
 
 __all__ = ["Control", "build_plan"]
@@ -30,25 +31,25 @@ def build_plan(
     request: AuditRequest,
     attackers: Mapping[str, AttackSpec],
     controls: Sequence[Control],
-    told: Mapping[str, Any],
+    diagnosis: Mapping[str, Any],
 ) -> Plan:
     """Clean verdicts, each of ``attackers`` on all examples, then the controls on a few.
 
-    ``told`` is what the examination found, as plain data.
+    ``diagnosis`` is what the examination found, as plain data.
     """
     name, data, ball, n = request.name, request.data, threat_spec(request.threat), request.count
 
-    def jobs(attack: str, role: str, at: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
+    def jobs(attack: str, role: Role, at: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
         options = {"budget": request.budget, **options}
         for start, stop in shards(count):
             yield Job(name, data.name, attack, at, request.seed, start, stop, role, options)
 
-    made = [*jobs("clean", "clean", ball, n)]
+    made = [*jobs("clean", Role.CLEAN, ball, n)]
     for attack, attacker in attackers.items():
-        made += jobs(attack, "plain" if attacker.plain else "adaptive", ball, n)
+        made += jobs(attack, Role.PLAIN if attacker.plain else Role.ADAPTIVE, ball, n)
     for control in controls:
         options = {"control": control.name} if control.name else {}
-        made += jobs(control.attack, "control", control.threat, min(n, _FEW), **options)
+        made += jobs(control.attack, Role.CONTROL, control.threat, min(n, _FEW), **options)
     about = {
         "case": name,
         "defense": "a model, examined and attacked by what was found",
@@ -60,7 +61,7 @@ def build_plan(
         "note": "",
         "attacks": {attack: attacker.description for attack, attacker in attackers.items()},
         "access": {attack: attacker.access for attack, attacker in attackers.items()},
-        "audit": {"budget": request.budget, **told},
+        "audit": {"budget": request.budget, **diagnosis},
         **dataset_info(data, n, ball),
     }
     return Plan(tuple(made), about)

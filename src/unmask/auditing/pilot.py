@@ -11,7 +11,7 @@ import torch
 from unmask.auditing.attackers import NOISE
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
-from unmask.auditing.probe_data import PROBED, TRIED
+from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
 from unmask.auditing.request import step
 from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
 from unmask.auditing.views.decoders import decoders
@@ -21,6 +21,7 @@ from unmask.diagnosis.behaviour.memory import aged
 from unmask.diagnosis.findings import averaged, draws
 from unmask.diagnosis.probe import faults_behind_refusals
 from unmask.diagnosis.saturation import saturation
+from unmask.errors import UnmaskError
 from unmask.gradients.spaces import Latent
 from unmask.models.model_wrappers import frozen_copy, query
 from unmask.randomness import make_keys
@@ -72,10 +73,10 @@ class _Trials:
 def pilot_views(diagnosis: Diagnosis) -> Pilot:
     """Try the views that the diagnosis suggests, and look once more at the gradients through the best of them.
 
-    The model is left as it was loaded. Raises ValueError where no view can be searched through.
+    The model is left as it was loaded. Raises UnmaskError where no view can be searched through.
     """
     check, request = diagnosis.check, diagnosis.check.request
-    search = PilotSearch(request.target, request.threat, check.images.first(TRIED), request.seed)
+    search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed)
     trials = _tried(diagnosis, search)
     trials = _around_refusals(trials, search)
     trials = _with_expensive_views(trials, search)
@@ -144,7 +145,7 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
     for one in results:
         if not one.error:
             return one
-    raise ValueError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
+    raise UnmaskError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
 
 
 @torch.no_grad()

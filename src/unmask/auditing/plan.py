@@ -21,7 +21,7 @@ __all__ = ["plan_attacks", "plan_audit"]
 def plan_audit(request: AuditRequest) -> tuple[Plan, Target]:
     """Examine a model, and choose the attacks on it: the jobs, and the target that has these attacks.
 
-    Everything is keyed by the seed, so that the same request plans the same jobs. Raises ValueError for a model that
+    Everything is keyed by the seed, so that the same request plans the same jobs. Raises UnmaskError for a model that
     gets no image right, and for one that cannot be searched.
     """
     check = check_model(request)

@@ -10,17 +10,18 @@ from torch import Tensor
 from unmask.auditing.request import AuditRequest
 from unmask.data import Dataset
 from unmask.diagnosis.lint import made_for
+from unmask.errors import UnmaskError
 from unmask.evaluation.models.targets import Target
 from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.types import Output
 
-__all__ = ["PROBED", "TRIED", "Images", "correctly_classified", "probe_size", "standing"]
+__all__ = ["PILOT_IMAGES", "PROBED", "Images", "correctly_classified", "probe_size", "standing"]
 
 LOOKED = 256
 """Images that are looked at."""
 
-TRIED = 32
+PILOT_IMAGES = 32
 """Images on which views and grids are tried, at most."""
 
 PROBED = 16
@@ -64,7 +65,7 @@ def probe_size(max_images: int, x: Tensor) -> int:
 
 
 def correctly_classified(request: AuditRequest) -> Images:
-    """Of the first images those that the model gets right. Raises ValueError where there are none."""
+    """Of the first images those that the model gets right. Raises UnmaskError where there are none."""
     data, count = request.data, min(request.count, LOOKED)
     found = standing(request.target, data, count, request.seed, request.device)
     if not len(found):
@@ -73,7 +74,7 @@ def correctly_classified(request: AuditRequest) -> Images:
         with torch.no_grad():
             ranges = made_for(request.target.model, x, y, keys)
             why = next((f"{one.where}: give {one.remedy}" for one in ranges), "check that the data set is its own")
-        raise ValueError(f"the model gets none of the first {count} images right: {why}")
+        raise UnmaskError(f"the model gets none of the first {count} images right: {why}")
     return found
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.plan import plan_audit
-from unmask.auditing.probe_data import TRIED, standing
+from unmask.auditing.probe_data import PILOT_IMAGES, standing
 from unmask.auditing.request import AuditRequest
 from unmask.auditing.views.candidate_views import CandidateView
 from unmask.cases import find_case
 from unmask.data import Dataset
 from unmask.diagnosis.instrumentation import preserve_buffers
+from unmask.errors import UnmaskError
 from unmask.evaluation.attack_registry import attack_from_options
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.targets import Target
@@ -33,8 +34,7 @@ def plans(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
     An audit examines the model for it, which takes as long as it takes at the beginning of the audit; an attack tries
     whether the model answers otherwise on a grid of grey levels.
 
-    Raises ValueError for a model, data or threat that do not fit, and KeyError or TypeError where ``config`` is not the
-    question of a command.
+    Raises UnmaskError for a model, data or threat that do not fit.
 
     >>> config = {"command": "reproduce", "cases": ["plain-digits"], "n": 4, "seed": 0, "curves": False}
     >>> (plan,) = plans(config, LocalExecutor())
@@ -46,7 +46,7 @@ def plans(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
         cases = [find_case(name) for name in config["cases"]]
         return [plan_case(case, local.dataset(case.data, n), n, seed, curves=config["curves"]) for case in cases]
     if config["command"] not in ("attack", "audit"):
-        raise ValueError(f"no command {config['command']!r} makes runs")
+        raise UnmaskError(f"no command {config['command']!r} makes runs")
     threat = _threat(**config["threat"])
     return [_audit(config, threat, local) if config["command"] == "audit" else _attack(config, threat, local)]
 
@@ -56,7 +56,7 @@ def _audit(config: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> P
     data = local.dataset(config["data"], n)
     target = local.target(name, data)
     with in_one_line(name):
-        request = AuditRequest(name, target, data, threat, n, config["seed"], budget, local.device)
+        request = AuditRequest(name, target, data, threat, n, config["seed"], budget, local.config.device)
         plan, armed = plan_audit(request)
     local.use(name, armed, data)
     return plan
@@ -68,7 +68,7 @@ def _attack(config: Mapping[str, Any], threat: Threat, local: LocalExecutor) -> 
     data = local.dataset(config["data"], n)
     with in_one_line(name):
         target = local.target(name, data)
-        notes, levels = _grid(target, data, threat, config, local.device)
+        notes, levels = _grid(target, data, threat, config, local.config.device)
         noted = replace(target, setup_findings=(*target.setup_findings, *notes))
         return plan_attack(name, noted, data, threat, n, seed, options, levels)
 
@@ -81,16 +81,16 @@ def _grid(
     The model keeps nothing of it.
     """
     attacker, n, seed = attack_from_options(config["options"]), config["n"], config["seed"]
-    way, by_scores = CandidateView(view=attacker.view), attacker.access != Access.WHITE_BOX
+    candidate, by_scores = CandidateView(view=attacker.view), attacker.access != Access.WHITE_BOX
     with preserve_buffers(target.model):
-        images = standing(target, data, min(n, len(data), TRIED), seed, device)
+        images = standing(target, data, min(n, len(data), PILOT_IMAGES), seed, device)
         if not len(images):
             return [], 0
-        tried, worth = hidden_by_a_grid(target, threat, images, data.scale, seed, way, by_scores=by_scores)
-    return gridded(tried, worth, FindingKind.GRID), worth[0].levels if worth else 0
+        results, worth = hidden_by_a_grid(target, threat, images, data.scale, seed, candidate, by_scores=by_scores)
+    return gridded(results, worth, FindingKind.GRID), worth[0].levels if worth else 0
 
 
-def _threat(norm: str, eps: float, unit: str) -> Threat:
+def _threat(norm: str, eps: float, unit: str = "raw") -> Threat:
     threat = parse(norm, eps, unit)
     check_eps(norm, eps, unit)
     return threat

@@ -22,7 +22,7 @@ STEPS = ("check the model", "probe its gradients", "pilot the candidate views", 
 
 @dataclass(frozen=True)
 class AuditRequest:
-    """A model, the images that it is audited on, and what may be spent. Raises ValueError for an unknown budget."""
+    """A model, the images that it is audited on, and what may be spent. Raises UnmaskError for an unknown budget."""
 
     name: str
     """Of the model, as its jobs and its report call it."""

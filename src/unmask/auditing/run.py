@@ -12,8 +12,10 @@ from torch import nn
 
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.request import AuditRequest
-from unmask.data import Dataset, load
+from unmask.data import Dataset, InMemory, from_memory
+from unmask.errors import UnmaskError
 from unmask.evaluation.environment import environment
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.process_settings import own_settings
 from unmask.evaluation.models.targets import Target, prepare_target
@@ -22,7 +24,6 @@ from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.inputs import check_eps
 from unmask.models.black_box_models import ArrayFunction, BlackBoxModel
-from unmask.models.compiling import Compiler
 from unmask.models.forms import ModelForm, under_default_dtype
 from unmask.report import write
 from unmask.report.audit_report import AuditReport, RunFiles
@@ -36,10 +37,11 @@ _MADE_BY = "unmask.audit"
 
 def audit(
     model: nn.Module | ArrayFunction,
-    data: str | Dataset,
+    data: str | Dataset | InMemory,
     threat: Threat,
     *,
     n: int = 200,
+    size: int | None = None,
     budget: str = "standard",
     seed: int = 0,
     out: Path | str | None = None,
@@ -59,9 +61,14 @@ def audit(
     Args:
         model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals;
             or any other function, of arrays, which is attacked by its answers alone: see :class:`unmask.BlackBoxModel`.
-        data: name of a data set, or test images of one.
+        data: name of a data set, or of your own, as ``unmask list datasets`` shows; or in memory: a pair (images,
+            labels) of tensors or arrays, images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or in [0, 1]; a
+            ``DataLoader`` of such pairs, from which batches are taken once, as it gives them, up to ``n`` images; a
+            ``Dataset`` of torch with a length, of (image, label). A pair sorted by class is shuffled, always in the
+            same way, and so is a ``Dataset`` with ``targets``.
         threat: such as ``Linf(8 / 255)``.
-        n: test examples; the first n.
+        n: test examples; the first n, or all there are.
+        size: of the central square to which images of a named data set are resized and cropped, as ``--size``.
         budget: "quick", "standard", "thorough", or seconds for each example, such as "2s", whose results depend
             on the machine.
         seed: of all randomness.
@@ -80,7 +87,7 @@ def audit(
     Returns the :class:`unmask.AuditReport`, whose fields are those of report.json, such as ``accuracy.adaptive.value``,
     ``masking``, ``warnings``, ``findings``; ``print`` shows them in a few lines.
 
-    Raises ValueError with one line for a model or data that do not fit, or an ``out`` that holds another run.
+    Raises UnmaskError with one line for a model or data that do not fit, or an ``out`` that holds another run.
 
     >>> from unmask.cases import find_case
     >>> from unmask.threats import Linf
@@ -95,23 +102,32 @@ def audit(
     """
     check_threat(threat)
     check_eps(threat.norm, threat.eps, threat.unit)
-    if not isinstance(data, Dataset):
-        data = load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    local = LocalExecutor(device=device, compiler=Compiler() if compile else None)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
     form = ModelForm(channels_last, pixel_max, output, reject_class, mean, std)
+    execution = ExecutionConfig(device=device, strict=False, form=form, size=size, compile=compile)
+    local = LocalExecutor(execution)
+    if not isinstance(data, Dataset):
+        data = local.dataset(data, n) if isinstance(data, str) else _from_memory(data, n, size)
     config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
     config |= {"options": {"budget": budget}, "form": form.stored()}
     config |= {"compile": True} if compile else {}
+    config |= {} if size is None else {"size": size}
     with torch.inference_mode(False), own_settings() as settings:
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
         model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model
         with in_one_line(name):
-            target = prepare_target(model, data, device, strict=False, form=form)
+            target = prepare_target(model, data, execution)
             plan, armed = plan_audit(AuditRequest(name, target, data, threat, n, seed, budget, device))
         return _performed(name, armed, data, plan, local, config, RunFiles(None if out is None else Path(out)))
+
+
+def _from_memory(data: InMemory, n: int, size: int | None) -> Dataset:
+    if size is not None:
+        raise UnmaskError("size is for a data set by name: resize images in memory before the audit")
+    with in_one_line("the data", prefixed=False):
+        return from_memory(data, n)
 
 
 def _performed(

@@ -15,6 +15,7 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
+from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
 
@@ -50,8 +51,8 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 
 def find_case(name: str) -> Case:
-    """The case of that name; ValueError names similar cases, or all cases."""
+    """The case of that name; UnmaskError names similar cases, or all cases."""
     if name not in CASES:
         like = get_close_matches(name, CASES)
-        raise ValueError(f"no case {name!r}; {'did you mean' if like else 'cases:'} {', '.join(like or CASES)}")
+        raise UnmaskError(f"no case {name!r}; {'did you mean' if like else 'cases:'} {', '.join(like or CASES)}")
     return CASES[name]

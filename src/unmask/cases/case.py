@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack
 from unmask.data import default_home
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View
 from unmask.kinds import Access, Obfuscation
 from unmask.records import Figure
@@ -138,7 +139,7 @@ class Case:
         if self.pretrained is not None:
             path = pretrained(self.pretrained)
             if not path.is_file():
-                raise ValueError(f"{self.name}: {_absent(path)}")
+                raise UnmaskError(f"{self.name}: {_absent(path)}")
             load_weights(model.get_submodule("classifier"), path)
         return model
 

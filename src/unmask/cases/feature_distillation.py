@@ -57,7 +57,7 @@ def _of_step(model: nn.Module, step: float) -> nn.Module:
     return copied
 
 
-_DIAL = StrengthSweep(
+_STRENGTH = StrengthSweep(
     "step of the quantiser for the upper frequencies, in levels",
     30.0,
     (5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0),
@@ -122,7 +122,7 @@ _DISTILLED = Case(
     pretrained="mobilenet_v2",
     n_controls=16,
     image_probe=ImageProbe("transform"),
-    strength_sweep=_DIAL,
+    strength_sweep=_STRENGTH,
     note="steps of 25 for the lowest 4x4 frequencies, 30 for all others",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -11,37 +12,23 @@ import typer
 
 from unmask.cli.console import fail, say, warn
 from unmask.cli.console import out as console
-from unmask.cli.execute import carry_out, cluster_of, form_of
+from unmask.cli.execute import carry_out, show_data
 from unmask.cli.lists import TOPICS
+from unmask.cli.option_groups import grouped
 from unmask.cli.options import (
-    Batch,
-    Checkpoint,
-    Compile,
+    AttackOptions,
+    DataOptions,
     Device,
-    Eps,
-    ExecutorName,
-    FailingOn,
-    FailUnder,
-    GpusPerJob,
-    Header,
-    Layout,
-    Mean,
-    NumClasses,
+    Execution,
+    FormOptions,
     Out,
-    OutputKey,
-    PixelRange,
-    RateLimit,
-    RayAddress,
-    RayWorkers,
-    RejectClass,
     Run,
     Seed,
-    Std,
-    StopWhen,
     Target,
-    Weights,
+    ThreatOptions,
+    Verdict,
 )
-from unmask.cli.threshold import FailOn, Threshold
+from unmask.errors import UnmaskError
 
 __all__ = ["SUITE_NAMES", "app"]
 
@@ -74,7 +61,10 @@ def _unmask(
 
 
 @app.command()
+@grouped
 def reproduce(
+    execution: Execution,
+    verdict: Verdict,
     suite: Annotated[
         str | None, typer.Option("--suite", help=f"Several cases: {', '.join(SUITE_NAMES)}; those that can run.")
     ] = None,
@@ -82,20 +72,9 @@ def reproduce(
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 1000,
     out: Out = Path("runs/reproduce"),
     seed: Seed = 0,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
     curves: Annotated[
         bool, typer.Option("--curves/--no-curves", help="Also measure curves over eps, and the controls.")
     ] = True,
-    fail_under: FailUnder = None,
-    fail_on: FailingOn = FailOn.FIGURE,
-    stop_when: StopWhen = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
-    compile: Compile = False,
 ) -> None:
     """Attack published defenses and show what is left of them.
 
@@ -107,14 +86,15 @@ def reproduce(
     from unmask.cases import SUITES, find_case
     from unmask.evaluation.available import available
     from unmask.evaluation.runner import LocalExecutor
+    from unmask.models.forms import ModelForm
 
     if suite is not None and suite not in SUITES:
-        raise ValueError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
-    threshold = Threshold.of(fail_under, fail_on)
+        raise UnmaskError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
+    verdict.threshold()
     named = [find_case(name) for name in dict.fromkeys(case or ())]
     of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
-    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    local = LocalExecutor(batch_size, device, weights)
+    settings = execution.config(strict=True, form=ModelForm(), compile=verdict.compile)
+    cluster, local = execution.cluster(settings), LocalExecutor(settings)
     sorted_out = available(of_suite, lambda data: local.dataset(data, n))
     if sorted_out.skipped:
         warn(str(sorted_out))
@@ -122,51 +102,23 @@ def reproduce(
     if not cases:
         raise typer.Exit(1)
     config = {"command": "reproduce", "cases": [found.name for found in cases], "n": n, "seed": seed, "curves": curves}
-    carry_out(
-        plans(config, local), out, config, {"suite": suite}, local, threshold, stop_when, cluster, compile=compile
-    )
+    carry_out(plans(config, local), out, config, local, cluster, verdict, suite)
     if sorted_out.skipped:
         raise typer.Exit(fail(f"skipped, since data or weights are missing: {', '.join(sorted_out.skipped)}", 1))
 
 
 @app.command()
+@grouped
 def attack(
     target: Target,
-    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
-    eps: Eps,
-    norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
-    unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
-    attack: Annotated[str, typer.Option("--attack", help="See `unmask list attacks`.")] = "apgd",
-    bpda: Annotated[list[str] | None, typer.Option("--bpda", help="PATH=identity; may be repeated.")] = None,
-    straight_through: Annotated[bool, typer.Option("--straight-through", help="Pass inline operations.")] = False,
-    eot: Annotated[int, typer.Option("--eot", min=0, help="Draws per gradient of a random model.")] = 0,
-    spsa: Annotated[int, typer.Option("--spsa", min=0, help="Pairs of scores per gradient, instead of autograd.")] = 0,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Gradients, queries or samples per search.")] = 100,
-    restarts: Annotated[int, typer.Option("--restarts", min=1, help="Searches per example.")] = 1,
-    layout: Layout = "nchw",
-    pixel_range: PixelRange = 1.0,
-    output: OutputKey = None,
-    reject_class: RejectClass = None,
-    mean: Mean = None,
-    std: Std = None,
-    checkpoint: Checkpoint = None,
-    num_classes: NumClasses = None,
-    header: Header = None,
-    rate_limit: RateLimit = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
+    data: DataOptions,
+    threat: ThreatOptions,
+    options: AttackOptions,
+    form: FormOptions,
+    execution: Execution,
+    verdict: Verdict,
     out: Out = Path("runs/attack"),
     seed: Seed = 0,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    fail_under: FailUnder = None,
-    fail_on: FailingOn = FailOn.FIGURE,
-    stop_when: StopWhen = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
-    compile: Compile = False,
 ) -> None:
     """Attack any model with the techniques that you choose.
 
@@ -175,58 +127,29 @@ def attack(
     from unmask.auditing.question import plans
     from unmask.evaluation.runner import LocalExecutor
 
-    threshold = Threshold.of(fail_under, fail_on)
-    options = {
-        "attack": attack,
-        "steps": steps,
-        "restarts": restarts,
-        "eot": eot,
-        "spsa": spsa,
-        "bpda": bpda or [],
-        "straight_through": straight_through,
-    }
-    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    form = form_of(layout, pixel_range, output, reject_class, (mean, std), checkpoint, num_classes, header, rate_limit)
-    local = LocalExecutor(batch_size, device, weights, form=form)
-    config = {"command": "attack", "target": target, "data": data, "n": n, "seed": seed}
-    config |= {"threat": {"norm": norm.lower(), "eps": eps, "unit": unit}, "options": options, "form": form.stored()}
-    carry_out(plans(config, local), out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    verdict.threshold()
+    settings = execution.config(strict=True, form=form.form(), size=data.size, compile=verdict.compile)
+    cluster, local = execution.cluster(settings), LocalExecutor(settings)
+    config = {"command": "attack", "target": target, **data.config, "seed": seed, "threat": threat.config}
+    show_data(local, data)
+    config |= {"options": {**asdict(options), "bpda": options.bpda or []}, "form": settings.form.stored()}
+    carry_out(plans(config, local), out, config, local, cluster, verdict)
 
 
 @app.command()
+@grouped
 def audit(
     target: Target,
-    data: Annotated[str, typer.Option("--data", help="digits, mnist, cifar10, imagenet-sample, or a folder.")],
-    eps: Eps,
-    norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf",
-    unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw",
+    data: DataOptions,
+    threat: ThreatOptions,
+    form: FormOptions,
+    execution: Execution,
+    verdict: Verdict,
     budget: Annotated[
         str, typer.Option("--budget", help="quick, standard, thorough, or seconds for each example: 2s.")
     ] = "standard",
-    n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200,
     out: Out = Path("runs/audit"),
     seed: Seed = 0,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    layout: Layout = "nchw",
-    pixel_range: PixelRange = 1.0,
-    output: OutputKey = None,
-    reject_class: RejectClass = None,
-    mean: Mean = None,
-    std: Std = None,
-    checkpoint: Checkpoint = None,
-    num_classes: NumClasses = None,
-    header: Header = None,
-    rate_limit: RateLimit = None,
-    fail_under: FailUnder = None,
-    fail_on: FailingOn = FailOn.FIGURE,
-    stop_when: StopWhen = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
-    compile: Compile = False,
 ) -> None:
     """Probe any model, build the attack that suits its gradients, and report the robust accuracy.
 
@@ -236,22 +159,20 @@ def audit(
     from unmask.cli.progress import planning
     from unmask.evaluation.runner import LocalExecutor
 
-    threshold = Threshold.of(fail_under, fail_on)
-    cluster = cluster_of(executor, ray_address, gpus_per_job, ray_workers)
-    device = "cuda" if gpus_per_job else device  # what is planned here must be what the workers find
-    form = form_of(layout, pixel_range, output, reject_class, (mean, std), checkpoint, num_classes, header, rate_limit)
-    local = LocalExecutor(batch_size, device, weights, strict=False, form=form)
-    config = {"command": "audit", "target": target, "data": data, "n": n, "seed": seed}
-    config |= {
-        "threat": {"norm": norm.lower(), "eps": eps, "unit": unit},
-        "options": {"budget": budget},
-        "form": form.stored(),
-    }
+    verdict.threshold()
+    settings = execution.config(strict=False, form=form.form(), size=data.size, compile=verdict.compile)
+    cluster = execution.cluster(settings)
+    if execution.gpus_per_job:  # what is planned here must be what the workers find
+        settings = replace(settings, device="cuda")
+    local = LocalExecutor(settings)
+    config = {"command": "audit", "target": target, **data.config, "seed": seed, "threat": threat.config}
+    show_data(local, data)
+    config |= {"options": {"budget": budget}, "form": settings.form.stored()}
     if cluster:
         cluster.ready = partial(plans, config)
     with planning():
         planned = plans(config, local)
-    carry_out(planned, out, config, {"suite": None}, local, threshold, stop_when, cluster, compile=compile)
+    carry_out(planned, out, config, local, cluster, verdict)
 
 
 @app.command()
@@ -274,7 +195,7 @@ def train(
     case = find_case(name)
     if case.train is None:
         other = f"train {case.base_case}" if case.base_case else f"`unmask fetch {case.pretrained}`"
-        raise ValueError(f"{name} has no weights of its own: {other}")
+        raise UnmaskError(f"{name} has no weights of its own", other)
     folder = out or Path("runs") / f"train-{name}"
     torch.manual_seed(seed)
     trained = case.base_case is not None and (folder / f"{case.base_case}.safetensors").is_file()
@@ -306,7 +227,7 @@ def list_(what: Annotated[str, typer.Argument(help="cases, defenses, attacks, da
     Example: [bold]unmask list attacks[/bold]
     """
     if what not in TOPICS:
-        raise ValueError(f"nothing to list under {what!r}; there are: {', '.join(TOPICS)}")
+        raise UnmaskError(f"nothing to list under {what!r}; there are: {', '.join(TOPICS)}")
     entries = TOPICS[what]()
     width = max(map(len, entries))
     for name, about in entries.items():

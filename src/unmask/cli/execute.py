@@ -1,8 +1,8 @@
-"""What the commands that attack have in common: where jobs run, and what comes after them."""
+"""What the commands that attack have in common: what comes after the plan."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,80 +11,34 @@ import typer
 
 from unmask.cli.console import err, fail, say
 from unmask.cli.console import out as console
+from unmask.cli.options import DataOptions, Verdict
 
 if TYPE_CHECKING:
-    from unmask.cli.threshold import Threshold
     from unmask.evaluation.plan import Plan
     from unmask.evaluation.ray_executor import RayExecutor
     from unmask.evaluation.runner import LocalExecutor
-    from unmask.models.forms import ModelForm
 
-__all__ = ["carry_out", "cluster_of", "form_of"]
+__all__ = ["carry_out", "show_data"]
 
 # Each function imports what it needs, so that help does not wait for torch.
 
 
-def cluster_of(executor: str, address: str | None, gpus_per_job: float, workers: int | None) -> RayExecutor | None:
-    """What ``--executor`` names; None for this process."""
-    if executor not in ("local", "ray"):
-        raise ValueError(f"no executor {executor!r}; executors: local, ray")
-    if executor == "local":
-        if address or gpus_per_job or workers:
-            raise ValueError("--ray-address, --gpus-per-job and --ray-workers are for --executor ray")
-        return None
-    from unmask.evaluation.ray_executor import RayExecutor
+def show_data(local: LocalExecutor, options: DataOptions) -> None:
+    """Print a line on the user's own data."""
+    from unmask.data import names
 
-    return RayExecutor(address=address, gpus_per_job=gpus_per_job, workers=workers)
-
-
-def form_of(
-    layout: str,
-    pixel_range: float,
-    output: str | None,
-    reject_class: int | None,
-    moments: tuple[str | None, str | None] = (None, None),
-    checkpoint: Path | None = None,
-    num_classes: int | None = None,
-    headers: Sequence[str] | None = None,
-    rate_limit: float | None = None,
-) -> ModelForm:
-    """What the options say of a model; ``moments`` are ``--mean`` and ``--std``."""
-    from unmask.evaluation.models.sources.services import read_headers
-    from unmask.models.forms import ModelForm
-
-    if layout not in ("nchw", "nhwc"):
-        raise ValueError(f"no layout {layout!r}; layouts: nchw, which is (B, C, H, W), and nhwc, which is (B, H, W, C)")
-    if not 0 < pixel_range < float("inf"):
-        raise ValueError(f"--range {pixel_range:g}: give the value that the model takes for white, such as 255")
-    mean, std = (_numbers(option, text) for option, text in zip(("--mean", "--std"), moments, strict=True))
-    file = None if checkpoint is None else str(checkpoint.resolve())
-    secrets = read_headers(headers or ())
-    return ModelForm(
-        layout == "nhwc", pixel_range, output, reject_class, mean, std, file, num_classes, secrets, rate_limit
-    )
-
-
-def _numbers(option: str, text: str | None) -> tuple[float, ...]:
-    try:
-        found = tuple(float(part) for part in text.split(",")) if text is not None else ()
-    except ValueError as error:
-        raise ValueError(f"{option} {text!r}: give a number for each channel, such as 0.485,0.456,0.406") from error
-    if not all(abs(value) < float("inf") for value in found):
-        raise ValueError(f"{option} {text!r}: give finite numbers")
-    return found
+    if options.data not in names():
+        say(str(local.dataset(options.data, options.n)))
 
 
 def carry_out(
     plans: Sequence[Plan],
     out: Path,
-    config: dict[str, Any],
-    about: dict[str, Any],
+    config: Mapping[str, Any],
     local: LocalExecutor,
-    threshold: Threshold | None,
-    stop_when: str | None,
     cluster: RayExecutor | None,
-    *,
-    compile: bool = False,
+    verdict: Verdict,
+    suite: str | None = None,
 ) -> None:
     """Do what is left to do, render, and compare the accuracy with the thresholds."""
     from unmask.cli.progress import progress
@@ -97,26 +51,21 @@ def carry_out(
     from unmask.report.table import table
     from unmask.statistics import StopRule
 
-    rule = None if stop_when is None else StopRule.parse(stop_when)
+    threshold = verdict.threshold()
+    rule = None if verdict.stop_when is None else StopRule.parse(verdict.stop_when)
+    weights = local.config.weights
+    config = {**config, "weights": weights and str(weights.resolve())}
     config |= {"stop_when": str(rule)} if rule else {}
-    if compile:  # a run cannot go on without it, nor another with it
+    if verdict.compile:  # a run cannot go on without it, nor another with it
         config |= {"compile": True}
         local.compiler = Compiler(partial(err.print, highlight=False, soft_wrap=True))
-    config = {**config, "weights": local.weights and str(local.weights.resolve())}
-    about = {
-        **{name: config[name] for name in ("command", "n", "seed")},
-        **about,
-        "cases": [p.case_info for p in plans],
-    }
+    about = {name: config[name] for name in ("command", "n", "seed")}
+    about |= {"suite": suite, "cases": [plan.case_info for plan in plans], **environment()}
     jobs = [job for plan in plans for job in plan.jobs]
-    settled = local.fingerprints(jobs)
-    with Store.open(out, config, {**about, **environment()}, jobs, settled) as store, progress(jobs) as show:
+    with Store.open(out, config, about, jobs, local.fingerprints(jobs)) as store, progress(jobs) as show:
         if cluster is None:
             run(jobs, store, local, show, rule)
         else:
-            cluster.batch, cluster.weights = local.batch, local.weights
-            cluster.strict, cluster.form, cluster.compile = local.strict, local.form, compile
-            cluster.device = "cuda" if cluster.gpus_per_job else local.device
             with cluster:
                 run(jobs, store, cluster, show, rule)
     path = write(out)

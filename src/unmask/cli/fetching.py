@@ -9,6 +9,7 @@ import typer
 
 from unmask.cli.console import say
 from unmask.cli.run_commands import app
+from unmask.errors import UnmaskError
 
 __all__ = ["app", "fetch"]
 
@@ -29,9 +30,9 @@ def fetch(
     from unmask.weights.mobilenet import download, make_mobilenet_v2
 
     if name != "mobilenet_v2":
-        raise ValueError(f"nothing to fetch under {name!r}; there is: mobilenet_v2")
+        raise UnmaskError(f"nothing to fetch under {name!r}; there is: mobilenet_v2")
     path = pretrained(name)
     if path.exists():
-        raise ValueError(f"{path} is there already: delete it first, if it is to be replaced")
+        raise UnmaskError(f"{path} is there already", "delete it first, if it is to be replaced")
     make_mobilenet_v2(checkpoint or download(), path)
     say(f"Weights: {path}")

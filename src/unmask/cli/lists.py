@@ -31,9 +31,10 @@ def _attacks() -> dict[str, str]:
 
 
 def _datasets() -> dict[str, str]:
-    from unmask.data import describe, names
+    from unmask.data import FORMS, describe, names
 
-    return {name: describe(name) for name in names()}
+    own = {form.syntax: f"your own: {form.about}; for example --data {form.example}" for form in FORMS}
+    return {name: describe(name) for name in names()} | own
 
 
 def _models() -> dict[str, str]:

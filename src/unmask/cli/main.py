@@ -11,14 +11,15 @@ import typer
 
 from unmask.cli.console import fail, flushed, make_streams_ready
 from unmask.cli.fetching import app
-from unmask.evaluation.failures import alive, by_the_user, first_line
+from unmask.errors import UnmaskError, first_line
+from unmask.evaluation.failures import alive, by_the_user
 from unmask.models.allocator import keep_freed_memory
 
 __all__ = ["main"]
 
 
 def main() -> NoReturn:
-    """Run the command line; exit codes: 0 done, 1 check failed, 2 bad input, 130 interrupted."""
+    """Run the command line; exit codes: 0 done, 1 check failed, 2 bad input, 3 a bug, 130 interrupted."""
     keep_freed_memory()
     make_streams_ready()
     with alive():
@@ -41,14 +42,17 @@ def _code() -> int:
         return fail(f"the code of the model ended the process ({end.code!r}): it must return an answer")
     except BrokenPipeError:  # the reader of the output has closed it
         return 0
-    except (OSError, ValueError) as error:
+    except (OSError, UnmaskError) as error:
         if debug:
             traceback.print_exc()
         return fail(_fault(error) if isinstance(error, OSError) else str(error))
     except Exception as error:
         usage: Any = error
         if not hasattr(error, "format_message"):  # of whichever click typer brings
-            raise
+            if debug:
+                traceback.print_exc()
+            what = f"internal error: {type(error).__name__}: {first_line(error)}"
+            return fail(f"{what}; please report it with the output of the same command under --debug", 3)
         command = usage.ctx.command_path if usage.ctx else "unmask"
         return fail(f"{usage.format_message().rstrip('.')}; see `{command} --help`")
     except BaseException as error:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from unmask.cli.console import err
+from unmask.kinds import Role
 from unmask.progress import Level, on_progress
 from unmask.records import Job, Record
 
@@ -69,6 +70,6 @@ def _running(levels: tuple[Level, ...]) -> str:
 
 def _label(job: Job) -> str:
     """What a reader calls the attack that a job is a part of."""
-    at = f" at {job.threat.eps:.4g}" if job.role == "sweep" else ""
-    at = f" at strength {job.options['dial']:g}" if job.role == "dial" else at
+    at = f" at {job.threat.eps:.4g}" if job.role == Role.EPS else ""
+    at = f" at strength {job.options['strength']:g}" if job.role == Role.STRENGTH else at
     return f"{job.target.removeprefix('case:')} {job.options.get('control', job.attack)}{at}"

@@ -5,76 +5,96 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from unmask.cli import commands
+from unmask.cli.options import Execution, Local
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
-    from unmask.evaluation.plan import Plan
     from unmask.evaluation.runner import LocalExecutor
     from unmask.models.forms import ModelForm
 
-__all__ = ["clocked", "do_again", "local_of", "on_the_threads_of", "planned"]
+__all__ = ["asked", "clocked", "do_again", "local_of", "on_the_threads_of"]
 
 # Each function imports what it needs, so that help does not wait for torch.
 
 
-def planned(config: Mapping[str, Any], local: LocalExecutor) -> list[Plan]:
-    """The plan that follows from a configuration today; ValueError if there is none."""
-    from unmask.auditing.question import plans
+def asked(run: Path) -> Mapping[str, Any]:
+    """The configuration of a run; UnmaskError where it is not the question of a command."""
+    from unmask.models.forms import ModelForm
+    from unmask.records import ThreatSpec, built
+    from unmask.run_files import read_run
 
-    with _told():
-        return plans(config, local)
+    config = read_run(run).config
+    if "made_by" in config:
+        raise UnmaskError(
+            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load",
+            "do it again there; report and compare read it",
+        )
+    wanted = _QUESTIONS.get(str(config.get("command")), {"command": NoneType})
+    raw = config.get("options", {})
+    options = raw if isinstance(raw, dict) else {"options": raw}
+    given = {"stop_when": None, "weights": None, "compile": False, "size": None, **config, **options}
+    wrong = [name for name, kind in wanted.items() if not isinstance(given.get(name, ...), kind)]
+    wrong = wrong or [name for name in options if name not in wanted]
+    wrong = wrong or [
+        name for name in ("cases", "bpda") if not all(isinstance(one, str) for one in given.get(name, ()))
+    ]
+    try:
+        if wrong:
+            raise UnmaskError(repr(wrong[0]))
+        if config["command"] != "reproduce":
+            built(ThreatSpec, config.get("threat"))
+            built(ModelForm, config.get("form", {}))
+    except UnmaskError as error:
+        what = f"run.json does not say how to run it again ({error})"
+        raise UnmaskError(f"{what}: no command wrote it, or it was changed") from error
+    return config
 
 
-def local_of(
-    config: Mapping[str, Any], batch: int, device: str, weights: Path | None, headers: Sequence[str] | None = None
-) -> LocalExecutor:
-    """The executor of a run with this configuration, which does not hold the ``headers`` for a service."""
-    from unmask.evaluation.models.sources.services import read_headers
+def local_of(config: Mapping[str, Any], local: Local) -> LocalExecutor:
+    """The executor of a run with this configuration."""
     from unmask.evaluation.runner import LocalExecutor
-    from unmask.models.compiling import Compiler
 
-    _refuse_python(config)
-    with _told():
-        strict = config.get("command") != "audit"  # an audit makes models ready that the others refuse or take as is
-        compiler = Compiler() if config.get("compile") else None
-        form = replace(_form(config), headers=read_headers(headers or ()))
-        return LocalExecutor(batch, device, weights or _weights(config), strict, form, compiler)
+    strict = config["command"] != "audit"  # an audit makes models ready that the others refuse or take as is
+    local = replace(local, weights=local.weights or _weights(config))
+    return LocalExecutor(
+        local.config(strict=strict, form=_form(config), size=config.get("size"), compile=config.get("compile", False))
+    )
 
 
-def do_again(config: Mapping[str, Any], out: Path, shared: Mapping[str, Any]) -> None:
+def do_again(config: Mapping[str, Any], out: Path, execution: Execution) -> None:
     """Run a configuration again in a new folder, by its own command."""
-    _refuse_python(config)
-    with _told():
-        settings = {"n": config["n"], "seed": config["seed"], "out": out, "stop_when": config.get("stop_when")}
-        settings |= {
-            "compile": config.get("compile", False),
-            **shared,
-            "weights": shared["weights"] or _weights(config),
-        }
-        header = settings.pop("header", None)
-        if config["command"] == "reproduce":
-            commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
-            return
-        known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
-        form = _form(config)
-        settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
-        settings |= {"output": form.output, "reject_class": form.reject_class, "header": header}
-        settings |= {"mean": _listed(form.mean), "std": _listed(form.std), "num_classes": form.num_classes}
-        settings |= {"checkpoint": form.checkpoint and Path(form.checkpoint), "rate_limit": form.rate_limit}
-        settings |= {**config["threat"], **config["options"]}
-        known[config["command"]](config["target"], config["data"], **settings)
+    settings = {**asdict(execution), "weights": execution.weights or _weights(config), "out": out}
+    settings |= {name: config[name] for name in ("n", "seed")}
+    settings |= {"stop_when": config.get("stop_when"), "compile": config.get("compile", False)}
+    if config["command"] == "reproduce":
+        commands.reproduce(case=config["cases"], curves=config["curves"], **settings)
+        return
+    known: dict[str, Callable[..., None]] = {"attack": commands.attack, "audit": commands.audit}
+    form = _form(config)
+    settings |= {"layout": "nhwc" if form.channels_last else "nchw", "pixel_range": form.pixel_max}
+    settings |= {"mean": _listed(form.mean), "std": _listed(form.std), "num_classes": form.num_classes}
+    settings |= {"checkpoint": form.checkpoint and Path(form.checkpoint), "rate_limit": form.rate_limit}
+    settings |= {
+        "output": form.output,
+        "reject_class": form.reject_class,
+        "size": config.get("size"),
+        **config["threat"],
+        **config["options"],
+    }
+    known[config["command"]](config["target"], data=config["data"], **settings)
 
 
 def clocked(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The attacks of a run whose results depend on the speed of the machine."""
     from unmask.auditing.budgets import timed
 
-    with _told():
-        return timed(config["options"]["budget"]) if config.get("command") == "audit" else ()
+    return timed(config["options"]["budget"]) if config["command"] == "audit" else ()
 
 
 @contextmanager
@@ -110,19 +130,12 @@ def _weights(config: Mapping[str, Any]) -> Path | None:
     return Path(config["weights"]) if config.get("weights") else None
 
 
-def _refuse_python(config: Mapping[str, Any]) -> None:
-    if "made_by" in config:
-        raise ValueError(
-            f"the run was made by {config['made_by']!s:.40}, of a model in memory that no command can load: do it "
-            "again there; report and compare read it"
-        )
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"run.json does not say how to run it again ({error!r}): no command wrote it, or it was changed"
-        ) from error
+_COMMON: dict[str, Any] = {"n": int, "seed": int, "stop_when": (str, NoneType), "weights": (str, NoneType)}
+_COMMON |= {"compile": bool}
+_MODEL = {**_COMMON, "size": (int, NoneType), "target": str, "data": str, "options": dict}
+_COUNTS = dict.fromkeys(("steps", "restarts", "eot", "spsa"), int)
+_QUESTIONS: dict[str, dict[str, Any]] = {
+    "reproduce": {**_COMMON, "cases": list, "curves": bool},
+    "attack": {**_MODEL, **_COUNTS, "attack": str, "bpda": list, "straight_through": bool},
+    "audit": {**_MODEL, "budget": str},
+}

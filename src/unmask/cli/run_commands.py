@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from random import randrange
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from unmask.cli.commands import app
 from unmask.cli.console import say
-from unmask.cli.options import Batch, Device, ExecutorName, GpusPerJob, Header, RayAddress, RayWorkers, Run, Weights
-from unmask.cli.rerun import clocked, do_again, local_of, on_the_threads_of, planned
+from unmask.cli.option_groups import grouped
+from unmask.cli.options import Execution, Local, Run
+from unmask.cli.rerun import asked, clocked, do_again, local_of, on_the_threads_of
+from unmask.errors import UnmaskError
 
 if TYPE_CHECKING:
     from unmask.report.compare import PairedComparison
@@ -21,8 +23,10 @@ __all__ = ["app", "compare", "rerun", "sample_size", "verify"]
 
 
 @app.command()
+@grouped
 def verify(
     run: Run,
+    local: Local,
     against: Annotated[
         Path | None, typer.Option("--against", help="Another run of the same cases, for a comparison.")
     ] = None,
@@ -37,10 +41,6 @@ def verify(
         int | None,
         typer.Option("--attack-seed", help="Seed that chooses the K examples; default: random, printed."),
     ] = None,
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    header: Header = None,
 ) -> None:
     """Plan a run again, judge every stored adversarial example again on the original model, compute every figure again.
 
@@ -49,21 +49,22 @@ def verify(
 
     Example: [bold]unmask verify runs/demo --attack 8[/bold]
     """
+    from unmask.auditing.question import plans
     from unmask.evaluation.verifying.attack_again import Sample
     from unmask.evaluation.verifying.verify import verify
     from unmask.report.compare import compare_runs as held_against
     from unmask.run_files import read_run
 
-    asked = read_run(run).config
-    if attack and not examine and asked.get("command") == "audit":
-        raise ValueError("the attacks of an audit follow from the diagnosis: leave out --attack or --no-examine")
+    if attack and not examine and read_run(run).config.get("command") == "audit":
+        raise UnmaskError("the attacks of an audit follow from the diagnosis", "leave out --attack or --no-examine")
+    config = asked(run)
     seed = randrange(1 << 31) if attack_seed is None else attack_seed
-    sample = Sample(attack, seed, clocked(asked)) if attack else None
-    local = local_of(asked, batch_size, device, weights, header)
+    sample = Sample(attack, seed, clocked(config)) if attack else None
+    executor = local_of(config, local)
     with on_the_threads_of(run):
-        plans = planned(asked, local) if examine or asked.get("command") != "audit" else None
+        planned = plans(config, executor) if examine or config["command"] != "audit" else None
         checks = []
-        for check in verify(run, local, plans, sample):
+        for check in verify(run, executor, planned, sample):
             checks.append(check)
             if check.problem:
                 say(f"FAILED {check.record}: {check.problem}")
@@ -72,7 +73,7 @@ def verify(
     records = sum(check.examples > 0 for check in checks)
     say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
     if sample:
-        say(f"{sum(check.anew for check in checks)} examples attacked again, chosen by --attack-seed {seed}.")
+        say(f"{sum(check.attacked for check in checks)} examples attacked again, chosen by --attack-seed {seed}.")
     if against:
         _show(held_against(run, against))
     if failed:
@@ -80,17 +81,11 @@ def verify(
 
 
 @app.command()
+@grouped
 def rerun(
     run: Run,
     out: Annotated[Path, typer.Option("--out", help="New folder; the same command continues it.")],
-    batch_size: Batch = 128,
-    device: Device = "cpu",
-    weights: Weights = None,
-    header: Header = None,
-    executor: ExecutorName = "local",
-    ray_address: RayAddress = None,
-    gpus_per_job: GpusPerJob = 0.0,
-    ray_workers: RayWorkers = None,
+    execution: Execution,
 ) -> None:
     """Do a run again from its configuration, and compare; exit with 1 if jobs, findings, attacks or verdicts differ.
 
@@ -101,21 +96,18 @@ def rerun(
     from unmask.report.compare import compare_runs, count_identical, differing
     from unmask.run_files import read_run
 
-    before = read_run(run)
+    before, config = read_run(run), asked(run)
     if out.resolve() == run.resolve():
-        raise ValueError(f"{out} is the run itself: give --out a new folder")
-    shared: dict[str, Any] = {"batch_size": batch_size, "device": device, "weights": weights, "header": header}
-    shared |= {"executor": executor, "ray_address": ray_address, "gpus_per_job": gpus_per_job}
-    shared |= {"ray_workers": ray_workers}
+        raise UnmaskError(f"{out} is the run itself", "give --out a new folder")
     with on_the_threads_of(run):
-        do_again(before.config, out, shared)
+        do_again(config, out, execution)
     now = read_run(out)
     for name in ("versions", "hardware", "revision"):
         if before.description.get(name) != now.description.get(name):
             say(f"other {name}: {before.description.get(name)}, now {now.description.get(name)}")
     alike, total = count_identical(run, out)
     say(f"{alike} of {total} records are the same to the bit.")
-    by_clock = clocked(before.config)
+    by_clock = clocked(config)
     others = differing(run, out, by_clock)
     for line in others:
         say(f"FAILED {line}")

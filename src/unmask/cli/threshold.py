@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from unmask.errors import UnmaskError
+
 if TYPE_CHECKING:
     from unmask.report.table import Row
 
@@ -29,9 +31,9 @@ class Threshold:
 
     @classmethod
     def of(cls, share: float | None, on: FailOn) -> Threshold | None:
-        """What the two options say; ValueError for ``--fail-on`` by itself."""
+        """What the two options say; UnmaskError for ``--fail-on`` by itself."""
         if share is None and on is not FailOn.FIGURE:
-            raise ValueError(f"--fail-on {on} is for --fail-under: give --fail-under SHARE, too")
+            raise UnmaskError(f"--fail-on {on} is for --fail-under", "give --fail-under SHARE, too")
         return None if share is None else cls(share, on)
 
     def failures(self, rows: Sequence[Row]) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from unmask.data import hub, parquet, torchvision_files
 from unmask.data.dataset import DataError, Dataset
-from unmask.data.decode import PEEK, count_channels, decode
+from unmask.data.decode import decode, rows_of
 from unmask.data.digits import digits
+from unmask.data.forms.form import Wanted
+from unmask.data.forms.parquet_files import where
+from unmask.data.forms.resolve import resolve
 from unmask.data.torchvision_files import Originals
 
 __all__ = ["default_home", "describe", "load", "names"]
@@ -90,7 +92,7 @@ def default_home() -> Path:
     try:
         return Path(os.environ.get("UNMASK_HOME") or "~/.cache/unmask").expanduser()
     except RuntimeError as error:
-        raise DataError("this user has no home folder: set UNMASK_HOME to a folder for data and weights") from error
+        raise DataError("this user has no home folder", "set UNMASK_HOME to a folder for data and weights") from error
 
 
 def describe(name: str, *, home: Path | None = None) -> str:
@@ -118,14 +120,15 @@ def load(
 ) -> Dataset:
     """The first ``n`` examples (all if None) of a data set, in the order of its files.
 
-    ``name`` is one of :func:`names`, or the path of a parquet file or of a folder of them in the hub's form
-    (columns ``image`` or ``img``, and ``label``). Named sets are kept in ``home / "data" / name`` as the
-    hub's parquet files or as torchvision's original files; ``home`` is by default :func:`default_home`.
-    What is not there is downloaded if ``huggingface_hub`` is installed. For ``test``, a set that only has
-    a ``validation`` split gives that one; a path of one file gives that file whatever ``split`` says.
+    ``name`` is one of :func:`names`, or names own data in one of the forms of :mod:`unmask.data.forms`: a folder of
+    class folders, a CSV, npz, torch, safetensors or parquet file by its path, ``hf:NAME``. Named sets are kept in
+    ``home / "data" / name`` as the hub's parquet files or as torchvision's original files; ``home`` is by default
+    :func:`default_home`. What is not there is downloaded if ``huggingface_hub`` is installed. For ``test``, a set that
+    only has a ``validation`` split gives that one; a path of one file gives that file whatever ``split`` says. Own data
+    that are sorted by class, except in parquet files, are shuffled, always in the same way.
 
     ``size`` is for images of many sizes: their short side is resized to ``size * 256 / 224`` (bilinear)
-    and the central square of ``size`` is cut out; ``imagenet-sample`` has 224 by default. Images of a path
+    and the central square of ``size`` is cut out; ``imagenet-sample`` has 224 by default. Own images
     have one channel if all are grey, and three (RGB) otherwise.
 
     Raises :class:`DataError`, always of one line, if the data is unknown, missing, broken or too small for ``n``.
@@ -135,26 +138,30 @@ def load(
     ((3, 1, 8, 8), 0.0, 1.0)
     """
     if split not in _SPLITS:
-        raise DataError(f"unknown split '{split}': ask for 'train' or 'test'")
+        raise DataError(f"unknown split '{split}'", "ask for 'train' or 'test'")
     if n is not None and n < 1:
         raise DataError(f"{name}: n must be at least 1, not {n}")
     if size is not None and size < 1:
         raise DataError(f"{name}: size must be at least 1, not {size}")
     source = _PUBLISHED.get(name)
     if size is not None and (name == "digits" or (source and source.size is None)):
-        raise DataError(f"{name} has images of one size: leave size out")
+        raise DataError(f"{name} has images of one size", "leave size out")
     if name == "digits":
         dataset = digits(split)
     elif source:
         dataset = _load_published(source, split, n, _folder(source, home), size or source.size)
     else:
-        dataset = _load_path(name, split, n, size)
+        wanted = Wanted(name, split, n, size)
+        form = resolve(wanted)
+        if form is None:
+            raise _unknown(name)
+        dataset = form.load(wanted)
     return dataset if n is None else dataset.first(n)
 
 
 def _load_published(source: _Published, split: str, n: int | None, folder: Path, size: int | None) -> Dataset:
     if split not in source.splits:
-        raise DataError(f"{source.name} has no {split} split: ask for {' or '.join(source.splits)}")
+        raise DataError(f"{source.name} has no {split} split", f"ask for {' or '.join(source.splits)}")
     files = parquet.find(folder, split)
     if not files:
         for form in source.originals:
@@ -163,25 +170,10 @@ def _load_published(source: _Published, split: str, n: int | None, folder: Path,
                 return Dataset(source.name, images, labels, source.classes or (), source.title)
         files = [_download(source, split, folder)]
     rows = parquet.read(files, n)
-    images, jpeg = decode(rows.encoded, channels=source.channels, size=size, where=_where(files))
+    images, jpeg, _ = decode(rows.encoded, channels=source.channels, size=size, called=rows_of(where(files)))
     remarks = ", ".join(filter(None, ("JPEG copies" if jpeg else "", source.caution)))
     note = f"{source.title} ({remarks})" if remarks else source.title
     return Dataset(source.name, images, rows.labels, source.classes or rows.classes, note)
-
-
-def _load_path(name: str, split: str, n: int | None, size: int | None) -> Dataset:
-    path = Path(name).expanduser()
-    if not path.exists():
-        looks_like_path = path.suffix or len(path.parts) > 1
-        raise DataError(f"there is no folder or file {path}: correct the path") if looks_like_path else _unknown(name)
-    files = [path] if path.is_file() else parquet.find(path, split)
-    if not files:
-        wanted = f"{split}-00000-of-00001.parquet"
-        raise DataError(f"{path} has no {split} split: name its parquet file {wanted}, or give the path of one file")
-    rows = parquet.read(files, None if n is None else max(n, PEEK))
-    channels = count_channels(rows.encoded, _where(files))
-    images, jpeg = decode(rows.encoded[:n], channels=channels, size=size, where=_where(files))
-    return Dataset(name, images, rows.labels[:n], rows.classes, f"{path.name} (JPEG)" if jpeg else path.name)
 
 
 def _download(source: _Published, split: str, folder: Path) -> Path:
@@ -192,7 +184,9 @@ def _download(source: _Published, split: str, folder: Path) -> Path:
     forms = " or ".join([file, *(form.example for form in source.originals)])
     install = 'pip install "unmask[hub]" to download it, ' if source.repository else ""
     made = f" (of the images of {source.home})" if source.home else ""
-    raise DataError(f"{source.name} ({split}) is missing: {install}put {forms}{made} into {folder}, or set UNMASK_HOME")
+    raise DataError(
+        f"{source.name} ({split}) is missing", f"{install}put {forms}{made} into {folder}, or set UNMASK_HOME"
+    )
 
 
 def _present(source: _Published, folder: Path, split: str) -> bool:
@@ -203,11 +197,6 @@ def _folder(source: _Published, home: Path | None) -> Path:
     return (home or default_home()) / "data" / source.name
 
 
-def _where(files: Sequence[Path]) -> str:
-    """What an error calls some shards, whose rows are counted through."""
-    return f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-
-
 def _unknown(name: str) -> DataError:
     known = ", ".join(names())
-    return DataError(f"unknown data set '{name}': known are {known}, and any folder or parquet file by its path")
+    return DataError(f"unknown data set '{name}': known are {known}, and your own", "see `unmask list datasets`")

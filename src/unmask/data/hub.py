@@ -29,7 +29,7 @@ def fetch(repository: str, file: str, folder: Path) -> Path | None:
             Path(hub.hf_hub_download(repository, file, repo_type="dataset", local_dir=place)).replace(target)
     except Exception as error:  # the network, the hub and the disk each fail in their own way
         remedy = f"try again with a network, or put {target.name} into {folder}"
-        raise DataError(f"cannot download {file} of {repository} ({error}): {remedy}") from error
+        raise DataError(f"cannot download {file} of {repository} ({error})", remedy) from error
     finally:
         with contextlib.suppress(OSError):  # what holds something stays
             for parent in new:

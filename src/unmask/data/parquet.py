@@ -31,6 +31,7 @@ class Rows:
     encoded: list[bytes]
     labels: Tensor  # (N,) int64
     classes: tuple[str, ...]
+    named: bool  # whether the file names the classes; else they are counted from its labels
 
 
 def find(folder: Path, split: str) -> list[Path]:
@@ -69,21 +70,21 @@ def read(files: Sequence[Path], n: int | None) -> Rows:
         try:
             with pq.ParquetFile(file) as table:
                 if table.metadata.num_rows > _MOST_ROWS:
-                    raise DataError(f"{file} claims {table.metadata.num_rows} rows: give at most {_MOST_ROWS}")
+                    raise DataError(f"{file} claims {table.metadata.num_rows} rows", f"give at most {_MOST_ROWS}")
                 column = _image_column(table.schema_arrow, file)
                 names = names or _class_names(table.schema_arrow)
                 for row, label in enumerate(table.read(columns=["label"]).column("label").to_pylist()):
                     if label is None or not 0 <= label < _MOST_CLASSES:
-                        raise DataError(f"{file}: row {row} has label {label}: give every row a label from 0 up")
+                        raise DataError(f"{file}: row {row} has label {label}", "give every row a label from 0 up")
                     labels.append(label)
                 wanted = table.metadata.num_rows if n is None else n - len(encoded)
                 encoded.extend(_images(table, column, min(wanted, table.metadata.num_rows), file))
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{file} is no readable parquet file ({error}): {_AGAIN}") from error
+            raise DataError(f"{file} is no readable parquet file ({error})", _AGAIN) from error
     if not labels:
-        raise DataError(f"{files[0]} has no rows: {_AGAIN}")
+        raise DataError(f"{files[0]} has no rows", _AGAIN)
     classes = names or tuple(str(label) for label in range(max(labels) + 1))
-    return Rows(encoded, torch.tensor(labels[: len(encoded)]), classes)
+    return Rows(encoded, torch.tensor(labels[: len(encoded)]), classes, names is not None)
 
 
 def _images(table: pq.ParquetFile, column: str, count: int, file: Path) -> Iterator[bytes]:
@@ -97,7 +98,9 @@ def _images(table: pq.ParquetFile, column: str, count: int, file: Path) -> Itera
             if row == count:
                 return
             if raw is None:
-                raise DataError(f"{file}: row {row} has no image bytes: store the images in the file, not their paths")
+                raise DataError(
+                    f"{file}: row {row} has no image bytes", "store the images in the file, not their paths"
+                )
             yield raw
             row += 1
 
@@ -108,14 +111,14 @@ def _image_column(schema: pa.Schema, file: Path) -> str:
     name = next((name for name in _IMAGE_COLUMNS if name in schema.names), None)
     if name is None or "label" not in schema.names:
         lacking = "'image' or 'img'" if name is None else "'label'"
-        raise DataError(f"{file} has no column {lacking}, only {found}: rename the column that holds it")
+        raise DataError(f"{file} has no column {lacking}, only {found}", "rename the column that holds it")
     if not pa.types.is_integer(kind := schema.field("label").type):
-        raise DataError(f"{file}: column 'label' holds {kind}: store whole numbers from 0")
+        raise DataError(f"{file}: column 'label' holds {kind}", "store whole numbers from 0")
     kind = schema.field(name).type
     nested = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     content = kind.field("bytes").type if nested else kind
     if not (pa.types.is_binary(content) or pa.types.is_large_binary(content)):
-        raise DataError(f"{file}: column '{name}' holds {kind}: store encoded images as bytes or {{bytes, path}}")
+        raise DataError(f"{file}: column '{name}' holds {kind}", "store encoded images as bytes or {bytes, path}")
     return f"{name}.bytes" if nested else name
 
 
@@ -135,5 +138,5 @@ def _check_complete(files: Sequence[Path]) -> None:
     if marks and present != list(range(int(marks[0][2]))):
         place = files[0].parent
         raise DataError(
-            f"{place} must have each shard 0 to {int(marks[0][2]) - 1} once, not {present}: fetch or remove shards"
+            f"{place} must have each shard 0 to {int(marks[0][2]) - 1} once, not {present}", "fetch or remove shards"
         )

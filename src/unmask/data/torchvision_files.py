@@ -41,7 +41,7 @@ def _find_mnist(folder: Path, split: str) -> list[Path]:
 def _read_mnist(files: Sequence[Path], n: int | None) -> tuple[Tensor, Tensor]:
     images, labels = (_read_idx(file, shape, n) for file, shape in zip(files, ((28, 28), ()), strict=True))
     if len(images) != len(labels):
-        raise DataError(f"{files[0]} has {len(images)} images but {files[1].name} {len(labels)} labels: {_AGAIN}")
+        raise DataError(f"{files[0]} has {len(images)} images but {files[1].name} {len(labels)} labels", _AGAIN)
     return images.unsqueeze(1), labels.long()
 
 
@@ -53,14 +53,14 @@ def _read_idx(file: Path, shape: tuple[int, ...], n: int | None) -> Tensor:
         with opened(file, "rb") as stream:
             magic, count, *sizes = np.frombuffer(stream.read(4 + 4 * dimensions), ">u4", 1 + dimensions).tolist()
             if magic != 0x0800 + dimensions or tuple(sizes) != shape:
-                raise DataError(f"{file} is no idx file of bytes with items of shape {shape}: {_AGAIN}")
+                raise DataError(f"{file} is no idx file of bytes with items of shape {shape}", _AGAIN)
             count = count if n is None else min(n, count)
             values = np.frombuffer(stream.read(count * int(np.prod(shape))), np.uint8)
         return torch.from_numpy(values.reshape(count, *shape).copy())
     except DataError:
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{file} is truncated or unreadable ({error}): {_AGAIN}") from error
+        raise DataError(f"{file} is truncated or unreadable ({error})", _AGAIN) from error
 
 
 def _find_cifar10(folder: Path, split: str) -> list[Path]:
@@ -89,9 +89,9 @@ def _read_batch(file: Path) -> tuple[Tensor, list[int]]:
         pixels, labels = batch[b"data"].reshape(-1, 3, 32, 32), [int(label) for label in batch[b"labels"]]
         images = torch.from_numpy(pixels)
     except Exception as error:  # broken pickles raise many kinds
-        raise DataError(f"{file} is no readable CIFAR-10 batch ({error}): {_AGAIN}") from error
+        raise DataError(f"{file} is no readable CIFAR-10 batch ({error})", _AGAIN) from error
     if len(images) != len(labels):
-        raise DataError(f"{file} has {len(images)} images but {len(labels)} labels: {_AGAIN}")
+        raise DataError(f"{file} has {len(images)} images but {len(labels)} labels", _AGAIN)
     return images, labels
 
 

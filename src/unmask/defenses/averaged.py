@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
+
 __all__ = ["Averaged"]
 
 
@@ -16,7 +18,7 @@ class Averaged(nn.Module):
 
     Guo et al. (ICLR 2018) average over their transformations in this way. Members may share parts.
 
-    Raises ValueError for no members.
+    Raises UnmaskError for no members.
 
     >>> Averaged([nn.Flatten(), nn.Sequential(nn.Flatten(), nn.ReLU())])(torch.zeros(3, 1, 1, 2)).exp()[0]
     tensor([0.5000, 0.5000])
@@ -26,7 +28,7 @@ class Averaged(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         if not self.members:
-            raise ValueError("an average needs at least one member")
+            raise UnmaskError("an average needs at least one member")
 
     def forward(self, x: Tensor) -> Tensor:
         scores = torch.stack([member(x).log_softmax(1) for member in self.members])

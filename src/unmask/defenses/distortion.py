@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.randomness import uniform
 
 __all__ = ["RandomDistortion", "places"]
@@ -29,7 +30,7 @@ class RandomDistortion(nn.Module):
         nearest: take the nearest pixel, as the authors do; otherwise interpolate linearly between the nearest
             ones. Gradients with respect to ``x`` are exact either way: pixels move, values do not change.
 
-    Raises ValueError for a delta outside [0, 1) or fewer than one step.
+    Raises UnmaskError for a delta outside [0, 1) or fewer than one step.
 
     >>> x = torch.arange(8.0).expand(1, 1, 8, 8)
     >>> bool((RandomDistortion()(x).diff(dim=3) >= 0).all()), torch.equal(RandomDistortion(delta=0)(x), x)
@@ -39,9 +40,9 @@ class RandomDistortion(nn.Module):
     def __init__(self, delta: float = 0.25, steps: int = 10, nearest: bool = True) -> None:
         super().__init__()
         if not 0 <= delta < 1:
-            raise ValueError(f"a distortion needs 0 <= delta < 1, not {delta}")
+            raise UnmaskError(f"a distortion needs 0 <= delta < 1, not {delta}")
         if steps < 1:
-            raise ValueError(f"a distortion needs a grid of at least one step, not {steps}")
+            raise UnmaskError(f"a distortion needs a grid of at least one step, not {steps}")
         self.delta, self.steps, self.nearest = delta, steps, nearest
 
     def forward(self, x: Tensor) -> Tensor:

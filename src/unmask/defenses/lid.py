@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.types import Output
 
 __all__ = ["LID", "local_intrinsic_dimensionality"]
@@ -42,7 +43,7 @@ class LID(nn.Module):
         references: clean images (N, C, H, W) in [0, 1], not stored with the weights.
         neighbours: k of the estimate.
 
-    Raises ValueError for fewer references than neighbours.
+    Raises UnmaskError for fewer references than neighbours.
 
     >>> LID(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), torch.rand(30, 1, 2, 2))(torch.rand(8, 1, 2, 2)).reject.shape
     torch.Size([8])
@@ -55,7 +56,7 @@ class LID(nn.Module):
     def __init__(self, classifier: nn.Module, references: Tensor, neighbours: int = 20) -> None:
         super().__init__()
         if len(references) < neighbours:
-            raise ValueError(f"{neighbours} neighbours need as many references, not {len(references)}")
+            raise UnmaskError(f"{neighbours} neighbours need as many references, not {len(references)}")
         self.classifier = classifier
         self.neighbours = neighbours
         self.register_buffer("references", references, persistent=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.randomness import uniform
 
 __all__ = ["RandomResizePad", "Randomization"]
@@ -25,7 +26,7 @@ class RandomResizePad(nn.Module):
     def __init__(self, low: int, high: int, fill: float = 0.0) -> None:
         super().__init__()
         if not 0 < low < high:
-            raise ValueError(f"resizing needs 0 < low < high, not low={low} and high={high}")
+            raise UnmaskError(f"resizing needs 0 < low < high, not low={low} and high={high}")
         self.low, self.high, self.fill = low, high, fill
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.randomness import uniform
 
 __all__ = ["SAP", "KeepEach", "SampleWithReplacement"]
@@ -26,7 +27,7 @@ class SampleWithReplacement(nn.Module):
     def __init__(self, fraction: float = 1.0) -> None:
         super().__init__()
         if fraction <= 0:
-            raise ValueError(f"a sample needs a fraction above 0, not {fraction}")
+            raise UnmaskError(f"a sample needs a fraction above 0, not {fraction}")
         self.fraction = fraction
 
     def forward(self, h: Tensor) -> Tensor:

@@ -59,29 +59,29 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     for i, one in enumerate(found):
         if one.event.module:
             continue
-        given = [held for held in one.event.inputs if held.token in one.changed]
-        made = [held for held in one.event.outputs if held.token in one.changed]
+        given = [snapshot for snapshot in one.event.inputs if snapshot.token in one.changed]
+        made = [snapshot for snapshot in one.event.outputs if snapshot.token in one.changed]
         blamed = frozenset[int]().union(*map(taints.of, given))
         waiting = [w for w in waiting if w not in blamed]
-        unseen = [held for held in given if held.edge is None and not taints.of(held)]
+        unseen = [snapshot for snapshot in given if snapshot.edge is None and not taints.of(snapshot)]
         if made and (unseen or not given):  # it comes from where torch does not see, such as numpy
             blamed |= frozenset(waiting) or {i}
             waiting = []
-        clean = {held.token for held in given if held.edge is not None and not taints.of(held)}
-        for held in made:
-            if held.edge is None:
-                taints.add(one, held, blamed | {i} if clean else blamed)
+        clean = {snapshot.token for snapshot in given if snapshot.edge is not None and not taints.of(snapshot)}
+        for snapshot in made:
+            if snapshot.edge is None:
+                taints.add(one, snapshot, blamed | {i} if clean else blamed)
                 waiting += [i] if clean else []
             elif _wrong(one):
                 innocent = blamed and (not _own(one) or _overrun(one))
-                taints.add(one, held, blamed if innocent else blamed | {i})
+                taints.add(one, snapshot, blamed if innocent else blamed | {i})
             else:
-                taints.add(one, held, frozenset() if _right(one, clean) else blamed)
+                taints.add(one, snapshot, frozenset() if _right(one, clean) else blamed)
     answer = found[-1].event.outputs if found else ()
-    guilty = frozenset[int]().union(*map(taints.of, answer))
-    if any(held.edge is None and not taints.knows(held) for held in answer[:1]):
-        guilty |= frozenset(waiting)  # no operation of torch made the answer: it comes from numpy, say
-    return [*(_hooked(found, i) for i in sorted(guilty)), *_composed(found, guilty)]
+    responsible = frozenset[int]().union(*map(taints.of, answer))
+    if any(snapshot.edge is None and not taints.knows(snapshot) for snapshot in answer[:1]):
+        responsible |= frozenset(waiting)  # no operation of torch made the answer: it comes from numpy, say
+    return [*(_hooked(found, i) for i in sorted(responsible)), *_composed(found, responsible)]
 
 
 def _hooked(found: Sequence[GradientFidelity], i: int) -> GradientFault:
@@ -89,7 +89,7 @@ def _hooked(found: Sequence[GradientFidelity], i: int) -> GradientFault:
     fault = _fault(found[i])
     if fault.missing or fault.event.custom or fault.event.name in _FLAT:
         return fault
-    made = {held.token for held in fault.event.outputs}
+    made = {snapshot.token for snapshot in fault.event.outputs}
     hooks = (one.event for one in found[i:] if one.event.name == "register_hook")
     return replace(fault, event=next((hook for hook in hooks if hook.inputs[0].token in made), fault.event))
 
@@ -102,25 +102,25 @@ class _Taints:
         self._written: dict[int, frozenset[int]] = {}  # by memory
         self._made: set[Token] = set()
 
-    def knows(self, held: TensorSnapshot) -> bool:
+    def knows(self, snapshot: TensorSnapshot) -> bool:
         """Whether an operation was seen to make it."""
-        return held.token in self._made
+        return snapshot.token in self._made
 
-    def of(self, held: TensorSnapshot) -> frozenset[int]:
+    def of(self, snapshot: TensorSnapshot) -> frozenset[int]:
         """What nobody made has been written into, or it is new."""
-        return self._known.setdefault(held.token, self._written.get(held.storage, frozenset()))
+        return self._known.setdefault(snapshot.token, self._written.get(snapshot.storage, frozenset()))
 
-    def add(self, one: GradientFidelity, held: TensorSnapshot, blamed: frozenset[int]) -> None:
-        """``held`` is an output of ``one``; a sound tensor has no origins."""
-        self._made.add(held.token)
-        self._known[held.token] = blamed
-        if blamed and (held.mapped or any(held.token[0] == other.token[0] for other in one.event.inputs)):
-            self._written[held.storage] = self._written.get(held.storage, frozenset()) | blamed
+    def add(self, one: GradientFidelity, snapshot: TensorSnapshot, blamed: frozenset[int]) -> None:
+        """``snapshot`` is an output of ``one``; a sound tensor has no origins."""
+        self._made.add(snapshot.token)
+        self._known[snapshot.token] = blamed
+        if blamed and (snapshot.mapped or any(snapshot.token[0] == other.token[0] for other in one.event.inputs)):
+            self._written[snapshot.storage] = self._written.get(snapshot.storage, frozenset()) | blamed
 
 
 def _own(one: GradientFidelity) -> bool:
     """Whether gradients go in and come out, so that it is the operation itself that makes them wrong."""
-    return any(held.edge is not None and held.token in one.changed for held in one.event.inputs)
+    return any(snapshot.edge is not None and snapshot.token in one.changed for snapshot in one.event.inputs)
 
 
 def _overrun(one: GradientFidelity) -> bool:
@@ -143,7 +143,7 @@ def _wrong(one: GradientFidelity) -> bool:
 
 
 def _fault(one: GradientFidelity) -> GradientFault:
-    lost = all(held.edge is None for held in one.event.outputs) or not (_wrong(one) or _nowhere(one))
+    lost = all(snapshot.edge is None for snapshot in one.event.outputs) or not (_wrong(one) or _nowhere(one))
     event = one.event
     if lost and event.under:
         part, line, code = event.under
@@ -153,22 +153,22 @@ def _fault(one: GradientFidelity) -> GradientFault:
 
 def _right_nearby(one: GradientFidelity) -> bool:
     """Not where something without a gradient decides, such as a mask: it is a step, however seldom it changes."""
-    if any(held.edge is None and held.token in one.changed for held in one.event.inputs):
+    if any(snapshot.edge is None and snapshot.token in one.changed for snapshot in one.event.inputs):
         return False
     return one.event.name in _SMOOTH or next(iter(one.fidelity.values()), 0.0) >= _EXPLAINED
 
 
-def _composed(found: Sequence[GradientFidelity], guilty: frozenset[int]) -> list[GradientFault]:
+def _composed(found: Sequence[GradientFidelity], responsible: frozenset[int]) -> list[GradientFault]:
     """Parts whose gradient is wrong though that of each operation in them is right: long or chaotic compositions."""
     out = []
-    spoiled = {found[i].event.part for i in guilty}
+    spoiled = {found[i].event.part for i in responsible}
     wrong = {
-        held.token for i in guilty for held in found[i].event.outputs
+        snapshot.token for i in responsible for snapshot in found[i].event.outputs
     }  # hooks on them spoil what they are given to
     for one in found[:-1]:
         path = one.event.part
         innocent = not any(within(part, path) for part in spoiled)
-        innocent &= not any(held.token in wrong for held in one.event.inputs)
+        innocent &= not any(snapshot.token in wrong for snapshot in one.event.inputs)
         if one.event.module and _nowhere(one) and innocent and _own(one):
             out.append(_fault(one))
             spoiled.add(path)

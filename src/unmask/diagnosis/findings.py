@@ -103,7 +103,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
 
 
 def _reached(event: Event) -> bool:
-    return all(held.edge is not None for held in (*event.inputs, *event.outputs))
+    return all(snapshot.edge is not None for snapshot in (*event.inputs, *event.outputs))
 
 
 def _stochastic(evidence: GradientProbe) -> Iterator[Finding]:

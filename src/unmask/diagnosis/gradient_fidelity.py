@@ -52,16 +52,20 @@ class GradientFidelity:
     @property
     def stuck(self) -> bool:
         """Whether something that gradients reach went in and changed, and nothing that came out did."""
-        still = bool(self.event.outputs) and not any(held.token in self.changed for held in self.event.outputs)
-        return still and any(held.edge is not None and held.token in self.changed for held in self.event.inputs)
+        still = bool(self.event.outputs) and not any(snapshot.token in self.changed for snapshot in self.event.outputs)
+        return still and any(
+            snapshot.edge is not None and snapshot.token in self.changed for snapshot in self.event.inputs
+        )
 
     @property
     def ended(self) -> bool:
         """Whether something that gradients reach went in and changed, and something without a gradient came out that
         did not, such as the label that comes with a maximum.
         """
-        still = any(held.edge is None and held.token not in self.changed for held in self.event.outputs)
-        return still and any(held.edge is not None and held.token in self.changed for held in self.event.inputs)
+        still = any(snapshot.edge is None and snapshot.token not in self.changed for snapshot in self.event.outputs)
+        return still and any(
+            snapshot.edge is not None and snapshot.token in self.changed for snapshot in self.event.inputs
+        )
 
 
 def gradient_fidelities(
@@ -84,7 +88,7 @@ def gradient_fidelities(
 
 def _drawn(answer: Event, around: Tensor) -> bool:
     """Whether the gradient is another one each time, of the same pass."""
-    edges = [held.edge for held in answer.outputs[:1] if held.edge is not None]
+    edges = [snapshot.edge for snapshot in answer.outputs[:1] if snapshot.edge is not None]
     images = TensorSnapshot.of(around).edge
     if not edges or images is None:
         return False
@@ -143,14 +147,14 @@ def _common(one: Tensor, other: Tensor) -> float:
 def _compare(found: GradientFidelity, event: Event, other: Event, radius: float, again: bool = False) -> None:
     """``again`` says that backward passes draw random numbers: what two of them do not agree on explains nothing."""
     inputs, outputs = list(_changes(event.inputs, other.inputs)), list(_changes(event.outputs, other.outputs))
-    found.changed |= {held.token for held, _ in (*inputs, *outputs)}
-    outputs = [(held, change) for held, change in outputs if held.edge is not None]
+    found.changed |= {snapshot.token for snapshot, _ in (*inputs, *outputs)}
+    outputs = [(snapshot, change) for snapshot, change in outputs if snapshot.edge is not None]
     actual = sum(float(change.square().sum()) for _, change in outputs)
     if not actual:
         return
     inputs = inputs[-1:] if event.inner else inputs  # the images, through all that lies between
-    wanted = {held.edge: (held.token, change) for held, change in inputs if held.edge is not None}
-    reached = [(held.edge, change) for held, change in outputs if held.edge is not None]
+    wanted = {snapshot.edge: (snapshot.token, change) for snapshot, change in inputs if snapshot.edge is not None}
+    reached = [(snapshot.edge, change) for snapshot, change in outputs if snapshot.edge is not None]
     slopes = _backward(reached, list(wanted))
     if again:
         others = _backward(reached, list(wanted))
@@ -172,11 +176,11 @@ def _changes(
     before: Sequence[TensorSnapshot], after: Sequence[TensorSnapshot]
 ) -> Iterator[tuple[TensorSnapshot, Tensor]]:
     """Tensors that are not the same any more, and by how much; integers and booleans as numbers."""
-    for held, moved in zip(before, after, strict=False):
-        if held.value.shape == moved.value.shape and not held.value.is_complex():
-            change = (moved.value.double() - held.value.double()).nan_to_num(0.0, 0.0, 0.0)
+    for snapshot, moved in zip(before, after, strict=False):
+        if snapshot.value.shape == moved.value.shape and not snapshot.value.is_complex():
+            change = (moved.value.double() - snapshot.value.double()).nan_to_num(0.0, 0.0, 0.0)
             if change.numel() and change.abs().max() > _UNDERFLOW:
-                yield held, change
+                yield snapshot, change
 
 
 def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientEdge]) -> Sequence[Tensor | None]:

@@ -188,8 +188,8 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
         )
 
 
-def _first(spots: ModuleIO, guilty: Callable[[Tensor, Tensor], bool]) -> str:
-    return next((path for path, (given, made) in spots.items() if guilty(given, made)), "")
+def _first(spots: ModuleIO, responsible: Callable[[Tensor, Tensor], bool]) -> str:
+    return next((path for path, (given, made) in spots.items() if responsible(given, made)), "")
 
 
 def _sound(t: Tensor) -> bool:

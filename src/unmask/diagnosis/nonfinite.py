@@ -46,7 +46,10 @@ def nonfinite(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> NonFinite:
     share = float((~own.isfinite()).flatten(1).any(1).double().mean())
     operations = [event for event in events if not event.module]
     edges = {
-        held.edge: None for event in operations for held in (*event.inputs, *event.outputs) if held.edge is not None
+        snapshot.edge: None
+        for event in operations
+        for snapshot in (*event.inputs, *event.outputs)
+        if snapshot.edge is not None
     }
     known = dict(zip(edges, _gradients(answer.edge, slope, list(edges)), strict=True))
     return NonFinite(share, next(filter(lambda event: _starts(event, known), reversed(operations)), None))
@@ -55,7 +58,8 @@ def nonfinite(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> NonFinite:
 def _starts(event: Event, known: dict[GradientEdge, Tensor | None]) -> bool:
     """Whether finite gradients come into the backward pass of an operation and others come out."""
     given, made = (
-        [known[held.edge] for held in side if held.edge is not None] for side in (event.inputs, event.outputs)
+        [known[snapshot.edge] for snapshot in side if snapshot.edge is not None]
+        for side in (event.inputs, event.outputs)
     )
     return _finite(made) and not _finite(given)
 

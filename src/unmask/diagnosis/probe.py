@@ -47,11 +47,11 @@ def probe_gradients(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys:
     twin = frozen_copy(model)
     radii = [radius * share for share in _SHARES]
     parts = gradient_fidelities(twin, x, radius / 2, radii, keys)
-    guilty = faults(parts) or cancelled(parts, lambda: from_images(twin, x, radius / 2, radii, keys))
-    if any(fault.missing for fault in guilty):
-        guilty += _behind(twin, parts, radius / 2, radii, keys)
+    responsible = faults(parts) or cancelled(parts, lambda: from_images(twin, x, radius / 2, radii, keys))
+    if any(fault.missing for fault in responsible):
+        responsible += _behind(twin, parts, radius / 2, radii, keys)
     drawn = sources(twin, x, keys.fold_in("sources"), draws) if draws > 1 else []
-    evidence = GradientProbe(parts, guilty, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
+    evidence = GradientProbe(parts, responsible, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
     evidence = replace(evidence, nonfinite=nonfinite(twin, x, y, keys.fold_in("not finite")))
     return probe_through_view(evidence, twin, x, y, keys)
 
@@ -67,8 +67,8 @@ def unavailable(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Key
         return None
     event = broken.event
     if silent:
-        guilty = faults(gradient_fidelities(twin, x, radius / 2, [radius * share for share in _SHARES], keys))
-        event = next((fault.event for fault in guilty), event)
+        responsible = faults(gradient_fidelities(twin, x, radius / 2, [radius * share for share in _SHARES], keys))
+        event = next((fault.event for fault in responsible), event)
     return Finding(
         kind=FindingKind.GRADIENT,
         module=event.part if event else "",

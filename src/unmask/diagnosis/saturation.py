@@ -39,13 +39,13 @@ class Saturation:
     saturated_logits: float = 0.0
 
 
-def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys) -> Saturation:
+def saturation(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys) -> Saturation:
     """Measured on one draw of the model's randomness."""
 
     def still(loss: Loss) -> float:
         z = x.detach().clone().requires_grad_()
         with use_keys(keys, uses_torch_random=True), torch.enable_grad():
-            value = loss(query(victim, z), y)
+            value = loss(query(model, z), y)
         if not value.requires_grad:
             return 1.0
         try:
@@ -55,15 +55,15 @@ def saturation(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: K
         return 1.0 if slope is None else float((slope.flatten(1).abs().amax(1) <= _FLAT).double().mean())
 
     with torch.no_grad(), use_keys(keys, uses_torch_random=True):
-        logits = query(victim, x).logits.float()
+        logits = query(model, x).logits.float()
     shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    return Saturation(still(cross_entropy), still(margin), shares, _squashed(victim, x, keys))
+    return Saturation(still(cross_entropy), still(margin), shares, _squashed(model, x, keys))
 
 
-def _squashed(victim: Callable[[Tensor], Tensor], x: Tensor, keys: Keys) -> float:
+def _squashed(model: Callable[[Tensor], Tensor], x: Tensor, keys: Keys) -> float:
     z = x.detach().clone().requires_grad_()
     with use_keys(keys, uses_torch_random=True), torch.enable_grad():
-        logits = query(victim, z).logits
+        logits = query(model, z).logits
         likeliest = logits.topk(min(_LIKELIEST, logits.shape[1]), 1).values.sum(0)
     if not likeliest.requires_grad:
         return 0.0

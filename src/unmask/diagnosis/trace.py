@@ -133,7 +133,9 @@ class _Recorder(TorchFunctionMode):
             pairs = zip(tensors(args), tensors(value), strict=True)
             edges = {token_of(before): edge_of(after) for before, after in pairs}
         for i in [i for i, event in enumerate(self.events) if event.module][-1:]:
-            made = tuple(replace(held, edge=edges.get(held.token, held.edge)) for held in self.events[i].outputs)
+            made = tuple(
+                replace(snapshot, edge=edges.get(snapshot.token, snapshot.edge)) for snapshot in self.events[i].outputs
+            )
             self.events[i] = replace(self.events[i], outputs=made)
         return value
 
@@ -151,9 +153,9 @@ class _Recorder(TorchFunctionMode):
     def hold(self, value: Any) -> tuple[TensorSnapshot, ...]:
         found = self.found(value)
         self._alive += found
-        held = tuple(TensorSnapshot.of(tensor, self._values.get(token_of(tensor))) for tensor in found)
-        self._values.update((one.token, one.value) for one in held)
-        return held
+        snapshot = tuple(TensorSnapshot.of(tensor, self._values.get(token_of(tensor))) for tensor in found)
+        self._values.update((one.token, one.value) for one in snapshot)
+        return snapshot
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module in self.paths:
@@ -167,7 +169,7 @@ class _Recorder(TorchFunctionMode):
                 made = self.hold([output])
                 if not self.paths[module]:  # of what the model itself answers, logits first
                     logits = as_output(output).logits
-                    made = tuple(sorted(made, key=lambda held: held.token != token_of(logits)))
+                    made = tuple(sorted(made, key=lambda snapshot: snapshot.token != token_of(logits)))
                 name = type(module).__name__
                 self.events.append(Event(name, self.paths[module], *place, True, given, made))
 
@@ -231,8 +233,8 @@ def _gate(tensor: Tensor) -> Tensor:
     return tensor.view_as(tensor) if tensor.requires_grad else tensor
 
 
-def _through(held: TensorSnapshot, gate: Tensor) -> TensorSnapshot:
-    return replace(held, edge=edge_of(gate)) if gate.requires_grad else held
+def _through(snapshot: TensorSnapshot, gate: Tensor) -> TensorSnapshot:
+    return replace(snapshot, edge=edge_of(gate)) if gate.requires_grad else snapshot
 
 
 def _keeps(func: Any, args: Any, kwargs: Any) -> bool:
@@ -245,14 +247,14 @@ def _keeps(func: Any, args: Any, kwargs: Any) -> bool:
     name = getattr(func, "__name__", "")
     if name == "__setitem__" or (name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}")):  # such as __imul__
         return True
-    return (name.endswith("_") and not name.endswith("__")) or _told_in_place(func, args, kwargs)
+    return (name.endswith("_") and not name.endswith("__")) or _declared_in_place(func, args, kwargs)
 
 
-def _told_in_place(func: Any, args: Any, kwargs: Any) -> bool:
+def _declared_in_place(func: Any, args: Any, kwargs: Any) -> bool:
     """As ``relu(x, inplace=True)``, by name or by position."""
     code = getattr(func, "__code__", None)
-    told = dict(zip(code.co_varnames[: code.co_argcount], args, strict=False)) if code else {}
-    return "out" in kwargs or bool(kwargs.get("inplace", told.get("inplace", False)))
+    arguments = dict(zip(code.co_varnames[: code.co_argcount], args, strict=False)) if code else {}
+    return "out" in kwargs or bool(kwargs.get("inplace", arguments.get("inplace", False)))
 
 
 def _outside(file: str) -> bool:

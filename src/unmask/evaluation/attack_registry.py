@@ -17,6 +17,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.combined.snapped import over_grid
 from unmask.attacks.problem import Attack
 from unmask.cases import AttackSpec
+from unmask.errors import UnmaskError
 from unmask.gradients.autograd import autograd
 from unmask.gradients.bpda import View, bpda
 from unmask.gradients.eot import EOT
@@ -96,7 +97,7 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
     grid that candidates lie on (0, or nothing, for none). Gradients are taken in float32: code that others wrote need
     not bear a narrower type.
 
-    Raises ValueError for a name or surrogate that there is not, and for a technique of gradients where
+    Raises UnmaskError for a name or surrogate that there is not, and for a technique of gradients where
     the attack takes none; the attacker's view raises it for a path that the model does not have.
 
     >>> attack_from_options({"attack": "pgd", "steps": 10, "restarts": 1}).plain
@@ -104,11 +105,11 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
     """
     name = options["attack"]
     if name not in ATTACKS:
-        raise ValueError(f"no attack {name!r}; attacks: {', '.join(ATTACKS)}")
+        raise UnmaskError(f"no attack {name!r}; attacks: {', '.join(ATTACKS)}")
     setting = ATTACKS[name]
-    asked = [option for option in ("eot", "spsa", "bpda", "straight_through") if options.get(option)]
-    if asked and not setting.gradients:
-        raise ValueError(f"{name} takes no gradient: leave out --{asked[0].replace('_', '-')}")
+    gradient_options = [option for option in ("eot", "spsa", "bpda", "straight_through") if options.get(option)]
+    if gradient_options and not setting.gradients:
+        raise UnmaskError(f"{name} takes no gradient", f"leave out --{gradient_options[0].replace('_', '-')}")
     estimator: Estimator = SPSA(options["spsa"]) if options.get("spsa") else autograd
     if options.get("eot"):
         estimator = EOT(options["eot"], estimator)
@@ -118,7 +119,7 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
         f"{setting.description}, over the grid of k/{levels}" if levels else setting.description,
         lambda _: attack,
         _view([_path(part) for part in options.get("bpda", ())], bool(options.get("straight_through"))),
-        plain=setting.gradients and not asked and not levels,
+        plain=setting.gradients and not gradient_options and not levels,
         access=Access.SCORES if options.get("spsa") else setting.access,  # differences of scores need nothing else
         low_precision=False,
     )
@@ -127,7 +128,7 @@ def attack_from_options(options: Mapping[str, Any]) -> AttackSpec:
 def _path(part: str) -> str:
     path, _, surrogate = part.partition("=")
     if surrogate not in ("", "identity"):
-        raise ValueError(f"no surrogate {surrogate!r} for part {path!r}: on the command line it is identity")
+        raise UnmaskError(f"no surrogate {surrogate!r} for part {path!r}: on the command line it is identity")
     return path
 
 

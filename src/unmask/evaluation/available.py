@@ -37,9 +37,9 @@ class Available:
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, lacks in self.skipped.items():
             groups.setdefault(lacks, []).append(name)
-        told = "; ".join(f"{', '.join(names)} ({', '.join(lacks)})" for lacks, names in groups.items())
+        missing = "; ".join(f"{', '.join(names)} ({', '.join(lacks)})" for lacks, names in groups.items())
         total = len(self.skipped) + len(self.cases)
-        first = f"{len(self.skipped)} of {total} cases are skipped, since something is missing: {told}"
+        first = f"{len(self.skipped)} of {total} cases are skipped, since something is missing: {missing}"
         return "\n".join([first, *self.missing.values()])
 
 
@@ -48,10 +48,10 @@ def available(cases: Iterable[Case], dataset: Callable[[str], Dataset]) -> Avail
     found: list[Case] = []
     skipped: dict[str, tuple[str, ...]] = {}
     missing: dict[str, str] = {}
-    tried: set[str] = set()
+    looked_for: set[str] = set()
     for case in cases:
-        if case.data not in tried:
-            tried.add(case.data)
+        if case.data not in looked_for:
+            looked_for.add(case.data)
             try:
                 dataset(case.data)
             except DataError as error:

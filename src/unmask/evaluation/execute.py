@@ -12,7 +12,9 @@ from torch import Tensor
 from unmask.attacking import AttackResult, run_attack, verdicts
 from unmask.cases import AttackSpec
 from unmask.data import Dataset
+from unmask.errors import UnmaskError
 from unmask.evaluation.attack_registry import BUILT_IN, attack_from_options
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target
 from unmask.evaluation.trajectories import trajectory_tensors
 from unmask.evaluation.verifying.beside import beside, shown, untouched
@@ -25,10 +27,10 @@ from unmask.threats import parse
 __all__ = ["TRAJECTORY_PREFIX", "Outcome", "attacked", "execute_job", "rejudge"]
 
 RECORDED = 3
-"""Images of an attack's first job of which the way is kept."""
+"""Images of an attack's first job of which the trajectory is kept."""
 
 TRAJECTORY_PREFIX = "way_"
-"""What the names of the tensors of such a way begin with."""
+"""What the names of the tensors of such a trajectory begin with."""
 
 
 @dataclass(frozen=True)
@@ -43,26 +45,24 @@ def execute_job(
     job: Job,
     target: Target,
     data: Dataset,
-    *,
-    batch: int = 128,
-    device: str = "cpu",
+    config: ExecutionConfig = ExecutionConfig(),
     compiler: Compiler | None = None,
 ) -> Outcome:
     """Attack the examples of a job and judge them.
 
-    ``batch`` bounds memory alone: records do not depend on it. Randomness is keyed by the job's seed,
+    Records do not depend on the batch size of ``config``. Randomness is keyed by the job's seed,
     the example's position and the purpose, so that they do not depend on the job's range either.
 
-    Raises ValueError for an attack that there is not, and for answers that cannot be judged.
+    Raises UnmaskError for an attack that there is not, and for answers that cannot be judged.
     """
     started = time.monotonic()
-    target = _dialled(job, target)
+    target = _at_strength(job, target)
     judge, search = _judge(job, target), _search(job, target, compiler)
     examples: list[Example] = []
-    candidates, ways = [], list[dict[str, Tensor]]()
+    candidates, trajectories = [], list[dict[str, Tensor]]()
     passes = Passes()
     gradients: list[GradientCounts] = []
-    for index, x, y, found in _each(torch.arange(job.start, job.stop), data, batch, device, judge, search):
+    for index, x, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
@@ -70,7 +70,7 @@ def execute_job(
         if found.gradients is not None:
             gradients.append(found.gradients)
         if found.trajectory is not None:
-            ways += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
+            trajectories += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
     record = Record(
         job=job,
         examples=tuple(examples),
@@ -84,47 +84,47 @@ def execute_job(
     x_adv = torch.cat(candidates)
     tensors = {
         "x_adv": x_adv,
-        **beside(job, target, data, x_adv.to(device)),
-        **({name: torch.cat([way[name] for way in ways]) for name in ways[0]} if ways else {}),
+        **beside(job, target, data, x_adv.to(config.device)),
+        **({name: torch.cat([one[name] for one in trajectories]) for name in trajectories[0]} if trajectories else {}),
     }
     return Outcome(record, tensors)
 
 
-def rejudge(job: Job, target: Target, data: Dataset, x_adv: Tensor, batch: int, device: str) -> tuple[Example, ...]:
+def rejudge(job: Job, target: Target, data: Dataset, x_adv: Tensor, config: ExecutionConfig) -> tuple[Example, ...]:
     """The verdicts of a job on candidates that were stored, as :func:`execute_job` would give them."""
-    judge = _judge(job, _dialled(job, target))
+    judge = _judge(job, _at_strength(job, target))
     examples: list[Example] = []
 
     def stored(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> AttackResult:
-        candidates = x_adv[index - job.start].to(device)
+        candidates = x_adv[index - job.start].to(config.device)
         return AttackResult(candidates, *verdicts(judge, candidates, x, y, index, job.seed))
 
-    for index, _, y, found in _each(torch.arange(job.start, job.stop), data, batch, device, judge, stored):
+    for index, _, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, stored):
         examples += _examples(job, index, y, found.verdict, found.selection)
     return tuple(examples)
 
 
 def attacked(
-    job: Job, target: Target, data: Dataset, index: Tensor, batch: int, device: str, compiler: Compiler | None
+    job: Job, target: Target, data: Dataset, index: Tensor, config: ExecutionConfig, compiler: Compiler | None
 ) -> tuple[tuple[Example, ...], GradientCounts | None]:
     """The verdicts of a job's attack on the examples ``index`` alone, which are those that the job gives them."""
-    target = _dialled(job, target)
+    target = _at_strength(job, target)
     judge, search = _judge(job, target), _search(job, target, compiler)
     examples: list[Example] = []
     gradients: list[GradientCounts] = []
-    for part, _, y, found in _each(index, data, batch, device, judge, search):
+    for part, _, y, found in _each(index, data, config, judge, search):
         examples += _examples(job, part, y, found.verdict, found.selection)
         gradients += [] if found.gradients is None else [found.gradients]
     return tuple(examples), GradientCounts.total(gradients) if gradients else None
 
 
-def _dialled(job: Job, target: Target) -> Target:
+def _at_strength(job: Job, target: Target) -> Target:
     """The target, at the strength that the job sets."""
-    if "dial" not in job.options:
+    if "strength" not in job.options:
         return target
     if target.strength_sweep is None:
-        raise ValueError(f"no strength of {job.target} is varied, but a job sets it to {job.options['dial']!r}")
-    return replace(target, model=target.strength_sweep.turn(target.model, float(job.options["dial"])))
+        raise UnmaskError(f"no strength of {job.target} is varied, but a job sets it to {job.options['strength']!r}")
+    return replace(target, model=target.strength_sweep.turn(target.model, float(job.options["strength"])))
 
 
 Search = Callable[[Judge, Tensor, Tensor, Tensor], AttackResult]
@@ -157,7 +157,7 @@ def _attacker(job: Job, target: Target) -> AttackSpec:
         return attack_from_options(job.options)
     known = {**BUILT_IN, **target.attacks}
     if job.attack not in known:
-        raise ValueError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
+        raise UnmaskError(f"there is no attack {job.attack!r} on it; attacks: {', '.join(known)}")
     return known[job.attack]
 
 
@@ -167,13 +167,13 @@ def _judge(job: Job, target: Target) -> Judge:
 
 
 def _each(
-    positions: Tensor, data: Dataset, batch: int, device: str, judge: Judge, search: Search
+    positions: Tensor, data: Dataset, config: ExecutionConfig, judge: Judge, search: Search
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, AttackResult]]:
-    """Positions (on the CPU), images, labels, what came of them: ``batch`` at a time, half where memory ends."""
-    start = 0
+    """Positions (on the CPU), images, labels, what came of them: a batch at a time, half where memory ends."""
+    start, batch = 0, config.batch
     while start < len(positions):
         index = positions[start : start + batch]
-        x, y = (part.to(device) for part in data.floats(index))
+        x, y = (part.to(config.device) for part in data.floats(index))
         spent = judge.passes.forwards
         try:
             found = search(judge, index, x, y)

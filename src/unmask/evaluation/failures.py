@@ -8,51 +8,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["alive", "by_the_user", "first_line", "in_one_line"]
+from unmask.errors import UnmaskError, first_line
+
+__all__ = ["alive", "by_the_user", "in_one_line"]
 
 
 @contextmanager
 def in_one_line(what: str, *, prefixed: bool = True) -> Iterator[None]:
-    """Whatever goes wrong in the block is a ValueError of one line: ``what``, the error and the line that raised it.
+    """Whatever goes wrong in the block is an UnmaskError of one line: ``what``, the error and the line that raised it.
 
     A model that ends the process by ``sys.exit`` or ``os._exit`` fails too, and so does one that raises an interrupt of
     its own making; the user's goes on. The block must not hold a ``yield``: the end of its generator would count as a
-    failure. A ValueError without ``prefixed`` stays as it is, since its message says what is wrong.
+    failure. An UnmaskError without ``prefixed`` stays as it is, since its message says what is wrong.
 
     >>> with in_one_line("the model"):
     ...     raise SystemExit(0)
     Traceback (most recent call last):
-    ValueError: the model fails with SystemExit at <doctest ...>:2: 0
+    unmask.errors.UnmaskError: the model fails with SystemExit at <doctest ...>:2: 0
     """
     try:
         with alive():
             yield
-    except ValueError as error:
+    except UnmaskError as error:
         if not prefixed:
             raise
-        raise ValueError(f"{what}: {error}") from error
+        raise UnmaskError(f"{what}: {error.problem}", error.remedy) from error
     except BaseException as error:
         if by_the_user(error):
             raise
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         frame = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        told = first_line(error)
-        raise ValueError(f"{what} fails with {type(error).__name__} at {where}: {told}") from error
+        reason = first_line(error)
+        raise UnmaskError(f"{what} fails with {type(error).__name__} at {where}: {reason}") from error
 
 
 def by_the_user(error: BaseException) -> bool:
     """Whether it is an interrupt from the keyboard, and none of a kind that other code defines."""
     return type(error) is KeyboardInterrupt
-
-
-def first_line(error: BaseException, otherwise: str = "no message") -> str:
-    """Of an error's message; ``otherwise`` where it has none.
-
-    >>> first_line(ValueError("one\\ntwo"), "none"), first_line(ValueError(), "none")
-    ('one', 'none')
-    """
-    return next(iter(str(error).strip().splitlines()), otherwise)
 
 
 @contextmanager

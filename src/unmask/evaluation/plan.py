@@ -11,7 +11,7 @@ from unmask.data import DataError, Dataset, categories
 from unmask.evaluation.attack_registry import attack_from_options
 from unmask.evaluation.models.setup import setup_findings
 from unmask.evaluation.models.targets import Target
-from unmask.kinds import Access
+from unmask.kinds import MAIN_ROLES, Access, Role
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
 
@@ -42,28 +42,28 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, curves: bool = Tr
     n = min(n, len(data), case.max_examples or n)
     ball = threat_spec(case.threat)
 
-    def jobs(attack: str, role: str, threat: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
+    def jobs(attack: str, role: Role, threat: ThreatSpec, count: int, **options: object) -> Iterator[Job]:
         for start, stop in shards(count):
             yield Job(f"case:{case.name}", case.data, attack, threat, seed, start, stop, role, options)
 
-    planned = [*jobs("clean", "clean", ball, n)]
+    planned = [*jobs("clean", Role.CLEAN, ball, n)]
     for name, attacker in case.attacks.items():
         planned += jobs(name, _role(attacker), ball, n)
     if curves:
         few = min(n, case.n_controls)
         plain = next(name for name, attacker in case.attacks.items() if attacker.plain)
         adaptive = [name for name, attacker in case.attacks.items() if attacker.access == Access.WHITE_BOX][-1]
-        planned += jobs("noise", "control", ball, few)
-        planned += jobs(plain, "control", ThreatSpec(ball.norm, 0.0, ball.unit), few, control="eps 0")
-        planned += jobs(adaptive, "control", ThreatSpec(ball.norm, 1.0, "rms"), few, control="unbounded")
+        planned += jobs("noise", Role.CONTROL, ball, few)
+        planned += jobs(plain, Role.CONTROL, ThreatSpec(ball.norm, 0.0, ball.unit), few, control="eps 0")
+        planned += jobs(adaptive, Role.CONTROL, ThreatSpec(ball.norm, 1.0, "rms"), few, control="unbounded")
         for share in SWEEP:
             threat = ThreatSpec(ball.norm, ball.eps * share, ball.unit)
-            planned += jobs(plain, "sweep", threat, few, base="plain")
-            planned += jobs(adaptive, "sweep", threat, few, base="adaptive")
+            planned += jobs(plain, Role.EPS, threat, few, base=Role.PLAIN)
+            planned += jobs(adaptive, Role.EPS, threat, few, base=Role.ADAPTIVE)
         if case.strength_sweep:
             for value in case.strength_sweep.values:
-                for base, name in (("clean", "clean"), ("plain", plain), ("adaptive", case.strength_sweep.attack)):
-                    planned += jobs(name, "dial", ball, few, base=base, dial=value)
+                for base, name in zip(MAIN_ROLES, ("clean", plain, case.strength_sweep.attack), strict=True):
+                    planned += jobs(name, Role.STRENGTH, ball, few, base=base, strength=value)
     figures = {"claimed": case.claimed, "published": case.published, "replicated": case.replicated}
     about = {
         "case": case.name,
@@ -98,7 +98,7 @@ def plan_attack(
 
     With ``levels`` the same attack follows once more, over that grid.
 
-    Raises ValueError where :func:`attack_from_options` does, and for a part that the model does not have.
+    Raises UnmaskError where :func:`attack_from_options` does, and for a part that the model does not have.
     """
     attacker = attack_from_options(options)
     if attacker.view is not None:
@@ -107,7 +107,7 @@ def plan_attack(
     if levels:
         gridded = {**options, "levels": levels}
         searches[f"{options['attack']}, on the grid of k/{levels}"] = attack_from_options(gridded), gridded
-    jobs = [Job(name, data.name, "clean", ball, seed, start, stop, "clean") for start, stop in shards(n)]
+    jobs = [Job(name, data.name, "clean", ball, seed, start, stop, Role.CLEAN) for start, stop in shards(n)]
     for attack, (one, settings) in searches.items():
         jobs += [Job(name, data.name, attack, ball, seed, *block, _role(one), settings) for block in shards(n)]
     about = {
@@ -146,6 +146,8 @@ def dataset_info(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
         groups = categories(data.name).of.tolist()
     except DataError:
         groups = None
+    if groups is not None and len(groups) != len(data.classes):  # own data of that name
+        groups = None
     return {
         "data": data.name,
         "data_note": data.note,
@@ -156,8 +158,8 @@ def dataset_info(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
     }
 
 
-def _role(attacker: AttackSpec) -> str:
-    return "plain" if attacker.plain else "adaptive"
+def _role(attacker: AttackSpec) -> Role:
+    return Role.PLAIN if attacker.plain else Role.ADAPTIVE
 
 
 def threat_spec(threat: Threat) -> ThreatSpec:

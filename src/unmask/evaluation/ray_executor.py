@@ -6,14 +6,13 @@ import logging
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execute import Outcome
+from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor
-from unmask.models.compiling import Compiler
-from unmask.models.forms import ModelForm
 from unmask.records import Job
 
 __all__ = ["RayExecutor", "Worker"]
@@ -29,24 +28,16 @@ TRIES = 3
 class Worker:
     """Does jobs in a process of its own; whatever it needs is loaded with the first one."""
 
-    batch: int
-    device: str
-    weights: Path | None
-    strict: bool
-    form: ModelForm
+    config: ExecutionConfig
     ready: Callable[[LocalExecutor], object] | None
-    compile: bool = False
     _local: LocalExecutor | None = None
 
     def execute(self, job: Job) -> Outcome:
         """As :meth:`LocalExecutor.execute`."""
         if self._local is None:
-            local = LocalExecutor(
-                self.batch, self.device, self.weights, self.strict, self.form, Compiler() if self.compile else None
-            )
+            self._local = LocalExecutor(self.config)
             if self.ready:
-                self.ready(local)
-            self._local = local
+                self.ready(self._local)
         return self._local.execute(job)
 
     def pid(self) -> int:
@@ -62,31 +53,21 @@ class RayExecutor:
     of a worker that dies are done by a new one.
 
     Args:
-        batch: images at a time, as for Local.
-        device: of the workers, as torch names it.
-        weights: folder of the cases' weights, which every worker must see; None for those that ship.
-        strict: refuse models that answer probabilities.
-        form: how models take images and give logits, as for Local.
+        config: of each worker; with ``gpus_per_job`` the device is "cuda".
         address: of a running cluster; None starts one on this machine.
         gpus_per_job: share of a GPU that a worker takes.
         workers: how many; None for as many as the cluster has room for.
-        ready: told each worker's Local before its first job.
-        compile: whether workers compile the views that attacks optimise.
+        ready: called with each worker's executor before its first job.
 
-    Raises ValueError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
+    Raises UnmaskError, when used, where ray is not installed, the cluster cannot be reached or has no room, a
     job fails, or a job has killed three workers.
     """
 
-    batch: int = 128
-    device: str = "cpu"
-    weights: Path | None = None
-    strict: bool = True
-    form: ModelForm = ModelForm()
+    config: ExecutionConfig = ExecutionConfig()
     address: str | None = None
     gpus_per_job: float = 0.0
     workers: int | None = None
     ready: Callable[[LocalExecutor], object] | None = None
-    compile: bool = False
     pool: list[Any] = field(default_factory=list, init=False, repr=False)
     _ray: Any = field(default=None, init=False, repr=False)
 
@@ -118,8 +99,8 @@ class RayExecutor:
                 outcome: Outcome = self._ray.get(done)
             except self._ray.exceptions.RayTaskError as error:
                 cause = error.cause
-                what = str(cause) if isinstance(cause, ValueError) else f"{type(cause).__name__}: {cause}"
-                raise ValueError(" ".join(what.split())) from error
+                what = str(cause) if isinstance(cause, UnmaskError) else f"{type(cause).__name__}: {cause}"
+                raise UnmaskError(" ".join(what.split())) from error
             except self._lost() as error:
                 mine = [one for one, (_, other) in under_way.items() if other is worker]
                 lost = [under_way.pop(one)[0] for one in mine]
@@ -127,15 +108,15 @@ class RayExecutor:
                 first = lost[0]  # the one in hand; what waited behind it had no part in this
                 deaths[first.key] += 1
                 if deaths[first.key] == TRIES:
-                    raise ValueError(
-                        f"{first.target} under {first.attack} has killed {TRIES} workers: give them more memory, "
-                        "or a smaller --batch-size"
+                    raise UnmaskError(
+                        f"{first.target} under {first.attack} has killed {TRIES} workers",
+                        "give them more memory, or a smaller --batch-size",
                     ) from error
                 self._ray.kill(worker)
                 self.pool[self.pool.index(worker)] = self._hire()
                 continue
             except self._ray.exceptions.RayError as error:
-                raise ValueError(f"the cluster fails: {' '.join(str(error).split())}") from error
+                raise UnmaskError(f"the cluster fails: {' '.join(str(error).split())}") from error
             del under_way[done]
             yield outcome
 
@@ -150,7 +131,7 @@ class RayExecutor:
             try:
                 import ray
             except ImportError as error:
-                raise ValueError("the executor ray is not installed: pip install unmask[ray]") from error
+                raise UnmaskError("the executor ray is not installed", "pip install unmask[ray]") from error
             self._ray = ray
             if not ray.is_initialized():
                 try:
@@ -161,19 +142,20 @@ class RayExecutor:
                         include_dashboard=False if self.address is None else None,
                     )
                 except (ConnectionError, OSError, ValueError) as error:
-                    first = next(iter(str(error).splitlines()), type(error).__name__)
-                    raise ValueError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
+                    first = first_line(error, type(error).__name__)
+                    raise UnmaskError(f"no Ray cluster at {self.address or 'this machine'}: {first}") from error
         room = self._ray.cluster_resources()
         fit = int(room.get("GPU", 0) / self.gpus_per_job + 1e-9) if self.gpus_per_job else int(room.get("CPU", 0))
         if fit < 1:
-            raise ValueError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_told(room)}")
+            raise UnmaskError(f"the cluster has no room for a job of {self.gpus_per_job:g} GPUs: {_listed(room)}")
         while len(self.pool) < min(self.workers or fit, fit, max_workers):
             self.pool.append(self._hire())
 
     def _hire(self) -> Any:
         actor = self._ray.remote(num_cpus=1, num_gpus=self.gpus_per_job)(Worker)
-        return actor.remote(self.batch, self.device, self.weights, self.strict, self.form, self.ready, self.compile)
+        config = replace(self.config, device="cuda") if self.gpus_per_job else self.config
+        return actor.remote(config, self.ready)
 
 
-def _told(room: dict[str, float]) -> str:
+def _listed(room: dict[str, float]) -> str:
     return ", ".join(f"{room.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))

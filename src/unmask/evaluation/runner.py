@@ -4,34 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from unmask.data import DataError, Dataset, load
+from unmask.data import Dataset, TooFewExamples, load
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execute import Outcome, execute_job
-from unmask.evaluation.failures import first_line, in_one_line
+from unmask.evaluation.execution_config import ExecutionConfig
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.targets import Target, find_target
 from unmask.evaluation.store import Store, pack
 from unmask.evaluation.verifying.fingerprint import fingerprint
+from unmask.kinds import MAIN_ROLES
 from unmask.models.compiling import Compiler
-from unmask.models.forms import ModelForm
 from unmask.records import Job, Record
 from unmask.report.verdict.worst_case import accuracy_under_attack
 from unmask.statistics import StopRule
 
-__all__ = ["MAIN", "Executor", "LocalExecutor", "Progress", "due", "run"]
-
-MAIN = ("clean", "plain", "adaptive")
-"""Roles of the jobs whose verdicts make the figures of a case."""
+__all__ = ["Executor", "LocalExecutor", "Progress", "due", "run"]
 
 Progress = Callable[[Record, bool], None]
 """Called with each record; True where it was in the store already."""
 
 
 class Executor(Protocol):
-    """Does jobs, in any order, anywhere; ValueError, of one line, ends the run."""
+    """Does jobs, in any order, anywhere; UnmaskError, of one line, ends the run."""
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]: ...
 
@@ -40,55 +38,47 @@ class Executor(Protocol):
 class LocalExecutor:
     """Does jobs one after the other in this process; models and data are loaded once.
 
-    Args:
-        batch: images at a time, which bounds memory; no result depends on it.
-        device: as torch names it; ValueError where there is no such device.
-        weights: folder of the cases' weights; None for those that ship.
-        strict: refuse models that answer probabilities.
-        form: how models take images and give logits, as far as the user says so.
-        compiler: of the views that attacks optimise; None for none.
+    Raises UnmaskError for a device that this machine lacks.
     """
 
-    batch: int = 128
-    device: str = "cpu"
-    weights: Path | None = None
-    strict: bool = True
-    form: ModelForm = ModelForm()
-    compiler: Compiler | None = None
+    config: ExecutionConfig = ExecutionConfig()
+    compiler: Compiler | None = field(default=None, init=False)
     _targets: dict[str, Target] = field(default_factory=dict, init=False, repr=False)
     _data: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        device = self.config.device
         try:
-            torch.zeros(1, device=self.device).item()
+            torch.zeros(1, device=device).item()
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"device {self.device!r} is not usable ({first_line(error)}): try --device cpu") from error
+            raise UnmaskError(f"device {device!r} is not usable ({first_line(error)})", "try --device cpu") from error
+        if self.config.compile:
+            self.compiler = Compiler()
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         return map(self.execute, jobs)
 
     def execute(self, job: Job) -> Outcome:
-        """One job; whatever goes wrong in the target's code is a ValueError that names job and error."""
+        """One job; whatever goes wrong in the target's code is an UnmaskError that names job and error."""
         data = self.dataset(job.data, job.stop)
         target = self.target(job.target, data)
         with in_one_line(f"{job.target} under {job.attack}"):
-            return execute_job(job, target, data, batch=self.batch, device=self.device, compiler=self.compiler)
+            return execute_job(job, target, data, self.config, self.compiler)
 
     def dataset(self, name: str, n: int) -> Dataset:
         """At least the first ``n`` test examples, or all where there are fewer."""
         if name not in self._data or len(self._data[name]) < n:
             try:
-                self._data[name] = load(name, "test", n=n)
-            except DataError:
-                self._data[name] = load(name, "test")
+                self._data[name] = load(name, "test", n=n, size=self.config.size)
+            except TooFewExamples:
+                self._data[name] = load(name, "test", size=self.config.size)
         return self._data[name]
 
     def target(self, name: str, data: Dataset) -> Target:
         """The target of that name, tried on the first examples of ``data``."""
         if name not in self._targets:
-            self._targets[name] = find_target(
-                name, data, device=self.device, weights=self.weights, strict=self.strict, form=self.form
-            )
+            with in_one_line(name, prefixed=False):
+                self._targets[name] = find_target(name, data, self.config)
         return self._targets[name]
 
     def fingerprints(self, jobs: Iterable[Job]) -> dict[str, dict[str, Any]]:
@@ -140,7 +130,7 @@ def due(jobs: Sequence[Job], done: Mapping[str, Record], rule: StopRule | None) 
         return
     for target in dict.fromkeys(job.target for job in jobs):
         mine = [job for job in jobs if job.target == target]
-        attacks = [job for job in mine if job.role in MAIN]
+        attacks = [job for job in mine if job.role in MAIN_ROLES]
         reached = 0
         for start in sorted({job.start for job in attacks}):
             block = [job for job in attacks if job.start == start]
@@ -149,4 +139,4 @@ def due(jobs: Sequence[Job], done: Mapping[str, Record], rule: StopRule | None) 
             found = accuracy_under_attack([done[job.key] for job in attacks if job.stop <= reached and job.key in done])
             if found and rule.met(found):
                 break
-        yield [job for job in mine if job.role not in MAIN and job.stop <= reached]
+        yield [job for job in mine if job.role not in MAIN_ROLES and job.stop <= reached]

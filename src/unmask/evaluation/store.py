@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.verifying.fingerprint import changed
 from unmask.records import RUN_SCHEMA, Job, Record
 from unmask.run_files import read_records, read_run, signed
@@ -41,22 +42,24 @@ class Store:
     ) -> Iterator[Store]:
         """Start the run with the configuration ``config``, or continue it; ``about`` is that of the first start.
 
-        Raises ValueError where the folder cannot be one, holds a run of another configuration, a damaged one or
+        Raises UnmaskError where the folder cannot be one, holds a run of another configuration, a damaged one or
         one of other ``jobs`` or of targets with other ``fingerprints``, or is in use by another process.
         """
         try:
             (folder / "examples").mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise ValueError(f"{folder} is no folder: choose another --out") from error
+            raise UnmaskError(f"{folder} is no folder", "choose another --out") from error
         with _alone(folder):
             if (folder / "run.json").exists():
                 run = read_run(folder)
                 before = run.config
                 if before != (now := json.loads(json.dumps(config))):
-                    raise ValueError(f"{folder} holds another run ({_difference(before, now)}): choose another --out")
+                    raise UnmaskError(
+                        f"{folder} holds another run ({_difference(before, now)})", "choose another --out"
+                    )
                 _refuse_changes(folder, run.fingerprints, fingerprints)
                 if [job.key for job in run.jobs] != [job.key for job in jobs]:
-                    raise ValueError(f"{folder} was started with another plan: choose another --out")
+                    raise UnmaskError(f"{folder} was started with another plan", "choose another --out")
             else:
                 run_data = {"schema": RUN_SCHEMA, "config": config, **about, "fingerprints": fingerprints or {}}
                 _write(folder / "run.json", signed(run_data, tuple(jobs)))
@@ -92,9 +95,9 @@ def pack(tensors: Mapping[str, Tensor]) -> bytes:
 def _refuse_changes(folder: Path, before: Mapping[str, Any], now: Mapping[str, Mapping[str, Any]] | None) -> None:
     """One folder must not hold records of two models."""
     for name, then in before.items():
-        if now and name in now and (what := changed(then, now[name])):
-            raise ValueError(
-                f"{folder} was started before {what} changed ({name}): undo the change, or choose another --out"
+        if now and name in now and (what := changed(then if isinstance(then, dict) else {}, now[name])):
+            raise UnmaskError(
+                f"{folder} was started before {what} changed ({name})", "undo the change, or choose another --out"
             )
 
 
@@ -113,7 +116,7 @@ def _alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"another process uses {folder}: wait, or choose another --out") from error
+            raise UnmaskError(f"another process uses {folder}", "wait, or choose another --out") from error
         yield
     finally:
         os.close(handle)

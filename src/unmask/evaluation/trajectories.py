@@ -57,7 +57,7 @@ def trajectory_tensors(
         if answer.reject is not None:
             predicted = torch.where(answer.reject > 0, REFUSED, predicted)
         true = margin(answer, labels)
-        told = {
+        tensors = {
             "way_index": index[row].expand(len(frames)),
             "way_step": torch.tensor(steps),
             "way_image": frames.half(),
@@ -66,8 +66,8 @@ def trajectory_tensors(
             "way_predicted": predicted,
         }
         if looked:
-            told["way_seen"] = looked[-1][: len(frames)].half()
-        yield {name: value.cpu() for name, value in told.items()}
+            tensors["way_seen"] = looked[-1][: len(frames)].half()
+        yield {name: value.cpu() for name, value in tensors.items()}
 
 
 def _through(views: list[Model], frames: Tensor, labels: Tensor, keys: Keys) -> Tensor:

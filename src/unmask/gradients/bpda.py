@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.types import Output
 
 __all__ = [
@@ -58,13 +59,13 @@ def identity(x: Tensor) -> Tensor:
 
 
 def find_part(model: nn.Module, part: str) -> nn.Module:
-    """The submodule at a dotted path, the model's own also through views; ValueError names the paths there are."""
+    """The submodule at a dotted path, the model's own also through views; UnmaskError names the paths there are."""
     while getattr(model, "is_view", False):
         model = model.get_submodule("model")
     named: dict[str, nn.Module] = dict(model.named_modules(remove_duplicate=False))
     if part not in named:
         known = ", ".join(name for name in list(named)[1:21]) or "none"
-        raise ValueError(f"the model has no part {part!r}; its parts: {known}")
+        raise UnmaskError(f"the model has no part {part!r}; its parts: {known}")
     return named[part]
 
 
@@ -111,7 +112,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     images of another size than the part does, they are resized to it, so that identity also serves
     parts that crop, pad or resize. A part that is called several times is replaced each time.
 
-    Raises ValueError, once the view is applied, for a path that the model does not have.
+    Raises UnmaskError, once the view is applied, for a path that the model does not have.
 
     >>> import torch
     >>> class Round(nn.Module):
@@ -130,7 +131,9 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
             with torch.no_grad():  # detached, as a part that goes through numpy needs it
                 true = forward(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
             if not isinstance(true, Tensor):
-                raise ValueError(f"part {part!r} gives a {type(true).__name__}, not a tensor: choose a part inside it")
+                raise UnmaskError(
+                    f"part {part!r} gives a {type(true).__name__}, not a tensor", "choose a part inside it"
+                )
             with torch.enable_grad():
                 return substitute(true, fit_size(part, surrogate(x), true))
 
@@ -157,11 +160,11 @@ def viewed(part: str, change: Callable[[Forward], Forward]) -> View:
 
 
 def first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Of what a part is called with; ValueError where there is none."""
+    """Of what a part is called with; UnmaskError where there is none."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
             return value
-    raise ValueError(f"part {part!r} is called without a tensor, so no surrogate can replace it")
+    raise UnmaskError(f"part {part!r} is called without a tensor, so no surrogate can replace it")
 
 
 def _detached(value: Any) -> Any:
@@ -174,7 +177,7 @@ def fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
         return surrogate
     if surrogate.ndim == true.ndim == 4 and surrogate.shape[1] == true.shape[1]:
         return F.interpolate(surrogate, true.shape[-2:], mode="bilinear", align_corners=False)
-    raise ValueError(
-        f"the surrogate of part {part!r} gives shape {tuple(surrogate.shape)}, the part {tuple(true.shape)}: "
-        "give unmask.bpda a surrogate with the part's output shape, or let `unmask audit` fit one"
+    raise UnmaskError(
+        f"the surrogate of part {part!r} gives shape {tuple(surrogate.shape)}, the part {tuple(true.shape)}",
+        "give unmask.bpda a surrogate with the part's output shape, or let `unmask audit` fit one",
     )

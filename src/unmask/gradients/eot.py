@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.gradients.autograd import autograd
 from unmask.gradients.chunking import rows_at_once
 from unmask.randomness import current, use_keys
@@ -85,7 +86,7 @@ class EOT:
         until: when an example has had draws enough, such as ``signal_to_noise(3)`` or
             ``sign_agreement(0.9)``; looked at after 4, 8, 16 ... draws, for each example by itself.
 
-    Raises ValueError for samples or batch below 1.
+    Raises UnmaskError for samples or batch below 1.
 
     >>> import torch
     >>> noisy = lambda z, rows=None: (z * (1 + torch.randn_like(z))).sum(1)
@@ -101,7 +102,7 @@ class EOT:
 
     def __post_init__(self) -> None:
         if self.samples < 1 or (self.batch is not None and self.batch < 1):
-            raise ValueError(f"EOT needs samples >= 1 and batch >= 1, not {self.samples} and {self.batch}")
+            raise UnmaskError(f"EOT needs samples >= 1 and batch >= 1, not {self.samples} and {self.batch}")
 
     def __call__(self, objective: Objective, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         rows = torch.arange(len(z), device=z.device) if rows is None else rows

@@ -14,7 +14,7 @@ from unmask.types import Output, as_output
 
 __all__ = ["finite_gradients"]
 
-_APART = 1e-3
+_DISTANCE = 1e-3
 """Standard deviation of the noise on images, in the range of a pixel."""
 
 
@@ -32,7 +32,7 @@ class _Finite(nn.Module):
         with torch.no_grad():
             true = as_output(self.model(x.detach().clone()))
         with _Repaired():
-            moved = x + _APART * normal(x.shape, like=x)
+            moved = x + _DISTANCE * normal(x.shape, like=x)
             near = as_output(self.model(1 - (1 - moved.abs()).abs()))  # reflected at 0 and 1
         if true.reject is None or near.reject is None:
             return substitute(true.logits, near.logits)

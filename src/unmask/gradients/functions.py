@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, fit_size, identity, substitute
 from unmask.types import Output
 
@@ -50,7 +51,9 @@ class _Approximated(nn.Module):
             with torch.no_grad():
                 true = apply(*args)
             if not isinstance(true, Tensor):
-                raise ValueError(f"function {self._name!r} gives a {type(true).__name__}, not a tensor: pass around it")
+                raise UnmaskError(
+                    f"function {self._name!r} gives a {type(true).__name__}, not a tensor", "pass around it"
+                )
             return substitute(true, fit_size(self._name, self._surrogate(given), true))
 
         with functions_called(around):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, find_part, fit_size, identity, substitute
 from unmask.types import Output
 
@@ -45,7 +46,7 @@ def skip_to(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View
     stays the model's own, and so do gradients that the model takes itself by what it gives to ``part``. ``surrogate``
     takes the model's input (B, C, H, W) to the part's, to which its images are resized.
 
-    Raises ValueError, once the view is applied, for a path that the model does not have.
+    Raises UnmaskError, once the view is applied, for a path that the model does not have.
 
     >>> class Defense(nn.Module):
     ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
@@ -75,7 +76,7 @@ class _ReadOut(nn.Module):
         with _hooked(find_part(self.model, self._part).register_forward_hook(keep)):
             self.model(x)
         if not seen:
-            raise ValueError(f"part {self._part!r} is not called in the forward pass: its output cannot be read")
+            raise UnmaskError(f"part {self._part!r} is not called in the forward pass: its output cannot be read")
         if len(seen[0]) < len(x) == sum(map(len, seen)):
             return torch.cat(seen)  # a call for each image, or for a few
         return torch.stack(seen).mean(0)
@@ -89,7 +90,7 @@ def submodule_output(part: str) -> View:
     For votes, hard labels, temperatures and other functions of logits that flatten them. What it finds
     transfers to the model where the two agree in class.
 
-    Raises ValueError for a path that the model does not have, or that is not called.
+    Raises UnmaskError for a path that the model does not have, or that is not called.
 
     >>> class Hard(nn.Module):
     ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
@@ -103,7 +104,7 @@ def submodule_output(part: str) -> View:
 def submodule_only(part: str) -> View:
     """A model that is one part of the given one, applied to the images: the defense without what comes before.
 
-    Raises ValueError, once the view is applied, for a path that the model does not have.
+    Raises UnmaskError, once the view is applied, for a path that the model does not have.
 
     >>> submodule_only("1")(nn.Sequential(nn.Sigmoid(), nn.Flatten()))(torch.full((1, 1, 1, 2), 0.4))
     tensor([[0.4000, 0.4000]])

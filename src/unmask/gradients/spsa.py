@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.gradients.chunking import rows_at_once
 from unmask.randomness import current, normal, uniform, use_keys
 from unmask.types import Objective
@@ -50,7 +51,7 @@ class SPSA:
 
     def __post_init__(self) -> None:
         if self.samples < 1 or (self.batch is not None and self.batch < 1) or self.sigma <= 0:
-            raise ValueError(
+            raise UnmaskError(
                 f"SPSA needs samples >= 1, batch >= 1 and sigma > 0, not {self.samples}, {self.batch} and {self.sigma}"
             )
 

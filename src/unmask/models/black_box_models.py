@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.types import Output
 
 __all__ = ["ArrayFunction", "BlackBoxModel", "http_model"]
@@ -74,11 +75,11 @@ def http_model(
             redirection is an error.
         rate: requests in a second, at most; None for no limit.
 
-    Raises ValueError with one line for a rate that is not positive and, when it is asked, for a service that does not
+    Raises UnmaskError with one line for a rate that is not positive and, when it is asked, for a service that does not
     answer, or not so.
     """
     if rate is not None and not 0 < rate < math.inf:
-        raise ValueError(f"a rate limit of {rate:g} requests per second: give a positive number")
+        raise UnmaskError(f"a rate limit of {rate:g} requests per second", "give a positive number")
     pace = _Pace(0.0 if rate is None else 1 / rate)
     sent = {**(headers or {}), "Content-Type": "application/json"}
 
@@ -123,20 +124,20 @@ def _post(url: str, images: NDArray[np.float32], timeout: float, headers: Mappin
             answer = json.loads(response.read())
     except HTTPError as error:
         error.close()
-        raise ValueError(f"{url} answers {error.code} {error.reason}: {_remedy(error)}") from error
+        raise UnmaskError(f"{url} answers {error.code} {error.reason}", _remedy(error)) from error
     except (URLError, OSError) as error:  # a timeout is one too
         reason = getattr(error, "reason", error)
-        raise ValueError(f"{url} gives no answer within {timeout:g} s ({reason}): check that it runs") from error
+        raise UnmaskError(f"{url} gives no answer within {timeout:g} s ({reason})", "check that it runs") from error
     except ValueError as error:
-        raise ValueError(f"{url} answers no JSON: {_FORM}") from error
+        raise UnmaskError(f"{url} answers no JSON", _FORM) from error
     if (
         not isinstance(answer, dict)
         or not _numbers(answer.get("scores"), 2)
         or not _numbers(answer.get("reject", []), 1)
     ):
-        raise ValueError(f"{url} answers JSON of another form: {_FORM}")
+        raise UnmaskError(f"{url} answers JSON of another form", _FORM)
     if len(answer["scores"]) != len(images):
-        raise ValueError(f"{url} answers {len(answer['scores'])} rows of scores to {len(images)} images: {_FORM}")
+        raise UnmaskError(f"{url} answers {len(answer['scores'])} rows of scores to {len(images)} images", _FORM)
     return answer
 
 
@@ -160,5 +161,7 @@ _FORM = 'it must be {"scores": [...]}, a row of numbers for each image'
 def _tensor(values: Any, rows: int) -> Tensor:
     found = torch.from_numpy(np.array(values, dtype=np.float32))
     if not found.ndim or len(found) != rows:
-        raise ValueError(f"the model answers {tuple(found.shape)} to {rows} images: return one row of scores for each")
+        raise UnmaskError(
+            f"the model answers {tuple(found.shape)} to {rows} images", "return one row of scores for each"
+        )
     return found

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import first_line
 from unmask.types import Model, Output, as_output
 
 __all__ = ["Compiler"]
@@ -36,36 +37,36 @@ class Compiler:
     def of(self, model: nn.Module, key: object, make: Callable[[], Model], *, random: bool) -> Model:
         """What ``make`` makes of ``model``, compiled; ``key`` distinguishes views. Random ones stay as they are."""
         if random:  # their draws are keyed operation by operation
-            self._tell("a random model is not compiled")
+            self._warn("a random model is not compiled")
             return make()
         made = self._made.setdefault(model, {})
         if key not in made:
             made[key] = self._compiled(make())
         return made[key]
 
-    def _tell(self, line: str) -> None:
+    def _warn(self, line: str) -> None:
         if line not in self._said:
             self._said.add(line)
             self._say(line)
 
     def _compiled(self, view: Model) -> Model:
         fast: Model | None = None
-        tried = False
+        attempted = False
 
         def call(x: Tensor) -> Output:
-            nonlocal fast, tried
-            if not tried:
-                tried = True
-                fast = _apart(torch.compile(view, mode="reduce-overhead" if x.is_cuda else "default"))
+            nonlocal fast, attempted
+            if not attempted:
+                attempted = True
+                fast = _copying(torch.compile(view, mode="reduce-overhead" if x.is_cuda else "default"))
                 if problem := _differs(view, fast, x):
                     fast = None
-                    self._tell(f"not compiled: {problem}")
+                    self._warn(f"not compiled: {problem}")
             return as_output((fast or view)(x))
 
         return call
 
 
-def _apart(compiled: Model) -> Model:
+def _copying(compiled: Model) -> Model:
     """With CUDA graphs the next pass writes over what this one returned, and over its gradient."""
 
     def call(x: Tensor) -> Output:
@@ -86,7 +87,7 @@ def _differs(view: Model, fast: Model, x: Tensor) -> str | None:
         with torch.no_grad():
             fast(x)
     except Exception as error:  # of dynamo, of the compiler, of the system
-        return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
+        return f"{type(error).__name__}: {first_line(error, '')}"
     for what, a, b in zip(("logits", "gradient"), own, other, strict=True):
         if (a - b).norm() > _ALIKE * a.norm() + 1e-12:
             return f"the compiled {what} differs"

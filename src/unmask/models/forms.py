@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.state import State
 from unmask.state.deep_copy import deep_copy
 from unmask.types import InvalidModelOutput, Output, items_of
@@ -48,7 +49,7 @@ class ModelForm:
         headers: of each request to a service, as ``NAME: VALUE``; they may be secrets, so no run stores them.
         rate_limit: requests to a service in a second, at most.
 
-    Raises ValueError for ``mean`` and ``std`` of different lengths and for a ``std`` that is not positive.
+    Raises UnmaskError for ``mean`` and ``std`` of different lengths and for a ``std`` that is not positive.
     """
 
     channels_last: bool = False
@@ -63,11 +64,14 @@ class ModelForm:
     rate_limit: float | None = None
 
     def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+                raise UnmaskError(f"{name} is {values!r:.40}", "give a list of numbers, one for each channel")
         if len(self.mean) != len(self.std):
             lengths = f"mean has {len(self.mean)} values and std has {len(self.std)}"
-            raise ValueError(f"{lengths}: give both, with a value for each channel")
+            raise UnmaskError(f"{lengths}: give both, with a value for each channel")
         if not all(0 < value < math.inf for value in self.std):
-            raise ValueError("std takes positive numbers, such as 0.229, 0.224, 0.225")
+            raise UnmaskError("std takes positive numbers, such as 0.229, 0.224, 0.225")
 
     def stored(self) -> dict[str, Any]:
         """The fields that a run stores, as plain data: all but the headers."""
@@ -76,10 +80,10 @@ class ModelForm:
 
 
 def check_moments(mean: Sequence[float], channels: int) -> None:
-    """ValueError unless a ``mean`` (and ``std``) is empty or has a value for each channel."""
+    """UnmaskError unless a ``mean`` (and ``std``) is empty or has a value for each channel."""
     if mean and len(mean) != channels:
         values = f"{len(mean)} value{'s' if len(mean) > 1 else ''}"
-        raise ValueError(f"mean has {values}, but the images have {channels} channels: give one value for each")
+        raise UnmaskError(f"mean has {values}, but the images have {channels} channels: give one value for each")
 
 
 def takes(
@@ -95,7 +99,7 @@ def takes(
     ``pixel_max``, less the ``mean`` of their channel, over its ``std``, of type ``dtype``. The copy takes float32
     images (B, C, H, W) in [0, 1].
 
-    Raises ValueError, when the copy is called, for images of another number of channels than ``mean`` has.
+    Raises UnmaskError, when the copy is called, for images of another number of channels than ``mean`` has.
 
     >>> class Bytes(nn.Module):
     ...     def forward(self, x): return (x / 255).flatten(1)  # (B, H, W, C) from 0 to 255
@@ -272,7 +276,7 @@ class _Selected:
         if isinstance(self.key, str) and self.key.isidentifier() and hasattr(answer, self.key):
             return getattr(answer, self.key)
         known = ", ".join(parts) or "one tensor alone"
-        raise InvalidModelOutput(f"the model's answer has no {self.key!r}, but {known}: choose the logits of these")
+        raise InvalidModelOutput(f"the model's answer has no {self.key!r}, but {known}", "choose the logits of these")
 
 
 class _Refusing:

@@ -39,8 +39,8 @@ class Passes:
     backwards: int = 0
 
 
-def query(victim: Model, x: Tensor) -> Output:
-    """The output of ``victim`` for images (B, C, H, W), computed on a copy of them, since some models write into their
+def query(model: Model, x: Tensor) -> Output:
+    """The output of ``model`` for images (B, C, H, W), computed on a copy of them, since some models write into their
     input. A single image is given twice, since some models drop a batch dimension of one. Gradients reach ``x``.
 
     Raises :class:`unmask.types.InvalidModelOutput` for an output that is no logits.
@@ -51,15 +51,15 @@ def query(victim: Model, x: Tensor) -> Output:
     (tensor([[1., 1.]]), tensor([0., 0.]))
     """
     if len(x) > 1:
-        return as_output(victim(x.clone()), len(x))
-    output = as_output(victim(torch.cat((x, x))), 2)
+        return as_output(model(x.clone()), len(x))
+    output = as_output(model(torch.cat((x, x))), 2)
     return Output(output.logits[:1], None if output.reject is None else output.reject[:1])
 
 
 def batch_invariant(
-    victim: Model, *, passes: Passes | None = None, uses_torch_random: bool = False
+    model: Model, *, passes: Passes | None = None, uses_torch_random: bool = False
 ) -> Callable[[Tensor], Output]:
-    """Call ``victim`` so that the output for an example does not depend on the rest of its batch.
+    """Call ``model`` so that the output for an example does not depend on the rest of its batch.
 
     The model is given a copy of the images, since some models write into their input. Fills the batch up to a multiple
     of :data:`BATCH_MULTIPLE`. Inside :func:`unmask.randomness.use_keys`, each row has its own randomness;
@@ -81,7 +81,7 @@ def batch_invariant(
             keys = keys and keys.extended(missing)
         x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))  # a new tensor, also where nothing is missing
         with use_keys(keys, uses_torch_random=uses_torch_random):
-            output = as_output(victim(x), len(x))
+            output = as_output(model(x), len(x))
         if missing:
             output = Output(output.logits[:size], None if output.reject is None else output.reject[:size])
         if passes is not None:
@@ -139,8 +139,8 @@ def _foldable(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module) is kind and not (module.training or hooked or parametrize.is_parametrized(module))
 
 
-def bfloat16(victim: Model) -> Model:
-    """Run ``victim`` under bfloat16 autocast, channels-last. For gradients; never for a verdict.
+def bfloat16(model: Model) -> Model:
+    """Run ``model`` under bfloat16 autocast, channels-last. For gradients; never for a verdict.
 
     >>> import torch
     >>> bfloat16(torch.nn.Flatten())(torch.rand(8, 1, 2, 2)).logits.dtype
@@ -151,7 +151,7 @@ def bfloat16(victim: Model) -> Model:
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16):
-            output = as_output(victim(x))
+            output = as_output(model(x))
         return Output(output.logits.float(), None if output.reject is None else output.reject.float())
 
     return call

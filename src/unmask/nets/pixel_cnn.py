@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.nets.logistic_mixture import log_likelihood, numbers, scaled
 
 __all__ = ["Causal", "PixelCNN", "Waves", "marked"]
@@ -109,7 +110,7 @@ class Waves:
 
     def __init__(self, net: PixelCNN, batch: int, height: int, side: int) -> None:
         if side < 2:
-            raise ValueError(f"images of {side} column have no waves: they need 2 columns")
+            raise UnmaskError(f"images of {side} column have no waves: they need 2 columns")
         self.height, self.side = height, side
         self._net = net
         self._layers = [(layer.taps, *layer.matrix()) for layer in (net.enter, *net.layers)]

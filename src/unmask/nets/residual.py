@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
+
 __all__ = ["Residual", "Whitening", "residual_net"]
 
 
@@ -27,7 +29,7 @@ class Whitening(nn.Conv2d):
 
     def __init__(self, channels: int, directions: int) -> None:
         if not 0 < directions <= 4 * channels:
-            raise ValueError(f"patches of {channels} channels have 1 to {4 * channels} directions, not {directions}")
+            raise UnmaskError(f"patches of {channels} channels have 1 to {4 * channels} directions, not {directions}")
         super().__init__(channels, 2 * directions, 2)
         self.weight.requires_grad_(False)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,22 +19,22 @@ def write(run: Path) -> Path:
     """Write report.json, report.md and report.html into the folder of a run; the path of the last.
 
     Each file appears whole or not at all. A run that is not finished gives a report of what is there.
-    Raises ValueError where the folder holds no run or a record in it is broken.
+    Raises UnmaskError where the folder holds no run or a record in it is broken.
 
     >>> write(Path("/nowhere"))
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     _replace(run, texts(run))
     return run / "report.html"
 
 
 def texts(run: Path) -> dict[str, str]:
-    """The names and contents of these files; ValueError as above.
+    """The names and contents of these files; UnmaskError as above.
 
     >>> texts(Path("/nowhere"))
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     from unmask.report.audit import audit_json
     from unmask.report.html import html
@@ -44,20 +43,19 @@ def texts(run: Path) -> dict[str, str]:
     from unmask.report.table import table, to_json
 
     folder = RunFolder.read(run)
-    with _one_line(run):
-        rows = table(folder)
-        data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
-        return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
+    rows = table(folder)
+    data = audit_json(folder, rows[0]) if folder.cases and folder.cases[0].audit else to_json(rows)
+    return {"report.json": data, "report.md": markdown(folder, rows), "report.html": html(folder, rows)}
 
 
 def summary(run: Path) -> RenderableType:
     """The table of a run for ``rich.print``; it suits itself to the width of the terminal.
 
-    Raises ValueError as :func:`write` does.
+    Raises UnmaskError as :func:`write` does.
 
     >>> summary(Path("/nowhere"))
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     from rich.console import Group
 
@@ -67,24 +65,8 @@ def summary(run: Path) -> RenderableType:
     from unmask.report.terminal import Summary
 
     folder = RunFolder.read(run)
-    with _one_line(run):
-        rows = table(folder)
+    rows = table(folder)
     return Group(Summary(rows), *(Findings(case, row) for case, row in zip(folder.cases, rows, strict=True)))
-
-
-@contextmanager
-def _one_line(run: Path) -> Iterator[None]:
-    """Untrusted files may hold anything that is well-formed and still belongs to no run."""
-    from jinja2 import UndefinedError
-
-    try:
-        yield
-    except (LookupError, TypeError, AttributeError, ArithmeticError, UndefinedError) as error:
-        what = " ".join(str(error).split())
-        raise ValueError(
-            f"{run} cannot be shown ({type(error).__name__}: {what:.80}): its files hold what no run writes, "
-            "or unmask has a bug; `unmask --debug report` shows where"
-        ) from error
 
 
 def _replace(folder: Path, texts: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What an audit adds to a report: findings about gradients, model setup, the views that were tried."""
+"""What an audit adds to a report: findings about gradients, model setup, candidate views."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from unmask.kinds import MAIN_ROLES, Role
 from unmask.records import AUDIT_SCHEMA
 from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.script import script
@@ -44,7 +45,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "seed": run.config.get("seed"),
         "threat": asdict(case.threat),
         "accuracy": {"clean": _figure(row.clean), "plain": _figure(row.plain), "adaptive": _figure(row.adaptive)},
-        "refused": {role: _refused(run, case, role) for role in ("clean", "plain", "adaptive")},
+        "refused": {role: _refused(run, case, role) for role in MAIN_ROLES},
         "masking": row.masking,
         "reason": row.reason,
         "warnings": list(row.warnings),
@@ -151,7 +152,7 @@ class Findings:
             yield from _told(finding, "red" if masked else "yellow")
 
 
-def _refused(run: RunFolder, case: CaseInfo, role: str) -> float | None:
+def _refused(run: RunFolder, case: CaseInfo, role: Role) -> float | None:
     """Share of the examples that a detector refuses."""
     examples = [example for record in run.of(case, role) for example in record.examples]
     return sum(example.refused for example in examples) / len(examples) if examples else None

@@ -13,7 +13,8 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Self
 from weakref import finalize
 
-from unmask.records import AUDIT_SCHEMA, Finding, ThreatSpec
+from unmask.errors import UnmaskError
+from unmask.records import AUDIT_SCHEMA, Finding, ThreatSpec, built, parsed
 from unmask.report.formatting import interval, percent, place
 from unmask.report.formatting import threat as ball
 from unmask.report.verdict.indicators import Indicator
@@ -81,7 +82,7 @@ class AuditReport:
     reliable: bool  # whether there are none
     upper_bound: bool  # whether the robust accuracy is an upper bound and nothing more
     not_diagnosed_reason: str  # why nothing is said about gradients; empty where something is
-    findings: tuple[Finding, ...]  # ways in which the gradients mislead
+    findings: tuple[Finding, ...]  # missing or wrong gradients
     lint: tuple[Finding, ...]  # mistakes in the model's setup
     attacks: tuple[AuditAttack, ...]
     controls: Mapping[str, Accuracy]
@@ -89,7 +90,7 @@ class AuditReport:
     complete: bool
     intervals: str  # of which kind
     stop_when: str | None
-    diagnosis: Mapping[str, Any]  # parts, views that were tried, draws ...
+    diagnosis: Mapping[str, Any]  # parts, candidate views, draws ...
     script: str  # Python code that repeats the attack
     seconds: float
     environment: Mapping[str, Any]  # versions, hardware, revision
@@ -97,44 +98,33 @@ class AuditReport:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], files: RunFiles | None = None) -> Self:
-        """The report that a report.json holds; ValueError where it is not that of a finished audit."""
+        """The report that a report.json holds; UnmaskError where it is not that of a finished audit."""
+        if not isinstance(raw, dict) or raw.get("schema") != AUDIT_SCHEMA:
+            version = raw.get("schema") if isinstance(raw, dict) else None
+            raise UnmaskError(
+                f"not the report of an audit: it is of version {version!r}, this program reads {AUDIT_SCHEMA!r}"
+            )
         try:
-            if raw["schema"] != AUDIT_SCHEMA:
-                raise ValueError(f"it is of version {raw['schema']!r}, this program reads {AUDIT_SCHEMA!r}")
-            clean, plain, adaptive = (_accuracy(raw["accuracy"][name]) for name in ("clean", "plain", "adaptive"))
-            if clean is None or adaptive is None:
-                raise ValueError("the run is not finished: give its command again")
-            typed = {
-                "threat": ThreatSpec(**raw["threat"]),
-                "accuracy": AuditAccuracy(clean, plain, adaptive),
-                "masking": Masking(raw["masking"]),
-                "warnings": tuple(raw["warnings"]),
-                "findings": tuple(Finding(**one) for one in raw["findings"]),
-                "lint": tuple(Finding(**one) for one in raw["lint"]),
-                "attacks": tuple(_attack(one) for one in raw["attacks"]),
-                "controls": {name: Accuracy(**a) for name, a in raw["controls"].items()},
-                "indicators": tuple(Indicator(**one) for one in raw["indicators"]),
-            }
-            return cls(**{**raw, **typed}, files=files)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not the report of an audit: {error}") from error
+            return built(cls, raw, **_typed(raw), files=files)
+        except UnmaskError as error:
+            raise UnmaskError(f"not the report of an audit: {error.problem}", error.remedy) from error
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
         """The report of a finished audit, by Python or by the command, in the folder that ``out`` named.
 
-        Raises ValueError where the folder holds no such report.
+        Raises UnmaskError where the folder holds no such report.
 
         >>> AuditReport.read("/nowhere")
         Traceback (most recent call last):
-        ValueError: /nowhere holds no report.json: give the folder that out named
+        unmask.errors.UnmaskError: /nowhere holds no report.json: give the folder that out named
         """
         try:
-            raw = json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
+            raw = parsed((Path(folder) / "report.json").read_bytes())
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise ValueError(f"{folder} holds no report.json: give the folder that out named") from error
-        except ValueError as error:
-            raise ValueError(f"{folder}/report.json is damaged: `unmask report {folder}` writes it anew") from error
+            raise UnmaskError(f"{folder} holds no report.json", "give the folder that out named") from error
+        except UnmaskError as error:
+            raise UnmaskError(f"{folder}/report.json is damaged", f"`unmask report {folder}` writes it anew") from error
         return cls.from_dict(raw, RunFiles(Path(folder)))
 
     def to_dict(self) -> dict[str, Any]:
@@ -146,14 +136,14 @@ class AuditReport:
     def save(self, folder: Path | str) -> Path:
         """Copy the files of the run into a new folder: report.html, .md and .json, run.json, records and examples.
 
-        Returns the path of report.html. Raises ValueError where the folder holds anything, and for a report without a
+        Returns the path of report.html. Raises UnmaskError where the folder holds anything, and for a report without a
         run, such as one of :meth:`from_dict`.
         """
         if self.files is None or not self.files.folder.is_dir():
-            raise ValueError("the files of this run are gone: give unmask.audit a folder by out=...")
+            raise UnmaskError("the files of this run are gone", "give unmask.audit a folder by out=...")
         to = Path(folder)
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
-            raise ValueError(f"{to} exists and is not an empty folder: choose another one")
+            raise UnmaskError(f"{to} exists and is not an empty folder", "choose another one")
         shutil.copytree(self.files.folder, to, dirs_exist_ok=True)
         return to / "report.html"
 
@@ -198,9 +188,39 @@ def _remove(folder: Path, process: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _typed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a report that are more than plain data."""
+    for name, kind in _PARTS.items():
+        if not isinstance(raw.get(name), kind):
+            raise UnmaskError(f"{name} is {raw.get(name)!r:.40}")
+    clean, plain, adaptive = (_accuracy(raw["accuracy"].get(name)) for name in ("clean", "plain", "adaptive"))
+    if clean is None or adaptive is None:
+        raise UnmaskError("the run is not finished", "give its command again")
+    if raw["masking"] not in [*Masking]:
+        raise UnmaskError(f"masking is {raw['masking']!r:.40}")
+    return {
+        "threat": built(ThreatSpec, raw["threat"]),
+        "accuracy": AuditAccuracy(clean, plain, adaptive),
+        "masking": Masking(raw["masking"]),
+        "warnings": tuple(raw["warnings"]),
+        "findings": tuple(built(Finding, one) for one in raw["findings"]),
+        "lint": tuple(built(Finding, one) for one in raw["lint"]),
+        "attacks": tuple(map(_attack, raw["attacks"])),
+        "controls": {name: built(Accuracy, one) for name, one in raw["controls"].items()},
+        "indicators": tuple(built(Indicator, one) for one in raw["indicators"]),
+    }
+
+
 def _accuracy(raw: Mapping[str, Any] | None) -> Accuracy | None:
-    return None if raw is None else Accuracy(**raw)
+    return None if raw is None else built(Accuracy, raw)
 
 
-def _attack(raw: Mapping[str, Any]) -> AuditAttack:
-    return AuditAttack(**{**raw, "other_threats": tuple(ThreatSpec(**one) for one in raw["other_threats"])})
+def _attack(raw: Any) -> AuditAttack:
+    threats = raw.get("other_threats") if isinstance(raw, dict) else None
+    if not isinstance(threats, list):
+        raise UnmaskError(f"an attack is {raw!r:.40}")
+    return built(AuditAttack, raw, other_threats=tuple(built(ThreatSpec, one) for one in threats))
+
+
+_PARTS = {"accuracy": dict, "masking": str, "warnings": list, "findings": list, "lint": list, "attacks": list}
+_PARTS |= {"controls": dict, "indicators": list}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from unmask.errors import UnmaskError
+from unmask.kinds import MAIN_ROLES
 from unmask.records import ThreatSpec
 from unmask.report.differences import differences, listed
 from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack
@@ -43,12 +45,12 @@ def compare(
     The test is McNemar's exact one, the interval that of :func:`unmask.statistics.difference`; where a run was
     stopped by a rule, both hold whenever it stopped.
 
-    Raises ValueError where a folder holds no run, a case is not settled, or the two are not about the same
+    Raises UnmaskError where a folder holds no run, a case is not settled, or the two are not about the same
     images and threat.
 
     >>> compare("/nowhere", "/nowhere")
     Traceback (most recent call last):
-    ValueError: /nowhere holds no run: no run.json in it; give the folder that --out named
+    unmask.errors.UnmaskError: /nowhere holds no run: no run.json in it; give the folder that --out named
     """
     runs = RunFolder.read(Path(first)), RunFolder.read(Path(second))
     one, two = (_case(run, name) for run, name in zip(runs, cases, strict=True))
@@ -76,13 +78,13 @@ def unreliable(first: Path, second: Path, cases: tuple[str | None, str | None] =
 def compare_runs(first: Path, second: Path) -> list[PairedComparison]:
     """Hold a run against another one of the same cases, attack by attack, on the examples that both have.
 
-    Raises ValueError where a folder holds no run, or they have no attack in common.
+    Raises UnmaskError where a folder holds no run, or they have no attack in common.
     """
     runs = RunFolder.read(first), RunFolder.read(second)
     one, two = (_attacks(run) for run in runs)
     both = [what for what in one if what in two]
     if not both:
-        raise ValueError(f"{first} and {second} have no attack on the same case in common: compare them by name")
+        raise UnmaskError(f"{first} and {second} have no attack on the same case in common", "compare them by name")
     anytime = any(run.rule for run in runs)
     return [replace(_pair(_title(what), one[what], two[what], anytime), attack=what[2]) for what in both]
 
@@ -101,7 +103,7 @@ def count_identical(first: Path, second: Path) -> tuple[int, int]:
 
 
 def differing(first: Path, second: Path, by_clock: Collection[str] = ()) -> list[str]:
-    """A line for each way in which a run and its repetition are not of the same jobs, cases and gradients.
+    """A line for each difference between a run and its repetition in jobs, cases and gradients.
 
     Args:
         by_clock: attacks whose gradients are not compared, since their number depends on the machine.
@@ -157,7 +159,7 @@ def _title(attack: Attack) -> str:
 
 
 def _figures(run: RunFolder, case: CaseInfo) -> dict[str, dict[int, ExampleRecord]]:
-    clean, plain, adaptive = (by_attack(run.of(case, role)) for role in ("clean", "plain", "adaptive"))
+    clean, plain, adaptive = (by_attack(run.of(case, role)) for role in MAIN_ROLES)
     return {
         "clean": worst(clean.values()),
         "plain": worst(plain.values()),
@@ -169,14 +171,14 @@ def _case(run: RunFolder, name: str | None) -> CaseInfo:
     fitting = [case for case in run.cases if name is None or case.case == name]
     if len(fitting) != 1:
         names = ", ".join(case.case for case in run.cases)
-        raise ValueError(f"{run.path} has {len(fitting)} cases to compare: name one of {names}")
+        raise UnmaskError(f"{run.path} has {len(fitting)} cases to compare", f"name one of {names}")
     return fitting[0]
 
 
 def _same_question(one: CaseInfo, two: CaseInfo) -> None:
     if (one.data, one.threat) != (two.data, two.threat):
         asked = [f"{case.data} at {case.threat.norm} {case.threat.eps:g} {case.threat.unit}" for case in (one, two)]
-        raise ValueError(f"{one.case} was attacked on {asked[0]}, {two.case} on {asked[1]}: run both on the same")
+        raise UnmaskError(f"{one.case} was attacked on {asked[0]}, {two.case} on {asked[1]}", "run both on the same")
 
 
 def _pair(
@@ -184,10 +186,10 @@ def _pair(
 ) -> PairedComparison:
     both = sorted(one.keys() & two.keys())
     if not both:
-        raise ValueError(f"{what}: the runs have no example in common")
+        raise UnmaskError(f"{what}: the runs have no example in common")
     other = [i for i in both if one[i].example.label != two[i].example.label]
     if other:
-        raise ValueError(f"{what}: example {other[0]} has another label in the second run: the data differ")
+        raise UnmaskError(f"{what}: example {other[0]} has another label in the second run: the data differ")
     first, second = (_shares(found, both) for found in (one, two))
     return PairedComparison(
         what,

@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from unmask.kinds import Role
 from unmask.report import formatting
 from unmask.report.audit import AuditSection
 from unmask.report.plots.animation import Animation, animation
@@ -44,7 +45,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
             strip(run, case),
             AuditSection.of(run, case, row),
             case.setup_findings,
-            *_way(run, case),
+            *_trajectory_plots(run, case),
         )
         for row, case in zip(rows, run.cases, strict=True)
     ]
@@ -53,8 +54,8 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
     )
 
 
-def _way(run: RunFolder, case: CaseInfo) -> tuple[Markup, Animation | None]:
+def _trajectory_plots(run: RunFolder, case: CaseInfo) -> tuple[Markup, Animation | None]:
     """The loss along plain and adaptive attacks, and the animation of the example that took an adaptive one longest."""
-    plain, adaptive = trajectories(run, case, "plain"), trajectories(run, case, "adaptive")
-    tried = [way for found in by_strength(run, case, "adaptive") for way in found]
-    return Markup(losses(case.case, [*plain, *adaptive])), animation(case, tried or plain)
+    plain, adaptive = trajectories(run, case, Role.PLAIN), trajectories(run, case, Role.ADAPTIVE)
+    adaptive_all = [one for found in by_strength(run, case, Role.ADAPTIVE) for one in found]
+    return Markup(losses(case.case, [*plain, *adaptive])), animation(case, adaptive_all or plain)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
-from unmask.kinds import Obfuscation
-from unmask.records import Example, Figure, Finding, Record, ThreatSpec, check_types
+from unmask.errors import UnmaskError
+from unmask.kinds import Obfuscation, Role
+from unmask.records import Example, Figure, Finding, Record, ThreatSpec, built
 from unmask.run_files import read_records, read_run
 from unmask.statistics import StopRule
 
@@ -86,18 +88,24 @@ class RunFolder:
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
-        """The run in ``path``; ValueError where there is none, or a line of its records is damaged.
+        """The run in ``path``; UnmaskError where there is none, or a line of its records is damaged.
 
         Of two records of a job the later counts.
         """
         run = read_run(path)
+        records = tuple({record.job.key: record for record in read_records(path)}.values())
         try:
             cases = tuple(_case(raw) for raw in run.cases)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}/run.json is damaged ({error!r}): start the run again in a new folder") from error
-        return cls(
-            path, run.description, cases, tuple({record.job.key: record for record in read_records(path)}.values())
-        )
+        except UnmaskError as error:
+            raise UnmaskError(f"{path}/run.json is damaged ({error})", "start the run again in a new folder") from error
+        found = cls(path, run.description, cases, records)
+        try:
+            _hold(run.description, "the run", **_RUN_TYPES)
+            for case in found.cases:
+                _hold_records(case, found.of(case))
+        except UnmaskError as error:
+            raise UnmaskError(f"{path} cannot be shown ({error})", "start the run again in a new folder") from error
+        return found
 
     @property
     def rule(self) -> StopRule | None:
@@ -106,7 +114,7 @@ class RunFolder:
         text = asked.get("stop_when") if isinstance(asked, dict) else None
         return None if text is None else StopRule.parse(str(text))
 
-    def of(self, case: CaseInfo, *roles: str) -> list[Record]:
+    def of(self, case: CaseInfo, *roles: Role) -> list[Record]:
         """Records of a case in these roles, or in any; in an order that no executor changes."""
         order = {name: place for place, name in enumerate(case.attacks)}
         chosen = [
@@ -138,15 +146,80 @@ def _name(target: str) -> str:
 
 def _case(raw: Mapping[str, Any]) -> CaseInfo:
     known = {name: raw[name] for name in CaseInfo.__dataclass_fields__ if name in raw}
-    known |= {"threat": ThreatSpec(**raw["threat"]), "classes": tuple(raw["classes"])}
-    known["obfuscation"] = tuple(raw["obfuscation"])
-    for name in ("claimed", "published", "replicated"):
-        known[name] = None if raw.get(name) is None else Figure(**raw[name])
-    case = CaseInfo(**known)
-    check_types(case)
-    check_types(case.threat)
-    if not all(isinstance(name, str) for name in (*case.classes, *case.obfuscation, *case.attacks.values())):
-        raise TypeError("a name is no text")
+    _hold(raw, "a case", threat=dict, classes=list, obfuscation=list, attacks=dict)
+    _hold(
+        {"access": {}, "setup": [], "groups": None, **raw}, "a case", access=dict, setup=list, groups=(list, NoneType)
+    )
+    names = [*raw["classes"], *raw["obfuscation"], *raw["attacks"].values(), *raw.get("access", {}).values()]
+    if not all(isinstance(name, str) for name in names):
+        raise UnmaskError("a name is no text")
+    if raw.get("groups") is not None and not all(isinstance(group, int) for group in raw["groups"]):
+        raise UnmaskError("a category is no number")
+    known |= {"classes": tuple(raw["classes"]), "obfuscation": tuple(raw["obfuscation"])}
+    known |= {name: built(Figure, raw[name]) for name in ("claimed", "published", "replicated") if raw.get(name)}
+    case = built(CaseInfo, known, threat=built(ThreatSpec, raw["threat"]))
+    if case.strength_sweep is not None:
+        _hold(case.strength_sweep, "what is varied", varied=str, own=(int, float))
     for finding in case.setup:
-        check_types(Finding(**finding))
+        built(Finding, finding)
+    if case.audit is not None:
+        _hold_audit(case.audit)
+        if case.threat.norm not in ("linf", "l2", "l1"):
+            raise UnmaskError(f"no norm {case.threat.norm!r:.40}")
     return case
+
+
+def _hold_audit(audit: Mapping[str, Any]) -> None:
+    _hold(audit, "an audit", findings=list, lint=list, candidate_views=list, parts=list)
+    optional = {"draws": 1, "gradients": {}, "not_diagnosed_reason": "", **audit}
+    _hold(optional, "an audit", draws=int, gradients=dict, not_diagnosed_reason=str)
+    for finding in (*audit["findings"], *audit["lint"]):
+        built(Finding, finding)
+    number = (int, float, NoneType)
+    for one in audit["candidate_views"]:
+        _hold(one, "a view", view=str, code=list, error=str, margin=number, robust_accuracy=number)
+    if audit["candidate_views"] and all(one["error"] for one in audit["candidate_views"]):
+        raise UnmaskError("no view was tried")
+    for one in audit["parts"]:
+        _hold(one, "a part", part=str, type=str, calls=int, fidelity=list)
+        if not all(isinstance(share, int | float) for share in one["fidelity"]):
+            raise UnmaskError("a share is no number")
+    for known in optional["gradients"].values():
+        _hold(known, "the gradients")
+        shares = (*(share for name, share in known.items() if name != _FOOLED), *known.get(_FOOLED, ()))
+        if known.keys() - {"zero_gradient", "noise_fraction", _FOOLED} or not all(map(_is_share, shares)):
+            raise UnmaskError("the gradients hold something else than shares")
+
+
+def _hold_records(case: CaseInfo, records: Iterable[Record]) -> None:
+    for record in records:
+        options, role = record.job.options, record.job.role
+        _hold({"control": "", **options}, "a job", control=str)
+        if role in ("sweep", "dial"):
+            _hold(options, "a job", base=str)
+        if role == "dial":
+            _hold(options, "a job", dial=(int, float))
+        for one in record.examples:
+            known = case.groups is None or max(one.label, one.predicted) < len(case.groups)
+            if min(one.label, one.predicted) < 0 or not known:
+                raise UnmaskError(f"example {one.index} has no class")
+
+
+def _hold(raw: Any, what: str, **kinds: type | tuple[type, ...]) -> None:
+    """Refuse plain data that lack a value of these types."""
+    if not isinstance(raw, dict):
+        raise UnmaskError(f"{what} is {raw!r:.40}")
+    for name, kind in kinds.items():
+        if not isinstance(raw.get(name, ...), kind):
+            raise UnmaskError(
+                f"{what} has {raw[name]!r:.40} for {name!r}" if name in raw else f"{what} has no {name!r}"
+            )
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
+
+
+_RUN_TYPES: dict[str, Any] = {"command": str, "suite": (str, NoneType), "seed": int, "started": str}
+_RUN_TYPES |= {"revision": (str, NoneType), "versions": dict, "hardware": dict}
+_FOOLED = "fooled_view_only"

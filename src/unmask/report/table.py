@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from unmask.kinds import MAIN_ROLES, Role
 from unmask.records import TABLE_SCHEMA, Figure, Record, ThreatSpec
 from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack, other_threats
 from unmask.report.verdict.figures import Figures, figures
@@ -23,7 +24,7 @@ class AttackRow:
     """What one attack leaves and what it costs."""
 
     name: str
-    role: str
+    role: Role
     accuracy: Accuracy
     robust_one_draw: float  # share of examples that are robust in the first fresh draw
     robust_all_draws: float  # share that are robust in every fresh draw
@@ -152,7 +153,7 @@ def _row(run: RunFolder, case: CaseInfo) -> Row:
         control_threats=_control_threats(run, case),
         eps_curve=tuple(
             _curve(
-                run.of(case, "sweep"),
+                run.of(case, Role.EPS),
                 EpsPoint(0.0, known.clean, known.clean),
                 EpsPoint(case.threat.eps, known.plain, known.adaptive),
                 anytime=anytime,
@@ -160,7 +161,7 @@ def _row(run: RunFolder, case: CaseInfo) -> Row:
         ),
         varied=str(case.strength_sweep["varied"]) if case.strength_sweep else "",
         own=float(case.strength_sweep["own"]) if case.strength_sweep else None,
-        strength_curve=tuple(_settings(run.of(case, "dial"), anytime=anytime)),
+        strength_curve=tuple(_settings(run.of(case, Role.STRENGTH), anytime=anytime)),
         complete=known.complete,
         masking=judged.masking,
         reason=judged.reason,
@@ -179,7 +180,7 @@ def _row(run: RunFolder, case: CaseInfo) -> Row:
 
 
 def _generals(known: Figures, case: CaseInfo) -> dict[str, Accuracy]:
-    clean, plain, adaptive = (known.attacks[role] for role in ("clean", "plain", "adaptive"))
+    clean, plain, adaptive = (known.attacks[role] for role in MAIN_ROLES)
     kept = {
         name: _general(worst(attacks.values()), case)
         for name, attacks in (("clean", clean), ("plain", plain), ("adaptive", {**plain, **adaptive}))
@@ -188,7 +189,7 @@ def _generals(known: Figures, case: CaseInfo) -> dict[str, Accuracy]:
 
 
 def _attacks(run: RunFolder, case: CaseInfo, anytime: bool) -> Iterable[AttackRow]:
-    for role in ("plain", "adaptive"):
+    for role in (Role.PLAIN, Role.ADAPTIVE):
         for name, found in by_attack(run.of(case, role)).items():
             records = [record for record in run.of(case, role) if record.job.attack == name]
             yield AttackRow(
@@ -210,7 +211,7 @@ def _attacks(run: RunFolder, case: CaseInfo, anytime: bool) -> Iterable[AttackRo
 
 def _control_threats(run: RunFolder, case: CaseInfo) -> dict[str, tuple[ThreatSpec, ...]]:
     found: dict[str, list[Record]] = {}
-    for record in run.of(case, "control"):
+    for record in run.of(case, Role.CONTROL):
         found.setdefault(record.job.options.get("control", record.job.attack), []).append(record)
     return {name: threats for name, records in found.items() if (threats := other_threats(case, records))}
 
@@ -232,7 +233,8 @@ def _curve(sweep: Sequence[Record], *known: EpsPoint, anytime: bool) -> list[Eps
     for eps in {record.job.threat.eps for record in sweep} - points.keys():
         here = [record for record in sweep if record.job.threat.eps == eps]
         plain, adaptive = (
-            by_attack(record for record in here if record.job.options["base"] == base) for base in ("plain", "adaptive")
+            by_attack(record for record in here if record.job.options["base"] == base)
+            for base in (Role.PLAIN, Role.ADAPTIVE)
         )
         points[eps] = EpsPoint(
             eps,
@@ -243,11 +245,10 @@ def _curve(sweep: Sequence[Record], *known: EpsPoint, anytime: bool) -> list[Eps
 
 
 def _settings(records: Sequence[Record], *, anytime: bool) -> Iterable[StrengthPoint]:
-    for value in sorted({float(record.job.options["dial"]) for record in records}):
-        here = [record for record in records if record.job.options["dial"] == value]
+    for value in sorted({float(record.job.options["strength"]) for record in records}):
+        here = [record for record in records if record.job.options["strength"] == value]
         found = {
-            base: by_attack(record for record in here if record.job.options["base"] == base)
-            for base in ("clean", "plain", "adaptive")
+            base: by_attack(record for record in here if record.job.options["base"] == base) for base in MAIN_ROLES
         }
         clean, plain, adaptive = (
             accuracy_of(worst(attacks.values()), named(attacks), anytime=anytime) for attacks in found.values()

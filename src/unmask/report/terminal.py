@@ -58,8 +58,8 @@ def _wide(rows: Sequence[Row]) -> Table:
     for name in ("case", "obfuscation, threat"):
         table.add_column(name, no_wrap=True)
     replicated = ["replicated"] if any_replicated(rows) else []
-    told = ["claimed", "published", *replicated]
-    for name in ("n", " clean", " plain attack", " adaptive attack", *told, "passes", "time"):
+    text = ["claimed", "published", *replicated]
+    for name in ("n", " clean", " plain attack", " adaptive attack", *text, "passes", "time"):
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
         cells = [
@@ -67,7 +67,7 @@ def _wide(rows: Sequence[Row]) -> Table:
             Text(f"{', '.join(row.obfuscation)}\n{threat(row.threat)}".strip()),
             Text(_n(row)),
             *(_figure(a, row) for a in (row.clean, row.plain, row.adaptive)),
-            *(Text(quoted(getattr(row, name))) for name in told),
+            *(Text(quoted(getattr(row, name))) for name in text),
             Text(passes(row), style="dim"),
             Text(duration(row.seconds), style="dim"),
         ]
@@ -77,9 +77,9 @@ def _wide(rows: Sequence[Row]) -> Table:
 
 def _verdict(row: Row) -> Text:
     """The case, whether its gradient is masked, and what has to be said of its figure, a line each."""
-    told = caveat(row)
+    text = caveat(row)
     return Text.assemble(
-        (row.case, "bold"), ("\n" + row.masking, STYLES[row.masking]), ("\n" + told if told else "", "yellow")
+        (row.case, "bold"), ("\n" + row.masking, STYLES[row.masking]), ("\n" + text if text else "", "yellow")
     )
 
 

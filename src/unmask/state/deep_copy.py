@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 __all__ = ["deep_copy"]
 
@@ -53,12 +54,9 @@ def _own(model: nn.Module) -> Iterator[dict[Any, Any]]:
 
 def _uncopiable(value: Any) -> Iterator[Tensor]:
     """Tensors that have a graph, or are not laid out by strides: deepcopy fails on them."""
-    if isinstance(value, Tensor):
-        if value.grad_fn is not None or value.layout != torch.strided:
-            yield value
-    elif isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _uncopiable(item)
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, Tensor) and (leaf.grad_fn is not None or leaf.layout != torch.strided):
+            yield leaf
 
 
 def _clone(tensor: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.randomness import normal, uniform
 from unmask.threats.projections import EDGE, changed_inside, norm_of, project, scaled, soft_thresholded, sparse
 
@@ -76,7 +77,7 @@ class Threat(Protocol):
 class Linf:
     """Every element may change by up to ``eps``.
 
-    Raises ``ValueError`` for a negative or infinite ``eps`` and an unknown ``unit``, as ``L2`` and ``L1`` do.
+    Raises ``UnmaskError`` for a negative or infinite ``eps`` and an unknown ``unit``, as ``L2`` and ``L1`` do.
 
     >>> import torch
     >>> Linf(0.25).project(torch.tensor([[0.9, 0.2]]), torch.tensor([[0.5, 0.0]]))
@@ -212,19 +213,19 @@ _NORMS: dict[str, Callable[[float, str], Threat]] = {"linf": Linf, "l2": L2, "l1
 
 
 def parse(norm: str, eps: float, unit: str = "raw") -> Threat:
-    """The threat named on a command line; ``norm`` in any case. ``ValueError`` for an unknown one.
+    """The threat named on a command line; ``norm`` in any case. ``UnmaskError`` for an unknown one.
 
     >>> parse("Linf", 0.3, "raw")
     Linf(eps=0.3, unit='raw')
     """
     if norm.lower() not in _NORMS:
-        raise ValueError(f"unknown norm {norm!r}: use one of {', '.join(_NORMS)}")
+        raise UnmaskError(f"unknown norm {norm!r}", f"use one of {', '.join(_NORMS)}")
     return _NORMS[norm.lower()](eps, unit)
 
 
 def _pixels(x: Tensor) -> int:
     if x.ndim < 3:
-        raise ValueError(f"rms_pixel needs images (B, ..., H, W), got shape {tuple(x.shape)}: use rms")
+        raise UnmaskError(f"rms_pixel needs images (B, ..., H, W), got shape {tuple(x.shape)}", "use rms")
     return x.shape[-2] * x.shape[-1]
 
 
@@ -242,9 +243,9 @@ UNITS = tuple(_LENGTHS)
 
 def _check(eps: float, unit: str) -> None:
     if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be a finite number >= 0, got {eps}")
+        raise UnmaskError(f"eps must be a finite number >= 0, got {eps}")
     if unit not in _LENGTHS:
-        raise ValueError(f"unknown unit {unit!r}: use one of {', '.join(UNITS)}")
+        raise UnmaskError(f"unknown unit {unit!r}", f"use one of {', '.join(UNITS)}")
 
 
 def _size(x: Tensor) -> int:
@@ -266,11 +267,11 @@ def _distance(unit: str, p: float, x_adv: Tensor, x: Tensor) -> Tensor:
 
 
 def check_threat(threat: object) -> None:
-    """ValueError for what is no threat.
+    """UnmaskError for what is no threat.
 
     >>> check_threat(0.1)
     Traceback (most recent call last):
-    ValueError: the threat is a float: give one such as Linf(8 / 255)
+    unmask.errors.UnmaskError: the threat is a float: give one such as Linf(8 / 255)
     """
     if not all(hasattr(threat, name) for name in ("norm", "eps", "unit", "project", "distance")):
-        raise ValueError(f"the threat is a {type(threat).__name__}: give one such as Linf(8 / 255)")
+        raise UnmaskError(f"the threat is a {type(threat).__name__}", "give one such as Linf(8 / 255)")

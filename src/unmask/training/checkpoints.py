@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from unmask.errors import UnmaskError
+
 __all__ = ["Checkpoints"]
 
 
 class Checkpoints:
     """``state.pt`` and ``log.jsonl`` of one training run in a folder.
 
-    A run continues only with the same ``settings`` as in the first call; otherwise ValueError says what to do.
+    A run continues only with the same ``settings`` as in the first call; otherwise UnmaskError says what to do.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
@@ -23,7 +25,9 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
         asked, text = folder / "settings.json", json.dumps(settings, indent=1)
         if asked.exists() and json.loads(asked.read_text()) != json.loads(text):
-            raise ValueError(f"{folder} holds a training run with other settings: choose another folder or remove it")
+            raise UnmaskError(
+                f"{folder} holds a training run with other settings", "choose another folder or remove it"
+            )
         asked.write_text(text)
 
     def load(self) -> dict[str, Any] | None:

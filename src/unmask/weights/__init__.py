@@ -10,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
+
 __all__ = ["load_weights", "origin", "save_weights", "shipped"]
 
 
@@ -35,10 +37,12 @@ def save_weights(model: nn.Module, path: Path, without: str = "") -> None:
 def load_weights(model: nn.Module, path: Path, without: str = "") -> None:
     """Read weights into ``model``; floating-point tensors become float32. The part ``without`` keeps its own.
 
-    Raises ValueError where the file is missing, damaged or not of this architecture.
+    Raises UnmaskError where the file is missing, damaged or not of this architecture.
     """
     if not path.is_file():
-        raise ValueError(f"no weights at {path}: train them with `unmask train {path.stem}`, then name their folder")
+        raise UnmaskError(
+            f"no weights at {path}", f"train them with `unmask train {path.stem}`, then name their folder"
+        )
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -49,13 +53,13 @@ def load_weights(model: nn.Module, path: Path, without: str = "") -> None:
         model.load_state_dict(floats | {name: model.state_dict()[name] for name in kept})
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise ValueError(f"{path} holds weights of another model: {first}") from error
+        raise UnmaskError(f"{path} holds weights of another model: {first}") from error
 
 
 def origin(path: Path) -> str:
     """What the file says of where its weights come from: its metadata's ``source``, on one line; empty for nothing.
 
-    Raises ValueError where there is no readable file.
+    Raises UnmaskError where there is no readable file.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -64,8 +68,8 @@ def origin(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is not a readable safetensors file ({error}): fetch or train it again")
+def _unreadable(path: Path, error: Exception) -> UnmaskError:
+    return UnmaskError(f"{path} is not a readable safetensors file ({error})", "fetch or train it again")
 
 
 def _own(model: nn.Module, without: str) -> dict[str, Tensor]:

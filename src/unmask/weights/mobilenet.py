@@ -10,6 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from unmask.errors import UnmaskError
+
 __all__ = ["CHECKPOINT", "REPOSITORY", "download", "fold", "make_mobilenet_v2"]
 
 REPOSITORY, CHECKPOINT = "google/mobilenet_v2_1.0_224", "model.safetensors"
@@ -24,16 +26,16 @@ def make_mobilenet_v2(checkpoint: Path, path: Path) -> None:
     are folded into the convolutions and its background class is dropped. Those of torchvision and timm are padded
     on the other side and normalised otherwise: with their weights it would be another function.
 
-    Raises ValueError where the checkpoint is missing, damaged or of another network.
+    Raises UnmaskError where the checkpoint is missing, damaged or of another network.
     """
     try:
         state = load_file(checkpoint)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{checkpoint} is not a readable safetensors file ({error})") from error
+        raise UnmaskError(f"{checkpoint} is not a readable safetensors file ({error})") from error
     try:
         tensors = dict(_converted(state))
     except KeyError as error:
-        raise ValueError(f"{checkpoint} holds weights of another model: no {error} of {REPOSITORY} in it") from error
+        raise UnmaskError(f"{checkpoint} holds weights of another model: no {error} of {REPOSITORY} in it") from error
     source = f"{REPOSITORY} on the Hugging Face hub, float32, batch norm folded, background class dropped"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -42,18 +44,18 @@ def make_mobilenet_v2(checkpoint: Path, path: Path) -> None:
 
 
 def download() -> Path:
-    """The checkpoint, downloaded from the hub or found in its cache; ValueError where that cannot be."""
+    """The checkpoint, downloaded from the hub or found in its cache; UnmaskError where that cannot be."""
     try:
         hub = importlib.import_module("huggingface_hub")
     except ImportError as error:
         get = f"or give {CHECKPOINT} of {REPOSITORY} by --checkpoint"
-        raise ValueError(f'the download takes huggingface_hub: pip install "unmask[hub]", {get}') from error
+        raise UnmaskError("the download takes huggingface_hub", f'pip install "unmask[hub]", {get}') from error
     try:
         return Path(hub.hf_hub_download(REPOSITORY, CHECKPOINT))
     except Exception as error:  # the network, the hub and the disk each fail in their own way
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"cannot download {CHECKPOINT} of {REPOSITORY} ({reason:.200}): give it by --checkpoint"
+        raise UnmaskError(
+            f"cannot download {CHECKPOINT} of {REPOSITORY} ({reason:.200})", "give it by --checkpoint"
         ) from error
 
 

@@ -52,18 +52,18 @@ class APGD:
     early_stop: bool = True
 
     def __call__(self, problem: Problem) -> Tensor:
-        ledger = BestTracker(problem, self.loss, early_stop=self.early_stop)
+        tracker = BestTracker(problem, self.loss, early_stop=self.early_stop)
         labels = _aims(problem, self.targets) if self.targets else [problem.y]
         schedule = self.schedule or SCHEDULES[problem.threat.norm]
         for run in range(self.restarts * len(labels)):
-            rows = ledger.active_rows()
+            rows = tracker.active_rows()
             if not len(rows):
                 break
-            self._search(problem, ledger, rows, labels[run % len(labels)], run, schedule)
-        return ledger.best
+            self._search(problem, tracker, rows, labels[run % len(labels)], run, schedule)
+        return tracker.best
 
     def _search(
-        self, problem: Problem, ledger: BestTracker, rows: Tensor, labels: Tensor, run: int, schedule: Schedule
+        self, problem: Problem, tracker: BestTracker, rows: Tensor, labels: Tensor, run: int, schedule: Schedule
     ) -> None:
         x, keys, done = problem.x[rows], problem.keys.select(rows).fold_in(run), 0
         phases = [(_scaled(problem.threat, scale), steps) for scale, steps in schedule.phases(self.steps)]
@@ -76,10 +76,10 @@ class APGD:
                 objective = problem.objective(self.loss, rows, labels)
                 with use_keys(keys.fold_in(step)):
                     found = self.estimator(value_only(objective) if step == last else objective, walk.at)
-                direction = found[1] if step == last else ledger.usable(rows, found[1])
+                direction = found[1] if step == last else tracker.usable(rows, found[1])
                 keep = None
                 if last == self.steps:  # points of a wider ball are no candidates
-                    keep = ledger.update(rows, walk.at, found[0], ask=problem.should_query_judge(step, self.steps))
+                    keep = tracker.update(rows, walk.at, found[0], ask=problem.should_query_judge(step, self.steps))
                 walk = walk.note(found[0], direction)
                 if keep is not None:
                     rows, x, keys = rows[keep], x[keep], keys.select(keep)
@@ -91,7 +91,7 @@ class APGD:
                 walk = walk.move(threat, x, schedule.momentum if step > done else 1.0)
             at, done = walk.best, last
         if problem.random and len(rows):
-            ledger.reselect_on_fresh_draws(
+            tracker.reselect_on_fresh_draws(
                 rows, walk.at, fresh_value(self.estimator, problem.objective(self.loss, rows, labels), keys)
             )
 

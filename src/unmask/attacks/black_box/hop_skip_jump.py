@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.problem import BestTracker, Problem
+from unmask.errors import UnmaskError
 from unmask.losses import margin
 from unmask.progress import track
 from unmask.randomness import Keys, normal, uniform, use_keys
@@ -36,7 +37,7 @@ class HopSkipJump:
         tries: random images in search of another class.
         size: of the probes, as a share of the distance.
 
-    Raises ValueError for balls other than Linf and L2, and for settings below 1, or a size that
+    Raises UnmaskError for balls other than Linf and L2, and for settings below 1, or a size that
     is not positive.
 
     >>> from unmask.randomness import make_keys
@@ -55,20 +56,20 @@ class HopSkipJump:
 
     def __post_init__(self) -> None:
         if min(self.queries, self.probes, self.tries) < 1 or not self.size > 0:
-            raise ValueError(f"HopSkipJump needs settings of 1 at least, and a size above 0, not {self}")
+            raise UnmaskError(f"HopSkipJump needs settings of 1 at least, and a size above 0, not {self}")
 
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem, threat = problem.black_box(), problem.threat
         if threat.norm not in ("linf", "l2"):
-            raise ValueError(f"HopSkipJump knows no {threat.norm} ball: use linf or l2, or another attack")
-        ledger = BestTracker(problem, margin)
+            raise UnmaskError(f"HopSkipJump knows no {threat.norm} ball", "use linf or l2, or another attack")
+        tracker = BestTracker(problem, margin)
         at, spent = self._start(problem)
         spent += _HALVINGS
         rows = (spent <= self.queries).nonzero().squeeze(1)
         at = _boundary(problem, rows, at[rows], problem.keys.select(rows).fold_in("first boundary"))
         for hop in track(range(self.queries), "hop"):
-            rows, at = _shown(problem, ledger, rows, at)
+            rows, at = _shown(problem, tracker, rows, at)
             count = int(self.probes * math.sqrt(hop + 1))
             left = spent[rows] + count + _JUMPS + _HALVINGS <= self.queries
             rows, at = rows[left], at[left]
@@ -79,7 +80,7 @@ class HopSkipJump:
             at = _jump(problem, rows, at, normals, hop, keys.fold_in("jump"))
             at = _boundary(problem, rows, at, keys.fold_in("boundary"))
             spent[rows] += count + _JUMPS + _HALVINGS
-        return ledger.best
+        return tracker.best
 
     def _start(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """An image of another class for each example (B, C, H, W), and the queries that it took; many for none."""
@@ -109,12 +110,12 @@ def _other(problem: Problem, rows: Tensor, x: Tensor, keys: Keys) -> Tensor:
     return other if answer.reject is None else other & (answer.reject <= 0)
 
 
-def _shown(problem: Problem, ledger: BestTracker, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+def _shown(problem: Problem, tracker: BestTracker, rows: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """Show the judge what has come into the ball; who stays in the search, and where."""
     x = problem.x[rows]
     near = problem.threat.project(at, x)
     away = (near - at).flatten(1).norm(dim=1)
-    keep = ledger.update(rows, near, torch.where(away == 0, 1.0, -away))
+    keep = tracker.update(rows, near, torch.where(away == 0, 1.0, -away))
     return (rows, at) if keep is None else (rows[keep], at[keep])
 
 

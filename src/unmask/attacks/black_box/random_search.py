@@ -41,15 +41,15 @@ class RandomSearch:
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem = problem.black_box()
-        ledger, drawn, batch = BestTracker(problem, self.loss), 0, min(self.batch, rows_at_once(problem.x))
-        while drawn < self.samples and len(rows := ledger.active_rows()):
+        tracker, drawn, batch = BestTracker(problem, self.loss), 0, min(self.batch, rows_at_once(problem.x))
+        while drawn < self.samples and len(rows := tracker.active_rows()):
             times = max(1, min(self.samples - drawn, batch // len(rows)))
             owner = rows.repeat(times)
             with use_keys(problem.keys.select(rows).repeat(times, first=drawn)):
                 x_adv = problem.threat.start(problem.x[owner])
                 values = problem.objective(self.loss, owner)(x_adv)
             for candidates, value in zip(x_adv.split(len(rows)), values.split(len(rows)), strict=True):
-                left = ledger.active[rows]
-                ledger.update(rows[left], candidates[left], value[left])
+                left = tracker.active[rows]
+                tracker.update(rows[left], candidates[left], value[left])
             drawn += times
-        return ledger.best
+        return tracker.best

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unmask.attacks.problem import BestTracker, Problem
+from unmask.errors import UnmaskError
 from unmask.gradients.spsa import rademacher
 from unmask.losses import margin
 from unmask.progress import track
@@ -42,7 +43,7 @@ class Square:
     the opposite corner, where the paper draws again. For L2 it gains a bump, and the length of
     change that another square gives up.
 
-    Raises ``ValueError`` for L1, for images that are not (B, C, H, W), and for settings out of range.
+    Raises ``UnmaskError`` for L1, for images that are not (B, C, H, W), and for settings out of range.
 
     Args:
         queries: forward passes per example.
@@ -64,18 +65,18 @@ class Square:
 
     def __post_init__(self) -> None:
         if self.queries < 1 or not 0 < self.p <= 1:
-            raise ValueError(f"Square needs queries >= 1 and 0 < p <= 1, not {self.queries} and {self.p}")
+            raise UnmaskError(f"Square needs queries >= 1 and 0 < p <= 1, not {self.queries} and {self.p}")
 
     @torch.no_grad()
     def __call__(self, problem: Problem) -> Tensor:
         problem, threat = problem.black_box(), problem.threat
         if threat.norm not in _MOVES:
-            raise ValueError(f"Square Attack knows no {threat.norm} ball: use linf or l2, or another attack")
+            raise UnmaskError(f"Square Attack knows no {threat.norm} ball", "use linf or l2, or another attack")
         if problem.x.ndim != 4:
-            raise ValueError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
+            raise UnmaskError(f"Square Attack needs images (B, C, H, W), not shape {tuple(problem.x.shape)}")
         first, draw, change = _MOVES[threat.norm]
-        ledger = BestTracker(problem, self.loss, patience=_PATIENCE if problem.random else 0)
-        rows, x, keys = ledger.active_rows(), problem.x, problem.keys
+        tracker = BestTracker(problem, self.loss, patience=_PATIENCE if problem.random else 0)
+        rows, x, keys = tracker.active_rows(), problem.x, problem.keys
         radius = threat.radius(x).view(-1, 1, 1, 1)
         draws = list[Draws]()
         for query in track(range(self.queries), "query"):
@@ -88,16 +89,16 @@ class Square:
             drawn, *draws = draws
             with use_keys(keys.fold_in(query)):
                 if query:
-                    x_adv = change(ledger.best[rows], x, radius, _side(self._share(query - 1), x), drawn)
+                    x_adv = change(tracker.best[rows], x, radius, _side(self._share(query - 1), x), drawn)
                 else:
                     x_adv = first(x, radius)
                 x_adv = threat.project(x_adv, x)
                 values = problem.objective(self.loss, rows)(x_adv)
-            keep = ledger.update(rows, x_adv, values)
+            keep = tracker.update(rows, x_adv, values)
             if keep is not None:
                 rows, x, radius, keys = rows[keep], x[keep], radius[keep], keys.select(keep)
                 draws = [tuple(t[keep] for t in drawn) for drawn in draws]
-        return ledger.best
+        return tracker.best
 
     def _share(self, iteration: int) -> float:
         return float(self.p / 2 ** bisect_left(_SCHEDULE, iteration * 10000 // self.queries))

@@ -41,18 +41,18 @@ class Ensemble:
 
 def worst(problem: Problem, attacks: Iterable[Attack], count: int, draws: int = 1) -> Tensor:
     """What :class:`Ensemble` does, with attacks that are made one by one, ``count`` at most."""
-    ledger = BestTracker(replace(problem, on_candidate=None), margin)  # its attacks note their own candidates
+    tracker = BestTracker(replace(problem, on_candidate=None), margin)  # its attacks note their own candidates
     for number, attack in enumerate(attacks):
-        rows = ledger.active_rows()
+        rows = tracker.active_rows()
         if not len(rows):
             break
         part, fallen = _watch(problem.subset(rows), number, count)
         x_adv = attack(part)
-        ledger.mark_broken(rows[fallen], x_adv[fallen])
+        tracker.mark_broken(rows[fallen], x_adv[fallen])
         left = ~fallen
         if left.any():
-            ledger.update(rows[left], x_adv[left], _margins(part, left, x_adv[left], draws))
-    return ledger.best
+            tracker.update(rows[left], x_adv[left], _margins(part, left, x_adv[left], draws))
+    return tracker.best
 
 
 @torch.no_grad()

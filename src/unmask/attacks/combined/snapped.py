@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
+from unmask.errors import UnmaskError
 from unmask.threats import Threat
 from unmask.types import Output
 
@@ -44,7 +45,7 @@ class Snapped:
 
     def __post_init__(self) -> None:
         if self.levels < 1:
-            raise ValueError(f"a grid has at least 1 level above 0, not {self.levels}")
+            raise UnmaskError(f"a grid has at least 1 level above 0, not {self.levels}")
 
     def __call__(self, problem: Problem) -> Tensor:
         x, threat, note = problem.x, problem.threat, problem.on_candidate

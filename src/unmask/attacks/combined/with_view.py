@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from unmask.attacks.problem import Attack, Problem
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View
 
 __all__ = ["WithView"]
@@ -16,7 +17,7 @@ __all__ = ["WithView"]
 class WithView:
     """``attack`` with gradients through ``view`` instead of the view that the problem came with.
 
-    Raises ValueError where the problem offers no views; those of :func:`unmask.run_attack` do.
+    Raises UnmaskError where the problem offers no views; those of :func:`unmask.run_attack` do.
 
     >>> from unmask.attacks.combined.ensemble import Ensemble
     >>> from unmask.attacks.aliases import pgd
@@ -29,5 +30,5 @@ class WithView:
 
     def __call__(self, problem: Problem) -> Tensor:
         if problem.views is None:
-            raise ValueError("this problem offers no views of its defense: use unmask.run_attack")
+            raise UnmaskError("this problem offers no views of its defense", "use unmask.run_attack")
         return self.attack(replace(problem, view=problem.views(self.view)))

@@ -102,7 +102,7 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
         CandidateView((call_source("submodule_output", path),), submodule_output(path), end_to_end=False)
         for path in _logits(evidence, classes)
     ]
-    return [*around, *(way.then(read) for read in reads for way in around)]
+    return [*around, *(candidate.then(read) for read in reads for candidate in around)]
 
 
 def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
@@ -123,15 +123,15 @@ def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
             )
         )
     through = CandidateView(("unrolled",), unrolled) if inner else OWN_GRADIENT
-    return [way for way in (through, slopes, without_parts(faulty)) if way is not OWN_GRADIENT]
+    return [candidate for candidate in (through, slopes, without_parts(faulty)) if candidate is not OWN_GRADIENT]
 
 
 def without_parts(paths: Iterable[str]) -> CandidateView:
     """The model without some parts; the model itself where there are none."""
-    way = OWN_GRADIENT
+    candidate = OWN_GRADIENT
     for path in paths:
-        way = way.then(CandidateView((call_source("bypass", path),), bypass(path), end_to_end=False))
-    return way
+        candidate = candidate.then(CandidateView((call_source("bypass", path),), bypass(path), end_to_end=False))
+    return candidate
 
 
 def _responsible(evidence: GradientProbe) -> dict[str, Event]:
@@ -150,7 +150,7 @@ def _same_form(event: Event) -> bool:
 
 
 def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[CandidateView]:
-    way = OWN_GRADIENT
+    candidate = OWN_GRADIENT
     for path in paths:
         try:
             surrogate = fit_surrogate(model, path, x)
@@ -158,8 +158,8 @@ def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[Candidate
             return  # a part whose input or output is no tensor of images or features
         quoted = json.dumps(path)
         code = f"bpda({quoted}, unmask.fit_surrogate(model, {quoted}, x))"
-        way = way.then(CandidateView((code,), bpda(path, surrogate)))
-    yield way
+        candidate = candidate.then(CandidateView((code,), bpda(path, surrogate)))
+    yield candidate
 
 
 def _cut_off(evidence: GradientProbe) -> list[str]:

@@ -30,7 +30,11 @@ def surrogate_models(
         evidence: what was found of the model's parts; None where it has none that could be seen.
         radius, keys, steps: as of :func:`unmask.gradients.surrogates.surrogate_model.train_surrogate`.
     """
-    found = [way for way in _stripped(model, evidence, x) if _agrees(model, way, x, keys)] if evidence else []
+    found = (
+        [candidate for candidate in _stripped(model, evidence, x) if _agrees(model, candidate, x, keys)]
+        if evidence
+        else []
+    )
     copy = train_surrogate(model, x, radius, keys.fold_in("copy"), steps=steps)
     return [*found, CandidateView(("train_surrogate(model, x, radius, keys)",), lambda _: copy)]
 
@@ -47,11 +51,11 @@ def _stripped(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[
 
 
 @torch.no_grad()
-def _agrees(model: nn.Module, way: CandidateView, x: Tensor, keys: Keys) -> bool:
-    assert way.view is not None
+def _agrees(model: nn.Module, candidate: CandidateView, x: Tensor, keys: Keys) -> bool:
+    assert candidate.view is not None
     try:
         with use_keys(keys, uses_torch_random=True):
-            one, other = (query(which, x).logits for which in (model, way.view(model)))
+            one, other = (query(which, x).logits for which in (model, candidate.view(model)))
     except (RuntimeError, ValueError, TypeError, IndexError):
         return False  # nothing but the part itself gives what comes after it what it needs
     return one.shape == other.shape and float((one.argmax(1) == other.argmax(1)).double().mean()) >= _AGREES

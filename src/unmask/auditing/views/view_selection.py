@@ -17,6 +17,7 @@ from unmask.auditing.probe_data import Images
 from unmask.auditing.views.candidate_views import CandidateView
 from unmask.diagnosis.behaviour.stochastic import noise, shared
 from unmask.diagnosis.findings import draws
+from unmask.errors import first_line
 from unmask.evaluation.models.targets import Target
 from unmask.gradients.autograd import autograd
 from unmask.gradients.eot import EOT
@@ -85,7 +86,7 @@ class PilotSearch:
             try:
                 found.append(self._try(view, levels, apart))
             except Exception as error:  # of the author's code, in a use that it was not written for
-                why = f"{type(error).__name__}: {error}".splitlines()[0]
+                why = f"{type(error).__name__}: {first_line(error, '')}"
                 found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
         return found
 
@@ -97,32 +98,32 @@ class PilotSearch:
     def _averages(self) -> bool:
         return self.target.draws > 1 and self.attack is None
 
-    def _try(self, way: CandidateView, levels: int, apart: bool) -> PilotResult:
+    def _try(self, candidate: CandidateView, levels: int, apart: bool) -> PilotResult:
         model, (x, y, index) = self.target.model, (self.images.x, self.images.y, self.images.index)
         keys = make_keys(self.seed, index, "try")
         signal = 1.0
         if self._averages():
             twin = frozen_copy(model)
-            signal = noise(twin if way.view is None else way.view(twin), x, y, keys, draws=4).signal
+            signal = noise(twin if candidate.view is None else candidate.view(twin), x, y, keys, draws=4).signal
         how = estimator(signal, apart, max_draws=8) if self.target.draws > 1 else autograd
         search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
         judge = Judge(model, self.threat, self.target.draws, self.target.uses_torch_random)
         result = run_attack(
-            over_grid(levels, search), model, x, y, judge=judge, view=way.view, index=index, seed=self.seed
+            over_grid(levels, search), model, x, y, judge=judge, view=candidate.view, index=index, seed=self.seed
         )
         with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
             logits = query(model, result.x_adv).logits.float()
-            fooled = ~_stands(query(model if way.view is None else way.view(model), result.x_adv), y)
+            fooled = ~_stands(query(model if candidate.view is None else candidate.view(model), result.x_adv), y)
         spread = float(logits.std().clamp_min(1e-12))
         value = float(margin(Output(logits), y).mean()) / spread
         left = result.verdict.robust_fraction
         misled = tuple((fooled & (left > 0.5)).double().tolist())
-        return PilotResult(way, float(left.mean()), value, signal, apart, misled, result.x_adv, levels=levels)
+        return PilotResult(candidate, float(left.mean()), value, signal, apart, misled, result.x_adv, levels=levels)
 
 
-def rank(tried: Sequence[PilotResult]) -> list[PilotResult]:
+def rank(results: Sequence[PilotResult]) -> list[PilotResult]:
     """By what is left of the true model, then by its margin."""
-    return sorted(tried, key=lambda one: (one.robust_accuracy, -one.margin))
+    return sorted(results, key=lambda one: (one.robust_accuracy, -one.margin))
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
+
 __all__ = ["SLACK", "ReduceBitDepth"]
 
 SLACK = 1e-3
@@ -21,7 +23,7 @@ class ReduceBitDepth(nn.Module):
     Args:
         bits: 1 to 8; with 8, only the truncation to whole levels is left.
 
-    Raises ValueError for any other number of bits.
+    Raises UnmaskError for any other number of bits.
 
     >>> import torch
     >>> (255 * ReduceBitDepth(3)(torch.tensor([[[[31 / 255, 32 / 255, 1.0]]]]))).round().flatten().tolist()
@@ -31,7 +33,7 @@ class ReduceBitDepth(nn.Module):
     def __init__(self, bits: int = 3) -> None:
         super().__init__()
         if not 1 <= bits <= 8:
-            raise ValueError(f"a depth is 1 to 8 bits, not {bits}")
+            raise UnmaskError(f"a depth is 1 to 8 bits, not {bits}")
         self.bits = bits
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
+
 __all__ = ["SIDE", "Round", "across", "dct", "down", "idct", "pad", "per_frequency"]
 
 SIDE = 8
@@ -55,7 +57,7 @@ def dct(x: Tensor) -> Tensor:
     A block's 64 coefficients take the place of its pixels, the lowest frequency at the upper left. Since the
     transform is orthonormal, :func:`idct` is its inverse and its transpose.
 
-    Raises ValueError for sides that are not multiples of 8; :func:`pad` makes them so.
+    Raises UnmaskError for sides that are not multiples of 8; :func:`pad` makes them so.
 
     >>> dct(torch.ones(8, 8))[0, :2].abs().round(decimals=4).tolist()
     [8.0, 0.0]
@@ -75,7 +77,7 @@ def per_frequency(c: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 
 def _whole(x: Tensor) -> None:
     if x.shape[-2] % SIDE or x.shape[-1] % SIDE:
-        raise ValueError(f"blocks of {SIDE}x{SIDE} need sides that are multiples of {SIDE}, not {tuple(x.shape[-2:])}")
+        raise UnmaskError(f"blocks of {SIDE}x{SIDE} need sides that are multiples of {SIDE}, not {tuple(x.shape[-2:])}")
 
 
 _PLACE = torch.arange(SIDE, dtype=torch.float64)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unmask.errors import UnmaskError
 from unmask.randomness import uniform
 
 __all__ = ["CropEnsemble"]
@@ -29,7 +30,7 @@ class CropEnsemble(nn.Module):
         at_once: crops in one batch of the classifier. Of what a backward pass needs, only the crops' places
             are kept in between where there are more: each batch is then computed once more.
 
-    Raises ValueError for images smaller than a crop.
+    Raises UnmaskError for images smaller than a crop.
 
     >>> ensemble = CropEnsemble(nn.Flatten(), size=2, crops=5)
     >>> ensemble(torch.zeros(3, 1, 4, 4)).exp()[0]
@@ -39,14 +40,14 @@ class CropEnsemble(nn.Module):
     def __init__(self, classifier: nn.Module, size: int = 90, crops: int = 30, at_once: int = 64) -> None:
         super().__init__()
         if min(size, crops, at_once) < 1:
-            raise ValueError(f"crops need size, crops and at_once of 1 at least, not {size}, {crops} and {at_once}")
+            raise UnmaskError(f"crops need size, crops and at_once of 1 at least, not {size}, {crops} and {at_once}")
         self.classifier = classifier
         self.size, self.crops, self.at_once = size, crops, at_once
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         if min(height, width) < self.size:
-            raise ValueError(f"crops of {self.size}x{self.size} do not fit into images of {height}x{width}")
+            raise UnmaskError(f"crops of {self.size}x{self.size} do not fit into images of {height}x{width}")
         places = uniform((len(x), self.crops, 2), like=x[:1].float()).flatten(0, 1)
         top, left = ((places[:, i] * (side - self.size + 1)).long() for i, side in enumerate((height, width)))
         image = torch.arange(len(x), device=x.device).repeat_interleave(self.crops)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.defenses.transforms.blocks import SIDE, Round, dct, idct, pad, per_frequency
+from unmask.errors import UnmaskError
 
 __all__ = ["FeatureDistillation", "frequency_spread", "two_bands"]
 
@@ -29,7 +30,7 @@ class FeatureDistillation(nn.Module):
         table: (8, 8), the step of each frequency, in levels, the lowest frequency first; by default that of the
             authors' code, 25 for the lowest 4x4 and 30 for all others. :func:`two_bands` makes such tables.
 
-    Raises ValueError for a table that is not 8x8 or has steps that are not positive.
+    Raises UnmaskError for a table that is not 8x8 or has steps that are not positive.
 
     >>> x = torch.full((1, 3, 8, 8), 0.5)
     >>> (255 * FeatureDistillation()(x)[0, 0, 0, 0]).round(decimals=3).item()  # 41 of 25 / 8
@@ -44,7 +45,7 @@ class FeatureDistillation(nn.Module):
             table = torch.full((SIDE, SIDE), 30.0)
             table[:4, :4] = 25
         if table.shape != (SIDE, SIDE) or not (table > 0).all():
-            raise ValueError(f"a table is {SIDE}x{SIDE} steps above 0, not {tuple(table.shape)}: {table.tolist()}")
+            raise UnmaskError(f"a table is {SIDE}x{SIDE} steps above 0, not {tuple(table.shape)}: {table.tolist()}")
         self.register_buffer("table", table.detach().float(), persistent=False)
         self.quantise = Round()
 
@@ -67,7 +68,7 @@ def frequency_spread(batches: Iterable[Tensor]) -> Tensor:
     Args:
         batches: of images (B, C, H, W) in [0, 1], summed in double precision.
 
-    Raises ValueError where there are no images.
+    Raises UnmaskError where there are no images.
 
     >>> frequency_spread([torch.stack([torch.zeros(1, 8, 8), torch.ones(1, 8, 8)])])[0, :2].round().tolist()
     [1020.0, 0.0]
@@ -80,7 +81,7 @@ def frequency_spread(batches: Iterable[Tensor]) -> Tensor:
         total += c.sum(over).cpu()
         square += c.square().sum(over).cpu()
     if not count:
-        raise ValueError("the spread of frequencies needs at least one image")
+        raise UnmaskError("the spread of frequencies needs at least one image")
     mean = total / count
     return (square / count - mean.square()).clamp_min(0).sqrt()
 
@@ -100,15 +101,15 @@ def two_bands(spread: Tensor, sensitive: int = 16, low: float = 25, high: float 
         low, high: steps in levels. A perturbation moves a frequency by less than half a step to be lost, if
             the frequency was a multiple of its step before, which frequencies of natural images are not.
 
-    Raises ValueError for a spread that is not 8x8, or a band of fewer than 0 or more than 64.
+    Raises UnmaskError for a spread that is not 8x8, or a band of fewer than 0 or more than 64.
 
     >>> two_bands(torch.arange(64.0).flip(0).view(8, 8), sensitive=2)[0, :3].tolist()
     [25.0, 25.0, 30.0]
     """
     if spread.shape != (SIDE, SIDE):
-        raise ValueError(f"the spread is that of {SIDE}x{SIDE} frequencies, not {tuple(spread.shape)}")
+        raise UnmaskError(f"the spread is that of {SIDE}x{SIDE} frequencies, not {tuple(spread.shape)}")
     if not 0 <= sensitive <= SIDE**2:
-        raise ValueError(f"a band has 0 to {SIDE**2} frequencies, not {sensitive}")
+        raise UnmaskError(f"a band has 0 to {SIDE**2} frequencies, not {sensitive}")
     table = torch.full((SIDE**2,), float(high))
     table[spread.flatten().argsort(descending=True, stable=True)[:sensitive].cpu()] = float(low)
     return table.view(SIDE, SIDE)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unmask.defenses.transforms.bit_depth import SLACK
 from unmask.defenses.transforms.blocks import Round, across, down, pad, per_frequency
+from unmask.errors import UnmaskError
 
 __all__ = ["JPEG", "tables"]
 
@@ -47,13 +48,13 @@ _AT_ONCE = 4  # images that a processor works on, whose planes find room in its 
 def tables(quality: int) -> tuple[Tensor, Tensor]:
     """Steps (8, 8) of the frequencies of brightness and of colour at a quality of 1 to 100, in levels.
 
-    The standard's tables, scaled as the Independent JPEG Group does. Raises ValueError for another quality.
+    The standard's tables, scaled as the Independent JPEG Group does. Raises UnmaskError for another quality.
 
     >>> tables(75)[0][0].tolist()
     [8.0, 6.0, 5.0, 8.0, 12.0, 20.0, 26.0, 31.0]
     """
     if not 1 <= quality <= 100:
-        raise ValueError(f"a JPEG quality is 1 to 100, not {quality}")
+        raise UnmaskError(f"a JPEG quality is 1 to 100, not {quality}")
     percent = 5000 // quality if quality < 50 else 200 - 2 * quality
     luma, chroma = (torch.tensor([int(step) for step in text.split()]).view(8, 8) for text in (_LUMA, _CHROMA))
     luma, chroma = (((table * percent + 50) // 100).clamp(1, 255).float() for table in (luma, chroma))
@@ -77,7 +78,7 @@ class JPEG(nn.Module):
     Args:
         quality: 1 to 100.
 
-    Raises ValueError for another quality, and for images of 2 or more than 3 channels.
+    Raises UnmaskError for another quality, and for images of 2 or more than 3 channels.
 
     >>> x = torch.full((1, 3, 20, 20), 0.6)
     >>> JPEG(75)(x).unique().tolist() == x.unique().tolist()
@@ -97,7 +98,7 @@ class JPEG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] not in (1, 3):
-            raise ValueError(f"JPEG takes images (B, 1, H, W) or (B, 3, H, W), not {tuple(x.shape)}")
+            raise UnmaskError(f"JPEG takes images (B, 1, H, W) or (B, 3, H, W), not {tuple(x.shape)}")
         with torch.autocast(x.device.type, enabled=False):
             pieces = x.split(_AT_ONCE if x.device.type == "cpu" else len(x)) if len(x) else ()
             return torch.cat([x[:0], *(self._compressed(piece) for piece in pieces)])

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unmask.errors import UnmaskError
+
 __all__ = ["nearest_patches"]
 
 _GROUP = 16  # patches of which only the nearest is remembered at first
@@ -35,9 +37,9 @@ def nearest_patches(tiles: Tensor, patches: Tensor, k: int, values: int = 1 << 2
             [0, 1]])
     """
     if tiles.shape[1:] != patches.shape[1:]:
-        raise ValueError(f"tiles {tuple(tiles.shape[1:])} and patches {tuple(patches.shape[1:])} must be of one shape")
+        raise UnmaskError(f"tiles {tuple(tiles.shape[1:])} and patches {tuple(patches.shape[1:])} must be of one shape")
     if not 1 <= k <= len(patches):
-        raise ValueError(f"k must be from 1 to {len(patches)}, the patches there are, not {k}")
+        raise UnmaskError(f"k must be from 1 to {len(patches)}, the patches there are, not {k}")
     centre = patches.flatten(1).float().mean(0)
     database = _with_norms(patches.flatten(1), centre)
     queries = F.pad(tiles.flatten(1).float() - centre, (0, 1), value=1.0)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.defenses.transforms.patch_search import nearest_patches
+from unmask.errors import UnmaskError
 from unmask.progress import track
 from unmask.randomness import make_keys, uniform, use_keys
 
@@ -44,13 +45,13 @@ class Quilt(nn.Module):
     def __init__(self, patches: Tensor, overlap: int = 2, nearest: int = 10, values: int = 1 << 22) -> None:
         super().__init__()
         if patches.ndim != 4 or patches.shape[2] != patches.shape[3]:
-            raise ValueError(f"patches must be square, (N, C, size, size), not {tuple(patches.shape)}")
+            raise UnmaskError(f"patches must be square, (N, C, size, size), not {tuple(patches.shape)}")
         if not 0 <= 2 * overlap <= patches.shape[3]:
-            raise ValueError(f"an overlap must be from 0 to half of the size {patches.shape[3]}, not {overlap}")
+            raise UnmaskError(f"an overlap must be from 0 to half of the size {patches.shape[3]}, not {overlap}")
         if not 1 <= nearest <= len(patches):
-            raise ValueError(f"the nearest must be from 1 to {len(patches)}, the patches there are, not {nearest}")
+            raise UnmaskError(f"the nearest must be from 1 to {len(patches)}, the patches there are, not {nearest}")
         if values < 1:
-            raise ValueError(f"values at a time must be at least 1, not {values}")
+            raise UnmaskError(f"values at a time must be at least 1, not {values}")
         self.register_buffer("patches", patches)
         self.overlap, self.nearest, self.values = overlap, nearest, values
         self._known: dict[bytes, Tensor] = {}
@@ -60,7 +61,7 @@ class Quilt(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         channels, size = self.patches.shape[1:3]
         if x.shape[1] != channels:
-            raise ValueError(f"patches of {channels} channels cannot replace those of images of {x.shape[1]}")
+            raise UnmaskError(f"patches of {channels} channels cannot replace those of images of {x.shape[1]}")
         height, width = x.shape[2:]
         step = size - self.overlap
         missing = [max(size - side, (size - side) % step) for side in (height, width)]
@@ -143,7 +144,7 @@ def build_patches(images: Tensor, count: int, size: int = 5, seed: int = 0) -> T
     [0.0, 1.0, 2.0]
     """
     if count < 1 or not 1 <= size <= min(images.shape[2:]):
-        raise ValueError(f"{count} patches of {size}x{size} cannot be cut from images {tuple(images.shape)}")
+        raise UnmaskError(f"{count} patches of {size}x{size} cannot be cut from images {tuple(images.shape)}")
     with use_keys(make_keys(seed, range(count), "patches")):
         u = uniform((count, 3), like=images[:1].double())
     bounds = (len(images), images.shape[2] - size + 1, images.shape[3] - size + 1)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.randomness import uniform
 
 __all__ = ["MinimiseTotalVariation", "minimise"]
@@ -44,10 +45,10 @@ class MinimiseTotalVariation(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < keep <= 1:
-            raise ValueError(f"the probability of keeping a pixel must be above 0 and at most 1, not {keep}")
+            raise UnmaskError(f"the probability of keeping a pixel must be above 0 and at most 1, not {keep}")
         _check(weight, steps, tolerance)
         if values is not None and values < 1:
-            raise ValueError(f"values at a time must be at least 1, not {values}")
+            raise UnmaskError(f"values at a time must be at least 1, not {values}")
         self.keep, self.weight, self.steps, self.tolerance, self.values = keep, weight, steps, tolerance, values
 
     @torch.no_grad()
@@ -83,7 +84,7 @@ def minimise(x: Tensor, kept: Tensor, weight: float = 0.03, steps: int = 100, to
     """
     _check(weight, steps, tolerance)
     if kept.shape != (len(x), 1, *x.shape[2:]) or kept.dtype != torch.bool:
-        raise ValueError(f"kept must be bool {(len(x), 1, *x.shape[2:])}, not {kept.dtype} {tuple(kept.shape)}")
+        raise UnmaskError(f"kept must be bool {(len(x), 1, *x.shape[2:])}, not {kept.dtype} {tuple(kept.shape)}")
     result, work = torch.empty_like(x), x if x.dtype == torch.float64 else x.float()
     sigma = 25.0  # of the dual variables, for contrasts of images in [0, 1]
     tau = 1 / (6 * sigma)  # |differences|^2 < 8, and tau * sigma * 8 < 4 / 3 is what convergence needs
@@ -135,4 +136,4 @@ def _start(x: Tensor, kept: Tensor) -> Tensor:
 def _check(weight: float, steps: int, tolerance: float) -> None:
     if weight <= 0 or steps < 1 or tolerance < 0:
         wrong = f"weight={weight}, steps={steps}, tolerance={tolerance}"
-        raise ValueError(f"total variation needs weight > 0, steps >= 1 and tolerance >= 0, not {wrong}")
+        raise UnmaskError(f"total variation needs weight > 0, steps >= 1 and tolerance >= 0, not {wrong}")

@@ -38,15 +38,15 @@ def by_the_clock(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
     Python's clocks are replaced meanwhile. A model that differs at the same time too is not meant.
     """
 
-    def asked(later: float) -> Any:
+    def outputs_at(later: float) -> Any:
         with preserve_buffers(model), at(start + later):
             return keyed_query(model, x, keys)
 
     start = time.time()
-    now = asked(0.0)
-    if differ(now, asked(0.0)).any():
+    now = outputs_at(0.0)
+    if differ(now, outputs_at(0.0)).any():
         return
-    moved = {later: share(found) for later in _LATER if (found := differ(now, asked(later))).any()}
+    moved = {later: share(found) for later in _LATER if (found := differ(now, outputs_at(later))).any()}
     if moved:
         yield Finding(
             kind=FindingKind.CLOCK,

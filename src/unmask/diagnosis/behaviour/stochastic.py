@@ -33,13 +33,13 @@ class Noise:
     flips: float
 
 
-def noise(victim: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys, draws: int = 8) -> Noise:
-    """Measured on the margin of ``victim``, at images (B, C, H, W) of classes (B,)."""
+def noise(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys, draws: int = 8) -> Noise:
+    """Measured on the margin of ``model``, at images (B, C, H, W) of classes (B,)."""
     total, energy, classes = torch.zeros_like(x, dtype=torch.float64), 0.0, []
     for draw in range(draws):
         z = x.detach().clone().requires_grad_()
         with use_keys(keys.fold_in(draw), uses_torch_random=True), torch.enable_grad():
-            output = query(victim, z)
+            output = query(model, z)
             loss = margin(output, y)
         slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
         slope = torch.zeros_like(total) if slope is None else slope.double().nan_to_num(0.0, 0.0, 0.0)
@@ -82,7 +82,7 @@ def _traced(model: nn.Module, x: Tensor, keys: Keys) -> list[Event]:
 
 
 def _differing(one: Sequence[Event], other: Sequence[Event]) -> list[Event]:
-    made = {held.token for event in one[-1:] for held in event.inputs}  # of the model itself
+    made = {snapshot.token for event in one[-1:] for snapshot in event.inputs}  # of the model itself
     found: list[Event] = []
     for a, b in zip(one, other, strict=False):
         if (a.name, a.part, a.line) != (b.name, b.part, b.line):
@@ -92,7 +92,7 @@ def _differing(one: Sequence[Event], other: Sequence[Event]) -> list[Event]:
         same = all(torch.equal(p.value, q.value) for p, q in given)
         if not a.module and same and any(p.shape != q.shape or not torch.equal(p, q) for p, q in results):
             found.append(a)
-        made |= {held.token for held in a.outputs}
+        made |= {snapshot.token for snapshot in a.outputs}
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unmask.errors import UnmaskError
 from unmask.models.black_box_models import ArrayFunction
 
 __all__ = ["as_function"]
@@ -18,7 +19,7 @@ def as_function(estimator: Any, classes: tuple[str, ...]) -> ArrayFunction | Non
 
     The scores are those of ``predict_proba``, or of ``decision_function``, or one for the class of ``predict``. Columns
     are in the order of ``classes``, those of the data: the estimator's are their numbers or their names. None for an
-    object without ``predict``. The function raises ValueError for images of another size than the estimator was fitted
+    object without ``predict``. The function raises UnmaskError for images of another size than the estimator was fitted
     to, and for classes that the data do not have.
     """
     if not callable(getattr(estimator, "predict", None)) or isinstance(estimator, type):
@@ -30,7 +31,7 @@ def as_function(estimator: Any, classes: tuple[str, ...]) -> ArrayFunction | Non
         wanted = getattr(estimator, "n_features_in_", rows.shape[1])
         if rows.shape[1] != wanted:
             size = " x ".join(map(str, images.shape[1:]))
-            raise ValueError(
+            raise UnmaskError(
                 f"the estimator was fitted to rows of {wanted} numbers, but the images have {size} = {rows.shape[1]}"
             )
         known = [*np.asarray(getattr(estimator, "classes_", np.arange(len(classes)))).tolist()]
@@ -61,12 +62,12 @@ def _two(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _in_columns(scores: NDArray[np.float64], known: list[Any], classes: tuple[str, ...]) -> NDArray[np.float64]:
     """Scores of the classes that the estimator knows as columns of those of the data; the others have the lowest."""
     if scores.shape[1] != len(known):
-        raise ValueError(f"the estimator gives {scores.shape[1]} scores for its {len(known)} classes")
+        raise UnmaskError(f"the estimator gives {scores.shape[1]} scores for its {len(known)} classes")
     places = [classes.index(one) if one in classes else one for one in known]
     if not all(
         isinstance(place, int | float) and place == int(place) and 0 <= place < len(classes) for place in places
     ):
-        raise ValueError(
+        raise UnmaskError(
             f"the estimator has the classes {', '.join(map(str, known[:5]))}: fit it to labels from 0 to "
             f"{len(classes) - 1}, or to the names of the data's classes"
         )

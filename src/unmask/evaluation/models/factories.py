@@ -10,13 +10,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from unmask.errors import UnmaskError
+
 __all__ = ["find_factory"]
 
 
 def find_factory(source: str, name: str) -> Callable[[], Any]:
     """The function ``name`` of ``path/to/file.py`` or of ``package.module``.
 
-    Raises ValueError for a source that is not there or fails, and for a name that it does not have; the message then
+    Raises UnmaskError for a source that is not there or fails, and for a name that it does not have; the message then
     lists those that it has.
     """
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
@@ -24,7 +26,7 @@ def find_factory(source: str, name: str) -> Callable[[], Any]:
     if not callable(factory):
         has = ", ".join(_callables(module)) or "none"
         wrong = f"{source} has no function {name!r} that builds a model" if name else f"{source} names no function"
-        raise ValueError(f"{wrong}: give {source}:FUNCTION, one of those it has: {has}")
+        raise UnmaskError(f"{wrong}: give {source}:FUNCTION, one of those it has: {has}")
     made: Callable[[], Any] = factory
     return made
 
@@ -41,7 +43,7 @@ def _callables(module: ModuleType) -> list[str]:
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ValueError(f"no file {path}: a target is named path/to/file.py:factory")
+        raise UnmaskError(f"no file {path}: a target is named path/to/file.py:factory")
     spec = importlib.util.spec_from_file_location(f"unmask_target_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -51,7 +53,7 @@ def _from_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
+        raise UnmaskError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
     return module
 
 
@@ -60,7 +62,7 @@ def _from_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise UnmaskError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _search_also(folder: Path) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.behaviour.determinism import parts_in_training
 from unmask.diagnosis.instrumentation import preserve_buffers
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 from unmask.inputs import as_images, as_labels
 from unmask.models.model_wrappers import batch_invariant, query
 from unmask.randomness import make_keys, use_keys
@@ -20,7 +20,7 @@ DRAWS = 16
 
 
 def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
-    """Run a model on a few images; ValueError with one line if no accuracy would be reliable.
+    """Run a model on a few images; UnmaskError with one line if no accuracy would be reliable.
 
     Looks for: images and ``labels`` (N,) that :mod:`unmask.inputs` refuses, a failing forward pass, logits of a wrong
     shape, NaN or Inf, labels that the model has no class for; and, only if ``strict`` (an audit adapts to them), for
@@ -28,7 +28,8 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
 
     >>> check_model(nn.Flatten().eval(), torch.rand(4, 1, 2, 2), torch.tensor([0, 4]))
     Traceback (most recent call last):
-    ValueError: labels go from 0 to 4, but the model has 4 classes: check that the data set is the model's
+    unmask.errors.UnmaskError: labels go from 0 to 4, but the model has 4 classes: check that the data set \
+is the model's
     """
     x = as_images(x)
     with torch.no_grad(), preserve_buffers(model):
@@ -41,23 +42,23 @@ def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = T
         keys = make_keys(0, range(len(x)), "training mode")
         training = ["all of it"] if model.training else parts_in_training(model, x, keys)
         if strict and training:
-            raise ValueError(f"the model is in training mode ({training[0]}): call model.eval() in the factory")
+            raise UnmaskError(f"the model is in training mode ({training[0]})", "call model.eval() in the factory")
     if not logits.isfinite().all():
         kind = "NaN" if logits.isnan().any() else "Inf"
-        raise ValueError(f"the model gives {kind} logits on clean images: return finite logits before any softmax")
+        raise UnmaskError(f"the model gives {kind} logits on clean images", "return finite logits before any softmax")
     as_labels(labels, logits.shape[1])
     if not strict:
         return
     total = logits.double().sum(1)
     if logits.min() >= 0 and logits.max() <= 1 and (total - 1).abs().max() < 1e-4:
-        raise ValueError("the model returns probabilities: return the logits before the softmax")
+        raise UnmaskError("the model returns probabilities", "return the logits before the softmax")
 
 
-def failure(x: Tensor, error: Exception) -> ValueError:
+def failure(x: Tensor, error: Exception) -> UnmaskError:
     """The message for a model that raises ``error`` on images ``x``."""
     first = first_line(error, type(error).__name__)
     shape = tuple(x.shape)
-    return ValueError(f"the model fails on images of shape {shape}: {first}; check that the data set is the model's")
+    return UnmaskError(f"the model fails on images of shape {shape}: {first}; check that the data set is the model's")
 
 
 def is_random(model: nn.Module, x: Tensor) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.instrumentation import preserve_buffers
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.models.model_checks import failure
 from unmask.evaluation.models.sources.loading import adapted
 from unmask.kinds import FindingKind
@@ -32,7 +32,7 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
         classes: of the data.
         form: what the user says of the model.
 
-    Raises ValueError, of one line, where the model fails on the images or it is not clear what its logits are.
+    Raises UnmaskError, of one line, where the model fails on the images or it is not clear what its logits are.
     """
     found: list[Finding] = []
     check_moments(form.mean, x.shape[1])
@@ -81,10 +81,10 @@ def _other_input(model: nn.Module, x: Tensor, form: ModelForm, error: Exception)
                 _try(other, x),
                 adapted(f"its weights are {name}: images are given as {name}", "model.float()"),
             )
-    told = first_line(error, type(error).__name__)
+    reason = first_line(error, type(error).__name__)
     if not form.channels_last and _answers(takes(model, channels_last=True), x):
-        raise ValueError(
-            f"the model fails on images (B, C, H, W) and takes (B, H, W, C): give --layout nhwc ({told})"
+        raise UnmaskError(
+            "the model fails on images (B, C, H, W) and takes (B, H, W, C)", f"give --layout nhwc ({reason})"
         ) from error
     raise failure(x, error) from error
 

@@ -16,7 +16,9 @@ from unmask.data import Dataset
 from unmask.diagnosis.behaviour.determinism import left_in_training
 from unmask.diagnosis.behaviour.memory import remembers
 from unmask.diagnosis.instrumentation import preserve_buffers
-from unmask.evaluation.failures import first_line, in_one_line
+from unmask.errors import UnmaskError, first_line
+from unmask.evaluation.execution_config import ExecutionConfig
+from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.estimators import as_function
 from unmask.evaluation.models.factories import find_factory
 from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
@@ -70,70 +72,63 @@ class Target:
 def find_target(
     name: str,
     data: Dataset,
-    *,
-    device: str = "cpu",
-    weights: Path | None = None,
-    strict: bool = True,
-    form: ModelForm = ModelForm(),
+    config: ExecutionConfig = ExecutionConfig(),
 ) -> Target:
-    """The model behind a name, on ``device``.
+    """The model behind a name, on the device of ``config``.
 
     ``path/to/file.py:factory`` or ``package.module:factory``; ``case:NAME``; a name of
     :data:`unmask.evaluation.models.sources.registry.SOURCES`, such as ``timm:NAME`` or ``FILE.onnx``. A factory takes
     no argument and returns an ``nn.Module`` in evaluation mode: float32 images (B, C, H, W) in [0, 1] to logits; or an
     estimator of scikit-learn; or any other function, of arrays, as of :class:`unmask.BlackBoxModel`. The model is tried
-    on a few images of ``data``; ``weights`` is the folder of a case's weights; ``strict`` and ``form`` are as of
-    :func:`prepare_target`. Raises ValueError with one line for whatever does not fit.
+    on a few images of ``data``. Raises UnmaskError for whatever does not fit.
     """
+    form = config.form
     check_options(name, form)
     named = source_of(name)
     if named is not None:
         loaded = _loaded(*named, name, data, form)
         form = replace(form, mean=(), std=()) if loaded.normalised else form
         form = replace(form, output=None) if loaded.selected else form
-        target = prepare_target(loaded.model, data, device, strict=strict, form=form)
+        target = prepare_target(loaded.model, data, replace(config, form=form))
         return replace(target, setup_findings=(*loaded.notes, *target.setup_findings))
     kind, _, rest = name.rpartition(":")
     if kind == "case":
         case = find_case(rest)
         target = Target(
-            case.load(weights).to(device),
+            case.load(config.weights).to(config.device),
             case.attacks,
             case.draws,
             image_probe=case.image_probe,
             strength_sweep=case.strength_sweep,
         )
-        check_model(target.model, data.batch(0, PROBED)[0].to(device), data.labels, strict=strict)
+        check_model(target.model, data.batch(0, PROBED)[0].to(config.device), data.labels, strict=config.strict)
         return target
     kind, rest = (name, "") if name.endswith(".py") else (kind, rest)
     if not kind:
         usual = dict.fromkeys(source.usage for source in SOURCES.values())
-        raise ValueError(
+        raise UnmaskError(
             f"target {name!r} is {_FILES.get(Path(name).suffix, 'no name of a model')}; models: "
             f"path/to/file.py:factory, package.module:factory, case:NAME, {', '.join(usual)}"
         )
     with own_settings() as settings:
         model = _build(find_factory(kind, rest), name, data.classes)
         model, notes = settings.applied(model)
-    target = prepare_target(model, data, device, strict=strict, form=form)
+    target = prepare_target(model, data, config)
     return replace(target, setup_findings=(*notes, *target.setup_findings))
 
 
-def prepare_target(
-    model: nn.Module, data: Dataset, device: str, *, strict: bool = True, form: ModelForm = ModelForm()
-) -> Target:
+def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = ExecutionConfig()) -> Target:
     """A model that is no case, tried on the first images of ``data``, and whether it is random.
 
-    Unless ``strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
-    answer that is one class more than the data have is taken for a refusal. A model whose answers depend on earlier
+    Unless ``config.strict``, a model that was left in training mode is replaced by a copy in evaluation mode, and an
+    answer that is one class more than the data name is taken for a refusal. A model whose answers depend on earlier
     ones is replaced by a copy that begins each call with the state in which the model was given.
 
-    Args:
-        form: how the model takes images and gives logits, as far as the user says so.
-
-    Raises ValueError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
+    Raises UnmaskError as :func:`recognised` and :func:`check_model` do, and for a class of refusal that there is not.
     """
+    device, strict, form = config.device, config.strict, config.form
     notes: list[Finding] = []
+    classes = len(data.classes) if data.classes_known else 0  # which no output of a model has
     x = data.batch(0, PROBED)[0].to(device)
     x = x if len(x) > 1 else x.expand(2, -1, -1, -1)
     model = _on(getattr(model, "_orig_mod", model), device)  # torch.compile keeps there what it was given
@@ -141,24 +136,24 @@ def prepare_target(
     notes += [_compiled(path) for path in scripts[:1]]
     if model.training and not strict:
         given, model = model, deep_copy(model).eval()
-        model, adapted = recognised(model, x, len(data.classes), form)
-        given, _ = recognised(given, x, len(data.classes), form)
+        model, adapted = recognised(model, x, classes, form)
+        given, _ = recognised(given, x, classes, form)
         notes.append(left_in_training(given, model, x, make_keys(0, range(len(x)), "training mode")))
     else:
-        model, adapted = recognised(model, x, len(data.classes), form)
+        model, adapted = recognised(model, x, classes, form)
     notes += adapted
     try:
         check_model(model, x, data.labels, strict=strict)
-    except ValueError as error:
-        raise ValueError("; ".join([str(error), *(one.where for one in adapted)])) from error
+    except UnmaskError as error:
+        raise UnmaskError("; ".join([str(error), *(one.where for one in adapted)])) from error
     with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
     refuse = form.reject_class
-    if refuse is None and not strict and count == len(data.classes) + 1:
+    if refuse is None and not strict and count == classes + 1:
         refuse = count - 1
     if refuse is not None and refuse >= 0:
         if refuse >= count or int(data.labels.max()) >= count - 1:
-            raise ValueError(
+            raise UnmaskError(
                 f"class {refuse} cannot be a refusal: the model has {count} classes, the data use them all"
             )
         model = reject_class_as_detector(model, refuse)
@@ -204,20 +199,20 @@ def _refusals(model: nn.Module, refuse: int, x: Tensor) -> Finding:
 def _loaded(source: Source, rest: str, name: str, data: Dataset, form: ModelForm) -> Loaded:
     try:
         return source.load(Request(rest, data.batch(0, PROBED)[0], len(data.classes), form))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    except UnmaskError as error:
+        raise UnmaskError(f"{name}: {error.problem}", error.remedy) from error
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} fails: {type(error).__name__}: {first_line(error)}") from error
+        raise UnmaskError(f"{name} fails: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _build(factory: Callable[[], Any], name: str, classes: tuple[str, ...]) -> nn.Module:
     try:
         model = factory()
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{name} fails: {type(error).__name__}: {error}") from error
+        raise UnmaskError(f"{name} fails: {type(error).__name__}: {error}") from error
     if isinstance(model, nn.Module):
         return model
     function = model if callable(model) and not isinstance(model, type) else as_function(model, classes)
     if function is None:
-        raise ValueError(f"{name} returns {type(model).__name__}: return an nn.Module")
+        raise UnmaskError(f"{name} returns {type(model).__name__}", "return an nn.Module")
     return BlackBoxModel(function)

@@ -13,6 +13,7 @@ from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.verifying.beside import untouched
 from unmask.evaluation.verifying.check import Check, job_name
+from unmask.kinds import Role
 from unmask.records import Example, GradientCounts, Record
 
 __all__ = ["Sample", "attack_again"]
@@ -52,19 +53,17 @@ def attack_again(records: Sequence[Record], local: LocalExecutor, sample: Sample
             attacks.setdefault(replace(record.job, start=0, stop=1).key, []).append(record)
     for parts in attacks.values():
         job = replace(parts[0].job, start=min(p.job.start for p in parts), stop=max(p.job.stop for p in parts))
-        if job.attack in sample.skipped and job.role == "adaptive":
+        if job.attack in sample.skipped and job.role == Role.ADAPTIVE:
             continue
         before = {example.index: example for part in parts for example in part.examples}
         index = sample.of(sorted(before))
         data = local.dataset(job.data, job.stop)
         target = local.target(job.target, data)
         with in_one_line(f"{job.target} under {job.attack}"):
-            again, gradients = attacked(
-                job, target, data, torch.tensor(index), local.batch, local.device, local.compiler
-            )
+            again, gradients = attacked(job, target, data, torch.tensor(index), local.config, local.compiler)
         problem = _weaker(before, again) or _hidden([part.gradients for part in parts], gradients)
         name = f"{job_name(job)}, attacked again on {', '.join(map(str, index))}"
-        yield Check(name, problem=problem, anew=len(index))
+        yield Check(name, problem=problem, attacked=len(index))
 
 
 def _weaker(before: dict[int, Example], again: Sequence[Example]) -> str | None:
@@ -74,12 +73,12 @@ def _weaker(before: dict[int, Example], again: Sequence[Example]) -> str | None:
     return f"{len(broken)} of {len(again)} are broken that the run says are robust, first example {broken[0]}"
 
 
-def _hidden(told: Sequence[GradientCounts | None], again: GradientCounts | None) -> str | None:
+def _hidden(stored: Sequence[GradientCounts | None], again: GradientCounts | None) -> str | None:
     """Counts are sums over examples, so those of some cannot exceed those of all."""
     if again is None:
         return None
     for name in ("examples", "none", "not_finite"):
-        most = sum(getattr(counts, name) for counts in told if counts is not None)
+        most = sum(getattr(counts, name) for counts in stored if counts is not None)
         if getattr(again, name) > most:
             return f"{getattr(again, name)} of them count under gradients.{name}, of the whole run only {most}"
     return None

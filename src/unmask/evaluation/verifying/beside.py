@@ -7,6 +7,7 @@ from torch import Tensor
 
 from unmask.data import Dataset
 from unmask.evaluation.models.targets import Target
+from unmask.kinds import Role
 from unmask.randomness import make_keys, use_keys
 from unmask.records import Job
 
@@ -34,13 +35,13 @@ def beside(job: Job, target: Target, data: Dataset, x_adv: Tensor) -> dict[str, 
 
 def untouched(job: Job) -> bool:
     """Whether images are judged as they are."""
-    return job.role == "clean" or job.options.get("base") == "clean"
+    return Role.CLEAN in (job.role, job.options.get("base"))
 
 
 @torch.no_grad()
 def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
     """The results of the image probe for the first images of a job: what the classifier sees, and their measure."""
-    if target.image_probe is None or not (shown(job) or job.role == "clean"):
+    if target.image_probe is None or not (shown(job) or job.role == Role.CLEAN):
         return {}
     with use_keys(make_keys(job.seed, torch.arange(job.start, job.start + len(x[:PICTURES])), "pictures")):
         seen = target.model.get_submodule(target.image_probe.part)(x[:PICTURES])
@@ -53,4 +54,4 @@ def _looked(job: Job, target: Target, x: Tensor) -> dict[str, Tensor]:
 
 def shown(job: Job) -> bool:
     """Whether a report shows images of it."""
-    return job.role in ("plain", "adaptive")
+    return job.role in (Role.PLAIN, Role.ADAPTIVE)

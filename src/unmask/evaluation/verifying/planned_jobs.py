@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.plan import Plan, shards
-from unmask.evaluation.runner import MAIN, LocalExecutor, due
+from unmask.evaluation.runner import LocalExecutor, due
 from unmask.evaluation.verifying.check import Check, job_name
 from unmask.evaluation.verifying.fingerprint import changed
+from unmask.kinds import MAIN_ROLES
 from unmask.records import Job, Record
 from unmask.report.differences import differences, listed
 from unmask.run_files import RunFile
@@ -26,13 +28,13 @@ def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
     """Whether the jobs and cases of run.json are those that its configuration gives today."""
     jobs = [job for plan in plans for job in plan.jobs]
     yield Check("the jobs of run.json", problem=_other_jobs(jobs, run.jobs))
-    told = {str(case.get("case")): case for case in run.cases}
+    stored = {str(case.get("case")): case for case in run.cases}
     now = {str(plan.case_info["case"]): json.loads(json.dumps(plan.case_info)) for plan in plans}
     if [str(case.get("case")) for case in run.cases] != [*now]:
-        problem = f"they are {', '.join(told) or 'none'}, but the configuration gives {', '.join(now)}"
+        problem = f"they are {', '.join(stored) or 'none'}, but the configuration gives {', '.join(now)}"
         yield Check("the cases of run.json", problem=problem)
-    for name in told.keys() & now.keys():
-        wrong = [*differences(told[name], now[name])]
+    for name in stored.keys() & now.keys():
+        wrong = [*differences(stored[name], now[name])]
         problem = listed("differs from what the configuration gives today", wrong)
         yield Check(f"what run.json says of {name}", problem=problem or None)
 
@@ -41,14 +43,14 @@ def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]
     """The same as far as possible without a diagnosis of the model: ranges, target, data, threat, seed."""
     config = run.config
     if lacking := [name for name in _QUESTION if name not in config]:
-        raise ValueError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")
+        raise UnmaskError(f"the configuration in run.json is incomplete: {', '.join(lacking)} is missing")
     n = min(int(config["n"]), len(local.dataset(str(config["data"]), int(config["n"]))))
-    told = {"case": config["target"], "data": config["data"], "threat": config["threat"], "n": n}
+    stored = {"case": config["target"], "data": config["data"], "threat": config["threat"], "n": n}
     for case in run.cases:
         name = str(case.get("case"))
-        wrong = [key for key, value in told.items() if case.get(key) != value]
+        wrong = [key for key, value in stored.items() if case.get(key) != value]
         for attack in ("clean", *case.get("attacks", ())):
-            mine = [job for job in run.jobs if job.attack == attack and job.role in MAIN]
+            mine = [job for job in run.jobs if job.attack == attack and job.role in MAIN_ROLES]
             whole = [(job.start, job.stop) for job in mine] == [*shards(n)]
             if not whole or not all(_answers(job, config) for job in mine):
                 wrong.append(f"the jobs of {attack}")
@@ -91,11 +93,11 @@ def unfinished(needed: Mapping[str, Job], records: Sequence[Record]) -> str | No
     return "; ".join(filter(None, (listed("missing", missing), listed("more than one record", twice)))) or None
 
 
-def _other_jobs(planned: Sequence[Job], told: Sequence[Job]) -> str | None:
-    want, have = ({job.key: job for job in jobs} for jobs in (planned, told))
+def _other_jobs(planned: Sequence[Job], stored: Sequence[Job]) -> str | None:
+    want, have = ({job.key: job for job in jobs} for jobs in (planned, stored))
     missing = [job_name(job) for key, job in want.items() if key not in have]
     unknown = [job_name(job) for key, job in have.items() if key not in want]
     words = [listed("missing", missing), listed("not asked for", unknown)]
-    if len(have) < len(told):
+    if len(have) < len(stored):
         words.append("some are there more than once")
     return "; ".join(filter(None, words)) or None

@@ -42,7 +42,7 @@ def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:
     return (
         _misfit(record, tensors, data, target)
         or _other_verdicts(record, tensors, data, target, local)
-        or _others_beside(record.job, tensors, data, target, local.device)
+        or _others_beside(record.job, tensors, data, target, local.config.device)
     )
 
 
@@ -81,7 +81,7 @@ def _other_verdicts(
     job = record.job
     with in_one_line(f"{job.target} under {job.attack}"):
         try:
-            again = rejudge(job, target, data, tensors["x_adv"], local.batch, local.device)
+            again = rejudge(job, target, data, tensors["x_adv"], local.config)
         except InvalidModelOutput as error:
             return str(error)
     wrong = [old.index for old, new in zip(record.examples, again, strict=True) if old != new]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.verifying.attack_again import Sample, attack_again
@@ -39,13 +40,13 @@ def verify(
         plans: what the run's configuration gives today; None to trust the diagnosis in run.json.
         sample: examples to attack again, for which ``local`` must know the attacks; None for none.
 
-    Raises ValueError where run.json is damaged, there are no records, and where the model or the data of the
+    Raises UnmaskError where run.json is damaged, there are no records, and where the model or the data of the
     run cannot be had.
     """
     run = read_run(folder)
     lines = read_lines(folder)
     if not lines:
-        raise ValueError(f"{folder} holds no records: there is nothing to verify")
+        raise UnmaskError(f"{folder} holds no records: there is nothing to verify")
     yield from _question(run, local, plans)
     records, broken = _records(lines)
     yield from broken
@@ -86,8 +87,8 @@ def _records(lines: Sequence[str]) -> tuple[list[Record], list[Check]]:
         try:
             record = Record.from_json(line)
             if record.to_json() != line:
-                raise ValueError("it has no digest, or it was written again")
-        except ValueError as error:
+                raise UnmaskError("it has no digest, or it was written again")
+        except UnmaskError as error:
             broken.append(Check(f"line {number} of records.jsonl", problem=str(error)))
         else:
             records.append(record)
@@ -110,7 +111,7 @@ def _reports(folder: Path) -> Iterator[Check]:
         return
     try:
         again = texts(folder)
-    except ValueError as error:
+    except UnmaskError as error:
         yield Check("the report", problem=str(error))
         return
     for name in names:

@@ -1,6 +1,6 @@
 """What one forward pass knows about gradients that its tensors cannot carry themselves.
 
-Integer and boolean tensors have no autograd graph, so each that depends on the input gets a *shadow*:
+Integer and boolean tensors have no autograd graph, so each that depends on the input gets a *soft value*:
 a float tensor of the same shape that follows the same computation smoothly. Where such a tensor
 becomes float again, and where an operation kills the gradient of a float, a *gate* joins the true
 value to the graph of its surrogate.
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 __all__ = ["SoftValue", "SurrogateContext", "each", "tensors"]
@@ -29,33 +30,33 @@ class _Gate(torch.autograd.Function):
     """The true value forward; backward into the surrogate, or into the true graph while the model itself asks."""
 
     @staticmethod
-    def forward(ctx: Any, true: Tensor, surrogate: Tensor, world: SurrogateContext) -> Tensor:
-        ctx.world = world
+    def forward(ctx: Any, true: Tensor, surrogate: Tensor, context: SurrogateContext) -> Tensor:
+        ctx.context = context
         return true.detach()  # shares memory with ``true``, as ``x.detach()`` must
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (gradient,) = gradients
         # An optimisation inside the forward pass must see the true gradients, or its steps would change.
-        return (gradient, None, None) if ctx.world.running else (None, gradient, None)
+        return (gradient, None, None) if ctx.context.running else (None, gradient, None)
 
 
 class SurrogateContext:
-    """The shadows of one forward pass, which end with it."""
+    """The surrogates of the tensors of one forward pass."""
 
     def __init__(self) -> None:
         self.running = True
         self.moved = list[Tensor]()  # by gradients that the model takes, which may hang on themselves
-        self._shadows = WeakTensorKeyDictionary()
+        self._soft_values = WeakTensorKeyDictionary()
 
     def carries(self, value: Any) -> bool:
-        """Whether an argument is a tensor that may depend on the input, by its own graph or by a shadow."""
+        """Whether an argument is a tensor that may depend on the input, by its own graph or by a surrogate."""
         if not isinstance(value, Tensor):
             return False
-        return value.grad_fn is not None or value in self._shadows
+        return value.grad_fn is not None or value in self._soft_values
 
-    def shadow(self, value: Any) -> SoftValue | None:
-        found: SoftValue | None = self._shadows.get(value) if isinstance(value, Tensor) else None
+    def soft_value(self, value: Any) -> SoftValue | None:
+        found: SoftValue | None = self._soft_values.get(value) if isinstance(value, Tensor) else None
         return found
 
     def close(self) -> None:
@@ -64,22 +65,22 @@ class SurrogateContext:
         for tensor in self.moved:
             tensor.grad = None
         self.moved.clear()
-        self._shadows.clear()
+        self._soft_values.clear()
 
     def follow(self, leaf: Tensor, value: Tensor) -> None:
         """From now on a leaf has the gradient of the value that is written into it."""
         self.forget(leaf)
         if value.grad_fn is not None:
-            self._shadows[leaf] = SoftValue(value)
+            self._soft_values[leaf] = SoftValue(value)
             self.moved.append(leaf)
 
     def forget(self, value: Tensor) -> None:
-        self._shadows.pop(value, None)
+        self._soft_values.pop(value, None)
 
     def soft(self, value: Any) -> Any:
         """The differentiable surrogate of a tensor; anything else as it is."""
-        shadow = self.shadow(value)
-        return shadow.value if shadow else value
+        soft = self.soft_value(value)
+        return soft.value if soft else value
 
     def real(self, value: Any) -> Any:
         """As :meth:`soft`, but a float for every tensor."""
@@ -89,41 +90,42 @@ class SurrogateContext:
         return value
 
     def exact(self, value: Any, dtype: torch.dtype | None = None) -> Any:
-        """The float tensor with the true value and the gradient of its shadow; anything else as it is."""
-        shadow = self.shadow(value)
-        return self.gate(value.to(dtype or shadow.value.dtype), shadow.value) if shadow else value
+        """The float tensor with the true value and the gradient of its surrogate; anything else as it is."""
+        soft = self.soft_value(value)
+        return self.gate(value.to(dtype or soft.value.dtype), soft.value) if soft else value
 
     def leaf(self, value: Any) -> Any:
         """A leaf that the model itself moves, with the gradient of its moves; anything else as it is."""
-        shadow = self.shadow(value)
-        return self.gate(value, shadow.value) if shadow and value.is_floating_point() else value
+        soft = self.soft_value(value)
+        return self.gate(value, soft.value) if soft and value.is_floating_point() else value
 
     def gate(self, true: Tensor, surrogate: Tensor) -> Tensor:
         """The value of ``true``, to the bit and in the same memory, with the gradient of ``surrogate``."""
         surrogate = surrogate.to(true.device, true.dtype).expand(true.shape)
         if true.grad_fn is not None and true.grad_fn.name().endswith(
             "NotImplemented"
-        ):  # would raise even without a gradient
+        ):  # raises even without a gradient
             true = true.detach()
         joined: Tensor = _Gate.apply(true, surrogate, self)  # type: ignore[no-untyped-call]
         return joined
 
     def join(self, true: Any, surrogate: Any) -> Any:
-        """Attach a surrogate (Tensor, Shadow, None, or a sequence of them) to what an operation gave."""
+        """Attach a surrogate (Tensor, SoftValue, None, or a sequence of them) to what an operation gave."""
         if isinstance(true, tuple | list):
             pairs = [self.join(*pair) for pair in zip(true, surrogate, strict=True)] if surrogate else true
             return pairs if isinstance(true, list) else tuple(pairs) if type(true) is tuple else type(true)(pairs)
-        shadow = SoftValue(surrogate) if isinstance(surrogate, Tensor) else surrogate
-        if not isinstance(true, Tensor) or not isinstance(shadow, SoftValue) or not shadow.value.requires_grad:
+        soft = SoftValue(surrogate) if isinstance(surrogate, Tensor) else surrogate
+        if not isinstance(true, Tensor) or not isinstance(soft, SoftValue) or not soft.value.requires_grad:
             return true
         if true.is_floating_point():
-            return self.gate(true, shadow.value)
-        self._shadows[true] = shadow._replace(value=shadow.value.to(true.device).expand(true.shape))
+            return self.gate(true, soft.value)
+        self._soft_values[true] = soft._replace(value=soft.value.to(true.device).expand(true.shape))
         return true
 
 
 def each(change: Callable[[Any], Any], value: Any) -> Any:
     """Apply ``change`` to every leaf of nested tuples, lists and dicts."""
+    # Called twice for each operation; torch.utils._pytree.tree_map takes seven times as long on so small trees.
     if type(value) in (tuple, list):
         return type(value)(each(change, item) for item in value)
     if type(value) is dict:
@@ -133,10 +135,4 @@ def each(change: Callable[[Any], Any], value: Any) -> Any:
 
 def tensors(value: Any) -> list[Tensor]:
     """The tensors among the leaves of nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, tuple | list):
-        return []
-    return [leaf for item in value for leaf in tensors(item)]
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]

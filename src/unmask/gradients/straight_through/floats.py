@@ -1,6 +1,6 @@
 """Surrogates of operations on floats: steps, saturations, comparisons, casts, and cut gradients.
 
-A rule takes ``(world, true, args, kwargs)``: what the operation really gave, and what it was called with.
+A rule takes ``(context, true, args, kwargs)``: what the operation really gave, and what it was called with.
 It returns the surrogate whose gradient the result shall have (only the gradient counts, not the
 value), or None to leave the operation its own gradient.
 """
@@ -22,39 +22,39 @@ Kwargs = dict[str, Any]
 Rule = Callable[[SurrogateContext, Any, Args, Kwargs], Any]
 
 
-def _same(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+def _same(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
     """Steps and cuts: the gradient passes as if the operation were not there."""
-    return world.shadow(args[0]) or args[0]
+    return context.soft_value(args[0]) or args[0]
 
 
-def _clamp(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor | None:
+def _clamp(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor | None:
     """Identity also outside the range, but ``clamp(x, min=0)`` is a ReLU and keeps its gradient."""
     low, high = _pair(args, kwargs, "min", "max")
-    if any(map(world.carries, (low, high))) or (high is None and isinstance(low, int | float) and low == 0):
+    if any(map(context.carries, (low, high))) or (high is None and isinstance(low, int | float) and low == 0):
         return None
-    x: Tensor = world.real(args[0])
+    x: Tensor = context.real(args[0])
     return x
 
 
-def _hardtanh(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+def _hardtanh(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
     """Identity outside the range; from 0 upwards (ReLU6) it is a ReLU without the upper bound."""
     low, _ = _pair(args, kwargs, "min_val", "max_val")
     x: Tensor = args[0]
     return torch.relu(x) if low == 0 else x
 
 
-def _relu6(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+def _relu6(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
     return torch.relu(args[0])
 
 
-def _remainder(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _remainder(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """Half: between ``x - x % s``, whose trend needs 0 here, and ``x % s``, whose slope is 1."""
-    return 0.5 * world.real(args[0]) if world.carries(args[0]) else None
+    return 0.5 * context.real(args[0]) if context.carries(args[0]) else None
 
 
-def _difference(world: SurrogateContext, args: Args, kwargs: Kwargs) -> Tensor:
+def _difference(context: SurrogateContext, args: Args, kwargs: Kwargs) -> Tensor:
     """a - b in units of its spread within the example, so that one width suits every scale."""
-    a, b = world.real(args[0]), world.real(args[1] if len(args) > 1 else kwargs["other"])
+    a, b = context.real(args[0]), context.real(args[1] if len(args) > 1 else kwargs["other"])
     difference: Tensor = a - b
     with torch.no_grad():
         if difference.ndim > 1:
@@ -70,71 +70,71 @@ def _step(u: Tensor) -> Tensor:
     return 0.5 + 0.5 * u / (1 + u.abs())
 
 
-def _greater(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    return _step(_difference(world, args, kwargs))
+def _greater(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+    return _step(_difference(context, args, kwargs))
 
 
-def _less(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    return 1 - _step(_difference(world, args, kwargs))
+def _less(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+    return 1 - _step(_difference(context, args, kwargs))
 
 
-def equal(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+def equal(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
     """A bump around equality, whose slope says in which direction the two come closer."""
-    return 1 / (1 + _difference(world, args, kwargs).square())
+    return 1 / (1 + _difference(context, args, kwargs).square())
 
 
-def _unequal(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    return 1 - equal(world, true, args, kwargs)
+def _unequal(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+    return 1 - equal(context, true, args, kwargs)
 
 
-def _sign(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    return 2 * _step(_difference(world, (args[0], 0.0), {})) - 1
+def _sign(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+    return 2 * _step(_difference(context, (args[0], 0.0), {})) - 1
 
 
-def _heaviside(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
-    return _step(_difference(world, (args[0], 0.0), {}))
+def _heaviside(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Tensor:
+    return _step(_difference(context, (args[0], 0.0), {}))
 
 
-def _cast(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+def _cast(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
     """Through an integer type and back, the gradient is that of the number."""
     if not isinstance(true, Tensor) or (args[0].is_floating_point() and true.is_floating_point()):
         return None
     if true.dtype == torch.bool != args[0].dtype:
-        return _unequal(world, true, (args[0], 0), {})
-    return world.shadow(args[0]) or args[0]
+        return _unequal(context, true, (args[0], 0), {})
+    return context.soft_value(args[0]) or args[0]
 
 
-def _where(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _where(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """Besides what the chosen branch passes, the condition passes (a - b) times its own gradient."""
     if len(args) < 3:
         return None
-    condition, a, b = args[0], world.real(args[1]), world.real(args[2])
-    chosen = torch.where(condition, world.exact(args[1]), world.exact(args[2]))
-    shadow = world.shadow(condition)
-    if shadow is None:
+    condition, a, b = args[0], context.real(args[1]), context.real(args[2])
+    chosen = torch.where(condition, context.exact(args[1]), context.exact(args[2]))
+    soft = context.soft_value(condition)
+    if soft is None:
         return chosen
     gap = torch.as_tensor(a - b).detach().nan_to_num(0.0, 0.0, 0.0)  # a guarded branch may be infinite
-    return chosen + gap * shadow.value
+    return chosen + gap * soft.value
 
 
-def _masked_fill(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _masked_fill(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     x, mask, value = (*args, *kwargs.values())[:3]
-    return _where(world, true, (mask, value, x), {})
+    return _where(context, true, (mask, value, x), {})
 
 
-def _division(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _division(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """A division that rounds has the gradient of the one that does not."""
-    return world.real(args[0]) / world.real(args[1])
+    return context.real(args[0]) / context.real(args[1])
 
 
-def _reflected_division(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return world.real(args[1]) / world.real(args[0])
+def _reflected_division(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return context.real(args[1]) / context.real(args[0])
 
 
-def _rounded(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    if kwargs.get("rounding_mode") is None and not any(map(world.shadow, args)):
+def _rounded(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    if kwargs.get("rounding_mode") is None and not any(map(context.soft_value, args)):
         return None
-    return _division(world, true, args, kwargs)
+    return _division(context, true, args, kwargs)
 
 
 def _pair(args: Args, kwargs: Kwargs, first: str, second: str) -> tuple[Any, Any]:

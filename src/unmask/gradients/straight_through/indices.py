@@ -30,13 +30,13 @@ def _hats(position: Tensor, places: int) -> Tensor:
     return (-0.5 * distance.abs()).softmax(-1)
 
 
-def _bucketize(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _bucketize(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """The position between the boundaries, 1 a bucket."""
-    return _position(world.real(args[0]), args[1], true)
+    return _position(context.real(args[0]), args[1], true)
 
 
-def _searchsorted(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _position(world.real(args[1]), args[0], true)
+def _searchsorted(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _position(context.real(args[1]), args[0], true)
 
 
 def _position(x: Any, boundaries: Tensor, bucket: Tensor) -> Tensor | None:
@@ -49,62 +49,62 @@ def _position(x: Any, boundaries: Tensor, bucket: Tensor) -> Tensor | None:
     return inner - 0.5 + (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
 
 
-def _one_hot(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _places(world.shadow(args[0]), true.shape[-1])
+def _one_hot(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _places(context.soft_value(args[0]), true.shape[-1])
 
 
-def _places(shadow: SoftValue | None, count: int) -> Tensor | None:
-    if shadow is None:
+def _places(soft: SoftValue | None, count: int) -> Tensor | None:
+    if soft is None:
         return None
-    if shadow.weights is not None and shadow.weights.shape[-1] == count:
-        return shadow.weights
-    return _hats(shadow.value, count)
+    if soft.weights is not None and soft.weights.shape[-1] == count:
+        return soft.weights
+    return _hats(soft.value, count)
 
 
-def _scatter(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _scatter(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """Writing numbers at computed places: a one-hot code along ``dim``, or counts."""
     x, dim, index, value = (*args, *kwargs.values())[:4]
     dim %= true.ndim
-    places = _places(world.shadow(index), true.shape[dim])
+    places = _places(context.soft_value(index), true.shape[dim])
     if places is None:
         return None
-    value = world.real(value)
+    value = context.real(value)
     if isinstance(value, Tensor):
         value = value[tuple(slice(size) for size in index.shape)].unsqueeze(-1)
-    return world.real(x) + (value * places).sum(dim).movedim(-1, dim)
+    return context.real(x) + (value * places).sum(dim).movedim(-1, dim)
 
 
-def _index_add(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _index_add(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     x, dim, index, source = (*args, *kwargs.values())[:4]
-    places = _places(world.shadow(index), true.shape[dim])
+    places = _places(context.soft_value(index), true.shape[dim])
     if places is None:
         return None
-    added = torch.tensordot(places.T, world.real(source).movedim(dim, 0), 1)
-    return world.real(x) + kwargs.get("alpha", 1) * added.movedim(0, dim)
+    added = torch.tensordot(places.T, context.real(source).movedim(dim, 0), 1)
+    return context.real(x) + kwargs.get("alpha", 1) * added.movedim(0, dim)
 
 
-def _bincount(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return SoftValue(places.sum(0)) if (places := _places(world.shadow(args[0]), len(true))) is not None else None
+def _bincount(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return SoftValue(places.sum(0)) if (places := _places(context.soft_value(args[0]), len(true))) is not None else None
 
 
 def _argument_of(sign: int) -> Rule:
     """The index of the largest entry (or smallest): the softmax says the weight of each index."""
 
-    def rule(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
-        x, dim = world.real(args[0]), args[1] if len(args) > 1 else kwargs.get("dim")
+    def rule(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+        x, dim = context.real(args[0]), args[1] if len(args) > 1 else kwargs.get("dim")
         if dim is None and isinstance(true, Tensor) and true.dtype == torch.int64:
             return _meant(sign * x.flatten(), 0, true)
-        if not isinstance(dim, int) or world.shadow(args[0]):
+        if not isinstance(dim, int) or context.soft_value(args[0]):
             return None
         return (None, _meant(sign * x, dim, true[1])) if isinstance(true, tuple) else _meant(sign * x, dim, true)
 
     return rule
 
 
-def _topk(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+def _topk(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
     """Of several places each stands for all of them."""
     given = {"dim": -1, "largest": True} | dict(zip(("k", "dim", "largest"), args[1:], strict=False)) | kwargs
-    if world.shadow(args[0]):
+    if context.soft_value(args[0]):
         return None
     score, dim = args[0] if given["largest"] else -args[0], given["dim"] % args[0].ndim
     if given["k"] == 1:
@@ -126,28 +126,28 @@ def _meant(score: Tensor, dim: int, index: Tensor) -> SoftValue:
     return SoftValue(weights @ places, weights)
 
 
-def _item(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _item(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """``table[i]`` and ``table[i, j]`` at computed places, ``x[mask]`` as it is."""
-    table, index = world.soft(args[0]), args[1]
+    table, index = context.soft(args[0]), args[1]
     places = index if isinstance(index, tuple) else (index,)
-    if not any(map(world.shadow, places)):
-        return rearranged("__getitem__")(world, true, args, kwargs)
+    if not any(map(context.soft_value, places)):
+        return rearranged("__getitem__")(context, true, args, kwargs)
     if not all(isinstance(i, Tensor) and i.dtype not in (torch.bool, torch.uint8) for i in places):
         return table[index]
-    weights = _weights(world, index, len(table))
+    weights = _weights(context, index, len(table))
     if weights is not None:
         return _expected(weights, table)
     broadcast = torch.broadcast_tensors(*places)
-    result = world.real(table[index])
+    result = context.real(table[index])
     for axis, place in enumerate(places):
-        shadow = world.shadow(place)
-        if shadow is not None:
+        soft = context.soft_value(place)
+        if soft is not None:
 
             def look(at: Tensor, axis: int = axis) -> Tensor:
                 rows: Tensor = table[(*broadcast[:axis], at, *broadcast[axis + 1 :])]
                 return rows
 
-            position = shadow.value.expand(broadcast[axis].shape)
+            position = soft.value.expand(broadcast[axis].shape)
             result = result + _interpolated(look, broadcast[axis], table.shape[axis], position, true.ndim)
     return result
 
@@ -160,34 +160,34 @@ def _expected(weights: Tensor, table: Tensor) -> Tensor | SoftValue:
     return SoftValue(mean, weights @ F.one_hot(table.long()).to(weights.dtype))
 
 
-def _embedding(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _item(world, true, (args[1] if len(args) > 1 else kwargs["weight"], args[0]), {})
+def _embedding(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _item(context, true, (args[1] if len(args) > 1 else kwargs["weight"], args[0]), {})
 
 
-def _take(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _item(world, true, (world.soft(args[0]).flatten(), args[1] if len(args) > 1 else kwargs["index"]), {})
+def _take(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return _item(context, true, (context.soft(args[0]).flatten(), args[1] if len(args) > 1 else kwargs["index"]), {})
 
 
-def _gather(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _gather(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     table, dim, index = (*args, *kwargs.values())[:3]
-    shadow, table = world.shadow(index), world.soft(table)
-    if shadow is None:
+    soft, table = context.soft_value(index), context.soft(table)
+    if soft is None:
         return None
-    rise = _interpolated(lambda at: table.gather(dim, at), index, table.shape[dim], shadow.value, true.ndim)
+    rise = _interpolated(lambda at: table.gather(dim, at), index, table.shape[dim], soft.value, true.ndim)
     return table.gather(dim, index) + rise
 
 
-def _index_select(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _index_select(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     table, dim, index = (*args, *kwargs.values())[:3]
-    if world.shadow(index) is None:
+    if context.soft_value(index) is None:
         return None
-    found = _item(world, true.movedim(dim, 0), (world.soft(table).movedim(dim, 0), index), {})
+    found = _item(context, true.movedim(dim, 0), (context.soft(table).movedim(dim, 0), index), {})
     return found if isinstance(found, SoftValue) else found.movedim(0, dim)
 
 
-def _weights(world: SurrogateContext, index: Any, places: int) -> Tensor | None:
-    shadow = world.shadow(index)
-    return shadow.weights if shadow and shadow.weights is not None and shadow.weights.shape[-1] == places else None
+def _weights(context: SurrogateContext, index: Any, places: int) -> Tensor | None:
+    soft = context.soft_value(index)
+    return soft.weights if soft and soft.weights is not None and soft.weights.shape[-1] == places else None
 
 
 def _interpolated(look: Callable[[Tensor], Tensor], index: Tensor, places: int, position: Tensor, dims: int) -> Tensor:

@@ -17,51 +17,51 @@ from unmask.gradients.straight_through.floats import Args, Kwargs, Rule, named
 __all__ = ["INTEGER_RULES", "same_op"]
 
 
-def same_op(func: Callable[..., Any], world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
-    """Arithmetic and shape operations: the shadow of the result is the same function of the shadows."""
+def same_op(func: Callable[..., Any], context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+    """Arithmetic and shape operations: the surrogate of the result is the same function of the surrogates."""
     results = tensors(true)
-    if not results or not any(map(world.shadow, tensors([args, kwargs]))):
+    if not results or not any(map(context.soft_value, tensors([args, kwargs]))):
         return None
-    stand_in = world.exact if results[0].is_floating_point() else world.soft
+    stand_in = context.exact if results[0].is_floating_point() else context.soft
     return func(*each(stand_in, args), **each(stand_in, kwargs))
 
 
 def _shift(sign: int) -> Rule:
-    def rule(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-        return world.real(args[0]) * 2.0 ** (sign * world.real(args[1]))
+    def rule(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+        return context.real(args[0]) * 2.0 ** (sign * context.real(args[1]))
 
     return rule
 
 
-def _and(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _and(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """For integers a mask: it keeps the high bits, so the number changes as before."""
-    a, b = map(world.real, args)
+    a, b = map(context.real, args)
     if true.dtype == torch.bool:
         return a * b
-    return a if world.carries(args[0]) else b
+    return a if context.carries(args[0]) else b
 
 
-def _or(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _or(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """For integers the joining of disjoint bits, which is their sum."""
-    a, b = map(world.real, args)
+    a, b = map(context.real, args)
     return a + b - a * b if true.dtype == torch.bool else a + b
 
 
-def _xor(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    a, b = map(world.real, args)
+def _xor(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    a, b = map(context.real, args)
     return a + b - 2 * a * b if true.dtype == torch.bool else a + b
 
 
-def _not(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return (1 if true.dtype == torch.bool else -1) - world.real(args[0])
+def _not(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return (1 if true.dtype == torch.bool else -1) - context.real(args[0])
 
 
-def _any(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return world.real(args[0]).amax(*args[1:], **kwargs)
+def _any(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return context.real(args[0]).amax(*args[1:], **kwargs)
 
 
-def _all(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return world.real(args[0]).amin(*args[1:], **kwargs)
+def _all(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return context.real(args[0]).amin(*args[1:], **kwargs)
 
 
 INTEGER_RULES: dict[str, Rule] = {

@@ -21,14 +21,14 @@ __all__ = ["LABEL_RULES", "rearranged"]
 def rearranged(name: str) -> Rule:
     """Rearranged or selected labels keep their class weights."""
 
-    def rule(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
-        shadow = world.shadow(args[0])
-        if shadow is None or shadow.weights is None:
+    def rule(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+        soft = context.soft_value(args[0])
+        if soft is None or soft.weights is None:
             return None
-        weights = shadow.weights.flatten(0, -2)
+        weights = soft.weights.flatten(0, -2)
         at = torch.arange(args[0].numel(), device=args[0].device).view(args[0].shape)
         return each(
-            lambda place: SoftValue(shadow.value.flatten()[place], weights[place]),
+            lambda place: SoftValue(soft.value.flatten()[place], weights[place]),
             getattr(Tensor, name)(at, *args[1:], **kwargs),
         )
 
@@ -38,56 +38,56 @@ def rearranged(name: str) -> Rule:
 def _joined(func: Callable[..., Tensor]) -> Rule:
     """Stacked labels keep their class weights."""
 
-    def rule(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-        shadows = [world.shadow(part) for part in args[0]]
+    def rule(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+        softs = [context.soft_value(part) for part in args[0]]
         dim = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % true.ndim
-        weights = [shadow.weights for shadow in shadows if shadow is not None and shadow.weights is not None]
-        if len(weights) < len(shadows) or len({meant.shape[-1] for meant in weights}) > 1:
+        weights = [soft.weights for soft in softs if soft is not None and soft.weights is not None]
+        if len(weights) < len(softs) or len({meant.shape[-1] for meant in weights}) > 1:
             return None
-        values = [shadow.value for shadow in shadows if shadow is not None]
+        values = [soft.value for soft in softs if soft is not None]
         return SoftValue(func(values, dim), func(weights, dim))
 
     return rule
 
 
-def _mode(world: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+def _mode(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
     """What most are: labels are meant as much as all of them together mean it, other numbers by their mean."""
     dim = (args[1] if len(args) > 1 else kwargs.get("dim", -1)) % args[0].ndim
     keep = args[2] if len(args) > 2 else kwargs.get("keepdim", False)
-    shadow = world.shadow(args[0])
-    if shadow is None or shadow.weights is None:
-        return world.real(args[0]).mean(dim, keep), None
-    return SoftValue(shadow.value.mean(dim, keep), shadow.weights.mean(dim, keep)), None
+    soft = context.soft_value(args[0])
+    if soft is None or soft.weights is None:
+        return context.real(args[0]).mean(dim, keep), None
+    return SoftValue(soft.value.mean(dim, keep), soft.weights.mean(dim, keep)), None
 
 
-def _equal(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _equal(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """Of labels how much the same is meant."""
     pair = (args[0], args[1] if len(args) > 1 else kwargs["other"])
-    known = next((s.weights for s in map(world.shadow, pair) if s is not None and s.weights is not None), None)
-    one, other = (None if known is None else _as_weights(world, label, known) for label in pair)
+    known = next((s.weights for s in map(context.soft_value, pair) if s is not None and s.weights is not None), None)
+    one, other = (None if known is None else _as_weights(context, label, known) for label in pair)
     if one is None or other is None or one.shape[-1] != other.shape[-1]:
-        return equal(world, true, pair, {})
+        return equal(context, true, pair, {})
     return (one * other).sum(-1)
 
 
-def _unequal(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return 1 - _equal(world, true, args, kwargs)
+def _unequal(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+    return 1 - _equal(context, true, args, kwargs)
 
 
-def _as_weights(world: SurrogateContext, label: Any, like: Tensor) -> Tensor | None:
+def _as_weights(context: SurrogateContext, label: Any, like: Tensor) -> Tensor | None:
     """How much each place is meant (*shape, K) by a label; None where it is none of the K places of ``like``."""
-    shadow, places = world.shadow(label), like.shape[-1]
-    if shadow is not None:
-        return shadow.weights
+    soft, places = context.soft_value(label), like.shape[-1]
+    if soft is not None:
+        return soft.weights
     label = torch.as_tensor(label, device=like.device)
     if label.is_floating_point() or not 0 <= int(label.min()) <= int(label.max()) < places:
         return None
     return F.one_hot(label.long(), places).to(like.dtype)
 
 
-def _multinomial(world: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _multinomial(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
     """The class weights of a sample are the probabilities that it is drawn with."""
-    shares = world.real(args[0])
+    shares = context.real(args[0])
     weights = (shares / shares.sum(-1, keepdim=True)).unsqueeze(-2).expand(*true.shape, -1)
     return SoftValue(weights @ torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype), weights)
 

@@ -16,7 +16,7 @@ from unmask.gradients.straight_through.hooks import suspended
 from unmask.gradients.straight_through.indices import PLACE_RULES
 from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op
 from unmask.gradients.straight_through.labels import LABEL_RULES
-from unmask.gradients.straight_through.writes import Saved, Writer, apart
+from unmask.gradients.straight_through.writes import Saved, Writer, out_of_place
 
 __all__ = ["Surrogates"]
 
@@ -29,9 +29,9 @@ class Surrogates(TorchFunctionMode):
 
     def __init__(self, model: nn.Module, saved: Saved, *, unroll: bool = False) -> None:
         super().__init__()
-        self.world, self.unroll = SurrogateContext(), unroll
+        self.context, self.unroll = SurrogateContext(), unroll
         lasting = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-        self.writer = Writer(self.world, saved, lasting, follow_leaves=unroll)
+        self.writer = Writer(self.context, saved, lasting, follow_leaves=unroll)
         self._no_grad = 0  # how many of the model's no_grad blocks are open; they are not obeyed
 
     def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
@@ -43,7 +43,7 @@ class Surrogates(TorchFunctionMode):
             self._no_grad = max(0, self._no_grad + (-1 if args[0] else 1))
             return None
         given = tensors([args, kwargs])
-        if any(map(self.world.carries, given)):
+        if any(map(self.context.carries, given)):
             return self._dependent(func, name, args, kwargs)
         if self._no_grad and any(t.requires_grad for t in given):
             with torch.no_grad():
@@ -60,7 +60,7 @@ class Surrogates(TorchFunctionMode):
         if isinstance(out, Tensor):
             value = self._dependent(func, name, args, _without(kwargs, "out"))
             return self.writer.write(out if out.shape == value.shape else out.resize_(value.shape), value)
-        separate = apart(func, name, kwargs)
+        separate = out_of_place(func, name, kwargs)
         if separate is not None:
             value = self.surrogate(separate, name.replace("__i", "__"), args, _without(kwargs, "inplace"))
             return self.writer.write(args[0], value)
@@ -69,14 +69,14 @@ class Surrogates(TorchFunctionMode):
     def surrogate(self, func: Callable[..., Any], name: str, args: Args, kwargs: Kwargs) -> Any:
         """What ``func`` gives, joined to its surrogate where there is one."""
         if self.unroll:
-            args, kwargs = each(self.world.leaf, args), each(self.world.leaf, kwargs)
+            args, kwargs = each(self.context.leaf, args), each(self.context.leaf, kwargs)
         true = func(*args, **kwargs)
         rule = _RULES.get(name.strip("_"))
         try:
-            surrogate = rule(self.world, true, args, kwargs) if rule else None
+            surrogate = rule(self.context, true, args, kwargs) if rule else None
             if surrogate is None:
-                surrogate = same_op(func, self.world, true, args, kwargs)
-            return self.world.join(true, surrogate)
+                surrogate = same_op(func, self.context, true, args, kwargs)
+            return self.context.join(true, surrogate)
         except _NO_SURROGATE:  # the operation may not exist for floats; only its gradient is lost
             return true
 
@@ -118,7 +118,7 @@ def _require_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -
     """The model takes this for a leaf, whose ``grad`` it can read; it cannot be told not to require gradients."""
     if args[1] if len(args) > 1 else kwargs.get("requires_grad", True):
         args[0].retain_grad()
-        mode.world.moved.append(args[0])
+        mode.context.moved.append(args[0])
     return args[0]
 
 
@@ -127,7 +127,7 @@ def _detach_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) ->
 
 
 def _hook(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    return func(args[0], suspended(kwargs["hook"] if kwargs else args[1], mode.world))
+    return func(args[0], suspended(kwargs["hook"] if kwargs else args[1], mode.context))
 
 
 def _set_data(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -145,17 +145,17 @@ def _overwrite(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _set_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     target, index, value = args
-    mask = isinstance(index, Tensor) and index.dtype == torch.bool and mode.world.shadow(index) is not None
+    mask = isinstance(index, Tensor) and index.dtype == torch.bool and mode.context.soft_value(index) is not None
     if mask and index.shape == target.shape and (not isinstance(value, Tensor) or value.ndim == 0):
         return mode.writer.write(target, mode.surrogate(torch.masked_fill, "masked_fill", (target, index, value), {}))
     return mode.writer.set_item(target, index, value)
 
 
 def _reshape_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    shadow = mode.world.shadow(args[0])
+    soft = mode.context.soft_value(args[0])
     result = func(*args, **kwargs)
-    if shadow:
-        mode.world.join(result, getattr(Tensor, func.__name__[:-1])(shadow.value, *args[1:], **kwargs))
+    if soft:
+        mode.context.join(result, getattr(Tensor, func.__name__[:-1])(soft.value, *args[1:], **kwargs))
     return result
 
 

@@ -29,12 +29,12 @@ class _StraightThrough(nn.Module):
         saved = Saved()
         mode = Surrogates(self.model, saved, unroll=self.unroll)
         try:
-            with saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(self.model, mode.world), mode:
-                answer = self.model(mode.world.gate(x.detach().clone(), x))
+            with saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(self.model, mode.context), mode:
+                answer = self.model(mode.context.gate(x.detach().clone(), x))
                 refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
                 return answer if refusal.reject is None else refusal
         finally:
-            mode.world.close()
+            mode.context.close()
             _release_buffers(self.model)
 
 

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 
-__all__ = ["Saved", "Writer", "apart"]
+__all__ = ["Saved", "Writer", "out_of_place"]
 
 _NOT_IN_PLACE = {"__init__", "__index__", "__int__", "__invert__", "__iter__"}
 
 
-def apart(func: Any, name: str, kwargs: dict[str, Any]) -> Callable[..., Any] | None:
+def out_of_place(func: Any, name: str, kwargs: dict[str, Any]) -> Callable[..., Any] | None:
     """The function that gives what an in-place one would write; None if there is no such function."""
     if kwargs.get("inplace"):
         found: Any = func
@@ -45,26 +45,26 @@ class Saved:
         self._held: defaultdict[int, WeakSet[_Held]] = defaultdict(WeakSet)
 
     def pack(self, tensor: Tensor) -> _Held:
-        held = _Held(tensor)
-        self._held[tensor.untyped_storage().data_ptr()].add(held)
-        return held
+        snapshot = _Held(tensor)
+        self._held[tensor.untyped_storage().data_ptr()].add(snapshot)
+        return snapshot
 
     @staticmethod
-    def unpack(held: _Held) -> Tensor:
-        return held.tensor
+    def unpack(snapshot: _Held) -> Tensor:
+        return snapshot.tensor
 
     def before_write(self, target: Tensor) -> None:
-        for held in self._held.pop(target.untyped_storage().data_ptr(), ()):
-            held.tensor = held.tensor.clone()
+        for snapshot in self._held.pop(target.untyped_storage().data_ptr(), ()):
+            snapshot.tensor = snapshot.tensor.clone()
 
 
 class Writer:
     """Writes values into tensors, with their gradients, except into tensors that outlive the forward pass."""
 
     def __init__(
-        self, world: SurrogateContext, saved: Saved, lasting: set[int], *, follow_leaves: bool = False
+        self, context: SurrogateContext, saved: Saved, lasting: set[int], *, follow_leaves: bool = False
     ) -> None:
-        self._world = world
+        self._world = context
         self._saved = saved
         self._follow_leaves = follow_leaves
         self._lasting = lasting  # addresses of the model's parameters and buffers
@@ -82,9 +82,9 @@ class Writer:
             except RuntimeError:  # autograd refuses some views, such as those of ``split``; they keep their gradient
                 target.data.copy_(value.detach())
                 return target
-        shadow = self._world.shadow(value) or (SoftValue(value) if value.grad_fn else None)
+        soft = self._world.soft_value(value) or (SoftValue(value) if value.grad_fn else None)
         self._world.forget(target)
-        self._world.join(target.copy_(value.detach()), shadow)
+        self._world.join(target.copy_(value.detach()), soft)
         return target
 
     def set_item(self, target: Tensor, index: Any, value: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import Forward, View, first_tensor, viewed
 from unmask.gradients.spsa import rademacher
 from unmask.randomness import current, use_keys
@@ -51,7 +52,7 @@ def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
         pairs: of queries for a gradient.
         size: of the change of each input number; as large as the steps of the rounding.
 
-    Raises ValueError for pairs below 1 or a size that is not positive; once applied, for a path that there is not.
+    Raises UnmaskError for pairs below 1 or a size that is not positive; once applied, for a path that there is not.
 
     >>> from torch import nn
     >>> class Steps(nn.Module):
@@ -62,7 +63,7 @@ def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
     True
     """
     if pairs < 1 or not size > 0:
-        raise ValueError(f"differences need pairs >= 1 and a size above 0, not {pairs} and {size}")
+        raise UnmaskError(f"differences need pairs >= 1 and a size above 0, not {pairs} and {size}")
 
     def change(forward: Forward) -> Forward:
         def differing(*args: Any, **kwargs: Any) -> Any:

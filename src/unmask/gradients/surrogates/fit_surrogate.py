@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, bpda, find_part
 from unmask.state.digests import digest_of
 from unmask.types import Output
@@ -81,7 +82,7 @@ def fit_surrogate(
         noise: standard deviation of Gaussian noise on the images, so that the fit holds around them.
         fresh: new noise in each step. False queries the part once for each image, if it is slow.
 
-    Raises ValueError where the model has no such part or the part is never called.
+    Raises UnmaskError where the model has no such part or the part is never called.
 
     >>> class Double(nn.Module):
     ...     def forward(self, x): return (2 * x).round() / 1
@@ -129,7 +130,7 @@ def _observe(model: nn.Module, module: nn.Module, part: str, x: Tensor) -> tuple
     finally:
         handle.remove()
     if not seen:
-        raise ValueError(f"part {part!r} is not called in the forward pass: no surrogate can be fitted to it")
+        raise UnmaskError(f"part {part!r} is not called in the forward pass: no surrogate can be fitted to it")
     return seen[0]
 
 

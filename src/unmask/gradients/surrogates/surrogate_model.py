@@ -14,9 +14,9 @@ __all__ = ["train_surrogate"]
 
 
 def train_surrogate(
-    victim: Model, x: Tensor, radius: float, keys: Keys, *, rounds: int = 4, steps: int = 80, batch: int = 64
+    model: Model, x: Tensor, radius: float, keys: Keys, *, rounds: int = 4, steps: int = 80, batch: int = 64
 ) -> nn.Module:
-    """A small convolutional network that answers as ``victim`` does, on and around images ``x`` (N, C, H, W).
+    """A small convolutional network that answers as ``model`` does, on and around images ``x`` (N, C, H, W).
 
     It uses outputs alone, 2 N in each round: of mixtures of two images with noise, and of images
     moved along the copy's own gradient, where it has most to learn (Papernot et al., *Practical Black-Box
@@ -24,28 +24,28 @@ def train_surrogate(
 
     Args:
         radius: of the changes of images, root mean square per pixel.
-        keys: of all randomness (N,), the victim's too.
+        keys: of all randomness (N,), the model's too.
         rounds, steps: of queries, and of Adam after each round.
         batch: images at a time.
 
     >>> from unmask.randomness import make_keys
     >>> images = torch.rand(128, 1, 6, 6)
-    >>> victim = lambda x: torch.stack((x[..., :3].mean((1, 2, 3)), x[..., 3:].mean((1, 2, 3))), 1)
-    >>> copy = train_surrogate(victim, images, 0.1, make_keys(0, range(128), "copy"))
-    >>> bool((copy(images).argmax(1) == victim(images).argmax(1)).float().mean() > 0.8)
+    >>> model = lambda x: torch.stack((x[..., :3].mean((1, 2, 3)), x[..., 3:].mean((1, 2, 3))), 1)
+    >>> copy = train_surrogate(model, images, 0.1, make_keys(0, range(128), "copy"))
+    >>> bool((copy(images).argmax(1) == model(images).argmax(1)).float().mean() > 0.8)
     True
     """
     with torch.random.fork_rng():
         torch.manual_seed(int(keys.rows[0]) & 0x7FFFFFFF)
         with torch.no_grad(), use_keys(keys, uses_torch_random=True):
-            classes = query(victim, x[:1]).logits.shape[1]
+            classes = query(model, x[:1]).logits.shape[1]
         copy = _network(x, classes).to(x.device).train()
         optimizer = torch.optim.Adam(copy.parameters(), 2e-3)
         seen, answers, order = x[:0], x.new_zeros(0, classes), torch.Generator().manual_seed(0)
         for turn in range(rounds):
             asked = torch.cat((_mixed(x, radius, keys.fold_in(turn)), _moved(copy, x, radius) if turn else x))
             with torch.no_grad(), use_keys(keys.repeat(2).fold_in(turn), uses_torch_random=True):
-                parts = [query(victim, part).logits.float() for part in asked.split(len(x))]
+                parts = [query(model, part).logits.float() for part in asked.split(len(x))]
             seen, answers = torch.cat((seen, asked)), torch.cat((answers, *parts))
             for _ in range(steps):
                 rows = torch.randint(len(seen), (batch,), generator=order)

@@ -47,12 +47,12 @@ class Animation:
         return _SECONDS * len(self.frames)
 
 
-def animation(case: CaseInfo, ways: Sequence[Trajectory]) -> Animation | None:
+def animation(case: CaseInfo, trajectories: Sequence[Trajectory]) -> Animation | None:
     """The trajectory with most frames, of those that fool the model if there are any; None for none.
 
-    The change is enlarged so that the largest of the whole way is black or white, around grey.
+    The change is enlarged so that the largest of the whole trajectory is black or white, around grey.
     """
-    longest = max(ways, key=lambda way: (way.falls, len(way.step)), default=None)
+    longest = max(trajectories, key=lambda trajectory: (trajectory.falls, len(trajectory.step)), default=None)
     if longest is None:
         return None
     image = longest.image.astype(np.float32)
@@ -71,11 +71,15 @@ def animation(case: CaseInfo, ways: Sequence[Trajectory]) -> Animation | None:
     )
 
 
-def _frames(case: CaseInfo, way: Trajectory) -> list[Frame]:
+def _frames(case: CaseInfo, trajectory: Trajectory) -> list[Frame]:
     return [
         Frame(step, "refused" if predicted == REFUSED else case.name_of(predicted), wrong, true, view)
         for step, predicted, wrong, true, view in zip(
-            *(told.tolist() for told in (way.step, way.predicted, way.wrong, way.true, way.view)), strict=True
+            *(
+                value.tolist()
+                for value in (trajectory.step, trajectory.predicted, trajectory.wrong, trajectory.true, trajectory.view)
+            ),
+            strict=True,
         )
     ]
 

@@ -7,26 +7,27 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import ScalarFormatter
 
+from unmask.kinds import Role
 from unmask.report.plots.svg import ADAPTIVE, LINE, PLAIN, QUIET, plot
 from unmask.report.plots.trajectories import Trajectory
 
 __all__ = ["losses"]
 
-_COLOURS = {"plain": PLAIN, "adaptive": ADAPTIVE}
+_COLOURS = {Role.PLAIN: PLAIN, Role.ADAPTIVE: ADAPTIVE}
 
 
-def losses(name: str, ways: Sequence[Trajectory]) -> str:
-    """An ``<svg>`` element, drawn solid for the model and dotted for the view; nothing where there are no ways."""
+def losses(name: str, trajectories: Sequence[Trajectory]) -> str:
+    """An ``<svg>`` element: solid for the model, dotted for the view; nothing where there are no trajectories."""
 
     def draw(axes: Axes) -> None:
         axes.axhline(0, color=QUIET, linewidth=1)
         named: set[str] = set()
-        for way in ways:
-            colour = _COLOURS[way.role]
-            for values, style, of in ((way.true, "-", "the model"), (way.view, ":", "its view")):
-                label = f"{way.role}: {of}"
+        for trajectory in trajectories:
+            colour = _COLOURS[trajectory.role]
+            for values, style, of in ((trajectory.true, "-", "the model"), (trajectory.view, ":", "its view")):
+                label = f"{trajectory.role}: {of}"
                 axes.plot(
-                    way.step,
+                    trajectory.step,
                     values.astype(float),
                     color=colour,
                     linestyle=style,
@@ -42,4 +43,4 @@ def losses(name: str, ways: Sequence[Trajectory]) -> str:
         axes.set_ylabel("max over j ≠ y of z_j - z_y", color=QUIET, parse_math=False)
         axes.grid(axis="x", color=LINE, linewidth=0.6)
 
-    return plot(f"{name} ways", draw) if ways else ""
+    return plot(f"{name} trajectories", draw) if trajectories else ""

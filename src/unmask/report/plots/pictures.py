@@ -10,6 +10,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
+from unmask.errors import UnmaskError
+from unmask.kinds import Role
 from unmask.report.plots.stored_tensors import Array, StoredTensors
 from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
 from unmask.report.verdict.worst_case import worst
@@ -42,10 +44,10 @@ class Strip:
 def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None:
     """The first examples that were right and fell under an adaptive attack, where their images were kept.
 
-    Raises ValueError where a file of examples is broken.
+    Raises UnmaskError where a file of examples is broken.
     """
-    clean = worst(by_attack(run.of(case, "clean")).values())
-    adaptive = worst(by_attack(run.of(case, "adaptive")).values())
+    clean = worst(by_attack(run.of(case, Role.CLEAN)).values())
+    adaptive = worst(by_attack(run.of(case, Role.ADAPTIVE)).values())
     fallen = [f for i, f in adaptive.items() if f.example.robust == 0 and i in clean and clean[i].example.robust == 1]
     kept = StoredTensors(run)
     pictures: list[Picture] = []
@@ -77,9 +79,9 @@ def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None
 
 
 def pixels(image: Array) -> Image.Image:
-    """(C, H, W) in [0, 1], grey unless C is 3. Raises ValueError where there is none."""
+    """(C, H, W) in [0, 1], grey unless C is 3. Raises UnmaskError where there is none."""
     if not image.size:
-        raise ValueError("a file of examples is broken (an image without pixels): delete it to report without it")
+        raise UnmaskError("a file of examples is broken (an image without pixels)", "delete it to report without it")
     image = _boxed(image)
     values = image.transpose(1, 2, 0) if len(image) == 3 else image.mean(0)
     return Image.fromarray((values * 255).round().astype(np.uint8))

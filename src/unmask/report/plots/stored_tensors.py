@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from unmask.errors import UnmaskError
 from unmask.records import Record
 from unmask.report.run_folder import ExampleRecord, RunFolder
 
@@ -28,19 +29,19 @@ class StoredTensors:
     def of(self, found: ExampleRecord, name: str) -> Array | None:
         """What was kept of one example under a name; None where its job kept less, or its file is gone.
 
-        Raises ValueError where the file is broken.
+        Raises UnmaskError where the file is broken.
         """
         tensors = self.all(found.record)
         if name not in tensors:
             return None
-        place = int(np.flatnonzero(tensors["index"] == found.example.index)[0])
-        if place >= len(tensors[name]):
+        places = np.flatnonzero(tensors["index"] == found.example.index)
+        if not len(places) or places[0] >= len(tensors[name]):
             return None
-        kept: Array = tensors[name][place]
+        kept: Array = tensors[name][places[0]]
         return kept
 
     def all(self, record: Record) -> Mapping[str, Array]:
-        """All that a job kept, by name; nothing where its file is gone. Raises ValueError where it is broken."""
+        """All that a job kept, by name; nothing where its file is gone. Raises UnmaskError where it is broken."""
         file = record.file
         if file is None or not (self._run.path / file).exists():
             return {}
@@ -52,9 +53,12 @@ class StoredTensors:
         path = self._run.path / file
         try:
             tensors = load_file(path)
-            missing = {"x_adv", "index", "clean"} - tensors.keys()
-        except SafetensorError as error:
-            raise ValueError(f"{path} is broken ({error}): delete it to report without it") from error
-        if missing:
-            raise ValueError(f"{path} is broken (no {', '.join(sorted(missing))}): delete it to report without it")
+        except (SafetensorError, TypeError, KeyError) as error:  # its reader raises these for types that numpy lacks
+            raise UnmaskError(f"{path} is broken ({error})", "delete it to report without it") from error
+        if missing := {"x_adv", "index", "clean"} - tensors.keys():
+            raise UnmaskError(f"{path} is broken (no {', '.join(sorted(missing))})", "delete it to report without it")
+        images = [one for name, one in tensors.items() if name in ("x_adv", "clean", "seen")]
+        fit = tensors["clean"].shape[1:] == tensors["x_adv"].shape[1:] and all(one.ndim == 4 for one in images)
+        if not fit or not all(map(np.ndim, tensors.values())):
+            raise UnmaskError(f"{path} is broken (no images in it)", "delete it to report without it")
         return tensors

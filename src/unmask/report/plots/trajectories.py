@@ -1,11 +1,11 @@
-"""The ways of attacks that a run kept: which candidates, and what the model answered to them."""
+"""The trajectories of attacks that a run kept: candidates, and the outputs of the model for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unmask.kinds import Access
+from unmask.kinds import Access, Role
 from unmask.report.plots.stored_tensors import Array, StoredTensors
 from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
 from unmask.report.verdict.worst_case import strongest
@@ -21,7 +21,7 @@ class Trajectory:
     """K frames of one attack on one example; the first is the image itself, the last the result of the attack."""
 
     attack: str
-    role: str
+    role: Role
     index: int
     label: int
     step: Array  # (K,) candidates so far
@@ -43,17 +43,17 @@ class Trajectory:
         return wrong
 
 
-def trajectories(run: RunFolder, case: CaseInfo, role: str) -> list[Trajectory]:
-    """The ways that the strongest attack of a role kept; none where nobody kept any.
+def trajectories(run: RunFolder, case: CaseInfo, role: Role) -> list[Trajectory]:
+    """The trajectories that the strongest attack of a role kept; none where the run kept none.
 
-    Only attacks that have the whole model count, where there are any. Raises ValueError where a file of examples
+    Only attacks that have the whole model count, where there are any. Raises UnmaskError where a file of examples
     is broken.
     """
     return next((found for found in by_strength(run, case, role) if found), [])
 
 
-def by_strength(run: RunFolder, case: CaseInfo, role: str) -> Iterator[list[Trajectory]]:
-    """The ways that each attack of a role kept, the strongest first; those that count are as of :func:`ways`."""
+def by_strength(run: RunFolder, case: CaseInfo, role: Role) -> Iterator[list[Trajectory]]:
+    """The trajectories that each attack of a role kept, the strongest attack first."""
     kept = StoredTensors(run)
     attacks = by_attack(run.of(case, role))
     whole = {
@@ -67,7 +67,7 @@ def by_strength(run: RunFolder, case: CaseInfo, role: str) -> Iterator[list[Traj
         ]
 
 
-def _ways(tensors: dict[str, Array], attack: str, role: str, labels: dict[int, int]) -> Iterator[Trajectory]:
+def _ways(tensors: dict[str, Array], attack: str, role: Role, labels: dict[int, int]) -> Iterator[Trajectory]:
     if "way_index" not in tensors:
         return
     frames = {name.removeprefix("way_"): tensor for name, tensor in tensors.items() if name.startswith("way_")}

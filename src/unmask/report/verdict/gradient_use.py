@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from unmask.kinds import Access, FindingKind
+from unmask.kinds import Access, FindingKind, Role
 from unmask.records import GradientCounts, Record
 from unmask.report.formatting import percent, place
 from unmask.report.run_folder import CaseInfo, RunFolder
@@ -54,7 +54,7 @@ def useless_gradients(run: RunFolder, case: CaseInfo, robust: float) -> Iterator
 def no_plain_gradient(run: RunFolder, case: CaseInfo) -> bool:
     """Whether the plain attack had no gradient on a tenth of the images or more, at the start or throughout."""
     known = (case.audit or {}).get("gradients", {}).get("plain", {})
-    count = _sum(run.of(case, "plain"))
+    count = _sum(run.of(case, Role.PLAIN))
     return known.get("zero_gradient", 0.0) >= _USELESS or (
         count.examples > 0 and count.none / count.examples >= _USELESS
     )
@@ -62,7 +62,7 @@ def no_plain_gradient(run: RunFolder, case: CaseInfo) -> bool:
 
 def _by_name(run: RunFolder, case: CaseInfo) -> dict[str, list[Record]]:
     attacks: dict[str, list[Record]] = {}
-    for record in run.of(case, "plain", "adaptive"):
+    for record in run.of(case, Role.PLAIN, Role.ADAPTIVE):
         attacks.setdefault(record.job.attack, []).append(record)
     return attacks
 
@@ -71,7 +71,7 @@ def _black_box(case: CaseInfo, name: str, records: Sequence[Record]) -> bool:
     """By what run.json says of the attacker's access; where it does not, by whether passes went backward."""
     if name in case.access:
         return case.access[name] in _ACCESS
-    if any(record.job.role == "plain" for record in records):
+    if any(record.job.role == Role.PLAIN for record in records):
         return False
     differences = any(record.job.options.get("spsa") for record in records)
     return not any(record.backwards for record in records) and (

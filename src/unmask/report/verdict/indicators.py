@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from unmask.kinds import Role
 from unmask.records import Example
 from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
 from unmask.report.verdict.thresholds import LEVEL, MARGIN
@@ -64,8 +65,8 @@ class IndicatorEvidence:
 def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
     """Of the plain and the adaptive attack of an audit, from its records."""
     assert case.audit is not None
-    attacks = {name: _examples(found) for name, found in by_attack(run.of(case, "plain", "adaptive")).items()}
-    controls = {name: _examples(found) for name, found in by_attack(run.of(case, "control")).items()}
+    attacks = {name: _examples(found) for name, found in by_attack(run.of(case, Role.PLAIN, Role.ADAPTIVE)).items()}
+    controls = {name: _examples(found) for name, found in by_attack(run.of(case, Role.CONTROL)).items()}
     found: list[Indicator] = []
     if case.audit.get("not_diagnosed_reason"):  # scores alone; the attack in question is that by scores
         attacks = {"adaptive": attacks["black-box"]} if "black-box" in attacks else {}

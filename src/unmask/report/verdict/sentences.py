@@ -68,20 +68,20 @@ def sentence(row: Row) -> str:
         case Masking.INCONCLUSIVE:
             return f"{_compared(row)}. Whether gradients are masked is not known: {row.reason}."
         case Masking.MASKED if Obfuscation.DETECTOR in row.obfuscation:
-            told = "the plain attack ignores the detector, the adaptive ones do not"
+            text = "the plain attack ignores the detector, the adaptive ones do not"
         case Masking.MASKED:
-            told = "the plain attack fails because the gradient is masked, not because the model is robust"
+            text = "the plain attack fails because the gradient is masked, not because the model is robust"
         case Masking.PARTLY_MASKED if significantly_lower(row.clean, row.paired_test):
-            told = "masked gradients explain a part of the plain accuracy, not all of it"
+            text = "masked gradients explain a part of the plain accuracy, not all of it"
         case Masking.PARTLY_MASKED:
-            told = "gradients are missing or wrong in places, but this costs the plain attack little or nothing"
+            text = "gradients are missing or wrong in places, but this costs the plain attack little or nothing"
         case _ if row.paired_test is None:
-            told = "the model's own gradient is sufficient to break it"
+            text = "the model's own gradient is sufficient to break it"
         case _ if significantly_lower(row.clean, row.paired_test):
-            told = "the adaptive attacks are stronger, but the diagnosis found the gradients sound"
+            text = "the adaptive attacks are stronger, but the diagnosis found the gradients sound"
         case _:
-            told = "the plain attack is about as strong as the adaptive ones"
-    return f"{_compared(row)}: {told}."
+            text = "the plain attack is about as strong as the adaptive ones"
+    return f"{_compared(row)}: {text}."
 
 
 def caveat(row: Row) -> str:
@@ -147,5 +147,5 @@ def _figure(a: Accuracy) -> str:
 
 def _mention(row: Row) -> str:
     name = f"{row.case} (control)" if row.control else row.case
-    told = caveat(row)
-    return f"{name} ({told})" if told else name
+    text = caveat(row)
+    return f"{name} ({text})" if text else name

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from unmask.kinds import FindingKind
+from unmask.kinds import FindingKind, Role
 from unmask.records import Example, Record
 from unmask.report.formatting import at, interval, percent, threat
 from unmask.report.run_folder import CaseInfo, RunFolder, by_attack, other_threats
@@ -101,8 +101,8 @@ def warnings(
 def _unclassified(run: RunFolder, case: CaseInfo, clean: Accuracy | None, complete: bool) -> Iterator[str]:
     for finding in case.setup_findings:
         if finding["kind"] == FindingKind.RANGE:
-            told = f"({finding['where']}): {finding['remedy']}"
-            yield f"the model was made for images of another range than [0, 1] {told}"
+            where = f"({finding['where']}): {finding['remedy']}"
+            yield f"the model was made for images of another range than [0, 1] {where}"
     if clean is None or not (complete or clean.n >= FEWEST):
         return
     classes = len(case.classes)
@@ -111,7 +111,7 @@ def _unclassified(run: RunFolder, case: CaseInfo, clean: Accuracy | None, comple
             f"the clean accuracy, {percent(clean.value)} {interval(clean)}, is not significantly above chance, "
             f"{percent(1 / classes)} for {classes} classes"
         )
-    yield from _one_class(case, [example for record in run.of(case, "clean") for example in record.examples])
+    yield from _one_class(case, [example for record in run.of(case, Role.CLEAN) for example in record.examples])
 
 
 def _one_class(case: CaseInfo, clean: list[Example]) -> Iterator[str]:
@@ -128,13 +128,13 @@ def _one_class(case: CaseInfo, clean: list[Example]) -> Iterator[str]:
 
 def _setup(run: RunFolder, case: CaseInfo, controls: Mapping[str, Accuracy]) -> Iterator[str]:
     yield from (_SETUP[finding["kind"]] for finding in case.setup_findings if finding["kind"] in _SETUP)
-    still, clean = controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, "clean") for e in r.examples]
+    still, clean = controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, Role.CLEAN) for e in r.examples]
     if still and clean:
         value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
         if not (still.low <= value <= still.high) and abs(still.value - value) > _STILL:
             yield f"the accuracy at eps 0 is {still.value:.0%}, but the clean accuracy is {value:.0%}"
     yield from _elsewhere(run, case)
-    for name, found in by_attack(run.of(case, "plain", "adaptive")).items():
+    for name, found in by_attack(run.of(case, Role.PLAIN, Role.ADAPTIVE)).items():
         if outside := sum(not one.example.feasible for one in found.values()):
             yield (
                 f"{outside} of {len(found)} candidates of {name} were outside the ball or box "
@@ -145,7 +145,7 @@ def _setup(run: RunFolder, case: CaseInfo, controls: Mapping[str, Accuracy]) -> 
 def _elsewhere(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     """Attacks that were run on another ball than the figure is about."""
     records: dict[str, list[Record]] = {}
-    for record in run.of(case, "clean", "plain", "adaptive"):
+    for record in run.of(case, Role.CLEAN, Role.PLAIN, Role.ADAPTIVE):
         records.setdefault(record.job.attack, []).append(record)
     for name, mine in records.items():
         if others := other_threats(case, mine):
@@ -166,9 +166,9 @@ def _attack(run: RunFolder, case: CaseInfo, robust: float, black_box: bool) -> I
 
 def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     """Where each attack ended with candidates that are nearly all refused, of images that are not."""
-    clean = {e.index for record in run.of(case, "clean") for e in record.examples if e.robust > 0 and not e.refused}
+    clean = {e.index for record in run.of(case, Role.CLEAN) for e in record.examples if e.robust > 0 and not e.refused}
     shares = []
-    for found in by_attack(run.of(case, "plain", "adaptive")).values():
+    for found in by_attack(run.of(case, Role.PLAIN, Role.ADAPTIVE)).values():
         if refused := [one.example.refused for index, one in found.items() if index in clean]:
             shares.append(sum(refused) / len(refused))
     if shares and (least := min(shares)) >= _NOTHING_TRIED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from unmask.kinds import Role
 from unmask.records import Record
 from unmask.report.run_folder import ExampleRecord, by_attack
 from unmask.statistics import Accuracy, PairedTest, accuracy, paired_test
@@ -45,13 +46,13 @@ def worst_case(
 ) -> dict[int, ExampleRecord]:
     """The worst case over all attacks, on the examples that an adaptive attack has tried, if there is any."""
     chosen = worst([*adaptive.values(), *plain.values()])
-    tried = set().union(*adaptive.values()) if adaptive else chosen.keys()
-    return {index: found for index, found in chosen.items() if index in tried}
+    attacked = set().union(*adaptive.values()) if adaptive else chosen.keys()
+    return {index: found for index, found in chosen.items() if index in attacked}
 
 
 def accuracy_under_attack(records: Sequence[Record]) -> Accuracy | None:
     """The robust accuracy under the attacks of one case, with an interval that holds at any time."""
-    plain, adaptive = (by_attack(r for r in records if r.job.role == role) for role in ("plain", "adaptive"))
+    plain, adaptive = (by_attack(r for r in records if r.job.role == role) for role in (Role.PLAIN, Role.ADAPTIVE))
     return accuracy_of(worst_case(plain, adaptive), anytime=True)
 
 

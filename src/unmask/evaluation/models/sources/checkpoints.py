@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.models.sources.loading import adapted, existing_file
 from unmask.records import Finding
 
@@ -32,7 +32,7 @@ def load_checkpoint(net: nn.Module, path: str, name: str) -> list[Finding]:
         path: of safetensors, or of ``torch.save`` with weights alone: no code of it is run.
         name: of the architecture, for messages.
 
-    Raises ValueError with one line for a file that holds no weights, or weights of another architecture.
+    Raises UnmaskError with one line for a file that holds no weights, or weights of another architecture.
     """
     held, notes = _unwrapped(_read(existing_file(path)), path)
     weights, prefix = _without_prefix(held, net.state_dict())
@@ -42,14 +42,14 @@ def load_checkpoint(net: nn.Module, path: str, name: str) -> list[Finding]:
     other = [key for key in own if key in weights and weights[key].shape != own[key].shape]
     if other:
         shapes = (f"{tuple(some[other[0]].shape)}" for some in (weights, own))
-        raise ValueError(
+        raise UnmaskError(
             "{} does not fit {}: {} is {} in the file and {} in the model{}: give the right architecture, and "
             "--num-classes".format(path, name, other[0], *shapes, _more(other))
         )
     missing, unexpected = net.load_state_dict(weights, strict=False)
     if missing or unexpected:
         lacks = [f"{what} {keys[0]}{_more(keys)}" for what, keys in (("no", missing), ("also", unexpected)) if keys]
-        raise ValueError(f"{path} does not fit {name}: it has {', and '.join(lacks)}: give the right architecture")
+        raise UnmaskError(f"{path} does not fit {name}: it has {', and '.join(lacks)}: give the right architecture")
     return notes
 
 
@@ -59,9 +59,9 @@ def _read(path: str) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} holds no weights ({first_line(error)})") from error
+        raise UnmaskError(f"{path} holds no weights ({first_line(error)})") from error
     except Exception as error:  # pickle's, of whatever the file names
-        raise ValueError(
+        raise UnmaskError(
             f"{path} holds more than weights, which would run code of the file: save model.state_dict()"
         ) from error
 
@@ -69,7 +69,7 @@ def _read(path: str) -> Any:
 def _unwrapped(held: Any, path: str) -> tuple[Mapping[str, Tensor], list[Finding]]:
     """The weights of a file, and where they lay in it."""
     if not isinstance(held, Mapping):
-        raise ValueError(f"{path} holds a {type(held).__name__}: save model.state_dict()")
+        raise UnmaskError(f"{path} holds a {type(held).__name__}: save model.state_dict()")
     if held and all(isinstance(value, Tensor) for value in held.values()):
         return held, []
     for key in _WRAPPERS:
@@ -79,7 +79,7 @@ def _unwrapped(held: Any, path: str) -> tuple[Mapping[str, Tensor], list[Finding
             note = f"{Path(path).name}: the weights are those of {key!r}; it also has {others or 'nothing'}"
             return inner, [adapted(note, "save the weights alone"), *notes]
     keys = ", ".join(f"{key!r}" for key in [*held][:5]) or "nothing"
-    raise ValueError(f"{path} holds {keys}, and no weights under {', '.join(_WRAPPERS)}: save model.state_dict()")
+    raise UnmaskError(f"{path} holds {keys}, and no weights under {', '.join(_WRAPPERS)}: save model.state_dict()")
 
 
 def _without_prefix(held: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], str]:

@@ -77,7 +77,7 @@ def fitted(
         std: of its own normalisation.
         whose: where size and moments come from, in words.
 
-    Raises ValueError for ``--mean`` of another number of channels than the images.
+    Raises UnmaskError for ``--mean`` of another number of channels than the images.
     """
     form = request.form
     check_moments(form.mean, request.images.shape[1])

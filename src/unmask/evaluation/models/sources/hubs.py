@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 
 import torch
 
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 
 __all__ = ["HUGGING_FACE", "cached_by_torch", "offline_unless_reached", "online"]
 
@@ -29,7 +29,7 @@ _SECONDS = 3.0
 
 
 def online(address: str, name: str) -> None:
-    """Raise ValueError with one line, within five seconds, unless the host of ``address`` answers, whatever it says."""
+    """Raise UnmaskError, within five seconds, unless the host of ``address`` answers, whatever it says."""
     failure = _failure(address)
     if failure is not None:
         raise _unreachable(address, name, failure)
@@ -44,7 +44,7 @@ def offline_unless_reached(address: str, name: str, *, local: bool) -> Iterator[
         name: of the model, for the message.
         local: whether it is on this machine anyway.
 
-    Raises ValueError with one line if the hub cannot be reached and the block then fails.
+    Raises UnmaskError with one line if the hub cannot be reached and the block then fails.
     """
     failure = None if local else f"{_VARIABLE} is set" if os.environ.get(_VARIABLE) else _failure(address)
     if failure is None:
@@ -62,9 +62,9 @@ def cached_by_torch(address: str) -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name).is_file()
 
 
-def _unreachable(address: str, name: str, failure: str) -> ValueError:
+def _unreachable(address: str, name: str, failure: str) -> UnmaskError:
     host = urlsplit(address).netloc
-    return ValueError(
+    return UnmaskError(
         f"{host} cannot be reached ({failure}), and {name} is not among the models downloaded before: connect, or give "
         "a folder or file of this machine"
     )

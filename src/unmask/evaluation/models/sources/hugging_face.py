@@ -16,7 +16,7 @@ __all__ = ["load_hugging_face"]
 def load_hugging_face(request: Request) -> Loaded:
     """An image classifier by its id on the hub, or of a folder, with the size and the moments of its processor.
 
-    Raises ValueError for a hub that cannot be reached.
+    Raises UnmaskError for a hub that cannot be reached.
     """
     transformers = library("transformers", "transformers", "unmask[models]")
     name = request.name

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unmask.errors import UnmaskError
 from unmask.kinds import FindingKind
 from unmask.models.forms import ModelForm
 from unmask.records import Finding
@@ -62,22 +63,22 @@ def adapted(where: str, remedy: str) -> Finding:
 
 
 def library(module: str, package: str, install: str) -> Any:
-    """A module of an optional package; ValueError that says to ``pip install`` it, or why it does not load.
+    """A module of an optional package; UnmaskError that says to ``pip install`` it, or why it does not load.
 
     >>> library("no_such_module", "no-such-package", "some-package")
     Traceback (most recent call last):
-    ValueError: it needs no-such-package: pip install "some-package"
+    unmask.errors.UnmaskError: it needs no-such-package: pip install "some-package"
     """
     try:
         return importlib.import_module(module)
     except (ImportError, RuntimeError) as error:  # torchvision of another build raises RuntimeError
         if isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition(".")[0], package):
-            raise ValueError(f'it needs {package}: pip install "{install}"') from error
-        raise ValueError(f"{package} cannot be imported ({error}): reinstall it beside this torch") from error
+            raise UnmaskError(f'it needs {package}: pip install "{install}"') from error
+        raise UnmaskError(f"{package} cannot be imported ({error}): reinstall it beside this torch") from error
 
 
 def existing_file(path: str) -> str:
-    """The path of a file; ValueError if there is none."""
+    """The path of a file; UnmaskError if there is none."""
     if not Path(path).is_file():
-        raise ValueError(f"no file {path}")
+        raise UnmaskError(f"no file {path}")
     return path

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from unmask.evaluation.failures import first_line
+from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.models.sources.fitted import Batches
 from unmask.evaluation.models.sources.loading import Loaded, Request, adapted, existing_file, library
 from unmask.models.black_box_models import BlackBoxModel
@@ -37,7 +37,7 @@ def load_onnx(request: Request) -> Loaded:
     the file as it is, on images of the data and on noise. If an operation has no translation, or the answers differ,
     ONNX Runtime is the model: it answers scores, so that it can only be attacked by them, and a note says so and why.
 
-    Raises ValueError for a file that is no ONNX, or whose output must be chosen, and for libraries that are absent.
+    Raises UnmaskError for a file that is no ONNX, or whose output must be chosen, and for libraries that are absent.
     """
     onnx, runtime, onnxslim, onnx2pytorch = (
         library(name, name, "unmask[onnx]") for name in ("onnx", "onnxruntime", "onnxslim", "onnx2pytorch")
@@ -47,7 +47,7 @@ def load_onnx(request: Request) -> Loaded:
         model = onnx.load(path)
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # each of its own kind
-        raise ValueError(f"it is no network that ONNX Runtime can run: {first_line(error)}") from error
+        raise UnmaskError(f"it is no network that ONNX Runtime can run: {first_line(error)}") from error
     output = _output(model.graph, request.form.output)
     softmax = _without_softmax(model.graph, output)
     batch = _fixed_batch(model.graph)
@@ -84,9 +84,9 @@ def _output(graph: Any, wanted: str | None) -> str:
     names = [one.name for one in graph.output]
     known = {str(place): name for place, name in enumerate(names)} | {name: name for name in names}
     if wanted is None and len(names) > 1:
-        raise ValueError(f"it has the outputs {', '.join(names)}: name the logits with --output {names[0]}")
+        raise UnmaskError(f"it has the outputs {', '.join(names)}: name the logits with --output {names[0]}")
     if wanted is not None and wanted not in known:
-        raise ValueError(f"it has no output {wanted!r}, but {', '.join(names)}: choose the logits of these")
+        raise UnmaskError(f"it has no output {wanted!r}, but {', '.join(names)}: choose the logits of these")
     name: str = names[0] if wanted is None else known[wanted]
     for one in [one for one in graph.output if one.name != name]:
         graph.output.remove(one)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.models.sources.exported_files import load_exported
 from unmask.evaluation.models.sources.hugging_face import load_hugging_face
 from unmask.evaluation.models.sources.loading import Loaded, Request
@@ -24,7 +25,7 @@ class Source:
     """One kind of model names.
 
     Args:
-        load: the model of a request; ValueError, of one line, where there is none.
+        load: the model of a request; UnmaskError, of one line, where there is none.
         usage: how a name looks.
         about: a line about it.
         suffix: of files that need no word before them.
@@ -103,11 +104,11 @@ def source_of(name: str) -> tuple[Source, str] | None:
 
 
 def check_options(name: str, form: ModelForm) -> None:
-    """ValueError for an option that is not for the model of this name, or lacks another."""
+    """UnmaskError for an option that is not for the model of this name, or lacks another."""
     found = source_of(name)
     for field, option in _OPTIONS.items():
         if getattr(form, field) and not (found and field in found[0].takes):
             fitting = dict.fromkeys(source.usage for source in SOURCES.values() if field in source.takes)
-            raise ValueError(f"{option} is for {' and '.join(fitting)}, not for {name}: leave it out")
+            raise UnmaskError(f"{option} is for {' and '.join(fitting)}, not for {name}: leave it out")
     if form.num_classes and not form.checkpoint:
-        raise ValueError("--num-classes is for the weights of a file: give --checkpoint too, or leave it out")
+        raise UnmaskError("--num-classes is for the weights of a file: give --checkpoint too, or leave it out")

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 
+from unmask.errors import UnmaskError
 from unmask.evaluation.models.sources.loading import Loaded, Request
 from unmask.models.black_box_models import http_model
 
@@ -22,7 +23,7 @@ def load_service(request: Request) -> Loaded:
 def read_headers(given: Iterable[str]) -> tuple[str, ...]:
     """Headers ``NAME: VALUE``, in which ``$VARIABLE`` stands for a variable of the environment.
 
-    Raises ValueError for another form, and for a variable that is not set.
+    Raises UnmaskError for another form, and for a variable that is not set.
 
     >>> read_headers(["Accept:application/json"])
     ('Accept: application/json',)
@@ -33,11 +34,11 @@ def read_headers(given: Iterable[str]) -> tuple[str, ...]:
 def _header(text: str) -> str:
     name, colon, value = text.partition(":")
     if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ValueError("--header takes NAME: VALUE, such as 'Authorization: Bearer $TOKEN'")
+        raise UnmaskError("--header takes NAME: VALUE, such as 'Authorization: Bearer $TOKEN'")
     for variable in re.findall(r"\$\{?(\w+)", value):
         if variable not in os.environ:
-            raise ValueError(f"--header {name}: the variable {variable} of the environment is not set")
+            raise UnmaskError(f"--header {name}: the variable {variable} of the environment is not set")
     value = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: os.environ[found[1] or found[2]], value).strip()
     if not (value.isascii() and value.isprintable()):
-        raise ValueError(f"--header {name}: its value holds a line break or another character that cannot be sent")
+        raise UnmaskError(f"--header {name}: its value holds a line break or another character that cannot be sent")
     return f"{name}: {value}"

@@ -15,7 +15,7 @@ def load_timm(request: Request) -> Loaded:
     timm's form), or one with the weights of ``--checkpoint``.
 
     With a checkpoint it has as many classes as ``--num-classes``, or the data, and takes images of the data's size and
-    channels. Raises ValueError for a hub that cannot be reached and for a checkpoint that does not fit.
+    channels. Raises UnmaskError for a hub that cannot be reached and for a checkpoint that does not fit.
     """
     timm = library("timm", "timm", "unmask[models]")
     if request.form.checkpoint is not None:

@@ -16,7 +16,7 @@ def load_torchvision(request: Request) -> Loaded:
     """A torchvision classifier with its default weights, or with those of ``--checkpoint``.
 
     With a checkpoint it has as many classes as ``--num-classes``, or the data, and takes images of the data's size.
-    Raises ValueError for a download host that cannot be reached and for a checkpoint that does not fit.
+    Raises UnmaskError for a download host that cannot be reached and for a checkpoint that does not fit.
     """
     models = library("torchvision.models", "torchvision", "unmask[models]")
     weights = models.get_model_weights(request.name).DEFAULT

@@ -1,0 +1,142 @@
+"""Data sets of the Hugging Face hub, through the library ``datasets``."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unmask.data.dataset import DataError, Dataset
+from unmask.data.forms.encoded import Encoded, decoded, read_image
+from unmask.data.forms.form import Form, Wanted, first_line
+
+__all__ = ["hub_set"]
+
+_PREFIX = "hf:"
+_SECONDS = 4
+"""For an answer of the hub. The library itself would try for half a minute."""
+
+_SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
+
+
+def _load(wanted: Wanted) -> Dataset:
+    """``hf:NAME`` or ``hf:NAME:CONFIG``, also of a folder on this machine; without the hub, the copy in its cache."""
+    name, _, config = wanted.name.removeprefix(_PREFIX).partition(":")
+    if not name:
+        raise DataError("hf: names no data set", "give, for example, hf:uoft-cs/cifar10")
+    try:
+        library = importlib.import_module("datasets")
+    except ImportError as error:
+        raise DataError(f'{wanted.name} needs the library datasets: pip install "unmask[datasets]"') from error
+    reached = Path(name).exists() or _reached(name)
+    try:
+        with _online(reached):
+            splits = library.get_dataset_split_names(name, config or None)
+            split = next((one for one in _SPLITS[wanted.split] if one in splits), None)
+            if split is None:
+                raise DataError(
+                    f"{wanted.name} has no {wanted.split} split, only {', '.join(splits)}: save the images that you "
+                    "mean as a parquet file, and give its path"
+                )
+            table = library.load_dataset(name, config or None, split=split)
+        image, label = _columns(table.features, wanted)
+        rows = table.cast_column(image, library.Image(decode=False))
+        return decoded(_encoded(rows, image, label, wanted), wanted)
+    except DataError:
+        raise
+    except Exception as error:  # the network, the hub, the library and the disk each fail in their own way
+        if not reached:
+            raise DataError(
+                f"{wanted.name} is not in the cache and the hub does not answer: check the network and HF_ENDPOINT, or "
+                "save the data set as a parquet file, and give its path"
+            ) from error
+        raise DataError(
+            f"{wanted.name} cannot be loaded ({first_line(error)}): check it; hf:NAME:CONFIG names a configuration"
+        ) from error
+
+
+def _reached(name: str) -> bool:
+    """Whether the hub answers in a few seconds. A thread asks, since a look-up of its address knows no limit."""
+    hub = importlib.import_module("huggingface_hub")
+    answers: list[Exception | None] = []
+
+    def ask() -> None:
+        try:
+            hub.HfApi().dataset_info(name, timeout=_SECONDS)
+            answers.append(None)
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    return bool(answers) and (answers[0] is None or getattr(answers[0], "response", None) is not None)
+
+
+@contextmanager
+def _online(reached: bool) -> Iterator[None]:
+    """Within the block both libraries ask the hub, or neither does and they look into their caches."""
+    settings: list[Any] = [importlib.import_module(name) for name in ("datasets.config", "huggingface_hub.constants")]
+    before = [module.HF_HUB_OFFLINE for module in settings]
+    try:
+        for module in settings:
+            module.HF_HUB_OFFLINE = module.HF_HUB_OFFLINE or not reached
+        yield
+    finally:
+        for module, value in zip(settings, before, strict=True):
+            module.HF_HUB_OFFLINE = value
+
+
+def _columns(features: Mapping[str, Any], wanted: Wanted) -> tuple[str, str]:
+    """The names of the columns of images and of labels: the only one of its type, or the usual name."""
+    types = {name: type(feature).__name__ for name, feature in features.items()}
+    images = [name for name, kind in types.items() if kind == "Image"]
+    labels = [name for name, kind in types.items() if kind == "ClassLabel"] or [
+        name for name in types if name == "label" and "int" in str(getattr(features[name], "dtype", ""))
+    ]
+    chosen = [
+        next((name for name in known if name in found), found[0] if len(found) == 1 else None)
+        for found, known in ((images, ("image", "img")), (labels, ("label", "labels")))
+    ]
+    image, label = chosen
+    if image is None or label is None:
+        lacking = "images" if image is None else "labels"
+        told = ", ".join(f"{name} ({kind})" for name, kind in types.items())
+        raise DataError(
+            f"{wanted.name} has no one column of {lacking} among {told}: save columns image and label as a parquet file"
+        )
+    return image, label
+
+
+def _encoded(rows: Any, image: str, label: str, wanted: Wanted) -> Encoded:
+    numbers = rows[label][:]
+    wrong = next((row for row, number in enumerate(numbers) if number is None or number < 0), None)
+    if wrong is not None:
+        raise DataError(f"{wanted.name}: row {wrong} has label {numbers[wrong]}: its label is not public, or missing")
+    names = getattr(rows.features[label], "names", None)
+
+    def called(row: int) -> str:
+        return f"{wanted.name}: the image of row {row}"
+
+    def read(row: int) -> bytes:
+        held = rows[row][image]
+        raw = held and (held["bytes"] or (held["path"] and read_image(Path(held["path"]), called(row))))
+        if not raw:
+            raise DataError(f"{called(row)} is missing", "save the rows that have one as a parquet file")
+        return bytes(raw)
+
+    return Encoded(read, called, torch.tensor(numbers), names and tuple(names), wanted.name)
+
+
+hub_set = Form(
+    "hf:NAME",
+    'a data set of the Hugging Face hub with a test or validation split, by pip install "unmask[datasets]"',
+    "hf:uoft-cs/cifar10",
+    lambda wanted: wanted.name.startswith(_PREFIX),
+    _load,
+)

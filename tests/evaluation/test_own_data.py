@@ -1,0 +1,125 @@
+"""Own data from the command line and from Python, from the images to the report and its verification."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import unmask as package
+from tests.commands import unmask
+from unmask.data import Dataset
+from unmask.evaluation.execution_config import ExecutionConfig
+from unmask.evaluation.plan import dataset_info
+from unmask.evaluation.runner import LocalExecutor
+from unmask.records import ThreatSpec
+
+MODEL = """
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    return net.eval()
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Ten photographs of three classes and several sizes, and a model of three classes."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.RandomState(0)
+    for number in range(10):
+        path = tmp_path / "photos" / ("bird", "cat", "dog")[number % 3] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.randint(0, 256, (12 + number, 15, 3)).astype(np.uint8)).save(path)
+    (tmp_path / "model.py").write_text(MODEL)
+    return tmp_path
+
+
+def attack(*more: str) -> int:
+    options = ["--data", "photos", "--eps", "8/255", "--steps", "3", "--out", "run", *more]
+    return unmask("attack", "model.py:build", *options)
+
+
+def test_a_run_on_a_folder_from_attack_to_rerun(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack("--size", "14") == 0
+    note = "photos (resized bilinearly to a short side of 16, cropped to the central 14 x 14, shuffled)"
+    line = f"{note}: 10 images of 14 x 14 pixels, RGB; 3 classes: bird, cat, dog"
+    assert capsys.readouterr().out.splitlines()[0] == line
+    run = json.loads((folder / "run/run.json").read_text())
+    assert (run["config"]["data"], run["config"]["size"]) == ("photos", 14)
+    (case,) = run["cases"]
+    assert (case["classes"], case["data_note"], case["n"]) == (["bird", "cat", "dog"], note, 10)
+    assert unmask("report", "run") == 0
+    html = (folder / "run/report.html").read_text()
+    assert note in html
+    capsys.readouterr()
+    assert unmask("verify", "run", "--attack", "2") == 0
+    assert "none failed" in capsys.readouterr().out
+    assert unmask("rerun", "run", "--out", "again") == 0
+    assert "2 of 2 records are the same to the bit." in capsys.readouterr().out
+    assert attack("--size", "13") == 2
+    assert "holds another run (size 14, now 13)" in capsys.readouterr().err
+    path = folder / "photos/cat/4.png"
+    with Image.open(path) as image:
+        pixels = np.asarray(image).copy()
+    Image.fromarray(255 - pixels).save(path)
+    assert unmask("verify", "run") == 1
+    assert re.search(r"^FAILED .*the images", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_mistakes_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert attack() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"unmask: photos/\w+/\d\.png is 15x\d+ but photos/\w+/\d\.png is 15x\d+: give --size 224, for example, which "
+        r"resizes and crops all images to one shape",
+        line,
+    )
+    assert attack("--data", "digits", "--size", "14") == 2
+    assert capsys.readouterr().err == "unmask: digits has images of one size: leave size out\n"
+    assert attack("--data", "nothing.npz") == 2
+    assert capsys.readouterr().err == "unmask: there is no folder or file nothing.npz: correct the path\n"
+
+
+class Brightness(nn.Module):
+    """Three classes by brightness."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([0.4 - mean, -((mean - 0.5) ** 2), mean - 0.6], 1)
+
+
+def test_an_audit_in_python_of_a_loader_and_no_class_is_taken_for_a_refusal() -> None:
+    y = torch.arange(24) % 2  # class 2 of the model has no image, and no name
+    x = torch.rand(24, 3, 6, 6) * 0.1 + 0.2 + 0.25 * y[:, None, None, None]
+    report = package.audit(
+        Brightness(), DataLoader(TensorDataset(x, y), batch_size=5), package.Linf(0.01), n=16, budget="quick"
+    )
+    assert report.accuracy.clean is not None
+    assert (report.accuracy.clean.value, report.accuracy.clean.n) == (1, 16)
+    assert not any("refusal" in finding.where for finding in report.findings)
+
+
+def test_an_audit_of_images_in_memory_takes_no_size() -> None:
+    with pytest.raises(ValueError, match=r"^size is for a data set by name: resize images in memory before the audit$"):
+        package.audit(Brightness(), (torch.rand(4, 3, 6, 6), torch.zeros(4).long()), package.Linf(0.1), size=4)
+
+
+def test_an_executor_resizes_what_it_loads(folder: Path) -> None:
+    assert LocalExecutor(ExecutionConfig(size=7)).dataset("photos", 50).images.shape == (10, 3, 7, 7)
+
+
+def test_a_folder_called_like_a_known_data_set_has_no_categories_of_it() -> None:
+    data = Dataset("imagenet", torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ("a", "b"), "imagenet")
+    assert dataset_info(data, 2, ThreatSpec("linf", 0.1, "raw"))["groups"] is None
