@@ -27,6 +27,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "L1",
     # attacks
     "APGD",
+    "Doubling",
     "Ensemble",
     "GradientAttack",
     "HopSkipJump",
@@ -46,6 +47,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "cross_entropy",
     "dlr",
     "margin",
+    "targeted_dlr",
     # views: what gradients pass through
     "bpda",
     "bpda_function",
@@ -62,6 +64,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "EOT",
     "SPSA",
     "autograd",
+    "gaussian",
     "sign_agreement",
     "signal_to_noise",
     "Latent",
@@ -72,6 +75,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "Output",
     "attackable",
     "http_model",
+    "load_model",
     "select_output",
     "train_surrogate",
     "two_classes",
@@ -98,10 +102,11 @@ _MODULES = {
     "unmask.attacks.black_box.random_search": "RandomSearch",
     "unmask.attacks.combined.snapped": "Snapped",
     "unmask.attacks.black_box.square": "Square",
-    "unmask.attacks.combined.time_limited": "TimeLimited",
+    "unmask.attacks.combined.time_limited": "Doubling TimeLimited",
     "unmask.attacks.black_box.transfer": "Transfer",
     "unmask.attacks.combined.with_view": "WithView",
     "unmask.auditing.run": "audit",
+    "unmask.evaluation.models.load_model": "load_model",
     "unmask.models.black_box_models": "BlackBoxModel http_model",
     "unmask.cases": "AttackSpec Case",
     "unmask.models.forms": "select_output two_classes",
@@ -115,11 +120,11 @@ _MODULES = {
     "unmask.gradients.functions": "bpda_function",
     "unmask.gradients.part_views": "skip_to submodule_output",
     "unmask.gradients.spaces": "Latent Pixels Tanh",
-    "unmask.gradients.spsa": "SPSA",
+    "unmask.gradients.spsa": "SPSA gaussian",
     "unmask.gradients.straight_through": "straight_through unrolled",
     "unmask.gradients.surrogates.surrogate_model": "train_surrogate",
     "unmask.judging": "judge JudgedExamples Judge",
-    "unmask.losses": "cross_entropy dlr margin",
+    "unmask.losses": "cross_entropy dlr margin targeted_dlr",
     "unmask.report.audit_report": "AuditReport",
     "unmask.report.compare": "compare",
     "unmask.threats": "Linf L2 L1",
@@ -143,13 +148,14 @@ if TYPE_CHECKING:  # tests/test_surface.py holds these against the table
     from unmask.attacks.black_box.transfer import Transfer
     from unmask.attacks.combined.ensemble import Ensemble
     from unmask.attacks.combined.snapped import Snapped
-    from unmask.attacks.combined.time_limited import TimeLimited
+    from unmask.attacks.combined.time_limited import Doubling, TimeLimited
     from unmask.attacks.combined.with_view import WithView
     from unmask.attacks.external import external_attack
     from unmask.attacks.gradient_attack import GradientAttack
     from unmask.attacks.problem import Problem
     from unmask.auditing.run import audit
     from unmask.cases import AttackSpec, Case
+    from unmask.evaluation.models.load_model import load_model
     from unmask.gradients.autograd import autograd
     from unmask.gradients.bpda import bpda, bypass
     from unmask.gradients.dequantized import dequantized
@@ -158,13 +164,13 @@ if TYPE_CHECKING:  # tests/test_surface.py holds these against the table
     from unmask.gradients.functions import bpda_function
     from unmask.gradients.part_views import skip_to, submodule_output
     from unmask.gradients.spaces import Latent, Pixels, Tanh
-    from unmask.gradients.spsa import SPSA
+    from unmask.gradients.spsa import SPSA, gaussian
     from unmask.gradients.straight_through import straight_through, unrolled
     from unmask.gradients.surrogates.finite_differences import finite_differences
     from unmask.gradients.surrogates.fit_surrogate import fit_surrogate
     from unmask.gradients.surrogates.surrogate_model import train_surrogate
     from unmask.judging import Judge, JudgedExamples, judge
-    from unmask.losses import cross_entropy, dlr, margin
+    from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
     from unmask.models.black_box_models import BlackBoxModel, http_model
     from unmask.models.forms import select_output, two_classes
     from unmask.report.audit_report import AuditReport

@@ -90,8 +90,8 @@ def audit(
     """
     check_threat(threat)
     check_eps(threat.norm, threat.eps, threat.unit)
-    if not isinstance(data, Dataset):
-        data = load(data, "test", n=n)
+    in_memory = isinstance(data, Dataset)
+    data = data if isinstance(data, Dataset) else load(data, "test", n=n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
     form = ModelForm(channels_last, pixel_max, output, reject_class)
@@ -99,6 +99,7 @@ def audit(
     local = LocalExecutor(execution)
     config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
     config |= {"options": {"budget": budget}, "form": asdict(form)}
+    config |= {"data_in_memory": True} if in_memory else {}
     config |= {"compile": True} if compile else {}
     with torch.inference_mode(False), own_settings() as settings:
         torch.set_default_dtype(torch.float32)

@@ -72,7 +72,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "intervals": row.intervals,
         "stop_when": row.stop_when,
         "diagnosis": case.audit if row.classified else {**case.audit, "findings": []},
-        "script": script(case),
+        "script": script(run, case),
         "seconds": row.seconds,
         "environment": {name: run.config.get(name) for name in ("versions", "hardware", "revision")},
     }
@@ -106,7 +106,7 @@ class AuditSection:
             indicators=indicators(run, case) if classified else [],
             candidate_views=case.audit["candidate_views"] if classified else [],
             parts=case.audit["parts"] if classified else [],
-            script=script(case),
+            script=script(run, case),
             not_diagnosed_reason=reason,
         )
 
