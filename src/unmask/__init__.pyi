@@ -15,6 +15,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "L1",
     # attacks
     "APGD",
+    "Doubling",
     "Ensemble",
     "GradientAttack",
     "HopSkipJump",
@@ -34,6 +35,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "cross_entropy",
     "dlr",
     "margin",
+    "targeted_dlr",
     # views: what gradients pass through
     "bpda",
     "bpda_function",
@@ -50,6 +52,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "EOT",
     "SPSA",
     "autograd",
+    "gaussian",
     "sign_agreement",
     "signal_to_noise",
     "Latent",
@@ -57,9 +60,11 @@ __all__ = [  # noqa: RUF022 - by theme
     "Tanh",
     # models
     "BlackBoxModel",
+    "ModelForm",
     "Output",
     "attackable",
     "http_model",
+    "load_model",
     "select_output",
     "train_surrogate",
     "two_classes",
@@ -80,7 +85,7 @@ from .attacks.black_box.square import Square
 from .attacks.black_box.transfer import Transfer
 from .attacks.combined.ensemble import Ensemble
 from .attacks.combined.snapped import Snapped
-from .attacks.combined.time_limited import TimeLimited
+from .attacks.combined.time_limited import Doubling, TimeLimited
 from .attacks.combined.with_view import WithView
 from .attacks.external import external_attack
 from .attacks.gradient_attack import GradientAttack
@@ -88,6 +93,7 @@ from .attacks.problem import Problem
 from .auditing.run import audit
 from .cases import AttackSpec, Case
 from .errors import UnmaskError
+from .evaluation.models.load_model import load_model
 from .gradients.autograd import autograd
 from .gradients.bpda import bpda, bypass
 from .gradients.dequantized import dequantized
@@ -96,15 +102,15 @@ from .gradients.finite_gradients import finite_gradients
 from .gradients.functions import bpda_function
 from .gradients.part_views import skip_to, submodule_output
 from .gradients.spaces import Latent, Pixels, Tanh
-from .gradients.spsa import SPSA
+from .gradients.spsa import SPSA, gaussian
 from .gradients.straight_through import straight_through, unrolled
 from .gradients.surrogates.finite_differences import finite_differences
 from .gradients.surrogates.fit_surrogate import fit_surrogate
 from .gradients.surrogates.surrogate_model import train_surrogate
 from .judging import Judge, JudgedExamples, judge
-from .losses import cross_entropy, dlr, margin
+from .losses import cross_entropy, dlr, margin, targeted_dlr
 from .models.black_box_models import BlackBoxModel, http_model
-from .models.forms import select_output, two_classes
+from .models.forms import ModelForm, select_output, two_classes
 from .report.audit_report import AuditReport
 from .report.compare import compare
 from .threats import L1, L2, Linf

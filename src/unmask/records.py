@@ -18,6 +18,7 @@ __all__ = [
     "RECORD_SCHEMA",
     "RUN_SCHEMA",
     "TABLE_SCHEMA",
+    "AttackCode",
     "Example",
     "Figure",
     "Finding",
@@ -176,6 +177,19 @@ class Finding:
     where: str  # file, line, code
     evidence: Mapping[str, Any]
     remedy: str
+
+
+@dataclass(frozen=True)
+class AttackCode:
+    """Attacks of an audit as Python code, and what a script needs besides to repeat them."""
+
+    views: Mapping[str, Sequence[str]]  # variable -> the calls that make the view, innermost first
+    attacks: Mapping[str, str]  # name of an attack -> the expression that makes it
+    draws: int  # of the model's randomness, per verdict
+    uses_torch_random: bool
+    seen: int  # first images of the data that the audit looked at
+    misclassified: Sequence[int]  # positions of those of them on which no surrogate is fitted
+    timed: bool  # whether the result depends on the machine
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def test_a_model_that_is_another_off_the_grid_is_attacked_on_it() -> None:
     assert report.accuracy.adaptive.value <= 0.08
     assert report.masking == "masked"
     assert "Snapped(16, attack)" in [finding.remedy for finding in report.findings]
-    assert "attack = unmask.Snapped(16, unmask.pgd(" in report.script
+    assert "unmask.Snapped(16, unmask." in report.script
 
 
 def tried(left: float, way: CandidateView = OWN_GRADIENT, levels: int = 0, failure: str = "") -> PilotResult:

@@ -17,7 +17,7 @@ from unmask.data import load
 from unmask.evaluation.execute import RECORDED, execute_job
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target
-from unmask.evaluation.trajectories import REFUSED
+from unmask.evaluation.pictures.trajectories import REFUSED
 from unmask.kinds import Role
 from unmask.losses import margin
 from unmask.randomness import normal

@@ -147,3 +147,14 @@ def test_fitting_leaves_the_randomness_of_the_attack_alone() -> None:
         with use_keys(make_keys(0, range(4), "test")):
             answers.append(view(X[:4]))
     assert torch.equal(*answers)
+
+
+def test_a_fit_to_a_random_part_is_the_same_each_time() -> None:
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.rand_like(x)
+
+    model = nn.Sequential(Noisy(), nn.Flatten())
+    first = fit_surrogate(model, "0", X, steps=3)(X)
+    torch.rand(7)
+    assert torch.equal(first, fit_surrogate(model, "0", X, steps=3)(X))

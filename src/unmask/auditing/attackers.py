@@ -11,7 +11,7 @@ from unmask.attacks.black_box.random_search import RandomSearch
 from unmask.attacks.black_box.square import Square
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.combined.snapped import over_grid
-from unmask.attacks.combined.time_limited import TimeLimited
+from unmask.attacks.combined.time_limited import Doubling, TimeLimited
 from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.problem import Attack
 from unmask.auditing.budgets import BUDGETS, Budget
@@ -24,7 +24,7 @@ from unmask.kinds import Access
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
 from unmask.types import Estimator
 
-__all__ = ["NOISE", "adaptive", "attackers", "black_box", "controls", "transfer"]
+__all__ = ["NOISE", "adaptive", "attackers", "black_box", "controls", "transfer", "useful"]
 
 NOISE = 0.25
 """Of what attacks follow, for each part that is common to all draws."""
@@ -56,7 +56,7 @@ def attackers(
         norm: of the ball.
         random: whether verdicts need several draws.
     """
-    names = ", ".join(one.name for one in _useful(results, budget))
+    names = ", ".join(one.name for one in useful(results, budget))
     why, further = _refused(results), " and the margin" if norm == "l1" else " and DLR"
     return {
         "plain": AttackSpec(
@@ -82,7 +82,7 @@ def controls(
     results: Sequence[PilotResult], classes: int, budget: Budget, *, norm: str, random: bool
 ) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
-    best = _useful(results, budget)[0]
+    best = useful(results, budget)[0]
     single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes, NOISE)))
     once = replace(budget, targets=0, views=1)
     twice = replace(once, steps=2 * budget.steps)
@@ -108,8 +108,8 @@ def controls(
 
 def adaptive(results: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Ensemble:
     """Searches through the best views, on several losses."""
-    useful = enumerate(_useful(results, budget))
-    attacks = tuple(attack for place, one in useful for attack in _through(one, place, classes, budget, norm, random))
+    chosen = enumerate(useful(results, budget))
+    attacks = tuple(attack for place, one in chosen for attack in _through(one, place, classes, budget, norm, random))
     return Ensemble(attacks, _DRAWS if random else 1)
 
 
@@ -117,15 +117,11 @@ def _timed(results: Sequence[PilotResult], classes: int, budget: Budget, norm: s
     """The adaptive attack; with a budget of seconds again and again, every other time with twice the steps."""
     if budget.seconds is None:
         return adaptive(results, classes, budget, norm, random=random)
-    first = BUDGETS["quick"]
-
-    def turn(number: int) -> Attack:
-        effort = replace(
-            budget, steps=first.steps * 2 ** (number // 2), restarts=1, targets=budget.targets * (number > 0)
-        )
-        return adaptive(results, classes, effort, norm, random=random)
-
-    return TimeLimited(budget.seconds, turn, draws=_DRAWS if random else 1)
+    quick = replace(budget, steps=BUDGETS["quick"].steps, restarts=1)
+    first, again = (
+        adaptive(results, classes, effort, norm, random=random) for effort in (replace(quick, targets=0), quick)
+    )
+    return TimeLimited(budget.seconds, Doubling(first, again), draws=_DRAWS if random else 1)
 
 
 def black_box(budget: Budget, norm: str) -> AttackSpec:
@@ -163,7 +159,7 @@ def on_manifold(
     random: bool,
 ) -> AttackSpec:
     """Reparameterization: searches over what decoders of the model make, through the best view and other models."""
-    best = _useful(results, budget)[0]
+    best = useful(results, budget)[0]
     how, steps = estimator(best.signal, best.per_draw_passes), budget.steps // 2
     views = [best.view.view, *(candidate.view for candidate in sources)]
 
@@ -183,7 +179,8 @@ def _refused(results: Sequence[PilotResult]) -> str:
     return next((one.error for one in results if one.view == OWN_GRADIENT and not one.levels), "")
 
 
-def _useful(results: Sequence[PilotResult], budget: Budget) -> list[PilotResult]:
+def useful(results: Sequence[PilotResult], budget: Budget) -> list[PilotResult]:
+    """Those whose views the adaptive attack takes, best first."""
     return [one for one in results if not one.error][: budget.views]
 
 

@@ -12,7 +12,7 @@ from unmask.auditing.attackers import black_box, transfer
 from unmask.auditing.budgets import Budget
 from unmask.auditing.diagnose import ModelCheck
 from unmask.auditing.grids import gridded, hidden_by_a_grid
-from unmask.auditing.jobs import Control, build_plan
+from unmask.auditing.jobs import Control, attack_code, build_plan
 from unmask.auditing.request import step
 from unmask.auditing.views.surrogates import surrogate_models
 from unmask.cases import AttackSpec
@@ -58,6 +58,7 @@ def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
         "parts": [],
         "lint": [asdict(finding) for finding in (*check.lint, *gridded(results, worth, FindingKind.GRID))],
         "not_diagnosed_reason": _UNSEEN.format("labels" if labels else "scores"),
+        "code": attack_code(request, {name: chosen[name] for name in chosen if name != "transfer"}, [], images),
     }
     plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), diagnosis)
     return plan, replace(target, attacks={**chosen, **checks})

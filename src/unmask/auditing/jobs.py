@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from unmask.attacks.source import source
+from unmask.auditing.budgets import timed
+from unmask.auditing.probe_data import LOOKED, Images
 from unmask.auditing.request import AuditRequest
+from unmask.auditing.views.candidate_views import CandidateView
 from unmask.cases import AttackSpec
 from unmask.evaluation.plan import Plan, dataset_info, shards, threat_spec
 from unmask.kinds import Role
-from unmask.records import Job, ThreatSpec
+from unmask.records import AttackCode, Job, ThreatSpec
 
-__all__ = ["Control", "build_plan"]
+__all__ = ["Control", "attack_code", "build_plan"]
 
 _FEW = 32
 """Examples of a control."""
@@ -65,3 +69,29 @@ def build_plan(
         **dataset_info(data, n, ball),
     }
     return Plan(tuple(made), about)
+
+
+def attack_code(
+    request: AuditRequest, attackers: Mapping[str, AttackSpec], views: Sequence[CandidateView], images: Images
+) -> dict[str, Any]:
+    """These attacks as :class:`unmask.records.AttackCode`, in plain data.
+
+    Args:
+        request: of the audit.
+        attackers: through no other views than ``views``.
+        views: candidates, of which the own gradient has no name.
+        images: that the model gets right, on which surrogates are fitted.
+    """
+    others = {one.view: one for one in views if one.view is not None}
+    named = {view: f"view_{place}" if len(others) > 1 else "view" for place, view in enumerate(others, start=1)}
+    seen = min(request.count, LOOKED)
+    code = AttackCode(
+        views={name: others[view].code for view, name in named.items()},
+        attacks={name: source(one.make(request.target.model), named) for name, one in attackers.items()},
+        draws=request.target.draws,
+        uses_torch_random=request.target.uses_torch_random,
+        seen=seen,
+        misclassified=sorted({*range(seen)} - {*images.index.tolist()}),
+        timed=bool({*timed(request.budget)} & {*attackers}),
+    )
+    return asdict(code)

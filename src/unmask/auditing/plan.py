@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unmask.auditing.attackers import attackers, controls
+from unmask.auditing.attackers import attackers, controls, useful
 from unmask.auditing.black_box import by_scores
 from unmask.auditing.diagnose import check_model, diagnose
-from unmask.auditing.jobs import Control, build_plan
+from unmask.auditing.jobs import Control, attack_code, build_plan
 from unmask.auditing.pilot import Pilot, pilot_views
 from unmask.auditing.request import AuditRequest, step
 from unmask.evaluation.models.targets import Target
@@ -39,7 +39,9 @@ def plan_attacks(pilot: Pilot) -> tuple[Plan, Target]:
     limits, norm, random = request.limits, request.threat.norm, request.random
     chosen = attackers(pilot.results, pilot.surrogates, pilot.decoders, classes, limits, norm=norm, random=random)
     checks = controls(pilot.results, classes, limits, norm=norm, random=random)
-    plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), pilot.plain())
+    views = [one.view for one in useful(pilot.results, limits)]
+    code = attack_code(request, {"adaptive": chosen["adaptive"]}, views, pilot.diagnosis.check.images)
+    plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), {**pilot.plain(), "code": code})
     return plan, replace(request.target, attacks={**chosen, **checks})
 
 

@@ -16,7 +16,7 @@ from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.types import Output
 
-__all__ = ["PILOT_IMAGES", "PROBED", "Images", "correctly_classified", "probe_size", "standing"]
+__all__ = ["LOOKED", "PILOT_IMAGES", "PROBED", "Images", "correctly_classified", "probe_size", "standing"]
 
 LOOKED = 256
 """Images that are looked at."""

@@ -107,10 +107,12 @@ def audit(
     form = ModelForm(channels_last, pixel_max, output, reject_class, mean, std)
     execution = ExecutionConfig(device=device, strict=False, form=form, size=size, compile=compile)
     local = LocalExecutor(execution)
+    given = data
     if not isinstance(data, Dataset):
         data = local.dataset(data, n) if isinstance(data, str) else _from_memory(data, n, size)
     config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
     config |= {"options": {"budget": budget}, "form": form.stored()}
+    config |= {} if isinstance(given, str) else {"data_in_memory": True}
     config |= {"compile": True} if compile else {}
     config |= {} if size is None else {"size": size}
     with torch.inference_mode(False), own_settings() as settings:

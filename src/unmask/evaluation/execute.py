@@ -16,7 +16,8 @@ from unmask.errors import UnmaskError
 from unmask.evaluation.attack_registry import BUILT_IN, attack_from_options
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target
-from unmask.evaluation.trajectories import trajectory_tensors
+from unmask.evaluation.pictures.landscape import landscape_tensors, shows_landscape
+from unmask.evaluation.pictures.trajectories import trajectory_tensors
 from unmask.evaluation.verifying.beside import beside, shown, untouched
 from unmask.judging import Judge, Verdict
 from unmask.models.compiling import Compiler
@@ -59,7 +60,7 @@ def execute_job(
     target = _at_strength(job, target)
     judge, search = _judge(job, target), _search(job, target, compiler)
     examples: list[Example] = []
-    candidates, trajectories = [], list[dict[str, Tensor]]()
+    candidates, trajectories, slices = [], list[dict[str, Tensor]](), list[dict[str, Tensor]]()
     passes = Passes()
     gradients: list[GradientCounts] = []
     for index, x, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, search):
@@ -71,6 +72,8 @@ def execute_job(
             gradients.append(found.gradients)
         if found.trajectory is not None:
             trajectories += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
+            if shows_landscape(job, target):
+                slices += landscape_tensors(target, found.trajectory.rows, index, x, y, found.x_adv, job)
     record = Record(
         job=job,
         examples=tuple(examples),
@@ -85,9 +88,14 @@ def execute_job(
     tensors = {
         "x_adv": x_adv,
         **beside(job, target, data, x_adv.to(config.device)),
-        **({name: torch.cat([one[name] for one in trajectories]) for name in trajectories[0]} if trajectories else {}),
+        **_joined(trajectories),
+        **_joined(slices),
     }
     return Outcome(record, tensors)
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([one[name] for one in parts]) for name in parts[0]} if parts else {}
 
 
 def rejudge(job: Job, target: Target, data: Dataset, x_adv: Tensor, config: ExecutionConfig) -> tuple[Example, ...]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from unmask.kinds import MAIN_ROLES, Role
 from unmask.records import AUDIT_SCHEMA
+from unmask.report.plots.landscape import Landscape, landscape
 from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.script import script
 from unmask.report.table import Row
@@ -72,7 +73,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "intervals": row.intervals,
         "stop_when": row.stop_when,
         "diagnosis": case.audit if row.classified else {**case.audit, "findings": []},
-        "script": script(case),
+        "script": script(run, case),
         "seconds": row.seconds,
         "environment": {name: run.config.get(name) for name in ("versions", "hardware", "revision")},
     }
@@ -89,6 +90,7 @@ class AuditSection:
     indicators: list[Indicator]
     candidate_views: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
+    landscape: Landscape | None
     script: str
     not_diagnosed_reason: str
 
@@ -106,7 +108,8 @@ class AuditSection:
             indicators=indicators(run, case) if classified else [],
             candidate_views=case.audit["candidate_views"] if classified else [],
             parts=case.audit["parts"] if classified else [],
-            script=script(case),
+            landscape=landscape(run, case),
+            script=script(run, case),
             not_diagnosed_reason=reason,
         )
 

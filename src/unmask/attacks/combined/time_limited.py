@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
-from unmask.attacks.combined.ensemble import worst
+from unmask.attacks.combined.ensemble import Ensemble, worst
 from unmask.attacks.problem import Attack, Problem
 
-__all__ = ["TimeLimited"]
+__all__ = ["Doubling", "TimeLimited"]
 
 _MOST = 1000
 
@@ -25,7 +26,7 @@ class TimeLimited:
 
     Args:
         seconds: for each example.
-        turn: the attack of a turn, which has randomness of its own.
+        turn: the attack of a turn, which has randomness of its own; such as ``Doubling``.
         clock: seconds that have passed.
         draws: as of :class:`unmask.Ensemble`.
 
@@ -49,3 +50,32 @@ class TimeLimited:
             if now + (now - before) > end:
                 return
             before = now
+
+
+@dataclass(frozen=True)
+class Doubling:
+    """Turns of :class:`TimeLimited`: ``first``, then ``again`` with 1, 2, 2, 4, 4, 8 ... times its steps.
+
+    Args:
+        first: the attack of turn 0.
+        again: an attack with ``steps``; or one made of such attacks, by ``Ensemble``, ``WithView`` or ``Snapped``.
+
+    >>> from unmask.attacks.aliases import pgd
+    >>> turns = Doubling(pgd(5), pgd(10))
+    >>> [turns(number).steps for number in range(6)]
+    [5, 10, 20, 20, 40, 40]
+    """
+
+    first: Attack
+    again: Attack
+
+    def __call__(self, number: int) -> Attack:
+        return _longer(self.again, 2 ** (number // 2)) if number else self.first
+
+
+def _longer(attack: Any, times: int) -> Any:
+    if isinstance(attack, Ensemble):
+        return replace(attack, attacks=tuple(_longer(one, times) for one in attack.attacks))
+    if hasattr(attack, "attack"):
+        return replace(attack, attack=_longer(attack.attack, times))
+    return replace(attack, steps=times * attack.steps)

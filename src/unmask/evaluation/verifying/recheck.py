@@ -14,6 +14,7 @@ from unmask.data import Dataset
 from unmask.evaluation.execute import TRAJECTORY_PREFIX, rejudge
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.targets import Target
+from unmask.evaluation.pictures.landscape import SLICE_PREFIX, misfit
 from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.verifying.beside import SHOWN, beside, untouched
 from unmask.records import Job, Record
@@ -31,7 +32,8 @@ def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:
 
     What fails: a file that is missing, changed or unreadable; candidates of another shape or type than the images, or
     outside ball and box; positions, labels or clean images that are not those of the data set; clean verdicts on
-    anything but its images; any verdict, prediction or distance (float64) that is not the one recorded.
+    anything but its images; any verdict, prediction or distance (float64) that is not the one recorded; slices of the
+    loss that do not go through these images.
     """
     tensors = _tensors(folder, record)
     if isinstance(tensors, str):
@@ -43,6 +45,7 @@ def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:
         _misfit(record, tensors, data, target)
         or _other_verdicts(record, tensors, data, target, local)
         or _others_beside(record.job, tensors, data, target, local.config.device)
+        or misfit(record.job, tensors, target, data, local.config.device)
     )
 
 
@@ -95,9 +98,8 @@ def _other_verdicts(
 
 def _others_beside(job: Job, tensors: dict[str, Tensor], data: Dataset, target: Target, device: str) -> str | None:
     expected = beside(job, target, data, tensors["x_adv"].to(device))
-    kept = {
-        name: tensor for name, tensor in tensors.items() if name != "x_adv" and not name.startswith(TRAJECTORY_PREFIX)
-    }
+    pictures = (TRAJECTORY_PREFIX, SLICE_PREFIX)
+    kept = {name: tensor for name, tensor in tensors.items() if name != "x_adv" and not name.startswith(pictures)}
     wrong = [name for name in {**expected, **kept} if not _same(name, kept.get(name), expected.get(name))]
     return listed("not what belongs to these examples", wrong) or None
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, bpda, find_part
+from unmask.randomness import make_keys, use_keys
 from unmask.state.digests import digest_of
 from unmask.types import Output
 
@@ -92,8 +93,13 @@ def fit_surrogate(
     True
     """
     generator = torch.Generator().manual_seed(seed)
-    module = find_part(model, part)
-    inputs, outputs = _observe(model, module, part, x[:2])
+    module, keys = find_part(model, part), make_keys(seed, range(min(batch, len(x))), "surrogate")
+
+    def observe(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        with use_keys(keys.fold_in(step), uses_torch_random=True):  # of the model
+            return _observe(model, module, part, images)
+
+    inputs, outputs = observe(x[:2], 0)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = _default(inputs, outputs) if network is None else network
@@ -103,11 +109,11 @@ def fit_surrogate(
     def around(images: Tensor) -> Tensor:
         return (images + noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
 
-    pairs = [] if fresh else [_observe(model, module, part, around(images)) for images in x.split(batch)]
+    pairs = [] if fresh else [observe(around(images), step) for step, images in enumerate(x.split(batch))]
     seen = [torch.cat(side) for side in zip(*pairs, strict=True)]
-    for _ in range(steps):
+    for step in range(steps):
         index = torch.randint(len(x), (min(batch, len(x)),), generator=generator)
-        inputs, outputs = _observe(model, module, part, around(x[index])) if fresh else (s[index] for s in seen)
+        inputs, outputs = observe(around(x[index]), step) if fresh else (s[index] for s in seen)
         with torch.enable_grad():
             loss = (network(inputs) - outputs).square().mean()
             optimizer.zero_grad()
