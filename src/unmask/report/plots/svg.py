@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from io import StringIO
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ADAPTIVE", "CLEAN", "LINE", "PLAIN", "QUIET", "plot"]
+__all__ = ["ADAPTIVE", "CLEAN", "LINE", "PLAIN", "QUIET", "plot", "size_ticks"]
 
 # matplotlib wants colours, the page has variables for light and dark: these stand for them until the end.
 COLOURS = {
@@ -42,12 +43,21 @@ def plot(name: str, draw: Callable[[Axes], None], columns: int = 2) -> str:
         return _inline(figure)
 
 
+def size_ticks(axes: Axes, sizes: Sequence[float], text: Callable[[float], str]) -> None:
+    """Ticks at the sizes of balls, as ``text`` writes them; of sizes that are too close to read, one."""
+    shown: list[float] = []
+    for size in sorted(sizes):
+        if not shown or size - shown[-1] >= max(sizes) / 8:
+            shown.append(size)
+    axes.set_xticks(shown, [text(size) for size in shown])
+
+
 def _inline(figure: Figure) -> str:
     out = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(out, format="svg", transparent=True, metadata=nothing)
     svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :])  # the same in each plot, and used by nothing
     for colour, variable in COLOURS.items():
         svg = svg.replace(colour, variable)
     return svg
