@@ -268,9 +268,9 @@ class TestAttack:
         lines = cli(*attack(n=140)).err.splitlines()
         clean, attacked = lines
         assert clean.startswith("models.py:means clean ")
-        assert clean.endswith(" % (140 examples; 140 of 280)")
+        assert clean.endswith(" % (140 examples; 140 of 280 verdicts of the run)")
         assert attacked.startswith("models.py:means apgd ")
-        assert attacked.endswith(" % (140 examples; 280 of 280)")
+        assert attacked.endswith(" % (140 examples; 280 of 280 verdicts of the run)")
         assert cli(*attack(n=140)).err == ""  # all of it was there
 
     def test_another_question_in_the_same_folder(self, cli: Cli) -> None:

@@ -38,7 +38,7 @@ def test_a_run_repeats_itself_and_holds_against_the_original(
     code, _, err = call(capsys, "compare", run, other)
     assert (code, "run both on the same" in err) == (2, True)
     code, out, _ = call(capsys, "compare", run, again)
-    assert [line.split(":")[0] for line in out.splitlines()] == ["clean", "plain"]
+    assert [line.split(":")[0] for line in out.splitlines()] == ["first", "clean", "plain"]
 
 
 def test_a_class_that_an_attack_took_for_a_wrong_answer_is_one_when_judged_again(

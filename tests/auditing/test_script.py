@@ -140,7 +140,7 @@ def test_model_and_data_of_an_audit_from_python_have_to_be_put_in(tmp_path: Path
     report = unmask.audit(names["Means"]().train(), data, Linf(0.05), n=20, budget="quick")
     assert 'unmask.audit(given, data, threat, n=20, seed=0, budget="quick")' in report.script
     assert [line for line in report.script.splitlines() if "PUT HERE" in line] == [
-        "data = ...  # PUT HERE the data mine that were given to unmask.audit, as an unmask.data.Dataset",
+        "data = ...  # PUT HERE the data mine that unmask.audit got, as an unmask.data.Dataset",
         "given = ...  # PUT HERE the model Means that was given to unmask.audit",
     ]
     code = report.script.replace("given = ...", "import models; given = models.Means().train()")

@@ -98,3 +98,31 @@ def test_one_cut_does_not_hide_another() -> None:
     x = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     evidence = probe_gradients(model, x, model(x).argmax(1), 0.3, make_keys(0, range(16), "cuts"))
     assert {(found.kind, found.module) for found in findings(evidence)} == {("shattered", "0"), ("shattered", "1")}
+
+
+class Rounded(nn.Module):
+    """Rounds in the middle of its forward."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        levels = 4
+        rounded = (x * levels).round()
+        return rounded.flatten(1) / levels
+
+
+def test_a_finding_keeps_the_lines_of_code_around_it() -> None:
+    x = torch.rand(16, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(Rounded(), nn.Linear(16, 3)).requires_grad_(False)
+    (found,) = findings(probe_gradients(model, x, model(x).argmax(1), 0.3, make_keys(0, range(16), "lines")))
+    first = int(found.where.split(" ")[0].split(":")[1]) - 2
+    assert found.evidence["source"] == {
+        str(first): "    def forward(self, x: Tensor) -> Tensor:",
+        str(first + 1): "        levels = 4",
+        str(first + 2): "        rounded = (x * levels).round()",
+        str(first + 3): "        return rounded.flatten(1) / levels",
+        str(first + 4): "",
+    }
+
+
+def test_a_finding_without_code_of_the_user_keeps_no_lines() -> None:
+    (found,) = findings(replace(SOUND, faults=[fault("round")]))
+    assert "source" not in found.evidence

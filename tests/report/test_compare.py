@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from unmask import compare
-from unmask.report.compare import compare_runs, unreliable
+from unmask.report.compare import compare_runs, compared, unreliable
 from unmask.report.run_folder import RunFolder
 from unmask.report.table import table
 from unmask.statistics import ANYTIME, accuracy
@@ -40,6 +40,19 @@ def test_two_defenses_on_the_same_images(builder: Any) -> None:
     assert plain.difference.p == pytest.approx(stats.binomtest(5, 5).pvalue)
     assert (adaptive.first.value, adaptive.second.value, adaptive.difference.n) == (0.9, 0.0, 10)  # worst case of both
     assert adaptive.difference.p == pytest.approx(stats.binomtest(9, 9).pvalue)
+
+
+def test_a_comparison_says_of_what_and_what_it_leaves_out(builder: Any) -> None:
+    defense(builder, "a", [1] * 4, [1] * 4)
+    builder.case("b")
+    builder.record("b", "clean", [1] * 6, role="clean")
+    builder.record("b", "plain", [1] * 4, role="plain")
+    folder = builder.write()
+    assert compared(folder, folder, ("a", "b")) == [
+        f"first: {folder}, a; second: {folder}, b",
+        "left out: 2 examples of clean, which only one of the two has",
+        f"left out: adaptive, which is not in {folder}, b",
+    ]
 
 
 def test_what_cannot_be_compared(builder: Any) -> None:

@@ -20,7 +20,7 @@ from tests.report.conftest import figure
 from unmask.report import summary, write
 from unmask.report.formatting import count, duration
 from unmask.report.plots.histograms import histogram
-from unmask.report.plots.pictures import Picture, strip
+from unmask.report.plots.pictures import Picture, gallery
 from unmask.report.run_folder import RunFolder
 from unmask.report.table import table
 from unmask.report.verdict.sentences import headline, others, sentence
@@ -60,14 +60,10 @@ def test_headline_counts_defenses_that_are_done(run: Path) -> None:
     assert headline(rows) == "Gradients are masked in 1 of 2 defenses"
     inconclusive = "noisy (unreliable figure), bare (control) (unreliable figure)"
     assert others(rows) == f"Masked: broken. Inconclusive: {inconclusive}. Incomplete: begun."
-    assert headline(rows[:1]) == (
-        "Gradients are masked: robust accuracy 10.0 % [0.3, 44.5], not the 80.0 % of the plain attack"
-    )
+    assert headline(rows[:1]) == "broken keeps 10 % [0.3, 44.5] of 90 % under L∞ 0.25"
     assert headline([rows[0], rows[0]]) == "Gradients are masked in 2 of 2 defenses"
     assert headline(rows[1:2]) == "Inconclusive: the model is not shown to classify these images"
-    assert headline(rows[2:3]) == (
-        "Inconclusive: too few images for any conclusion; robust accuracy 25.0 % [0.6, 80.6]"
-    )
+    assert headline(rows[2:3]) == "bare keeps 25 % [0.6, 80.6] of 100 % under L∞ 0.25"
     assert headline([rows[1], rows[1]]) == "Inconclusive for 2 of 2 defenses"
     assert headline(rows[3:]) == "Incomplete: the run is not finished"
     assert headline([rows[3], rows[3]]) == "Incomplete: 0 of 2 defenses are finished"
@@ -123,7 +119,9 @@ def test_page_shows_the_figures(run: Path) -> None:
     ):
         assert words in page.text
     assert page.tags.count("article") == 4
-    assert page.tags.count("svg") == 2  # the brand, and the one curve
+    assert (
+        page.tags.count("svg") == 6
+    )  # the brand, the one curve, and how near the adversarial examples of each case are
 
 
 def test_page_asks_for_nothing(run: Path) -> None:
@@ -163,11 +161,11 @@ def test_names_are_text(builder: Any) -> None:
 
 def test_pictures_are_of_examples_that_fell(run: Path) -> None:
     folder = RunFolder.read(run)
-    found = strip(folder, folder.cases[0])
+    found = gallery(folder, folder.cases[0])
     assert found is not None
     assert [(p.index, p.label, p.predicted) for p in found.pictures] == [(i, "one", "two") for i in range(3)]
     assert found.pixelated
-    assert grey(found.pictures[0]) == {"clean": 128, "adversarial": 135, "difference, 10 times": 207}
+    assert grey(found.pictures[0]) == {"clean": 128, "adversarial": 135, "change / (2 eps)": 143}
 
 
 def grey(picture: Picture) -> dict[str, int]:
@@ -184,10 +182,10 @@ def test_what_a_classifier_sees_is_shown_beside_what_the_defense_was_given(build
     builder.record("a", "clean", [1, 1, 0], role="clean", images=True, measured=[3, 3.5])
     builder.record("a", "bpda", [0, 0, 1], images=True, measured=[4, 4.5])
     folder = RunFolder.read(builder.write())
-    found = strip(folder, folder.cases[0])
+    found = gallery(folder, folder.cases[0])
     assert found is not None
     seen = {"clean, as the classifier sees it": 64, "adversarial, as the classifier sees it": 64}
-    assert grey(found.pictures[0]) == {"clean": 128, "adversarial": 135, "difference, 10 times": 207, **seen}
+    assert grey(found.pictures[0]) == {"clean": 128, "adversarial": 135, "change / (2 eps)": 143, **seen}
     write(folder.path)
     page = (folder.path / "report.html").read_text()
     for text in ("bits per dimension", "clean, n = 2", "adversarial, n = 2", "as the classifier sees it"):
@@ -208,7 +206,7 @@ def test_no_picture_of_what_was_wrong_or_stands(builder: Any) -> None:
     builder.record("a", "clean", [0, 1, 1], role="clean")
     builder.record("a", "bpda", [0, 1, 0.5], images=True)
     folder = RunFolder.read(builder.write())
-    assert strip(folder, folder.cases[0]) is None
+    assert gallery(folder, folder.cases[0]) is None
 
 
 def test_pictures_that_are_gone_are_left_out_and_broken_ones_named(run: Path) -> None:
@@ -216,9 +214,9 @@ def test_pictures_that_are_gone_are_left_out_and_broken_ones_named(run: Path) ->
     (file,) = (run / "examples").iterdir()
     file.write_bytes(b"torn")
     with pytest.raises(ValueError, match=f"{file.name} is broken .*delete it to report without it"):
-        strip(folder, folder.cases[0])
+        gallery(folder, folder.cases[0])
     file.unlink()
-    assert strip(folder, folder.cases[0]) is None
+    assert gallery(folder, folder.cases[0]) is None
 
 
 def test_nothing_but_the_reports_is_left_behind(run: Path) -> None:

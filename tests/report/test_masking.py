@@ -13,7 +13,7 @@ from unmask.report import write
 from unmask.report.run_folder import RunFolder
 from unmask.report.table import Row, table
 from unmask.report.verdict.masking import Masking
-from unmask.report.verdict.sentences import MEANING, headline, sentence
+from unmask.report.verdict.sentences import MEANING, consequence, headline, sentence
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder
@@ -68,15 +68,23 @@ def test_the_margin_is_a_share_of_the_clean_accuracy(builder: Builder) -> None:
 def test_no_verdict_on_gradients_is_said_to_be_robustness(builder: Builder) -> None:
     """An undefended detector that keeps 54 % has sound gradients, and that is all."""
     row = judged(builder, kept(54, 100), kept(54, 100))
-    assert headline([row]) == "No gradient masking found; robust accuracy 54.0 % [43.7, 64.0]"
+    assert headline([row]) == "a keeps 54 % [43.7, 64] of 100 % under L∞ 0.25"
+    assert consequence(row) == (
+        "No gradient masking was found. The robust accuracy is what these attacks leave; a stronger attack may leave "
+        "less."
+    )
     page = write(builder.path).read_text()
-    assert "robust accuracy 54.0 %" in page
+    assert "keeps 54\N{NO-BREAK SPACE}% [43.7, 64] of" in page
     assert not {"stands", "weak", "falls"} & set(page.lower().split())
 
 
 def test_masked_gradients_that_leave_nothing(builder: Builder) -> None:
     row = judged(builder, [1] * 40, [0] * 40)
-    assert headline([row]) == "Gradients are masked: the defense adds no robustness (0.0 % left)"
+    assert headline([row]) == "a keeps 0 % [0, 8.8] of 100 % under L∞ 0.25"
+    assert consequence(row) == (
+        "Its gradient is masked, so the 100 % that the plain attack leaves is no evidence of robustness. "
+        "The model is not robust in this ball."
+    )
     assert (row.reliable, row.upper_bound, row.warnings) == (True, False, ())
 
 
@@ -126,9 +134,7 @@ def test_an_adaptive_attack_alone_is_compared_with_nothing(builder: Builder) -> 
 def test_missing_gradients_that_cost_the_plain_attack_nothing_are_masked_in_part(builder: Builder) -> None:
     row = judged(builder, [0] * 20, [0] * 20, audit={**AUDIT, "findings": [SHATTERED]})
     assert row.masking is Masking.PARTLY_MASKED
-    assert headline([row]) == (
-        "Gradients are partly masked, at little or no cost to the plain attack; robust accuracy 0.0 % [0.0, 16.8]"
-    )
+    assert headline([row]) == ("a keeps 0 % [0, 16.8] of 100 % under L∞ 0.25")
     assert judged(builder, [0] * 20, [0] * 20, audit={**AUDIT, "findings": [VANISHING]}).masking is Masking.NOT_FOUND
 
 

@@ -91,7 +91,7 @@ def test_the_film_is_that_of_the_longest_way_of_any_adaptive_attack_that_falls(b
     assert trajectories(RunFolder.read(path), RunFolder.read(path).cases[0], Role.ADAPTIVE)[0].attack == "quick"
     write(path)
     page = (path / "report.html").read_text()
-    assert page.count('<figure class="film') == 1
+    assert page.count('<figure class="replay') == 1
     assert 'alt="example 0 under slow, image, 4 frames side by side"' in page
 
 
@@ -156,7 +156,7 @@ def test_loss_curves_have_a_solid_and_a_dotted_line_for_each_trajectory(kept: Pa
 def test_the_page_moves_only_for_those_who_want_it_and_can_be_read_without(kept: Path) -> None:
     write(kept)
     page = (kept / "report.html").read_text()
-    assert page.count('<figure class="film') == 1
+    assert page.count('<figure class="replay') == 1
     assert page.count('class="reel"') == 2
     assert "--frames: 4" in page
     assert re.findall(r'alt="(example 1 under strong, [^"]*)"', page) == [

@@ -15,7 +15,7 @@ from unmask.report import summary, write
 from unmask.report.run_folder import RunFolder
 from unmask.report.table import Row, table
 from unmask.report.verdict.masking import Masking
-from unmask.report.verdict.sentences import headline
+from unmask.report.verdict.sentences import consequence, headline
 
 if TYPE_CHECKING:
     from tests.report.conftest import Builder
@@ -57,8 +57,8 @@ def test_an_attack_without_gradients_proves_nothing_and_names_the_audit(builder:
         "run `unmask audit`",
     )
     assert (row.masking, row.reliable, row.upper_bound) == (Masking.INCONCLUSIVE, False, True)
-    assert headline([row]) == "Inconclusive: upper bound only; robust accuracy at most 100.0 % [83.2, 100.0]"
-    figures = {"html": '<table class="main">', "markdown": "| case |", "terminal": "plain attack"}
+    assert headline([row]) == "a keeps at most 100 % [83.2, 100] of 100 % under L∞ 0.25"
+    figures = {"html": '<div class="drop">', "markdown": "| case |", "terminal": "plain attack"}
     for form, text in forms(builder).items():
         assert text.index("unmask audit") < text.index(figures[form]), f"in {form} warnings stand above the figures"
 
@@ -121,7 +121,7 @@ def test_black_box_attacks_alone_give_an_upper_bound(builder: Builder, how: str)
     assert row.warnings == (
         "only black-box attacks were run; a white-box attacker may do better: the figure is an upper bound only",
     )
-    assert headline([row]) == "Inconclusive: upper bound only; robust accuracy at most 82.5 % [76.5, 87.5]"
+    assert headline([row]) == "a keeps at most 82.5 % [76.5, 87.5] of 100 % under L∞ 0.25"
     assert (row.masking, row.reliable, row.upper_bound) == (Masking.INCONCLUSIVE, False, True)
     for text in forms(builder).values():
         assert "upper bound only" in text
@@ -290,7 +290,11 @@ def test_masking_that_is_proven_stays_so_beside_an_upper_bound(builder: Builder)
     builder.record("a", "best view", [1] * N, role="control", control="unbounded")
     row = only(builder)
     assert (row.masking, row.reliable) == (Masking.MASKED, False)
-    assert headline([row]) == "Gradients are masked; upper bound only: robust accuracy at most 20.0 % [5.7, 43.7]"
+    assert headline([row]) == "a keeps at most 20 % [5.7, 43.7] of 100 % under L∞ 0.25"
+    assert consequence(row) == (
+        "Its gradient is masked, so the 100 % that the plain attack leaves is no evidence of robustness. "
+        "Its robust accuracy is an upper bound only: see the warnings."
+    )
 
 
 def test_a_missing_gradient_with_an_unreliable_figure_is_inconclusive_and_still_shown(builder: Builder) -> None:
@@ -321,7 +325,7 @@ def test_an_attack_on_another_ball_is_named_everywhere(builder: Builder) -> None
     shown = forms(builder)
     assert all(why in text for text in shown.values())
     assert "| plain at L∞ 0 raw |" in shown["markdown"]
-    assert "unbounded at L∞ 1 raw 66.7 %" in shown["markdown"]
-    assert "noise 100.0 %" in shown["markdown"]
+    assert "- unbounded at L∞ 1 raw 66.7 %" in shown["markdown"]
+    assert "- noise 100.0 %" in shown["markdown"]
     assert "plain at L∞ 0 raw<small>" in shown["html"]
-    assert "unbounded at L∞ 1 raw<small>control" in shown["html"]
+    assert "unbounded at L∞ 1 raw<small>n = 3" in shown["html"]

@@ -56,7 +56,7 @@ def build_plan(
         made += jobs(control.attack, Role.CONTROL, control.threat, min(n, _FEW), **options)
     about = {
         "case": name,
-        "defense": "a model, examined and attacked by what was found",
+        "defense": f"a model audited with the budget {request.budget}",
         "obfuscation": [],
         "claimed": None,
         "published": None,

@@ -42,7 +42,11 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
             if not stored or done == everything:  # at once: what was stored says nothing of the time left
                 bar.update(task, completed=done, description=line, within="")
             if not stored and bar.disable and len(scores[label]) == total[label]:
-                err.print(f"{line} ({total[label]} examples; {done} of {everything})", highlight=False, soft_wrap=True)
+                err.print(
+                    f"{line} ({total[label]} examples; {done} of {everything} verdicts of the run)",
+                    highlight=False,
+                    soft_wrap=True,
+                )
 
         def within(levels: tuple[Level, ...]) -> None:
             bar.update(task, within=_running(levels))

@@ -130,10 +130,13 @@ def compare(
 
     Example: [bold]unmask compare runs/a runs/b[/bold]
     """
-    from unmask.report.compare import compare, unreliable
+    from unmask.report.compare import compare, compared, unreliable
 
     cases = (case, with_ or case)
-    _show(compare(first, second, cases))
+    pairs = compare(first, second, cases)
+    for line in compared(first, second, cases):
+        say(line)
+    _show(pairs)
     for line in unreliable(first, second, cases):
         say(line)
 

@@ -146,8 +146,8 @@ def _fault(one: GradientFidelity) -> GradientFault:
     lost = all(snapshot.edge is None for snapshot in one.event.outputs) or not (_wrong(one) or _nowhere(one))
     event = one.event
     if lost and event.under:
-        part, line, code = event.under
-        event = replace(event, part=part, line=line, code=code)
+        part, place = event.under
+        event = replace(event, part=part, line=place.line, code=place.code, file=place.file)
     return GradientFault(event, lost, one.fidelity, _right_nearby(one))
 
 

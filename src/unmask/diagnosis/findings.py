@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Iterator
 
 from unmask.diagnosis.faults import GradientFault
@@ -17,6 +18,9 @@ _SIGNAL = 0.4
 
 _FLAT = 0.5
 """Cross entropy is saturated where it is flat on this share of the images."""
+
+_AROUND, _WIDTH = 2, 160
+"""Lines of the user's code before and after that of a finding, which a report shows, and the characters of each."""
 
 
 def findings(evidence: GradientProbe) -> list[Finding]:
@@ -41,6 +45,7 @@ def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
                 "gradient": "missing" if first.missing else "wrong",
                 "fidelity": {f"{radius:.3g}": round(value, 3) for radius, value in first.fidelity.items()},
                 "calls": len(some),
+                **_source(first.event),
             },
             remedy=f"bpda: {part}=identity" if part else "straight_through",
         )
@@ -59,6 +64,7 @@ def _not_finite(evidence: GradientProbe) -> Iterator[Finding]:
                 "operation": event.name if event else "",
                 "gradient": "not finite",
                 "images": round(found.share, 3),
+                **(_source(event) if event else {}),
             },
             remedy="finite_gradients",
         )
@@ -97,7 +103,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
             kind=FindingKind.VANISHING if not missing and _reached(event) else FindingKind.SHATTERED,
             module=event.part,
             where=event.place,
-            evidence={"operation": event.name, **flat},
+            evidence={"operation": event.name, **flat, **_source(event)},
             remedy="read what goes into this operation",
         )
 
@@ -115,9 +121,25 @@ def _stochastic(evidence: GradientProbe) -> Iterator[Finding]:
             kind=FindingKind.STOCHASTIC,
             module=event.part,
             where=event.place,
-            evidence={"operation": event.name, "signal": round(noise.signal, 3), "flips": round(noise.flips, 3)},
+            evidence={
+                "operation": event.name,
+                "signal": round(noise.signal, 3),
+                "flips": round(noise.flips, 3),
+                **_source(event),
+            },
             remedy=f"EOT over {draws(noise.signal)} draws",
         )
+
+
+def _source(event: Event) -> dict[str, dict[str, str]]:
+    """The lines around the call, by their numbers, as evidence; nothing where the user's code makes no call."""
+    number = int(event.line.rpartition(":")[2]) if event.file else 0
+    around = {
+        str(one): text.rstrip()[:_WIDTH]
+        for one in range(max(number - _AROUND, 1), number + _AROUND + 1)
+        if (text := linecache.getline(event.file, one))
+    }
+    return {"source": around} if number and str(number) in around else {}
 
 
 def draws(signal: float, noise: float = 1.0) -> int:

@@ -35,6 +35,14 @@ _OUTSIDE = (str(Path(torch.__file__).parent), str(_UNMASK))
 """Code that calls operations for others: torch's and this library's, but for the models in it."""
 
 
+class Place(NamedTuple):
+    """Where the user's code makes a call: "file.py:41", the text of the line, the path of the file."""
+
+    line: str
+    code: str
+    file: str
+
+
 @dataclass(frozen=True)
 class Event:
     """One call of an operation or of a part.
@@ -54,7 +62,8 @@ class Event:
     outputs: tuple[TensorSnapshot, ...]
     custom: bool = False  # whether it is an autograd function of the user's own
     inner: bool = False  # whether it is a gradient that the model itself takes
-    under: tuple[str, str, str] | None = None  # part, line and code of a call in which gradients were disabled before
+    under: tuple[str, Place] | None = None  # part and place of a call in which gradients were disabled before
+    file: str = ""  # path of the user's code that makes the call
 
     @property
     def place(self) -> str:
@@ -67,7 +76,7 @@ class _Running(NamedTuple):
 
     part: nn.Module
     given: tuple[TensorSnapshot, ...]
-    place: tuple[str, str]
+    place: Place
     gradients: bool  # whether they were enabled when it was called
 
 
@@ -111,8 +120,9 @@ class _Recorder(TorchFunctionMode):
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
         if made or func is Tensor.register_hook:
             part = self.paths[self._running[-1].part]
-            inner = func in _INNER_GRADIENTS
-            self.events.append(Event(name, part, *_place(), False, given, made, custom, inner, self.under()))
+            line, code, file = _place()
+            inner, under = func in _INNER_GRADIENTS, self.under()
+            self.events.append(Event(name, part, line, code, False, given, made, custom, inner, under, file))
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
@@ -139,12 +149,12 @@ class _Recorder(TorchFunctionMode):
             self.events[i] = replace(self.events[i], outputs=made)
         return value
 
-    def under(self) -> tuple[str, str, str] | None:
+    def under(self) -> tuple[str, Place] | None:
         """The outermost call that is made where a part has disabled gradients, as under ``no_grad``."""
         if not torch.is_grad_enabled():
             for outer, called in itertools.pairwise(self._running):
                 if not called.gradients:
-                    return self.paths[outer.part], *called.place
+                    return self.paths[outer.part], called.place
         return None
 
     def found(self, value: Any) -> list[Tensor]:
@@ -171,7 +181,8 @@ class _Recorder(TorchFunctionMode):
                     logits = as_output(output).logits
                     made = tuple(sorted(made, key=lambda snapshot: snapshot.token != token_of(logits)))
                 name = type(module).__name__
-                self.events.append(Event(name, self.paths[module], *place, True, given, made))
+                line, code, file = place
+                self.events.append(Event(name, self.paths[module], line, code, True, given, made, file=file))
 
 
 def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
@@ -262,16 +273,13 @@ def _outside(file: str) -> bool:
     return library or (file.startswith(_PYTHON) and "site-packages" not in file)
 
 
-def _place() -> tuple[str, str]:
-    """File and line of the nearest caller below the trace that is neither Python, torch nor this library, and its code.
-
-    Both are empty where there is none.
-    """
+def _place() -> Place:
+    """That of the nearest caller below the trace that is neither Python, torch nor this library; empty for none."""
     frame = sys._getframe(1)
     while frame is not None and _outside(frame.f_code.co_filename):
         if frame.f_code is trace.__code__ or frame.f_back is None:
-            return "", ""
+            return Place("", "", "")
         frame = frame.f_back
     file, line = frame.f_code.co_filename, frame.f_lineno
     name = "graph" if file.startswith("<eval_with_key>") else Path(file).name  # of torch.fx, another for each copy
-    return f"{name}:{line}", linecache.getline(file, line).strip()
+    return Place(f"{name}:{line}", linecache.getline(file, line).strip(), file)

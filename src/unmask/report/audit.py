@@ -16,6 +16,7 @@ from unmask.report.plots.landscape import Landscape, landscape
 from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.script import script
 from unmask.report.table import Row
+from unmask.report.verdict.finding_sentences import WinningView, winning_view
 from unmask.report.verdict.indicators import Indicator, indicators
 from unmask.report.verdict.masking import NOT_CLASSIFIED, Masking, confirmed
 from unmask.statistics import Accuracy
@@ -87,7 +88,9 @@ class AuditSection:
     heading: str
     findings: list[Mapping[str, Any]]
     unconfirmed: list[Mapping[str, Any]]
-    indicators: list[Indicator]
+    seen: list[Indicator]  # the indicators of attack failure that were seen
+    not_seen: list[str]  # names of the others, with their attacks
+    view: WinningView | None
     candidate_views: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
     landscape: Landscape | None
@@ -101,12 +104,20 @@ class AuditSection:
             return None
         found, classified = _confirmed(case, row), row.classified
         reason = not_diagnosed(case, row)
+        tests = indicators(run, case) if classified else []
+        not_seen: dict[str, list[str]] = {}
+        for one in tests:
+            if not one.failed:
+                not_seen.setdefault(one.name, []).append(one.of)
+        views = case.audit["candidate_views"] if classified else []
         return cls(
             heading=heading(case, row),
             findings=found,
             unconfirmed=[] if reason else [finding for finding in case.findings if finding not in found],
-            indicators=indicators(run, case) if classified else [],
-            candidate_views=case.audit["candidate_views"] if classified else [],
+            seen=[one for one in tests if one.failed],
+            not_seen=[f"{name} ({', '.join(attacks)})" for name, attacks in not_seen.items()],
+            view=winning_view(views),
+            candidate_views=views,
             parts=case.audit["parts"] if classified else [],
             landscape=landscape(run, case),
             script=script(run, case),
@@ -141,7 +152,7 @@ class Findings:
         if setup:
             yield Text("\nModel setup warnings.", style="bold yellow")
         for finding in setup:
-            yield from _told(finding, "yellow")
+            yield from _finding_lines(finding, "yellow")
 
     def _gradients(self) -> Iterator[Text]:
         found = _confirmed(self.case, self.row)
@@ -152,7 +163,7 @@ class Findings:
             style = "bold red" if masked else "bold yellow" if found else "bold"
             yield Text(f"\n{heading(self.case, self.row)}.", style=style)
         for finding in found:
-            yield from _told(finding, "red" if masked else "yellow")
+            yield from _finding_lines(finding, "red" if masked else "yellow")
 
 
 def _refused(run: RunFolder, case: CaseInfo, role: Role) -> float | None:
@@ -161,7 +172,7 @@ def _refused(run: RunFolder, case: CaseInfo, role: Role) -> float | None:
     return sum(example.refused for example in examples) / len(examples) if examples else None
 
 
-def _told(finding: Mapping[str, Any], colour: str) -> Iterator[Text]:
+def _finding_lines(finding: Mapping[str, Any], colour: str) -> Iterator[Text]:
     part = f"{finding['module']}: " if finding["module"] else ""
     yield Text.assemble((f"  {finding['kind']:10} ", colour), part, (finding["where"], "dim"))
     yield Text(f"             remedy: {finding['remedy']}", style="dim")

@@ -17,7 +17,7 @@ from unmask.report.verdict.worst_case import worst, worst_case
 from unmask.run_files import read_run
 from unmask.statistics import Accuracy, Difference, accuracy, difference
 
-__all__ = ["PairedComparison", "compare", "compare_runs", "count_identical", "differing", "unreliable"]
+__all__ = ["PairedComparison", "compare", "compare_runs", "compared", "count_identical", "differing", "unreliable"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,23 @@ def compare(
     return [
         _pair(what, found[0][what], found[1][what], anytime) for what in found[0] if found[0][what] and found[1][what]
     ]
+
+
+def compared(first: Path, second: Path, cases: tuple[str | None, str | None] = (None, None)) -> list[str]:
+    """Which cases of which runs :func:`compare` compares, and which figures and examples it leaves out, a line each."""
+    runs = RunFolder.read(first), RunFolder.read(second)
+    chosen = [_case(run, name) for run, name in zip(runs, cases, strict=True)]
+    found = [_figures(run, case) for run, case in zip(runs, chosen, strict=True)]
+    titles = [f"{run.path}, {case.case}" for run, case in zip(runs, chosen, strict=True)]
+    lines = [f"first: {titles[0]}; second: {titles[1]}"]
+    for what in found[0]:
+        one, two = (figures[what].keys() for figures in found)
+        missing = [title for title, examples in zip(titles, (one, two), strict=True) if not examples]
+        if len(missing) == 1:
+            lines.append(f"left out: {what}, which is not in {missing[0]}")
+        elif alone := len(one ^ two):
+            lines.append(f"left out: {alone} examples of {what}, which only one of the two has")
+    return lines
 
 
 def unreliable(first: Path, second: Path, cases: tuple[str | None, str | None] = (None, None)) -> list[str]:

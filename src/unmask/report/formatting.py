@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from unmask.records import Figure, ThreatSpec
@@ -12,11 +14,12 @@ if TYPE_CHECKING:
     from unmask.report.table import Row
 
 __all__ = [
-    "any_replicated",
     "at",
     "category",
     "count",
+    "date",
     "duration",
+    "eps",
     "examples",
     "interval",
     "passes",
@@ -24,6 +27,10 @@ __all__ = [
     "place",
     "probability",
     "quoted",
+    "short_figure",
+    "short_name",
+    "short_percent",
+    "sources",
     "stated",
     "threat",
 ]
@@ -38,6 +45,47 @@ def percent(share: float | None) -> str:
     ('98.5 %', '—')
     """
     return "—" if share is None else f"{100 * share:.1f} %"
+
+
+def short_percent(share: float) -> str:
+    """A share in [0, 1], without a decimal that is zero.
+
+    >>> short_percent(0.985), short_percent(0.0)
+    ('98.5 %', '0 %')
+    """
+    return f"{_short(share)} %"
+
+
+def short_figure(a: Accuracy) -> str:
+    """An accuracy with its interval, without decimals that are zero: ``0 % [0, 3.6]``."""
+    return f"{short_percent(a.value)} [{_short(a.low)}, {_short(a.high)}]"
+
+
+def _short(share: float) -> str:
+    return f"{100 * share:.1f}".removesuffix(".0")
+
+
+def short_name(name: str) -> str:
+    """The name of a model; of one in a file without the folders.
+
+    >>> short_name("models/net.onnx"), short_name("/home/me/net.py:build"), short_name("timm:org/net")
+    ('net.onnx', 'net.py:build', 'timm:org/net')
+    """
+    return re.sub(r"^[^:]*[/\\](?=[^/\\:]+\.\w+(:|$))", "", name)
+
+
+def date(text: object) -> str:
+    """A date as people write it; what is no date stays as it is.
+
+    >>> date("2026-11-29T15:05:09+01:00"), date("some day")
+    ('29 November 2026, 14:05 UTC', 'some day')
+    """
+    try:
+        at = datetime.fromisoformat(str(text))
+        at = at.astimezone(UTC) if at.tzinfo else at
+        return f"{at.day} {at:%B %Y, %H:%M}{' UTC' if at.tzinfo else ''}"
+    except (ValueError, OverflowError):
+        return str(text)
 
 
 def interval(a: Accuracy) -> str:
@@ -77,16 +125,24 @@ def passes(row: Row) -> str:
     return f"{count(sum(a.forwards for a in row.attacks))} / {count(sum(a.backwards for a in row.attacks))}"
 
 
+def eps(size: float, unit: str = "raw") -> str:
+    """The size of a ball: in levels of 255 where it is a whole number of them, to 1e-9, and no short decimal.
+
+    >>> eps(8 / 255), eps(0.2), eps(0.3), eps(8 / 255, "rms")
+    ('8/255', '0.2', '0.3', '0.0313725')
+    """
+    level = round(size * 255)
+    levels = level and unit == "raw" and abs(size - level / 255) < 1e-9 and len(f"{size:g}") > 5
+    return f"{level}/255" if levels else f"{size:g}"
+
+
 def threat(spec: ThreatSpec) -> str:
     """The ball, with the unit of its size.
 
     >>> threat(ThreatSpec("linf", 8 / 255)), threat(ThreatSpec("l2", 0.05, "rms"))
     ('L∞ 8/255 raw', 'L2 0.05 rms')
     """
-    level = round(spec.eps * 255)
-    eight_bit = spec.unit == "raw" and spec.eps == level / 255 and len(f"{spec.eps:g}") > 5
-    size = f"{level}/255" if eight_bit else f"{spec.eps:g}"
-    return f"{NORMS.get(spec.norm, spec.norm)} {size} {spec.unit}"
+    return f"{NORMS.get(spec.norm, spec.norm)} {eps(spec.eps, spec.unit)} {spec.unit}"
 
 
 def at(specs: Sequence[ThreatSpec]) -> str:
@@ -106,7 +162,8 @@ def probability(gap: PairedTest) -> str:
 def examples(rows: Sequence[Row]) -> str:
     """How many examples the figures rest on: ``200 examples a case``."""
     sizes = sorted({row.clean.n for row in rows if row.clean}) or [0]
-    return f"{sizes[0]}{f' to {sizes[-1]}' if len(sizes) > 1 else ''} examples a case"
+    span = f"{sizes[0]}{f' to {sizes[-1]}' if len(sizes) > 1 else ''}"
+    return f"{span} examples" + (" a case" if len(rows) > 1 else "")
 
 
 def quoted(figure: Figure | None) -> str:
@@ -124,9 +181,9 @@ def stated(row: Row) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def any_replicated(rows: Sequence[Row]) -> bool:
-    """Whether there is a case that others have attacked before."""
-    return any(row.replicated is not None for row in rows)
+def sources(rows: Sequence[Row]) -> list[str]:
+    """Which kinds of figures others stated for any of the cases: "claimed", "published", "replicated"."""
+    return [name for name in ("claimed", "published", "replicated") if any(name in stated(row) for row in rows)]
 
 
 def category(row: Row) -> str:

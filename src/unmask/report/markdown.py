@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from unmask.records import Figure
+from unmask.report.audit import AuditSection, heading
 from unmask.report.formatting import (
-    any_replicated,
     at,
     category,
     count,
@@ -16,13 +17,18 @@ from unmask.report.formatting import (
     interval,
     passes,
     percent,
+    place,
     quoted,
+    short_percent,
+    sources,
     stated,
     threat,
 )
-from unmask.report.run_folder import RunFolder
+from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.table import AttackRow, Row, StrengthPoint
-from unmask.report.verdict.sentences import caveat, headline, others, sentence
+from unmask.report.verdict.controls import Control, controls
+from unmask.report.verdict.finding_sentences import effect
+from unmask.report.verdict.sentences import caveat, consequence, headline, others, sentence
 from unmask.statistics import FIXED, Accuracy
 
 __all__ = ["markdown"]
@@ -30,29 +36,28 @@ __all__ = ["markdown"]
 
 def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
     """The text of report.md."""
-    earlier = any_replicated(rows)
+    others_stated = sources(rows)
+    obfuscated = any(row.obfuscation for row in rows)
     columns = [
         "case",
-        "obfuscation",
+        *(["obfuscation"] if obfuscated else []),
         "data",
         "threat",
         "n",
         "clean",
         "plain",
         "adaptive",
-        "claimed",
-        "published",
-        *(["replicated"] if earlier else []),
+        *others_stated,
         "gradient masking",
         "passes",
         "time",
     ]
     blocks = [
-        f"# {headline(rows)}",
+        f"# {_escape(headline(rows))}",
         *(_warnings(row, len(rows) > 1) for row in rows),
-        _escape(others(rows)),
-        _table(columns, [_main(row, earlier) for row in rows]),
-        *(block for row in rows for block in _case(row)),
+        _escape(consequence(rows[0]) if len(rows) == 1 else others(rows)),
+        _table(columns, [_main(row, obfuscated, others_stated) for row in rows]),
+        *(block for case, row in zip(run.cases, rows, strict=True) for block in _case(run, case, row)),
         f"{examples(rows)}, seed {run.config['seed']}. In brackets: {_intervals(rows)}. "
         "Passes: images forward / backward in the attacks. "
         "Adaptive: the worst case for each example over all attacks, including the plain ones.",
@@ -68,25 +73,23 @@ def _warnings(row: Row, named: bool) -> str:
     return "\n".join([f"> **Unreliable result{of}:**", *(f"> - {_escape(text)}" for text in row.warnings)])
 
 
-def _main(row: Row, earlier: bool) -> list[str]:
+def _main(row: Row, obfuscated: bool, others_stated: Sequence[str]) -> list[str]:
     known = row.adaptive or row.plain or row.clean
     return [
         row.case,
-        ", ".join(row.obfuscation),
+        *([", ".join(row.obfuscation)] if obfuscated else []),
         _data(row),
         threat(row.threat),
         str(known.n if known else 0),
         *map(_cell, (row.clean, row.plain, row.adaptive)),
-        _linked(row.claimed),
-        _linked(row.published),
-        *([_linked(row.replicated)] if earlier else []),
+        *(_linked(stated(row).get(name)) for name in others_stated),
         ", ".join(filter(None, (row.masking, caveat(row)))),
         passes(row),
         duration(row.seconds),
     ]
 
 
-def _case(row: Row) -> list[str]:
+def _case(run: RunFolder, case: CaseInfo, row: Row) -> list[str]:
     access, general = any(a.access for a in row.attacks), bool(row.superclass_accuracy)
     names = [
         "attack",
@@ -99,9 +102,6 @@ def _case(row: Row) -> list[str]:
         "time",
     ]
     about = f"{row.defense}. {row.citation}" if row.citation else row.defense
-    controls = ", ".join(
-        f"{name}{at(row.control_threats.get(name, ()))} {_cell(a)}" for name, a in row.controls.items()
-    )
     return [
         f"## {_escape(row.case)}",
         _escape(about),
@@ -109,12 +109,55 @@ def _case(row: Row) -> list[str]:
         "\n".join(f"- {name} {quoted(figure)}: {_source(figure)}" for name, figure in stated(row).items()),
         _escape(sentence(row)),
         _escape(category(row)),
+        *_diagnosis(run, case, row),
+        *_setup(case),
         _table(names, [_attack(a, row.random, access, general) for a in row.attacks]) if row.attacks else "",
-        _escape(f"Controls: {controls}.") if controls else "",
+        _controls(controls(run, case)),
         _table([row.varied, "clean", "plain", "adaptive"], map(_setting, row.strength_curve))
         if row.strength_curve
         else "",
     ]
+
+
+def _diagnosis(run: RunFolder, case: CaseInfo, row: Row) -> list[str]:
+    """What an audit found of the gradients, with the remedies and the view that the attacks take."""
+    audit = AuditSection.of(run, case, row)
+    if audit is None:
+        return []
+    view = audit.view
+    return [
+        f"### {_escape(heading(case, row))}",
+        _escape(f"{audit.not_diagnosed_reason.capitalize()}.") if audit.not_diagnosed_reason else "",
+        "\n".join(map(_finding, audit.findings)),
+        _escape(
+            f"The attacks take the view {view.view}: in its pilot {short_percent(view.robust_accuracy)} "
+            f"of the examples stay correct."
+        )
+        if view
+        else "",
+    ]
+
+
+def _setup(case: CaseInfo) -> list[str]:
+    return ["### Model setup warnings", "\n".join(map(_finding, case.setup_findings))] if case.setup_findings else []
+
+
+def _finding(finding: Mapping[str, Any]) -> str:
+    measured = f" {effect(finding)}" if effect(finding) else ""
+    text = f"{place(finding)}.{measured} Remedy: {finding['remedy']}"
+    return f"- **{_escape(finding['kind'])}** {_escape(text)}"
+
+
+def _controls(found: Sequence[Control]) -> str:
+    if not found:
+        return ""
+    results = {True: "as expected", False: "**not as expected**", None: ""}
+    lines = [
+        f"- {_escape(f'{one.name}{at(one.other_threats)}')} {_cell(one.accuracy)}"
+        + (f": {results[one.passed]} ({_escape(one.expected)})" if one.expected else "")
+        for one in found
+    ]
+    return "\n".join(["Controls:", "", *lines])
 
 
 def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str]:

@@ -73,7 +73,7 @@ def _loading(run: RunFolder, config: Mapping[str, Any], case: CaseInfo, n: int) 
     if threads:
         yield f"torch.set_num_threads({int(threads)})  # as in the run, since sums round differently on others"
     if config.get("data_in_memory"):
-        yield f"data = ...  # PUT HERE the data {_bare(case.data)} that were given to unmask.audit, as an unmask.data.Dataset"
+        yield f"data = ...  # PUT HERE the data {_bare(case.data)} that unmask.audit got, as an unmask.data.Dataset"
     else:
         size = f", size={config['size']}" if config.get("size") else ""
         yield f"data = load({_quoted(case.data)}, n={case.n}{size})"

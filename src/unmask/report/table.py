@@ -153,7 +153,7 @@ def _row(run: RunFolder, case: CaseInfo) -> Row:
         control_threats=_control_threats(run, case),
         eps_curve=tuple(
             _curve(
-                run.of(case, Role.EPS),
+                _sweep(run, case),
                 EpsPoint(0.0, known.clean, known.clean),
                 EpsPoint(case.threat.eps, known.plain, known.adaptive),
                 anytime=anytime,
@@ -225,16 +225,23 @@ def _general(found: Mapping[int, ExampleRecord], case: CaseInfo) -> Accuracy | N
     return accuracy([float(of[e.predicted] == of[e.label] or bool(e.refused)) for e in examples])
 
 
-def _curve(sweep: Sequence[Record], *known: EpsPoint, anytime: bool) -> list[EpsPoint]:
+def _sweep(run: RunFolder, case: CaseInfo) -> list[tuple[str, Record]]:
+    """The jobs in balls of other sizes, each with the role of its attack; of an audit the controls at twice eps."""
+    curve = [(record.job.options["base"], record) for record in run.of(case, Role.EPS)]
+    doubled = {"plain doubled eps": Role.PLAIN, "doubled eps": Role.ADAPTIVE}
+    controls = [(record.job.options.get("control"), record) for record in run.of(case, Role.CONTROL)]
+    return curve or [(doubled[name], record) for name, record in controls if name in doubled]
+
+
+def _curve(sweep: Sequence[tuple[str, Record]], *known: EpsPoint, anytime: bool) -> list[EpsPoint]:
     """Accuracies of the sweep with those at 0 and at the case's own eps; nothing without a sweep."""
     if not sweep:
         return []
     points = {point.eps: point for point in known}
-    for eps in {record.job.threat.eps for record in sweep} - points.keys():
-        here = [record for record in sweep if record.job.threat.eps == eps]
+    for eps in {record.job.threat.eps for _, record in sweep} - points.keys():
+        here = [(base, record) for base, record in sweep if record.job.threat.eps == eps]
         plain, adaptive = (
-            by_attack(record for record in here if record.job.options["base"] == base)
-            for base in (Role.PLAIN, Role.ADAPTIVE)
+            by_attack(record for base, record in here if base == role) for role in (Role.PLAIN, Role.ADAPTIVE)
         )
         points[eps] = EpsPoint(
             eps,

@@ -10,10 +10,10 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from unmask.report.formatting import any_replicated, duration, interval, passes, percent, quoted, threat
+from unmask.report.formatting import duration, interval, passes, percent, quoted, sources, stated, threat
 from unmask.report.table import Row
 from unmask.report.verdict.masking import Masking
-from unmask.report.verdict.sentences import caveat, headline, others
+from unmask.report.verdict.sentences import caveat, consequence, headline, others
 from unmask.statistics import Accuracy
 
 __all__ = ["Summary"]
@@ -43,8 +43,8 @@ class Summary:
         yield table if needed <= options.max_width else _narrow(self.rows)
         alone = self.rows[0] if len(self.rows) == 1 else None
         yield Text(headline(self.rows), style=STYLES[alone.masking] if alone else "bold")
-        if rest := others(self.rows):
-            yield Text(rest, style="dim")
+        if rest := consequence(alone) if alone else others(self.rows):
+            yield Text(rest, style="" if alone else "dim")
 
 
 def _warnings(row: Row, named: bool) -> Text:
@@ -57,8 +57,7 @@ def _wide(rows: Sequence[Row]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("case", "obfuscation, threat"):
         table.add_column(name, no_wrap=True)
-    replicated = ["replicated"] if any_replicated(rows) else []
-    text = ["claimed", "published", *replicated]
+    text = sources(rows)
     for name in ("n", " clean", " plain attack", " adaptive attack", *text, "passes", "time"):
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
@@ -96,8 +95,8 @@ def _narrow(rows: Sequence[Row]) -> Text:
         text.append_text(Text.assemble("  masking    ", (masked, STYLES[row.masking]), "\n"))
         for name in ("clean", "plain", "adaptive"):
             text.append_text(Text.assemble(f"  {name:10}", _figure(getattr(row, name), row), "\n"))
-        text.append(f"  claimed   {quoted(row.claimed):>7}, published {quoted(row.published)}", style="dim")
-        text.append(f", replicated {quoted(row.replicated)}\n\n" if row.replicated else "\n\n", style="dim")
+        figures = [f"{name} {quoted(figure)}" for name, figure in stated(row).items()]
+        text.append(f"  {', '.join(figures)}\n\n" if figures else "\n", style="dim")
     return text
 
 

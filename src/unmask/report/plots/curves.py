@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
-from unmask.report.formatting import NORMS
-from unmask.report.plots.svg import ADAPTIVE, CLEAN, LINE, PLAIN, QUIET, plot
+from unmask.report.formatting import NORMS, eps
+from unmask.report.plots.svg import ADAPTIVE, CLEAN, LINE, PLAIN, QUIET, plot, size_ticks
 from unmask.report.table import Row
 from unmask.statistics import Accuracy
 
@@ -23,6 +23,7 @@ def eps_curve(row: Row) -> str:
         for name, colour, marker in (("plain", PLAIN, "o"), ("adaptive", ADAPTIVE, "s")):
             points = [(point.eps, a) for point in row.eps_curve if (a := getattr(point, name))]
             _line(axes, points, name, colour, marker)
+        size_ticks(axes, [point.eps for point in row.eps_curve], lambda size: eps(size, row.threat.unit))
         norm = NORMS.get(row.threat.norm, row.threat.norm)
         axes.set_xlabel(f"eps ({norm}, {row.threat.unit})", color=QUIET, parse_math=False)
 

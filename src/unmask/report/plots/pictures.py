@@ -1,4 +1,4 @@
-"""Images that fell: clean, adversarial, and the difference between them."""
+"""Images that an adaptive attack broke: clean, adversarial, and the change between them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ from unmask.report.plots.stored_tensors import Array, StoredTensors
 from unmask.report.run_folder import CaseInfo, RunFolder, by_attack
 from unmask.report.verdict.worst_case import worst
 
-__all__ = ["Picture", "Strip", "address", "pixels", "strip"]
+__all__ = ["Gallery", "Picture", "address", "gallery", "pixels"]
 
-GAIN = 10  # of differences
 SIDE = 160  # pixels, to which larger images are reduced
 LOSSLESS = 16_000  # bytes, beyond which a picture is compressed with loss
+
+
+_SCALED_BY_EPS = (
+    "change / (2 eps)",
+    "The change is scaled by 1/(2 eps): black is -eps, grey no change, white +eps.",
+)
+_SCALED_BY_LARGEST = (
+    "change, scaled",
+    "The change is scaled so that its largest element is black or white; grey is no change.",
+)
 
 
 @dataclass(frozen=True)
@@ -34,14 +43,15 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Pictures of one case, all of the same things; differences are enlarged around grey."""
+class Gallery:
+    """Pictures of one case, all of the same things; changes are scaled around mid-grey, and ``scaling`` says how."""
 
     pictures: tuple[Picture, ...]
     pixelated: bool  # small images, to be enlarged without smoothing
+    scaling: str
 
 
-def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None:
+def gallery(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Gallery | None:
     """The first examples that were right and fell under an adaptive attack, where their images were kept.
 
     Raises UnmaskError where a file of examples is broken.
@@ -50,6 +60,8 @@ def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None
     adaptive = worst(by_attack(run.of(case, Role.ADAPTIVE)).values())
     fallen = [f for i, f in adaptive.items() if f.example.robust == 0 and i in clean and clean[i].example.robust == 1]
     kept = StoredTensors(run)
+    radius = _radius(case)
+    name, scaling = _SCALED_BY_EPS if radius else _SCALED_BY_LARGEST
     pictures: list[Picture] = []
     side = 0
     for found in fallen:
@@ -62,7 +74,7 @@ def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None
             "clean, as the classifier sees it": before,
             "adversarial": adversarial,
             "adversarial, as the classifier sees it": after,
-            f"difference, {GAIN} times": 0.5 + GAIN * (_boxed(adversarial) - _boxed(image)),
+            name: _change(_boxed(image), _boxed(adversarial), radius),
         }
         side = max(image.shape[1:])
         pictures.append(
@@ -75,7 +87,20 @@ def strip(run: RunFolder, case: CaseInfo, max_pictures: int = 8) -> Strip | None
         )
         if len(pictures) == max_pictures:
             break
-    return Strip(tuple(pictures), pixelated=side < SIDE / 2) if pictures else None
+    return Gallery(tuple(pictures), side < SIDE / 2, scaling) if pictures else None
+
+
+def _radius(case: CaseInfo) -> float:
+    """The largest change of a pixel in the threat's ball; 0 where the threat bounds the pixels only together."""
+    alone = case.threat.norm == "linf" and case.threat.unit in ("raw", "rms", "rms_pixel")
+    return case.threat.eps if alone else 0.0
+
+
+def _change(before: Array, after: Array, radius: float) -> Array:
+    """The change scaled by 1 / (2 radius) around mid-grey; without a radius by its own largest element."""
+    change = after.astype(np.float32) - before
+    shown: Array = 0.5 + change / (2 * max(radius or float(np.abs(change).max()), 1e-6))
+    return shown
 
 
 def pixels(image: Array) -> Image.Image:

@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["ADAPTIVE", "CLEAN", "LINE", "PLAIN", "QUIET", "plot", "plots"]
+__all__ = ["ADAPTIVE", "CLEAN", "LINE", "PLAIN", "QUIET", "plot", "plots", "size_ticks"]
 
 # matplotlib wants colours, the page has variables for light and dark: these stand for them until the end.
 COLOURS = {
@@ -45,6 +45,15 @@ def plots(name: str, rows: Sequence[Sequence[Callable[[Axes], None]]], columns: 
         return _inline(figure)
 
 
+def size_ticks(axes: Axes, sizes: Sequence[float], text: Callable[[float], str]) -> None:
+    """Ticks at the sizes of balls, as ``text`` writes them; of sizes that are too close to read, one."""
+    shown: list[float] = []
+    for size in sorted(sizes):
+        if not shown or size - shown[-1] >= max(sizes) / 8:
+            shown.append(size)
+    axes.set_xticks(shown, [text(size) for size in shown])
+
+
 def _style(axes: Axes, columns: int) -> None:
     axes.tick_params(color=LINE, labelcolor=QUIET)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
@@ -59,7 +68,7 @@ def _inline(figure: Figure) -> str:
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(out, format="svg", transparent=True, metadata=nothing)
     svg = out.getvalue()
-    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'<g id="[^"]*">', "<g>", svg[svg.index("<svg") :])  # the same in each plot, and used by nothing
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)  # hundredths of a point
     for colour, variable in COLOURS.items():
         svg = svg.replace(colour, variable)

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unmask.kinds import Obfuscation
-from unmask.report.formatting import interval, percent, probability
+from unmask.report.formatting import (
+    interval,
+    percent,
+    probability,
+    short_figure,
+    short_name,
+    short_percent,
+    threat,
+)
 from unmask.report.table import Row
 from unmask.report.verdict.masking import Masking, significantly_lower
 from unmask.report.verdict.thresholds import MARGIN
 from unmask.statistics import Accuracy
 
-__all__ = ["MEANING", "caveat", "headline", "others", "sentence"]
+__all__ = ["MEANING", "caveat", "consequence", "headline", "others", "sentence"]
 
 MEANING = {
     Masking.MASKED: "the adaptive accuracy is significantly lower than the plain accuracy, and at most half of it, so "
@@ -29,7 +37,7 @@ MEANING = {
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """The result of the run in one sentence; controls do not count."""
+    """The result of the run in one sentence without its full stop; controls do not count."""
     subjects = [row for row in rows if not row.control] or list(rows)
     if len(subjects) == 1:
         return _headline(subjects[0])
@@ -91,42 +99,51 @@ def caveat(row: Row) -> str:
     return "upper bound only" if row.upper_bound else "unreliable figure"
 
 
-def _headline(row: Row) -> str:
-    robust = _robust(row)
+def consequence(row: Row) -> str:
+    """What the result of one case means: a sentence about its gradient, and one about its robust accuracy."""
+    if row.masking is Masking.INCOMPLETE or row.robust is None:
+        return sentence(row)
+    return f"{_about_the_gradient(row)} {_about_robustness(row, row.robust)}"
+
+
+def _about_the_gradient(row: Row) -> str:
+    plain = short_percent(row.plain.value) if row.plain else "accuracy"
     match row.masking:
-        case Masking.INCOMPLETE:
-            return "Incomplete: the run is not finished"
-        case Masking.INCONCLUSIVE if row.upper_bound:
-            return f"Inconclusive: upper bound only; {robust}"
-        case Masking.INCONCLUSIVE if not row.classified or (row.clean is not None and not row.clean.value):
-            return f"Inconclusive: {row.reason}"
-        case Masking.INCONCLUSIVE:
-            return f"Inconclusive: {row.reason}; {robust}"
+        case Masking.MASKED if Obfuscation.DETECTOR in row.obfuscation:
+            return f"The plain attack ignores the detector, so the {plain} that it leaves is no evidence of robustness."
+        case Masking.MASKED:
+            return f"Its gradient is masked, so the {plain} that the plain attack leaves is no evidence of robustness."
+        case Masking.PARTLY_MASKED if significantly_lower(row.clean, row.paired_test):
+            return f"Its gradient is partly masked: the plain attack leaves {plain}."
+        case Masking.PARTLY_MASKED:
+            return "Its gradient is missing or wrong in places, at little or no cost to the plain attack."
         case Masking.NOT_FOUND:
-            return f"No gradient masking found; {robust}"
-        case Masking.PARTLY_MASKED if not significantly_lower(row.clean, row.paired_test):
-            return f"Gradients are partly masked, at little or no cost to the plain attack; {robust}"
-        case _:
-            return _masked(row, robust)
+            return "No gradient masking was found."
+    return f"Whether its gradient is masked is not known: {row.reason}."
 
 
-def _masked(row: Row, robust: str) -> str:
-    partly = "partly " if row.masking is Masking.PARTLY_MASKED else ""
+def _about_robustness(row: Row, left: Accuracy) -> str:
+    """Never that a model is robust: attacks can only show that it is not."""
+    if not row.classified or row.clean is None or not row.clean.value:
+        return "The robust accuracy means nothing before the model classifies the images."
+    if row.reliable and left.value <= MARGIN:
+        return "The model is not robust in this ball."
     if row.upper_bound:
-        return f"Gradients are {partly}masked; upper bound only: {robust}"
-    left = row.robust
-    if not partly and left is not None and left.value <= MARGIN:
-        return f"Gradients are masked: the defense adds no robustness ({percent(left.value)} left)"
-    plain = percent(row.plain.value if row.plain else None)
-    return f"Gradients are {partly}masked: {robust}, not the {plain} of the plain attack"
+        return f"Its robust accuracy is an upper bound only{': see the warnings' if row.warnings else ''}."
+    if not row.reliable:
+        return "Its robust accuracy is unreliable: see the warnings."
+    return "The robust accuracy is what these attacks leave; a stronger attack may leave less."
 
 
-def _robust(row: Row) -> str:
-    """The second part of the verdict."""
+def _headline(row: Row) -> str:
     left = row.robust
-    if left is None:
-        return "robust accuracy not known"
-    return f"robust accuracy {'at most ' if row.upper_bound else ''}{_figure(left)}"
+    if row.masking is Masking.INCOMPLETE:
+        return "Incomplete: the run is not finished"
+    if left is None or row.clean is None or not row.clean.value or not row.classified:
+        return f"Inconclusive: {row.reason}"
+    most, ball = "at most " if row.upper_bound else "", threat(row.threat).removesuffix(" raw")
+    clean = short_percent(row.clean.value)
+    return f"{short_name(row.case)} keeps {most}{short_figure(left)} of {clean} under {ball}"
 
 
 def _compared(row: Row) -> str:
