@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.gradients.straight_through.context import SurrogateContext, each, tensors
-from unmask.gradients.straight_through.floats import FLOAT_RULES, Args, Kwargs
+from unmask.gradients.straight_through.context import Call, SurrogateContext, each, tensors
+from unmask.gradients.straight_through.floats import FLOAT_RULES
 from unmask.gradients.straight_through.hooks import suspended
 from unmask.gradients.straight_through.indices import PLACE_RULES
 from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op
@@ -19,6 +19,9 @@ from unmask.gradients.straight_through.labels import LABEL_RULES
 from unmask.gradients.straight_through.writes import Saved, Writer, out_of_place
 
 __all__ = ["Surrogates"]
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 _RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES | LABEL_RULES
 _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
@@ -71,12 +74,10 @@ class Surrogates(TorchFunctionMode):
         if self.unroll:
             args, kwargs = each(self.context.leaf, args), each(self.context.leaf, kwargs)
         true = func(*args, **kwargs)
-        rule = _RULES.get(name.strip("_"))
+        call, rule = Call(self.context, true, args, kwargs), _RULES.get(name.strip("_"))
         try:
-            surrogate = rule(self.context, true, args, kwargs) if rule else None
-            if surrogate is None:
-                surrogate = same_op(func, self.context, true, args, kwargs)
-            return self.context.join(true, surrogate)
+            surrogate = rule(call) if rule else None
+            return self.context.join(true, same_op(func, call) if surrogate is None else surrogate)
         except _NO_SURROGATE:  # the operation may not exist for floats; only its gradient is lost
             return true
 
