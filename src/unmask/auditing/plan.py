@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unmask.auditing.attackers import attackers, controls
+from unmask.auditing.attackers import Conditions, attackers, controls
 from unmask.auditing.black_box import by_scores
 from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.jobs import Control, build_plan
@@ -36,9 +36,8 @@ def plan_audit(request: AuditRequest) -> tuple[Plan, Target]:
 def plan_attacks(pilot: Pilot) -> tuple[Plan, Target]:
     """The attacks through the best views, and the controls that show whether those did their work."""
     request, classes = pilot.diagnosis.check.request, pilot.diagnosis.classes
-    limits, norm, random = request.limits, request.threat.norm, request.random
-    chosen = attackers(pilot.results, pilot.surrogates, pilot.decoders, classes, limits, norm=norm, random=random)
-    checks = controls(pilot.results, classes, limits, norm=norm, random=random)
+    conditions = Conditions(pilot.results, classes, request.limits, request.threat.norm, request.random)
+    chosen, checks = attackers(conditions, pilot.surrogates, pilot.decoders), controls(conditions)
     plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), pilot.plain())
     return plan, replace(request.target, attacks={**chosen, **checks})
 
