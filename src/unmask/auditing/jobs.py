@@ -8,7 +8,7 @@ from typing import Any
 
 from unmask.auditing.request import AuditRequest
 from unmask.cases import AttackSpec
-from unmask.evaluation.plan import Plan, dataset_info, shards, threat_spec
+from unmask.evaluation.plan import Plan, dataset_info, shards, target_info, threat_spec
 from unmask.kinds import Role
 from unmask.records import Job, ThreatSpec
 
@@ -51,16 +51,7 @@ def build_plan(
         options = {"control": control.name} if control.name else {}
         made += jobs(control.attack, Role.CONTROL, control.threat, min(n, _FEW), **options)
     about = {
-        "case": name,
-        "defense": "a model, examined and attacked by what was found",
-        "obfuscation": [],
-        "claimed": None,
-        "published": None,
-        "citation": "",
-        "random": request.random,
-        "note": "",
-        "attacks": {attack: attacker.description for attack, attacker in attackers.items()},
-        "access": {attack: attacker.access for attack, attacker in attackers.items()},
+        **target_info(name, "a model, examined and attacked by what was found", attackers, random=request.random),
         "audit": {"budget": request.budget, **diagnosis},
         **dataset_info(data, n, ball),
     }
