@@ -103,7 +103,7 @@ def dlr(output: Output, labels: Tensor) -> Tensor:
 
 
 def with_confidence(loss: Loss, kappa: float) -> Loss:
-    """``loss`` less ``by``: the judge is queried for an example only once its loss is larger than necessary.
+    """``loss`` less ``kappa``: the judge is queried for an example only once its loss is larger than necessary.
 
     For random defenses: an example that is just over the boundary is right again in some of the draws.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unmask.attacks.auto_pgd.apgd import APGD
-from unmask.auditing.attackers import adaptive
+from unmask.auditing.attackers import Conditions, adaptive
 from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.views.candidate_views import OWN_GRADIENT
 from unmask.auditing.views.view_selection import PilotResult
@@ -12,9 +12,8 @@ from unmask.losses import cross_entropy, dlr
 
 def test_random_models_are_searched_by_cross_entropy_instead_of_dlr() -> None:
     def losses(random: bool) -> list[object]:
-        attacks = adaptive(
-            [PilotResult(OWN_GRADIENT, 1.0, 0.0, 0.5)], 10, BUDGETS["quick"], "linf", random=random
-        ).attacks
+        results = [PilotResult(OWN_GRADIENT, 1.0, 0.0, 0.5)]
+        attacks = adaptive(Conditions(results, 10, BUDGETS["quick"], "linf", random)).attacks
         return [attack.loss for attack in attacks if isinstance(attack, APGD)]
 
     assert losses(random=False) == [dlr]

@@ -23,7 +23,7 @@ from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.source import source
-from unmask.auditing.attackers import attackers
+from unmask.auditing.attackers import Conditions, attackers
 from unmask.auditing.budgets import BUDGETS, budget_of
 from unmask.auditing.jobs import attack_code
 from unmask.auditing.probe_data import Images
@@ -243,7 +243,7 @@ def test_the_code_of_an_attack_makes_an_equal_attack(budget: str, threat: Any, r
         PilotResult(OWN_GRADIENT, 0.6, 0.0, 0.2),
         PilotResult(named, 0.7, 0.0, 1.0),
     ]
-    made = attackers(results, [], [], 10, budget_of(budget), norm=threat.norm, random=random)
+    made = attackers(Conditions(results, 10, budget_of(budget), threat.norm, random), [], [])
     for name in ("plain", "adaptive", "black-box"):
         attack = made[name].make(nn.Flatten())
         code = source(attack, {straight_through: "given"})

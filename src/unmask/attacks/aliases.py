@@ -33,7 +33,7 @@ def pgd(
 ) -> GradientAttack:
     """Projected gradient ascent from a random start (Madry et al., ICLR 2018).
 
-    ``size`` is the length of a step as a share of eps; 2.5 / steps where none is given.
+    ``rel_step_size`` is the length of a step as a share of eps; 2.5 / steps where none is given.
     """
     update = Steepest(2.5 / steps if rel_step_size is None else rel_step_size)
     return GradientAttack(steps, loss, update, estimator, restarts=restarts, early_stop=early_stop)

@@ -54,9 +54,7 @@ def external_attack(search: ExternalSearch, view: View | None = None, *, samples
         raise UnmaskError(f"external_attack needs samples >= 1, not {samples}")
 
     def attack(problem: Problem) -> Tensor:
-        if view is not None and problem.views is None:
-            raise UnmaskError("this problem offers no views of its defense", "use unmask.run_attack")
-        viewed = problem.view if view is None or problem.views is None else problem.views(view)
+        viewed = problem.view if view is None else problem.through(view).view
         module = attackable(_Keyed(viewed, problem.keys, problem.x.device), samples=samples)
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(int(problem.keys.rows[0]) & 0x7FFFFFFF)

@@ -21,14 +21,7 @@ class Optimizer(Protocol):
     def init(self, z: Tensor) -> State: ...
 
     def update(
-        self,
-        z: Tensor,
-        direction: Tensor,
-        state: State,
-        step: int,
-        threat: Threat,
-        radius: Tensor,
-        x: Tensor | None = None,
+        self, z: Tensor, direction: Tensor, state: State, step: int, threat: Threat, radius: Tensor, x: Tensor | None
     ) -> tuple[Tensor, State]:
         """``z`` and the state after step number ``step``.
 
@@ -56,14 +49,7 @@ class Steepest:
         return (torch.zeros_like(z),) if self.momentum else ()
 
     def update(
-        self,
-        z: Tensor,
-        direction: Tensor,
-        state: State,
-        step: int,
-        threat: Threat,
-        radius: Tensor,
-        x: Tensor | None = None,
+        self, z: Tensor, direction: Tensor, state: State, step: int, threat: Threat, radius: Tensor, x: Tensor | None
     ) -> tuple[Tensor, State]:
         if self.momentum:
             mean = direction.abs().flatten(1).mean(1).clamp_min(1e-30).view(-1, *[1] * (z.ndim - 1))
@@ -85,14 +71,7 @@ class Adam:
         return torch.zeros_like(z), torch.zeros_like(z)
 
     def update(
-        self,
-        z: Tensor,
-        direction: Tensor,
-        state: State,
-        step: int,
-        threat: Threat,
-        radius: Tensor,
-        x: Tensor | None = None,
+        self, z: Tensor, direction: Tensor, state: State, step: int, threat: Threat, radius: Tensor, x: Tensor | None
     ) -> tuple[Tensor, State]:
         first = torch.lerp(state[0], direction, 1 - self.beta1)
         second = torch.lerp(state[1], direction.square(), 1 - self.beta2)

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, substitute
 from unmask.losses import success_threshold
 from unmask.randomness import Keys, use_keys
@@ -59,6 +60,12 @@ class Problem:
         if self.candidate is not None:
             z = substitute(self.candidate(z.detach(), rows), z)
         return as_output(self.view(z))
+
+    def through(self, view: View) -> Problem:
+        """The same problem through a view of the defense; UnmaskError where the problem offers none."""
+        if self.views is None:
+            raise UnmaskError("this problem offers no views of its defense", "use unmask.run_attack")
+        return replace(self, view=self.views(view))
 
     def with_view(self, view: Model) -> Problem:
         """The same problem through another view, which also gives the scores."""

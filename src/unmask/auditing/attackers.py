@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from typing import Any
 
 from unmask.attacks.aliases import fgsm, latent, pgd
 from unmask.attacks.auto_pgd.apgd import APGD
@@ -22,9 +25,8 @@ from unmask.gradients.bpda import View
 from unmask.gradients.spaces import Latent
 from unmask.kinds import Access
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
-from unmask.types import Estimator
 
-__all__ = ["NOISE", "adaptive", "attackers", "black_box", "controls", "transfer", "useful"]
+__all__ = ["NOISE", "Conditions", "adaptive", "attackers", "black_box", "controls", "transfer"]
 
 NOISE = 0.25
 """Of what attacks follow, for each part that is common to all draws."""
@@ -36,103 +38,118 @@ _FIRST = ((10, 0.25), (30, 0.1))
 """Steps, and their size, of the first searches of a random model."""
 
 
-def attackers(
-    results: Sequence[PilotResult],
-    sources: Sequence[CandidateView],
-    spaces: Sequence[Latent],
-    classes: int,
-    budget: Budget,
-    *,
-    norm: str,
-    random: bool,
-) -> dict[str, AttackSpec]:
-    """By name: "plain", "adaptive" (an ensemble over views), "latent" (given spaces), "transfer", "black-box".
+_in_float32 = partial(AttackSpec, low_precision=False)
+"""Models of other people need not bear a narrower type."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What the attacks of an audit are made for.
 
     Args:
         results: of the pilot, best first.
-        sources: what is searched for examples that transfer.
-        spaces: of decoders inside the model.
         classes: of the model.
         norm: of the ball.
         random: whether verdicts need several draws.
     """
-    names = ", ".join(one.name for one in useful(results, budget))
-    why, further = _refused(results), " and the margin" if norm == "l1" else " and DLR"
+
+    results: Sequence[PilotResult]
+    classes: int
+    budget: Budget
+    norm: str
+    random: bool
+
+    @property
+    def useful(self) -> list[PilotResult]:
+        """The best views, as many as the budget allows."""
+        return [one for one in self.results if not one.error][: self.budget.views]
+
+    @property
+    def refused(self) -> str:
+        """Why torch cannot differentiate the model as it is, where it cannot."""
+        return next((one.error for one in self.results if one.view == OWN_GRADIENT and not one.levels), "")
+
+    @property
+    def draws(self) -> int:
+        """Over which candidates are compared."""
+        return _DRAWS if self.random else 1
+
+    def within(self, **limits: Any) -> Conditions:
+        """The same with another budget."""
+        return replace(self, budget=replace(self.budget, **limits))
+
+
+def attackers(
+    conditions: Conditions, sources: Sequence[CandidateView], spaces: Sequence[Latent]
+) -> dict[str, AttackSpec]:
+    """By name: "plain", "adaptive" (an ensemble over views), "latent" (given spaces), "transfer", "black-box".
+
+    Args:
+        sources: what is searched for examples that transfer.
+        spaces: of decoders inside the model.
+    """
+    budget, why = conditions.budget, conditions.refused
+    names = ", ".join(one.name for one in conditions.useful)
+    further = "" if conditions.random else " and the margin" if conditions.norm == "l1" else " and DLR"
     return {
-        "plain": AttackSpec(
+        "plain": _in_float32(
             f"a random point, since the model has no gradient of its own: {why}"
             if why
             else "APGD on cross entropy, through the model's own gradient",
             lambda _: RandomSearch(1) if why else APGD(budget.steps),
             plain=True,
-            low_precision=False,
         ),
-        "adaptive": AttackSpec(
-            f"PGD on the margin, APGD on cross entropy{'' if random else further}, through: {names}",
-            lambda _: _timed(results, classes, budget, norm, random=random),
-            low_precision=False,
+        "adaptive": _in_float32(
+            f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
         ),
-        **({"latent": on_manifold(results, sources, spaces, budget, random=random)} if spaces else {}),
+        **({"latent": on_manifold(conditions, sources, spaces)} if spaces else {}),
         "transfer": transfer(sources, budget),
-        "black-box": black_box(budget, norm),
+        "black-box": black_box(budget, conditions.norm),
     }
 
 
-def controls(
-    results: Sequence[PilotResult], classes: int, budget: Budget, *, norm: str, random: bool
-) -> dict[str, AttackSpec]:
+def controls(conditions: Conditions) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
-    best = useful(results, budget)[0]
+    best = conditions.useful[0]
     single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes, NOISE)))
-    once = replace(budget, targets=0, views=1)
-    twice = replace(once, steps=2 * budget.steps)
+    once = conditions.within(targets=0, views=1)
+    twice = once.within(steps=2 * conditions.budget.steps)
     return {
-        "plain one step": AttackSpec(
-            "one step of the plain attack",
-            lambda _: RandomSearch(1) if _refused(results) else fgsm(),
-            low_precision=False,
+        "plain one step": _in_float32(
+            "one step of the plain attack", lambda _: RandomSearch(1) if conditions.refused else fgsm()
         ),
-        "one step": AttackSpec("one step of the adaptive attack", lambda _: single, low_precision=False),
-        "best view": AttackSpec(
-            "the adaptive attack through the best view alone",
-            lambda _: adaptive(results, classes, once, norm, random=random),
-            low_precision=False,
-        ),
-        "doubled steps": AttackSpec(
-            "the adaptive attack with twice the steps, through the best view",
-            lambda _: adaptive(results, classes, twice, norm, random=random),
-            low_precision=False,
+        "one step": _in_float32("one step of the adaptive attack", lambda _: single),
+        "best view": _in_float32("the adaptive attack through the best view alone", lambda _: adaptive(once)),
+        "doubled steps": _in_float32(
+            "the adaptive attack with twice the steps, through the best view", lambda _: adaptive(twice)
         ),
     }
 
 
-def adaptive(results: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Ensemble:
+def adaptive(conditions: Conditions) -> Ensemble:
     """Searches through the best views, on several losses."""
-    chosen = enumerate(useful(results, budget))
-    attacks = tuple(attack for place, one in chosen for attack in _through(one, place, classes, budget, norm, random))
-    return Ensemble(attacks, _DRAWS if random else 1)
+    attacks = (_through(one, conditions, first=place == 0) for place, one in enumerate(conditions.useful))
+    return Ensemble(tuple(chain.from_iterable(attacks)), conditions.draws)
 
 
-def _timed(results: Sequence[PilotResult], classes: int, budget: Budget, norm: str, *, random: bool) -> Attack:
+def _timed(conditions: Conditions) -> Attack:
     """The adaptive attack; with a budget of seconds again and again, every other time with twice the steps."""
-    if budget.seconds is None:
-        return adaptive(results, classes, budget, norm, random=random)
-    quick = replace(budget, steps=BUDGETS["quick"].steps, restarts=1)
-    first, again = (
-        adaptive(results, classes, effort, norm, random=random) for effort in (replace(quick, targets=0), quick)
-    )
-    return TimeLimited(budget.seconds, Doubling(first, again), draws=_DRAWS if random else 1)
+    seconds = conditions.budget.seconds
+    if seconds is None:
+        return adaptive(conditions)
+    quick = conditions.within(steps=BUDGETS["quick"].steps, restarts=1)
+    first, again = adaptive(quick.within(targets=0)), adaptive(quick)
+    return TimeLimited(seconds, Doubling(first, again), draws=conditions.draws)
 
 
 def black_box(budget: Budget, norm: str) -> AttackSpec:
     """Searches that see scores alone."""
     square = (Square(budget.queries),) if norm in ("linf", "l2") else ()
     text = f"Square with {budget.queries} queries, then r" if square else "r"
-    return AttackSpec(
+    return _in_float32(
         f"{text}andom points of the ball: scores only",
         lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
         access=Access.SCORES,
-        low_precision=False,
     )
 
 
@@ -140,51 +157,28 @@ def transfer(sources: Sequence[CandidateView], budget: Budget, access: Access = 
     """Searches of other models; the judge decides about their candidates on this one. ``access`` is to this one."""
     names = ", ".join(candidate.name for candidate in sources)
     search = pgd(budget.steps, margin, rel_step_size=0.1)
-    return AttackSpec(
-        f"PGD on the margin of other models: {names}",
-        lambda _: Ensemble(
-            tuple(WithView(candidate.view, search) for candidate in sources if candidate.view is not None)
-        ),
-        access=access,
-        low_precision=False,
-    )
+    attacks = tuple(WithView(candidate.view, search) for candidate in sources if candidate.view is not None)
+    return _in_float32(f"PGD on the margin of other models: {names}", lambda _: Ensemble(attacks), access=access)
 
 
-def on_manifold(
-    results: Sequence[PilotResult],
-    sources: Sequence[CandidateView],
-    spaces: Sequence[Latent],
-    budget: Budget,
-    *,
-    random: bool,
-) -> AttackSpec:
+def on_manifold(conditions: Conditions, sources: Sequence[CandidateView], spaces: Sequence[Latent]) -> AttackSpec:
     """Reparameterization: searches over what decoders of the model make, through the best view and other models."""
-    best = useful(results, budget)[0]
-    how, steps = estimator(best.signal, best.per_draw_passes), budget.steps // 2
+    best = conditions.useful[0]
+    how, steps = estimator(best.signal, best.per_draw_passes), conditions.budget.steps // 2
     views = [best.view.view, *(candidate.view for candidate in sources)]
 
     def search(space: Latent, view: View | None) -> Attack:
-        attack = latent(space, steps, estimator=how, restarts=2, early_stop=not random)
+        attack = latent(space, steps, estimator=how, restarts=2, early_stop=not conditions.random)
         return attack if view is None else WithView(view, attack)
 
-    return AttackSpec(
+    attacks = tuple(search(space, view) for space in spaces for view in views)
+    return _in_float32(
         "a search over what a decoder inside the model makes, through the best view and through other models",
-        lambda _: Ensemble(tuple(search(space, view) for space in spaces for view in views), _DRAWS if random else 1),
-        low_precision=False,
+        lambda _: Ensemble(attacks, conditions.draws),
     )
 
 
-def _refused(results: Sequence[PilotResult]) -> str:
-    """Why torch cannot differentiate the model as it is, where it cannot."""
-    return next((one.error for one in results if one.view == OWN_GRADIENT and not one.levels), "")
-
-
-def useful(results: Sequence[PilotResult], budget: Budget) -> list[PilotResult]:
-    """Those whose views the adaptive attack takes, best first."""
-    return [one for one in results if not one.error][: budget.views]
-
-
-def _through(one: PilotResult, place: int, classes: int, budget: Budget, norm: str, random: bool) -> list[Attack]:
+def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[Attack]:
     """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
 
     The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
@@ -192,15 +186,15 @@ def _through(one: PilotResult, place: int, classes: int, budget: Budget, norm: s
     attack climbs cross entropy through the model's own gradient, so that only views are left to do it here. In L1
     balls APGD breaks many more examples on the margin than PGD does, and than it does itself on DLR.
     """
-    how: Estimator = estimator(one.signal, one.per_draw_passes, NOISE)
-    stop = not random
-    first = [one for one in _FIRST if one[0] < budget.steps] if random and place == 0 else []
-    searches = [*first, *[(budget.steps, 0.1)] * budget.restarts]
+    classes, budget, random = conditions.classes, conditions.budget, conditions.random
+    how, stop = estimator(one.signal, one.per_draw_passes, NOISE), not random
+    short = [(steps, size) for steps, size in _FIRST if steps < budget.steps] if random and first else []
+    searches = [*short, *[(budget.steps, 0.1)] * budget.restarts]
     attacks: list[Attack] = [pgd(steps, margin, how, rel_step_size=size, early_stop=stop) for steps, size in searches]
-    if place == 0:
+    if first:
         if random or one.view.view is not None:
             attacks.append(APGD(budget.steps, cross_entropy, how, early_stop=stop))
-        if norm == "l1" and not random:
+        if conditions.norm == "l1" and not random:
             attacks.append(APGD(budget.steps, margin, how, early_stop=stop))
         elif classes >= 3 and not random:
             attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))

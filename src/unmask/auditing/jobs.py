@@ -12,7 +12,7 @@ from unmask.auditing.probe_data import LOOKED, Images
 from unmask.auditing.request import AuditRequest
 from unmask.auditing.views.candidate_views import CandidateView
 from unmask.cases import AttackSpec
-from unmask.evaluation.plan import Plan, dataset_info, shards, threat_spec
+from unmask.evaluation.plan import Plan, dataset_info, shards, target_info, threat_spec
 from unmask.kinds import Role
 from unmask.records import AttackCode, Job, ThreatSpec
 
@@ -55,16 +55,7 @@ def build_plan(
         options = {"control": control.name} if control.name else {}
         made += jobs(control.attack, Role.CONTROL, control.threat, min(n, _FEW), **options)
     about = {
-        "case": name,
-        "defense": f"a model audited with the budget {request.budget}",
-        "obfuscation": [],
-        "claimed": None,
-        "published": None,
-        "citation": "",
-        "random": request.random,
-        "note": "",
-        "attacks": {attack: attacker.description for attack, attacker in attackers.items()},
-        "access": {attack: attacker.access for attack, attacker in attackers.items()},
+        **target_info(name, f"a model audited with the budget {request.budget}", attackers, random=request.random),
         "audit": {"budget": request.budget, **diagnosis},
         **dataset_info(data, n, ball),
     }

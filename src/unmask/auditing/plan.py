@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unmask.auditing.attackers import attackers, controls, useful
+from unmask.auditing.attackers import Conditions, attackers, controls
 from unmask.auditing.black_box import by_scores
 from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.jobs import Control, attack_code, build_plan
@@ -36,10 +36,9 @@ def plan_audit(request: AuditRequest) -> tuple[Plan, Target]:
 def plan_attacks(pilot: Pilot) -> tuple[Plan, Target]:
     """The attacks through the best views, and the controls that show whether those did their work."""
     request, classes = pilot.diagnosis.check.request, pilot.diagnosis.classes
-    limits, norm, random = request.limits, request.threat.norm, request.random
-    chosen = attackers(pilot.results, pilot.surrogates, pilot.decoders, classes, limits, norm=norm, random=random)
-    checks = controls(pilot.results, classes, limits, norm=norm, random=random)
-    views = [one.view for one in useful(pilot.results, limits)]
+    conditions = Conditions(pilot.results, classes, request.limits, request.threat.norm, request.random)
+    chosen, checks = attackers(conditions, pilot.surrogates, pilot.decoders), controls(conditions)
+    views = [one.view for one in conditions.useful]
     code = attack_code(request, {"adaptive": chosen["adaptive"]}, views, pilot.diagnosis.check.images)
     plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), {**pilot.plain(), "code": code})
     return plan, replace(request.target, attacks={**chosen, **checks})

@@ -73,7 +73,7 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
                 taints.add(one, snapshot, blamed | {i} if clean else blamed)
                 waiting += [i] if clean else []
             elif _wrong(one):
-                innocent = blamed and (not _own(one) or _overrun(one))
+                innocent = blamed and (not one.reached or _overrun(one))
                 taints.add(one, snapshot, blamed if innocent else blamed | {i})
             else:
                 taints.add(one, snapshot, frozenset() if _right(one, clean) else blamed)
@@ -118,14 +118,14 @@ class _Taints:
             self._written[snapshot.storage] = self._written.get(snapshot.storage, frozenset()) | blamed
 
 
-def _own(one: GradientFidelity) -> bool:
-    """Whether gradients go in and come out, so that it is the operation itself that makes them wrong."""
-    return any(snapshot.edge is not None and snapshot.token in one.changed for snapshot in one.event.inputs)
-
-
 def _overrun(one: GradientFidelity) -> bool:
     """Whether its gradient is right where what goes in changes least, as that of a kink that jumps are put into."""
-    return one.event.name not in _SMOOTH and next(iter(one.fidelity.values()), 0.0) >= _EXPLAINED
+    return one.event.name not in _SMOOTH and _right_at_first(one)
+
+
+def _right_at_first(one: GradientFidelity) -> bool:
+    """At the smallest radius."""
+    return next(iter(one.fidelity.values()), 0.0) >= _EXPLAINED
 
 
 def _right(one: GradientFidelity, clean: set[Token]) -> bool:
@@ -155,21 +155,19 @@ def _right_nearby(one: GradientFidelity) -> bool:
     """Not where something without a gradient decides, such as a mask: it is a step, however seldom it changes."""
     if any(snapshot.edge is None and snapshot.token in one.changed for snapshot in one.event.inputs):
         return False
-    return one.event.name in _SMOOTH or next(iter(one.fidelity.values()), 0.0) >= _EXPLAINED
+    return one.event.name in _SMOOTH or _right_at_first(one)
 
 
 def _composed(found: Sequence[GradientFidelity], responsible: frozenset[int]) -> list[GradientFault]:
     """Parts whose gradient is wrong though that of each operation in them is right: long or chaotic compositions."""
     out = []
     spoiled = {found[i].event.part for i in responsible}
-    wrong = {
-        snapshot.token for i in responsible for snapshot in found[i].event.outputs
-    }  # hooks on them spoil what they are given to
+    wrong = {snapshot.token for i in responsible for snapshot in found[i].event.outputs}
     for one in found[:-1]:
         path = one.event.part
         innocent = not any(within(part, path) for part in spoiled)
-        innocent &= not any(snapshot.token in wrong for snapshot in one.event.inputs)
-        if one.event.module and _nowhere(one) and innocent and _own(one):
+        innocent &= not any(snapshot.token in wrong for snapshot in one.event.inputs)  # hooks on these spoil it
+        if one.event.module and _nowhere(one) and innocent and one.reached:
             out.append(_fault(one))
             spoiled.add(path)
     return out

@@ -50,21 +50,23 @@ class GradientFidelity:
         return {radius: sum(shares.values()) for radius, shares in self.shares.items()}
 
     @property
+    def reached(self) -> bool:
+        """Whether something that gradients reach went in and changed."""
+        return any(snapshot.edge is not None and snapshot.token in self.changed for snapshot in self.event.inputs)
+
+    @property
     def stuck(self) -> bool:
-        """Whether something that gradients reach went in and changed, and nothing that came out did."""
-        still = bool(self.event.outputs) and not any(snapshot.token in self.changed for snapshot in self.event.outputs)
-        return still and any(
-            snapshot.edge is not None and snapshot.token in self.changed for snapshot in self.event.inputs
-        )
+        """Whether this was so, and nothing that came out changed."""
+        made = self.event.outputs
+        return self.reached and bool(made) and not any(snapshot.token in self.changed for snapshot in made)
 
     @property
     def ended(self) -> bool:
-        """Whether something that gradients reach went in and changed, and something without a gradient came out that
-        did not, such as the label that comes with a maximum.
+        """Whether it was so, and something without a gradient came out that did not change, such as the label that
+        comes with a maximum.
         """
-        still = any(snapshot.edge is None and snapshot.token not in self.changed for snapshot in self.event.outputs)
-        return still and any(
-            snapshot.edge is not None and snapshot.token in self.changed for snapshot in self.event.inputs
+        return self.reached and any(
+            snapshot.edge is None and snapshot.token not in self.changed for snapshot in self.event.outputs
         )
 
 

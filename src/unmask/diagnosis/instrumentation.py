@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -38,12 +38,11 @@ def record_io(model: nn.Module) -> Iterator[ModuleIO]:
         if args and isinstance(args[0], Tensor) and made is not None:
             spots.setdefault(paths[part], (args[0].detach().clone(), made.detach().clone()))
 
-    handles = [part.register_forward_hook(see) for part in paths if not isinstance(part, torch.jit.ScriptModule)]
-    try:
+    with ExitStack() as hooks:
+        for part in paths:
+            if not isinstance(part, torch.jit.ScriptModule):  # which has none
+                hooks.enter_context(part.register_forward_hook(see))
         yield spots
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

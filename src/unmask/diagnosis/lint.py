@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.behaviour.determinism import steadiness
-from unmask.diagnosis.instrumentation import ModuleIO, keyed_query, preserve_buffers, record_io, share
+from unmask.diagnosis.instrumentation import keyed_query, preserve_buffers, record_io, share
 from unmask.kinds import FindingKind
 from unmask.randomness import Keys, uniform, use_keys
 from unmask.records import Finding
@@ -104,17 +104,15 @@ def _labels(logits: Tensor) -> bool:
     return one_hot or (votes and bool(logits.any()))
 
 
-_REMEDIES = {
-    "[0, 255]": "--range 255, or x = 255 * x first in the model",
-    "[-1, 1]": "x = 2 * x - 1 first in the model",
-    "mean 0 and deviation 1": "x = (x - mean) / deviation first in the model",
+_RANGES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "[0, 255]": (lambda x: 255 * x, "--range 255, or x = 255 * x first in the model"),
+    "[-1, 1]": (lambda x: 2 * x - 1, "x = 2 * x - 1 first in the model"),
+    "mean 0 and deviation 1": (
+        lambda x: (x - x.mean()) / x.std(),
+        "x = (x - mean) / deviation first in the model",
+    ),
 }
-
-_RANGES: dict[str, Callable[[Tensor], Tensor]] = {
-    "[0, 255]": lambda x: 255 * x,
-    "[-1, 1]": lambda x: 2 * x - 1,
-    "mean 0 and deviation 1": lambda x: (x - x.mean()) / x.std(),
-}
+"""Other ranges of images: how to bring images in [0, 1] there, and what to do about it."""
 
 
 def overwrites(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
@@ -141,7 +139,7 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> Iterator[Fin
         return found
 
     own, found = right(x), {}
-    for name, change in _RANGES.items():
+    for name, (change, _) in _RANGES.items():
         try:
             other = right(change(x))
         except (RuntimeError, ValueError, IndexError):  # a look-up table, say, has no place for such numbers
@@ -150,14 +148,14 @@ def made_for(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> Iterator[Fin
         if better.value >= _BETTER and better.p < 0.05:
             found[name] = sum(other) / len(other)
     if found:
-        best = max(found, key=lambda name: found[name])
+        best = max(found, key=found.__getitem__)
         yield Finding(
             kind=FindingKind.RANGE,
             module="",
             where=f"the input: of images in {best} the model classifies {found[best]:.0%} correctly, "
             f"of those in [0, 1] {sum(own) / len(own):.0%}",
             evidence={"accuracy": round(sum(own) / len(own), 3), f"of {best}": round(found[best], 3)},
-            remedy=_REMEDIES[best],
+            remedy=_RANGES[best][1],
         )
 
 
@@ -171,25 +169,23 @@ def _not_finite(model: nn.Module, x: Tensor, keys: Keys) -> Iterator[Finding]:
         "noise": noise,
         "images of two values": (noise < 0.5).to(x),
     }
-    bad = {}
+    bad: dict[str, float] = {}
+    parts: list[str] = []  # that make such numbers of others
     for name, probe in probes.items():
         with record_io(model) as spots:
             finite = keyed_query(model, probe, keys).logits.isfinite().all(1)
         if not finite.all():
-            bad[name] = (share(~finite), _first(spots, lambda given, made: _sound(given) and not _sound(made)))
+            bad[name] = share(~finite)
+            part = next((path for path, (given, made) in spots.items() if _sound(given) and not _sound(made)), "")
+            parts.append(part)
     if bad:
-        part = next(iter(bad.values()))[1]
         yield Finding(
             kind=FindingKind.NOT_FINITE,
-            module=part,
+            module=parts[0],
             where=f"NaN or Inf for {', '.join(bad)}",
-            evidence={name: share for name, (share, _) in bad.items()},
+            evidence=bad,
             remedy="return finite logits for all of [0, 1]: avoid 0 in divisions, roots and logarithms",
         )
-
-
-def _first(spots: ModuleIO, responsible: Callable[[Tensor, Tensor], bool]) -> str:
-    return next((path for path, (given, made) in spots.items() if responsible(given, made)), "")
 
 
 def _sound(t: Tensor) -> bool:

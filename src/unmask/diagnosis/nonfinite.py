@@ -45,13 +45,9 @@ def nonfinite(model: nn.Module, x: Tensor, y: Tensor, keys: Keys) -> NonFinite:
         return NonFinite(0.0)
     share = float((~own.isfinite()).flatten(1).any(1).double().mean())
     operations = [event for event in events if not event.module]
-    edges = {
-        snapshot.edge: None
-        for event in operations
-        for snapshot in (*event.inputs, *event.outputs)
-        if snapshot.edge is not None
-    }
-    known = dict(zip(edges, _gradients(answer.edge, slope, list(edges)), strict=True))
+    snapshots = (snapshot for event in operations for snapshot in (*event.inputs, *event.outputs))
+    edges = list(dict.fromkeys(snapshot.edge for snapshot in snapshots if snapshot.edge is not None))
+    known = dict(zip(edges, _gradients(answer.edge, slope, edges), strict=True))
     return NonFinite(share, next(filter(lambda event: _starts(event, known), reversed(operations)), None))
 
 

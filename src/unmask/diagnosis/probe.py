@@ -80,9 +80,8 @@ def unavailable(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Key
 
 def faults_behind_refusals(model: nn.Module, x: Tensor, radius: float, keys: Keys) -> list[GradientFault]:
     """Where gradients end around images (B, C, H, W) that an attack has moved: thresholds that noise does not reach."""
-    found = faults(
-        gradient_fidelities(frozen_copy(model), x, radius * _FAR[0], [radius * share for share in _FAR], keys)
-    )
+    radii = [radius * share for share in _FAR]
+    found = faults(gradient_fidelities(frozen_copy(model), x, radii[0], radii, keys))
     return [fault for fault in found if fault.missing]
 
 

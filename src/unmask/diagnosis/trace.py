@@ -7,7 +7,7 @@ import linecache
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.hooks import RemovableHandle
 
 from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, tensors, token_of
 from unmask.gradients.functions import functions_called
@@ -226,17 +225,13 @@ def outermost(paths: Iterable[str]) -> list[str]:
 
 @contextmanager
 def _listening(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
-    handles: list[RemovableHandle] = []
-    try:
+    with ExitStack() as hooks:
         for module in model.modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue  # has no hooks
-            handles.append(module.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True))
-            handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True))
+            if not isinstance(module, torch.jit.ScriptModule):  # which has none
+                before = module.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True)
+                hooks.enter_context(before)
+                hooks.enter_context(module.register_forward_hook(recorder.leave, with_kwargs=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _gate(tensor: Tensor) -> Tensor:

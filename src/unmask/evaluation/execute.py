@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,14 +62,13 @@ def execute_job(
     examples: list[Example] = []
     candidates, trajectories, slices = [], list[dict[str, Tensor]](), list[dict[str, Tensor]]()
     passes = Passes()
-    gradients: list[GradientCounts] = []
+    gradients: list[GradientCounts | None] = []
     for index, x, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
-        if found.gradients is not None:
-            gradients.append(found.gradients)
+        gradients.append(found.gradients)
         if found.trajectory is not None:
             trajectories += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
             if shows_landscape(job, target):
@@ -82,7 +81,7 @@ def execute_job(
         backwards=passes.backwards,
         judge_passes=judge.passes.forwards,
         seconds=time.monotonic() - started,
-        gradients=GradientCounts.total(gradients) if gradients else None,
+        gradients=_total(gradients),
     )
     x_adv = torch.cat(candidates)
     tensors = {
@@ -119,11 +118,17 @@ def attacked(
     target = _at_strength(job, target)
     judge, search = _judge(job, target), _search(job, target, compiler)
     examples: list[Example] = []
-    gradients: list[GradientCounts] = []
+    gradients: list[GradientCounts | None] = []
     for part, _, y, found in _each(index, data, config, judge, search):
         examples += _examples(job, part, y, found.verdict, found.selection)
-        gradients += [] if found.gradients is None else [found.gradients]
-    return tuple(examples), GradientCounts.total(gradients) if gradients else None
+        gradients.append(found.gradients)
+    return tuple(examples), _total(gradients)
+
+
+def _total(counts: Sequence[GradientCounts | None]) -> GradientCounts | None:
+    """None where no gradient was computed."""
+    known = [one for one in counts if one is not None]
+    return GradientCounts.total(known) if known else None
 
 
 def _at_strength(job: Job, target: Target) -> Target:
@@ -207,25 +212,22 @@ def _out_of_memory(error: BaseException) -> bool:
 def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:
     if untouched(job):
         scored, selection = _unrefused(scored), _unrefused(selection)
-    return [_example(scored, selection, row, int(index[row]), int(y[row])) for row in range(len(y))]
+    columns = {
+        "index": index,
+        "label": y,
+        "predicted": scored.predicted[0],
+        "robust": scored.robust_fraction,
+        "robust_one_draw": scored.robust[0],
+        "robust_all_draws": scored.robust.all(0),
+        "selection_robust": selection.robust_fraction,
+        "distance": scored.distance,
+        "refused": scored.refused[0],
+        "feasible": scored.feasible,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [Example(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def _unrefused(verdict: Verdict) -> Verdict:
     """A detector that refuses an image defeats an attack, but does not serve who sent a clean one."""
     return replace(verdict, robust=verdict.robust & ~verdict.refused)
-
-
-def _example(scored: Verdict, selection: Verdict, row: int, index: int, label: int) -> Example:
-    stands = scored.robust[:, row]
-    return Example(
-        index=index,
-        label=label,
-        predicted=int(scored.predicted[0, row]),
-        robust=float(scored.robust_fraction[row]),
-        robust_one_draw=bool(stands[0]),
-        robust_all_draws=bool(stands.all()),
-        selection_robust=float(selection.robust_fraction[row]),
-        distance=float(scored.distance[row]),
-        refused=bool(scored.refused[0, row]),
-        feasible=bool(scored.feasible[row]),
-    )

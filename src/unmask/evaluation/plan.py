@@ -15,7 +15,7 @@ from unmask.kinds import MAIN_ROLES, Access, Role
 from unmask.records import Job, ThreatSpec
 from unmask.threats import Threat
 
-__all__ = ["SHARD", "Plan", "dataset_info", "plan_attack", "plan_case", "shards", "threat_spec"]
+__all__ = ["SHARD", "Plan", "dataset_info", "plan_attack", "plan_case", "shards", "target_info", "threat_spec"]
 
 SHARD = 128
 """Examples of a job: what an interruption can lose, and what a worker does at a time."""
@@ -65,6 +65,7 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, curves: bool = Tr
                 for base, name in zip(MAIN_ROLES, ("clean", plain, case.strength_sweep.attack), strict=True):
                     planned += jobs(name, Role.STRENGTH, ball, few, base=base, strength=value)
     figures = {"claimed": case.claimed, "published": case.published, "replicated": case.replicated}
+    sweep = case.strength_sweep
     about = {
         "case": case.name,
         "defense": case.defense,
@@ -73,12 +74,9 @@ def plan_case(case: Case, data: Dataset, n: int, seed: int, *, curves: bool = Tr
         "citation": case.citation,
         "random": case.draws > 1,
         "measured": case.image_probe.measured if case.image_probe else "",
-        "strength_sweep": {"varied": case.strength_sweep.varied, "own": case.strength_sweep.own}
-        if case.strength_sweep
-        else None,
+        "strength_sweep": {"varied": sweep.varied, "own": sweep.own} if sweep else None,
         "note": "; ".join(filter(None, (case.note, case.provenance and f"weights: {case.provenance}"))),
-        "attacks": {name: attacker.description for name, attacker in case.attacks.items()},
-        "access": {name: attacker.access for name, attacker in case.attacks.items()},
+        **_attack_info(case.attacks),
         **dataset_info(data, n, ball),
     }
     return Plan(tuple(planned), about)
@@ -110,24 +108,35 @@ def plan_attack(
     jobs = [Job(name, data.name, "clean", ball, seed, start, stop, Role.CLEAN) for start, stop in shards(n)]
     for attack, (one, settings) in searches.items():
         jobs += [Job(name, data.name, attack, ball, seed, *block, _role(one), settings) for block in shards(n)]
+    notes = (*target.setup_findings, *setup_findings(target, attacker, data, threat, seed))
     about = {
+        **target_info(name, name, {attack: one for attack, (one, _) in searches.items()}, random=target.draws > 1),
+        "setup": [asdict(finding) for finding in notes],
+        **dataset_info(data, n, ball),
+    }
+    return Plan(tuple(jobs), about)
+
+
+def target_info(name: str, defense: str, attackers: Mapping[str, AttackSpec], *, random: bool) -> dict[str, Any]:
+    """What a report has to know of a target that is no case."""
+    return {
         "case": name,
-        "defense": name,
+        "defense": defense,
         "obfuscation": [],
         "claimed": None,
         "published": None,
         "citation": "",
-        "random": target.draws > 1,
+        "random": random,
         "note": "",
-        "attacks": {attack: one.description for attack, (one, _) in searches.items()},
-        "access": {attack: one.access for attack, (one, _) in searches.items()},
-        "setup": [
-            asdict(finding)
-            for finding in (*target.setup_findings, *setup_findings(target, attacker, data, threat, seed))
-        ],
-        **dataset_info(data, n, ball),
+        **_attack_info(attackers),
     }
-    return Plan(tuple(jobs), about)
+
+
+def _attack_info(attackers: Mapping[str, AttackSpec]) -> dict[str, Any]:
+    return {
+        "attacks": {name: attacker.description for name, attacker in attackers.items()},
+        "access": {name: attacker.access for name, attacker in attackers.items()},
+    }
 
 
 def shards(n: int) -> Iterator[tuple[int, int]]:
@@ -145,14 +154,14 @@ def dataset_info(data: Dataset, n: int, ball: ThreatSpec) -> dict[str, Any]:
     try:
         groups = categories(data.name).of.tolist()
     except DataError:
-        groups = None
-    if groups is not None and len(groups) != len(data.classes):  # own data of that name
-        groups = None
+        groups = []
     return {
         "data": data.name,
         "data_note": data.note,
         "classes": data.classes,
-        "groups": groups,
+        "groups": groups
+        if groups and len(groups) == len(data.classes)
+        else None,  # own data may have the name of others
         "n": n,
         "threat": asdict(ball),
     }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.types import Output
 
 __all__ = [
-    "Forward",
+    "ModelView",
     "View",
     "bpda",
     "bypass",
@@ -23,7 +22,7 @@ __all__ = [
     "fit_size",
     "identity",
     "substitute",
-    "viewed",
+    "with_part",
 ]
 
 View = Callable[[nn.Module], nn.Module]
@@ -69,39 +68,22 @@ def find_part(model: nn.Module, part: str) -> nn.Module:
     return named[part]
 
 
-Forward = Callable[..., Any]
-"""Of a part, as it is called."""
+class ModelView(nn.Module):
+    """A model run otherwise: by ``run(model, x)``. Its parts have the paths that they have in the model.
 
-
-class _Viewed(nn.Module):
-    """A model in which one part computes otherwise while the model runs, and only then."""
+    Raises UnmaskError where the model does not have ``part``, None for none.
+    """
 
     is_view = True
 
-    def __init__(self, model: nn.Module, part: str, change: Callable[[Forward], Forward]) -> None:
+    def __init__(self, model: nn.Module, run: Callable[[nn.Module, Tensor], Any], part: str | None = None) -> None:
         super().__init__()
-        self.model = model
-        self._part = part
-        self._change = change
-        find_part(model, part)
+        self.model, self._run = model, run
+        if part is not None:
+            find_part(model, part)
 
-    @contextmanager
-    def _changed(self) -> Iterator[None]:
-        module = find_part(self.model, self._part)
-        own = module.__dict__.get("forward")
-        module.__dict__["forward"] = self._change(module.forward)
-        try:
-            yield
-        finally:
-            if own is None:
-                del module.__dict__["forward"]
-            else:
-                module.__dict__["forward"] = own
-
-    def forward(self, x: Tensor) -> Output | Tensor:
-        with self._changed():
-            answer: Output | Tensor = self.model(x)
-            return answer
+    def forward(self, x: Tensor) -> Any:
+        return self._run(self.model, x)
 
 
 def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
@@ -123,23 +105,18 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     1.0
     """
 
-    def change(forward: Forward) -> Forward:
-        def approximated(*args: Any, **kwargs: Any) -> Any:
-            x = first_tensor(part, args, kwargs)
-            if not x.requires_grad:
-                return forward(*args, **kwargs)
-            with torch.no_grad():  # detached, as a part that goes through numpy needs it
-                true = forward(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
-            if not isinstance(true, Tensor):
-                raise UnmaskError(
-                    f"part {part!r} gives a {type(true).__name__}, not a tensor", "choose a part inside it"
-                )
-            with torch.enable_grad():
-                return substitute(true, fit_size(part, surrogate(x), true))
+    def approximated(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        x = first_tensor(part, args, kwargs)
+        if not x.requires_grad:
+            return forward(*args, **kwargs)
+        with torch.no_grad():  # detached, as a part that goes through numpy needs it
+            true = forward(*map(_detached, args), **{name: _detached(value) for name, value in kwargs.items()})
+        if not isinstance(true, Tensor):
+            raise UnmaskError(f"part {part!r} gives a {type(true).__name__}, not a tensor", "choose a part inside it")
+        with torch.enable_grad():
+            return substitute(true, fit_size(part, surrogate(x), true))
 
-        return approximated
-
-    return viewed(part, change)
+    return with_part(part, approximated)
 
 
 def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
@@ -147,16 +124,25 @@ def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
 
     An attack on it transfers to the defense, or fails to: only the judge can decide.
     """
-
-    def change(forward: Forward) -> Forward:
-        return lambda *args, **kwargs: surrogate(first_tensor(part, args, kwargs))
-
-    return viewed(part, change)
+    return with_part(part, lambda forward, *args, **kwargs: surrogate(first_tensor(part, args, kwargs)))
 
 
-def viewed(part: str, change: Callable[[Forward], Forward]) -> View:
-    """A view in which ``change`` makes another call of a part's own, while the model runs."""
-    return lambda model: _Viewed(model, part, change)
+def with_part(part: str, instead: Callable[..., Any]) -> View:
+    """A view in which ``instead(forward, ...)`` is called for a part's own ``forward(...)``, while the model runs."""
+
+    def run(model: nn.Module, x: Tensor) -> Any:
+        own = vars(find_part(model, part))
+        before = own.get("forward")
+        own["forward"] = partial(instead, find_part(model, part).forward)
+        try:
+            return model(x)
+        finally:
+            if before is None:
+                del own["forward"]
+            else:
+                own["forward"] = before
+
+    return lambda model: ModelView(model, run, part)
 
 
 def first_tensor(part: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -14,8 +14,8 @@ from torch.ao.nn import quantized
 from torch.ao.nn.quantized import dynamic
 from torch.overrides import TorchFunctionMode
 
+from unmask.gradients.bpda import ModelView
 from unmask.state.deep_copy import deep_copy
-from unmask.types import Output
 
 __all__ = ["dequantized", "is_quantized"]
 
@@ -57,20 +57,12 @@ def dequantized(model: nn.Module) -> nn.Module:
         if layer is not None and path:
             parent, _, name = path.rpartition(".")
             setattr(twin.get_submodule(parent), name, layer.eval().requires_grad_(False))
-    return _InFloats(twin if (root := _float_layer(twin)) is None else root)
+    return ModelView(twin if (root := _float_layer(twin)) is None else root, _in_floats)
 
 
-class _InFloats(nn.Module):
-    is_view = True
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Output | Tensor:
-        with _WithoutQuantisers():
-            answer: Output | Tensor = self.model(x)
-            return answer
+def _in_floats(model: nn.Module, x: Tensor) -> Any:
+    with _WithoutQuantisers():
+        return model(x)
 
 
 class _WithoutQuantisers(TorchFunctionMode):
@@ -94,8 +86,7 @@ def _float_layer(part: nn.Module) -> nn.Module | None:
 
 
 def _linear(part: Any) -> nn.Module:
-    layer = nn.Linear(part.in_features, part.out_features, bias=part.bias() is not None)
-    return _with_weights(layer, part)
+    return _with_weights(nn.Linear(part.in_features, part.out_features, bias=part.bias() is not None), part)
 
 
 def _conv(part: Any) -> nn.Module:
@@ -116,9 +107,8 @@ def _conv(part: Any) -> nn.Module:
 
 def _norm(part: Any) -> nn.Module:
     layer = nn.BatchNorm2d(part.num_features, eps=part.eps)
-    layer.load_state_dict(
-        {name: value for name, value in part.state_dict().items() if name in layer.state_dict()}, False
-    )
+    own = layer.state_dict()
+    layer.load_state_dict({name: value for name, value in part.state_dict().items() if name in own}, strict=False)
     return layer
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.gradients.bpda import substitute
+from unmask.gradients.bpda import ModelView, substitute
 from unmask.randomness import normal
 from unmask.types import Output, as_output
 
@@ -18,25 +18,17 @@ _DISTANCE = 1e-3
 """Standard deviation of the noise on images, in the range of a pixel."""
 
 
-class _Finite(nn.Module):
-    is_view = True
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Output | Tensor:
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            answer: Output | Tensor = self.model(x)
-            return answer
-        with torch.no_grad():
-            true = as_output(self.model(x.detach().clone()))
-        with _Repaired():
-            moved = x + _DISTANCE * normal(x.shape, like=x)
-            near = as_output(self.model(1 - (1 - moved.abs()).abs()))  # reflected at 0 and 1
-        if true.reject is None or near.reject is None:
-            return substitute(true.logits, near.logits)
-        return Output(substitute(true.logits, near.logits), substitute(true.reject, near.reject))
+def _run(model: nn.Module, x: Tensor) -> Any:
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return model(x)
+    with torch.no_grad():
+        true = as_output(model(x.detach().clone()))
+    with _Repaired():
+        moved = x + _DISTANCE * normal(x.shape, like=x)
+        near = as_output(model(1 - (1 - moved.abs()).abs()))  # reflected at 0 and 1
+    if true.reject is None or near.reject is None:
+        return substitute(true.logits, near.logits)
+    return Output(substitute(true.logits, near.logits), substitute(true.reject, near.reject))
 
 
 class _Repaired(TorchFunctionMode):
@@ -75,4 +67,4 @@ def finite_gradients(model: nn.Module) -> nn.Module:
     >>> own.flatten().tolist(), bool((x.grad.abs() - 1).abs().max() < 1e-3)
     ([nan, nan], True)
     """
-    return _Finite(model)
+    return ModelView(model, _run)

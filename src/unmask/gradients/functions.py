@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import View, fit_size, identity, substitute
-from unmask.types import Output
+from unmask.gradients.bpda import ModelView, View, fit_size, identity, substitute
 
 __all__ = ["bpda_function", "functions_called"]
 
@@ -35,32 +34,6 @@ def functions_called(around: Callable[[type, Call, tuple[Any, ...]], Any]) -> It
         torch.autograd.Function.apply = own  # type: ignore[method-assign]
 
 
-class _Approximated(nn.Module):
-    is_view = True
-
-    def __init__(self, model: nn.Module, name: str, surrogate: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._name, self._surrogate = name, surrogate
-
-    def forward(self, x: Tensor) -> Output | Tensor:
-        def around(function: type, apply: Call, args: tuple[Any, ...]) -> Any:
-            given = next((a for a in args if isinstance(a, Tensor) and a.requires_grad), None)
-            if function.__name__ != self._name or given is None or not torch.is_grad_enabled():
-                return apply(*args)
-            with torch.no_grad():
-                true = apply(*args)
-            if not isinstance(true, Tensor):
-                raise UnmaskError(
-                    f"function {self._name!r} gives a {type(true).__name__}, not a tensor", "pass around it"
-                )
-            return substitute(true, fit_size(self._name, self._surrogate(given), true))
-
-        with functions_called(around):
-            answer: Output | Tensor = self.model(x)
-            return answer
-
-
 def bpda_function(name: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     """A view in which gradients pass the ``torch.autograd.Function`` of this class name through ``surrogate``.
 
@@ -78,4 +51,19 @@ def bpda_function(name: str, surrogate: Callable[[Tensor], Tensor] = identity) -
     >>> bpda_function("Blocked")(Defense())(x).sum().backward(); x.grad.tolist()
     [[1.0, 1.0]]
     """
-    return lambda model: _Approximated(model, name, surrogate)
+
+    def around(function: type, apply: Call, args: tuple[Any, ...]) -> Any:
+        given = next((a for a in args if isinstance(a, Tensor) and a.requires_grad), None)
+        if function.__name__ != name or given is None or not torch.is_grad_enabled():
+            return apply(*args)
+        with torch.no_grad():
+            true = apply(*args)
+        if not isinstance(true, Tensor):
+            raise UnmaskError(f"function {name!r} gives a {type(true).__name__}, not a tensor", "pass around it")
+        return substitute(true, fit_size(name, surrogate(given), true))
+
+    def run(model: nn.Module, x: Tensor) -> Any:
+        with functions_called(around):
+            return model(x)
+
+    return lambda model: ModelView(model, run)

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import View, find_part, fit_size, identity, substitute
-from unmask.types import Output
+from unmask.gradients.bpda import ModelView, View, find_part, fit_size, identity, substitute
 
 __all__ = ["skip_to", "submodule_only", "submodule_output"]
-
-
-class _Grafted(nn.Module):
-    is_view = True
-
-    def __init__(self, model: nn.Module, part: str, surrogate: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.model = model
-        self._part, self._surrogate = part, surrogate
-        find_part(model, part)
-
-    def forward(self, x: Tensor) -> Output | Tensor:
-        def join(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            true = args[0]
-            if not (torch.is_grad_enabled() and x.requires_grad and len(true) == len(x)):
-                return args
-            if true.requires_grad and true.is_leaf:
-                return args  # the model itself differentiates by it
-            return substitute(true, fit_size(self._part, self._surrogate(x), true)), *args[1:]
-
-        with _hooked(find_part(self.model, self._part).register_forward_pre_hook(join)):
-            answer: Output | Tensor = self.model(x)
-            return answer
 
 
 def skip_to(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
@@ -55,31 +30,20 @@ def skip_to(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View
     >>> skip_to("net")(Defense())(x).sum().backward(); x.grad.flatten().tolist()
     [1.0, 1.0]
     """
-    return lambda model: _Grafted(model, part, surrogate)
 
+    def run(model: nn.Module, x: Tensor) -> Any:
+        def join(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            true = args[0]
+            if not (torch.is_grad_enabled() and x.requires_grad and len(true) == len(x)):
+                return args
+            if true.requires_grad and true.is_leaf:
+                return args  # the model itself differentiates by it
+            return substitute(true, fit_size(part, surrogate(x), true)), *args[1:]
 
-class _ReadOut(nn.Module):
-    is_view = True
+        with find_part(model, part).register_forward_pre_hook(join):
+            return model(x)
 
-    def __init__(self, model: nn.Module, part: str) -> None:
-        super().__init__()
-        self.model = model
-        self._part = part
-        find_part(model, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-
-        def keep(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen.append(output)
-
-        with _hooked(find_part(self.model, self._part).register_forward_hook(keep)):
-            self.model(x)
-        if not seen:
-            raise UnmaskError(f"part {self._part!r} is not called in the forward pass: its output cannot be read")
-        if len(seen[0]) < len(x) == sum(map(len, seen)):
-            return torch.cat(seen)  # a call for each image, or for a few
-        return torch.stack(seen).mean(0)
+    return lambda model: ModelView(model, run, part)
 
 
 def submodule_output(part: str) -> View:
@@ -98,7 +62,18 @@ def submodule_output(part: str) -> View:
     >>> submodule_output("net")(Hard())(torch.tensor([[[[0.2, 0.7]]]]))
     tensor([[0.2000, 0.7000]])
     """
-    return lambda model: _ReadOut(model, part)
+
+    def run(model: nn.Module, x: Tensor) -> Tensor:
+        seen: list[Tensor] = []
+        with find_part(model, part).register_forward_hook(lambda _, args, output: seen.append(output)):
+            model(x)
+        if not seen:
+            raise UnmaskError(f"part {part!r} is not called in the forward pass: its output cannot be read")
+        if len(seen[0]) < len(x) == sum(map(len, seen)):
+            return torch.cat(seen)  # a call for each image, or for a few
+        return torch.stack(seen).mean(0)
+
+    return lambda model: ModelView(model, run, part)
 
 
 def submodule_only(part: str) -> View:
@@ -110,11 +85,3 @@ def submodule_only(part: str) -> View:
     tensor([[0.4000, 0.4000]])
     """
     return lambda model: find_part(model, part)
-
-
-@contextmanager
-def _hooked(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        handle.remove()

@@ -50,18 +50,16 @@ class Compiler:
             self._say(line)
 
     def _compiled(self, view: Model) -> Model:
-        fast: Model | None = None
-        attempted = False
+        chosen: list[Model] = []  # once images are there
 
         def call(x: Tensor) -> Output:
-            nonlocal fast, attempted
-            if not attempted:
-                attempted = True
+            if not chosen:
                 fast = _copying(torch.compile(view, mode="reduce-overhead" if x.is_cuda else "default"))
-                if problem := _differs(view, fast, x):
-                    fast = None
+                problem = _differs(view, fast, x)
+                if problem:
                     self._warn(f"not compiled: {problem}")
-            return as_output((fast or view)(x))
+                chosen.append(view if problem else fast)
+            return as_output(chosen[0](x))
 
         return call
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -109,7 +110,7 @@ def takes(
     tensor([[-1.,  2.]])
     """
     twin = deep_copy(model)
-    twin.register_forward_pre_hook(_Input(channels_last, pixel_max, mean, std, dtype))
+    twin.register_forward_pre_hook(partial(_reformed, channels_last, pixel_max, mean, std, dtype))
     return twin
 
 
@@ -131,7 +132,7 @@ def select_output(model: nn.Module, key: str | int) -> nn.Module:
     tensor([[1., 1.]])
     """
     twin = deep_copy(model)
-    twin.register_forward_hook(_Selected(key))
+    twin.register_forward_hook(partial(_selected, key))
     return twin
 
 
@@ -144,7 +145,7 @@ def with_refusals(model: nn.Module) -> nn.Module:
     tensor([1.])
     """
     twin = deep_copy(model)
-    twin.register_forward_hook(_Refusing())
+    twin.register_forward_hook(_refusing)
     return twin
 
 
@@ -159,7 +160,7 @@ def two_classes(model: nn.Module, *, probability: bool = False) -> nn.Module:
     tensor([0, 1])
     """
     twin = deep_copy(model)
-    twin.register_forward_hook(_TwoClasses(probability))
+    twin.register_forward_hook(partial(_two_logits, probability))
     return twin
 
 
@@ -172,7 +173,7 @@ def under_default_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     (torch.float64, torch.float32)
     """
     twin = deep_copy(model)
-    vars(twin)["forward"] = _UnderDefaultDtype(twin.forward, dtype)
+    vars(twin)["forward"] = partial(_under_default_dtype, twin.forward, dtype)
     return twin
 
 
@@ -186,7 +187,7 @@ def forgetting(model: nn.Module) -> nn.Module:
     (tensor([[1., 1.]]), tensor([[1., 1.]]))
     """
     twin = deep_copy(model)
-    twin.register_forward_pre_hook(_Forgetting(State(twin)))
+    twin.register_forward_pre_hook(partial(_restored, State(twin)))
     return twin
 
 
@@ -233,76 +234,59 @@ class Script(nn.Module):
             return getattr(self._modules["script"], name)
 
 
-class _Input:
-    def __init__(
-        self,
-        channels_last: bool,
-        pixel_max: float,
-        mean: Sequence[float],
-        std: Sequence[float],
-        dtype: torch.dtype | None,
-    ) -> None:
-        self.channels_last, self.pixel_max, self.mean, self.std, self.dtype = channels_last, pixel_max, mean, std, dtype
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        x: Tensor = args[0]
-        x = x if self.pixel_max == 1 else self.pixel_max * x
-        if self.mean:
-            check_moments(self.mean, x.shape[1])
-            mean, std = (torch.tensor(moment, device=x.device).view(-1, 1, 1) for moment in (self.mean, self.std))
-            x = (x - mean) / std
-        x = x.permute(0, 2, 3, 1).contiguous() if self.channels_last else x
-        return (x if self.dtype is None else x.to(self.dtype), *args[1:])
+# Hooks are partial functions, whose settings deepcopy copies; what closures hold on to it leaves as it is.
 
 
-class _Forgetting:
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        self.state.restore()
-
-
-class _Selected:
-    def __init__(self, key: str | int) -> None:
-        self.key = key
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Any) -> Any:
-        parts = {str(key): part for key, part in items_of(answer).items()}
-        if isinstance(answer, tuple | list):
-            parts |= {str(place): part for place, part in enumerate(answer)}  # also of a tuple whose parts have names
-        if str(self.key) in parts:
-            return parts[str(self.key)]
-        if isinstance(self.key, str) and self.key.isidentifier() and hasattr(answer, self.key):
-            return getattr(answer, self.key)
-        known = ", ".join(parts) or "one tensor alone"
-        raise InvalidModelOutput(f"the model's answer has no {self.key!r}, but {known}", "choose the logits of these")
+def _reformed(
+    channels_last: bool,
+    pixel_max: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype | None,
+    _: nn.Module,
+    args: tuple[Any, ...],
+) -> tuple[Any, ...]:
+    x: Tensor = args[0]
+    x = x if pixel_max == 1 else pixel_max * x
+    if mean:
+        check_moments(mean, x.shape[1])
+        centre, spread = (torch.tensor(moment, device=x.device).view(-1, 1, 1) for moment in (mean, std))
+        x = (x - centre) / spread
+    x = x.permute(0, 2, 3, 1).contiguous() if channels_last else x
+    return (x if dtype is None else x.to(dtype), *args[1:])
 
 
-class _Refusing:
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Any) -> Output:
-        logits, reject = answer
-        return Output(logits, reject)
+def _restored(state: State, _: nn.Module, __: tuple[Any, ...]) -> None:
+    state.restore()
 
 
-class _TwoClasses:
-    def __init__(self, probability: bool) -> None:
-        self.probability = probability
+def _selected(key: str | int, _: nn.Module, __: tuple[Any, ...], answer: Any) -> Any:
+    parts = {str(name): part for name, part in items_of(answer).items()}
+    if isinstance(answer, tuple | list):
+        parts |= {str(place): part for place, part in enumerate(answer)}  # also of a tuple whose parts have names
+    if str(key) in parts:
+        return parts[str(key)]
+    if isinstance(key, str) and key.isidentifier() and hasattr(answer, key):
+        return getattr(answer, key)
+    known = ", ".join(parts) or "one tensor alone"
+    raise InvalidModelOutput(f"the model's answer has no {key!r}, but {known}", "choose the logits of these")
 
-    def __call__(self, model: nn.Module, args: tuple[Any, ...], answer: Any) -> Tensor:
-        z: Tensor = answer.logits if isinstance(answer, Output) else answer
-        z = z.flatten().float() if z.dtype == torch.bool else z.flatten()
-        return torch.stack((1 - z if self.probability else torch.zeros_like(z), z), 1)
+
+def _refusing(_: nn.Module, __: tuple[Any, ...], answer: Any) -> Output:
+    logits, reject = answer
+    return Output(logits, reject)
 
 
-class _UnderDefaultDtype:
-    def __init__(self, forward: Callable[..., Any], dtype: torch.dtype) -> None:
-        self.forward, self.dtype = forward, dtype
+def _two_logits(probability: bool, _: nn.Module, __: tuple[Any, ...], answer: Any) -> Tensor:
+    z: Tensor = answer.logits if isinstance(answer, Output) else answer
+    z = z.flatten().float() if z.dtype == torch.bool else z.flatten()
+    return torch.stack((1 - z if probability else torch.zeros_like(z), z), 1)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(self.dtype)
-        try:
-            return self.forward(*args, **kwargs)
-        finally:
-            torch.set_default_dtype(before)
+
+def _under_default_dtype(forward: Callable[..., Any], dtype: torch.dtype, *args: Any, **kwargs: Any) -> Any:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return forward(*args, **kwargs)
+    finally:
+        torch.set_default_dtype(before)

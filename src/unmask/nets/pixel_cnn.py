@@ -112,7 +112,6 @@ class Waves:
         if side < 2:
             raise UnmaskError(f"images of {side} column have no waves: they need 2 columns")
         self.height, self.side = height, side
-        self._net = net
         self._layers = [(layer.taps, *layer.matrix()) for layer in (net.enter, *net.layers)]
         assert net.head.bias is not None
         self._head = net.head.weight.detach().flatten(1).T.contiguous(), net.head.bias.detach()

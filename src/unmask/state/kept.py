@@ -36,113 +36,111 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes, tuple, frozenset, Te
 
 
 class Kept:
-    """One thing as it was."""
+    """One thing as it was: ``owner``, and the ``content`` that it had."""
+
+    def __init__(self, owner: Any, content: Any = None) -> None:
+        self.owner, self.content = owner, self.now(owner) if content is None else content
+
+    @staticmethod
+    def now(owner: Any) -> Any:
+        """The content that a thing has."""
+        raise NotImplementedError
 
     def restore(self) -> bool:
         """As it was; whether it was not."""
         raise NotImplementedError
 
     def of_copy(self, memo: dict[int, Any]) -> Kept:
-        """The same of the copy; what all copies share is kept once."""
-        return self
+        """The same of the copy of a model."""
+        return type(self)(copy.deepcopy(self.owner, memo), copy.deepcopy(self.content, memo))
 
 
 class KeptTensor(Kept):
     """The numbers of a tensor."""
 
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor, self.content = tensor, tensor.detach().clone()
+    @staticmethod
+    def now(owner: Tensor) -> Tensor:
+        return owner.detach().clone()
 
     @torch.no_grad()
     def restore(self) -> bool:
-        if torch.equal(self.tensor, self.content):  # batch norm and numpy write without a new version
+        if torch.equal(self.owner, self.content):  # batch norm and numpy write without a new version
             return False
-        if self.tensor.shape == self.content.shape:
-            self.tensor.copy_(self.content)
+        if self.owner.shape == self.content.shape:
+            self.owner.copy_(self.content)
         else:
-            self.tensor.data = self.content.clone()
+            self.owner.data = self.content.clone()
         return True
-
-    def of_copy(self, memo: dict[int, Any]) -> Kept:
-        twin = object.__new__(KeptTensor)
-        twin.tensor, twin.content = copy.deepcopy(self.tensor, memo), self.content.clone()
-        return twin
 
 
 class KeptArray(Kept):
     """The numbers of an array."""
 
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self.array, self.content = array, array.copy()
+    @staticmethod
+    def now(owner: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return owner.copy()
 
     def restore(self) -> bool:
-        if np.array_equal(self.array, self.content) or not self.array.flags.writeable:
+        if np.array_equal(self.owner, self.content) or not self.owner.flags.writeable:
             return False
-        self.array.resize(self.content.shape, refcheck=False)
-        self.array[...] = self.content
+        self.owner.resize(self.content.shape, refcheck=False)
+        self.owner[...] = self.content
         return True
-
-    def of_copy(self, memo: dict[int, Any]) -> Kept:
-        twin = object.__new__(KeptArray)
-        twin.array, twin.content = copy.deepcopy(self.array, memo), self.content.copy()
-        return twin
 
 
 class KeptContainer(Kept):
     """What a list, a dict or a set holds."""
 
-    def __init__(self, container: Any) -> None:
-        self.container, self.content = container, _items(container)
+    @staticmethod
+    def now(owner: Any) -> list[Any]:
+        return [*owner.keys(), *owner.values()] if isinstance(owner, dict) else [*owner]
 
     def restore(self) -> bool:
-        now = _items(self.container)
+        now = self.now(self.owner)
         if len(now) == len(self.content) and all(a is b for a, b in zip(now, self.content, strict=True)):
             return False
-        self.container.clear()
-        if isinstance(self.container, dict):
+        self.owner.clear()
+        if isinstance(self.owner, dict):
             half = len(self.content) // 2
-            self.container.update(zip(self.content[:half], self.content[half:], strict=True))
-        elif isinstance(self.container, set):
-            self.container.update(self.content)
+            self.owner.update(zip(self.content[:half], self.content[half:], strict=True))
+        elif isinstance(self.owner, set):
+            self.owner.update(self.content)
         else:
-            self.container.extend(self.content)
+            self.owner.extend(self.content)
         return True
-
-    def of_copy(self, memo: dict[int, Any]) -> Kept:
-        twin = object.__new__(KeptContainer)
-        twin.container = copy.deepcopy(self.container, memo)
-        twin.content = [copy.deepcopy(value, memo) for value in self.content]
-        return twin
 
 
 class KeptAttributes(Kept):
     """The attributes of an object."""
 
-    def __init__(self, owner: Any) -> None:
-        self.owner, self.content = owner, own_attributes(owner)
+    @staticmethod
+    def now(owner: Any) -> dict[str, Any]:
+        return own_attributes(owner)
 
     def restore(self) -> bool:
-        now, own = vars(self.owner), own_attributes(self.owner)
-        for name in own.keys() - self.content.keys():
-            del now[name]
-        now.update(self.content)
-        return _other(own, self.content)
+        now = self.now(self.owner)
+        for name in now.keys() - self.content.keys():
+            del vars(self.owner)[name]
+        vars(self.owner).update(self.content)
+        return _other(now, self.content)
+
+
+class KeptShared(Kept):
+    """What all copies of a model have in common."""
 
     def of_copy(self, memo: dict[int, Any]) -> Kept:
-        twin = object.__new__(KeptAttributes)
-        twin.owner = copy.deepcopy(self.owner, memo)
-        twin.content = {name: copy.deepcopy(value, memo) for name, value in self.content.items()}
-        return twin
+        return self
 
 
-class KeptClassAttributes(Kept):
+class KeptClassAttributes(KeptShared):
     """The attributes of a class that are plain values."""
 
-    def __init__(self, owner: type) -> None:
-        self.owner, self.content = owner, self._plain(owner)
+    @staticmethod
+    def now(owner: type) -> dict[str, Any]:
+        return {name: value for name, value in vars(owner).items() if _is_plain(name, value)}
 
     def restore(self) -> bool:
-        now = self._plain(self.owner)
+        now = self.now(self.owner)
         for name in now.keys() - self.content.keys():
             delattr(self.owner, name)
         for name, value in self.content.items():
@@ -150,39 +148,36 @@ class KeptClassAttributes(Kept):
                 setattr(self.owner, name, value)
         return _other(now, self.content)
 
-    @staticmethod
-    def _plain(owner: type) -> dict[str, Any]:
-        return {name: value for name, value in vars(owner).items() if _is_plain(name, value)}
 
-
-class KeptGlobals(Kept):
+class KeptGlobals(KeptShared):
     """Global variables that hold plain values."""
 
     def __init__(self, owner: dict[str, Any], names: list[str]) -> None:
-        self.owner, self.names = owner, names
-        self.content = self._plain()
+        self.names = names
+        super().__init__(owner, self._plain(owner))
 
     def restore(self) -> bool:
-        now = self._plain()
+        now = self._plain(self.owner)
         for name in now.keys() - self.content.keys():
             del self.owner[name]
         self.owner.update(self.content)
         return _other(now, self.content)
 
-    def _plain(self) -> dict[str, Any]:
-        return {name: self.owner[name] for name in self.names if _is_plain(name, self.owner.get(name, self))}
+    def _plain(self, owner: dict[str, Any]) -> dict[str, Any]:
+        return {name: owner[name] for name in self.names if _is_plain(name, owner.get(name, self))}
 
 
-class KeptCell(Kept):
+class KeptCell(KeptShared):
     """A plain value that a closure holds."""
 
-    def __init__(self, cell: Any) -> None:
-        self.cell, self.content = cell, content(cell)
+    @staticmethod
+    def now(owner: Any) -> Any:
+        return content(owner)
 
     def restore(self) -> bool:
-        if self.content is None or not isinstance(self.content, PLAIN) or content(self.cell) is self.content:
+        if self.content is None or not isinstance(self.content, PLAIN) or content(self.owner) is self.content:
             return False
-        self.cell.cell_contents = self.content
+        self.owner.cell_contents = self.content
         return True
 
 
@@ -194,10 +189,6 @@ def own_attributes(owner: Any) -> dict[str, Any]:
 
 def _other(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return one.keys() != other.keys() or any(value is not other[name] for name, value in one.items())
-
-
-def _items(container: Any) -> list[Any]:
-    return [*container.keys(), *container.values()] if isinstance(container, dict) else [*container]
 
 
 def _is_plain(name: str, value: Any) -> bool:

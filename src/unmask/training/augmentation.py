@@ -10,7 +10,7 @@ __all__ = ["mirrored", "shifted"]
 
 
 def shifted(x: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
-    """Each image (B, C, H, W) moved by up to ``most`` pixels down or up, left or right; the border is repeated."""
+    """Each image (B, C, H, W) moved by up to ``max_shift`` pixels down or up, left or right; the border is repeated."""
     if not max_shift:
         return x
     size, _, height, width = x.shape

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,7 +19,6 @@ from unmask.types import Loss
 
 __all__ = ["Square"]
 
-Window = tuple[Tensor, Tensor, Tensor, Tensor]
 Draws = tuple[Tensor, ...]
 """What a query draws, example by example."""
 
@@ -110,7 +108,7 @@ def _side(share: float, x: Tensor) -> int:
     return min(max(round(math.sqrt(share * height * width)), 1), height, width)
 
 
-def _window(x: Tensor, side: int, place: Tensor) -> Window:
+def _window(x: Tensor, side: int, place: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The index of a square of each image, in all channels, at a place (B, 2) in [0, 1)."""
     batch, channels, height, width = x.shape
     corner = (place * x.new_tensor([height - side + 1, width - side + 1])).long()
@@ -181,8 +179,7 @@ def _shift(best: Tensor, x: Tensor, radius: Tensor, side: int, drawn: Draws) -> 
 def _bump(side: int, like: Tensor) -> Tensor:
     """(side, side) of length 1: a positive peak in the upper half, a negative one in the lower."""
     upper = side // 2
-    halves = [_peak(upper, side, like), -_peak(side - upper, side, like)]
-    return _unit(torch.cat(halves), (0, 1))
+    return _unit(torch.cat((_peak(upper, side, like), -_peak(side - upper, side, like))), (0, 1))
 
 
 def _peak(height: int, width: int, like: Tensor) -> Tensor:
@@ -198,12 +195,6 @@ def _unit(t: Tensor, dims: tuple[int, ...]) -> Tensor:
     return t / t.square().sum(dims, keepdim=True).sqrt().clamp_min(1e-12)
 
 
-First = Callable[[Tensor, Tensor], Tensor]
-Draw = Callable[[int, Tensor], Draws]
-Change = Callable[[Tensor, Tensor, Tensor, int, Draws], Tensor]
-
-# The first point of a search, and a proposal from its best point: what it draws, what it is for a side of the square.
-_MOVES: dict[str, tuple[First, Draw, Change]] = {
-    "linf": (_stripes, _patch_draws, _patch),
-    "l2": (_tiles, _shift_draws, _shift),
-}
+_MOVES = {"linf": (_stripes, _patch_draws, _patch), "l2": (_tiles, _shift_draws, _shift)}
+"""The first point of a search, and a proposal from its best point: what it draws, what it is for a side of the square.
+"""

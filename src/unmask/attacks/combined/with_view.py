@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from unmask.attacks.problem import Attack, Problem
-from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View
 
 __all__ = ["WithView"]
@@ -29,6 +28,4 @@ class WithView:
     attack: Attack
 
     def __call__(self, problem: Problem) -> Tensor:
-        if problem.views is None:
-            raise UnmaskError("this problem offers no views of its defense", "use unmask.run_attack")
-        return self.attack(replace(problem, view=problem.views(self.view)))
+        return self.attack(problem.through(self.view))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ __all__ = [
     "candidate_views",
     "end_to_end_parts",
     "expensive_views",
+    "through",
     "without_parts",
 ]
 
@@ -62,6 +63,16 @@ class CandidateView:
 OWN_GRADIENT = CandidateView()
 
 
+def _plain(view: View, *, end_to_end: bool = True) -> CandidateView:
+    """A view without arguments."""
+    return CandidateView((view.__name__,), view, end_to_end)
+
+
+def through(make: Callable[[str], View], name: str, *, end_to_end: bool = True) -> CandidateView:
+    """The view that ``make`` makes for the part, or the function, of this name."""
+    return CandidateView((call_source(make.__name__, name),), make(name), end_to_end)
+
+
 def call_source(view: str, name: str) -> str:
     """As Python writes it, whatever the name.
 
@@ -78,30 +89,27 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
     """
     around = [OWN_GRADIENT]
     if evidence.nonfinite.share:
-        around.append(CandidateView(("finite_gradients",), finite_gradients))
+        around.append(_plain(finite_gradients))
     if is_quantized(model):
-        around.append(CandidateView(("dequantized",), dequantized, end_to_end=False))
+        around.append(_plain(dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
         faulty = _responsible(evidence)
         outer, alike = list(faulty), [path for path, event in faulty.items() if _same_form(event)]
-        inline = CandidateView(("straight_through",), straight_through)
+        inline = _plain(straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
-            inline = CandidateView((call_source("bpda_function", name),), bpda_function(name)).then(inline)
+            inline = through(bpda_function, name).then(inline)
         around.append(inline)
         parts = OWN_GRADIENT
         for path in alike:
-            parts = parts.then(CandidateView((call_source("bpda", path),), bpda(path)))
+            parts = parts.then(through(bpda, path))
         if parts is not OWN_GRADIENT:
             around += [parts, parts.then(inline)]
         if outer:
             around += list(_fitted(model, outer, x))
         for path in dict.fromkeys((*_cut_off(evidence), *end_to_end_parts(evidence, x))):
-            joined = CandidateView((call_source("skip_to", path),), skip_to(path))
+            joined = through(skip_to, path)
             around += [joined, joined.then(inline)]
-    reads = [
-        CandidateView((call_source("submodule_output", path),), submodule_output(path), end_to_end=False)
-        for path in _logits(evidence, classes)
-    ]
+    reads = [through(submodule_output, path, end_to_end=False) for path in _logits(evidence, classes)]
     return [*around, *(candidate.then(read) for read in reads for candidate in around)]
 
 
@@ -117,28 +125,30 @@ def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
     slopes = OWN_GRADIENT
     for path, given in small.items():
         size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)
-        slopes = slopes.then(
-            CandidateView(
-                (f"finite_differences({json.dumps(path)}, size={size})",), finite_differences(path, size=size)
-            )
-        )
-    through = CandidateView(("unrolled",), unrolled) if inner else OWN_GRADIENT
-    return [candidate for candidate in (through, slopes, without_parts(faulty)) if candidate is not OWN_GRADIENT]
+        code = f"finite_differences({json.dumps(path)}, size={size})"
+        slopes = slopes.then(CandidateView((code,), finite_differences(path, size=size)))
+    own = _plain(unrolled) if inner else OWN_GRADIENT
+    return [candidate for candidate in (own, slopes, without_parts(faulty)) if candidate is not OWN_GRADIENT]
 
 
 def without_parts(paths: Iterable[str]) -> CandidateView:
     """The model without some parts; the model itself where there are none."""
     candidate = OWN_GRADIENT
     for path in paths:
-        candidate = candidate.then(CandidateView((call_source("bypass", path),), bypass(path), end_to_end=False))
+        candidate = candidate.then(through(bypass, path, end_to_end=False))
     return candidate
 
 
 def _responsible(evidence: GradientProbe) -> dict[str, Event]:
     """The outermost faulty parts, each with a call of it."""
     outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
-    calls = {one.event.part: one.event for one in reversed(evidence.parts) if one.event.module}
+    calls = {event.part: event for event in reversed(_calls(evidence))}
     return {path: calls[path] for path in outer if path in calls}
+
+
+def _calls(evidence: GradientProbe) -> list[Event]:
+    """Calls of the model's parts, without that of the model itself."""
+    return [one.event for one in evidence.parts if one.event.module and one.event.part]
 
 
 def _same_form(event: Event) -> bool:
@@ -176,37 +186,22 @@ def _cut_off(evidence: GradientProbe) -> list[str]:
 def end_to_end_parts(evidence: GradientProbe, x: Tensor) -> list[str]:
     """The largest part that takes images (B, C, H, W) and gives what the model does, where there is one."""
     answer = [held.value.shape for held in evidence.parts[-1].event.outputs[:1]]
-    events = [one.event for one in evidence.parts if one.event.module and one.event.part and one.event.inputs]
-    paths = [
-        event.part
-        for event in events
-        if event.inputs[0].value.shape[1:] == x.shape[1:] and [held.value.shape for held in event.outputs] == answer
-    ]
+    events = [event for event in _calls(evidence) if [held.value.shape for held in event.outputs] == answer]
+    paths = [event.part for event in events if event.inputs and event.inputs[0].value.shape[1:] == x.shape[1:]]
     return [min(paths, key=len)] if paths else []
 
 
 def _outermost(evidence: GradientProbe, inner: Event) -> str:
     """The largest part that is given the same tensor."""
-    same = [
-        e.part
-        for e in (one.event for one in evidence.parts)
-        if e.module and e.part and e.inputs and e.inputs[0].token == inner.inputs[0].token
-    ]
-    return min(same, key=len)
+    token = inner.inputs[0].token
+    return min((e.part for e in _calls(evidence) if e.inputs and e.inputs[0].token == token), key=len)
 
 
 def _logits(evidence: GradientProbe, classes: int) -> list[str]:
     """Parts, not the model itself, whose output has the form of logits, while something is made of it later."""
     answer = evidence.parts[-1].event.outputs[0].token
-    found = [
-        one.event
-        for one in evidence.parts
-        if one.event.module
-        and one.event.part
-        and len(one.event.outputs) == 1
-        and one.event.outputs[0].value.ndim == 2
-        and one.event.outputs[0].value.shape[1] == classes
-    ]
+    single = [event for event in _calls(evidence) if len(event.outputs) == 1]
+    found = [event for event in single if event.outputs[0].value.shape[1:] == (classes,)]
     last = {event.outputs[0].token: event for event in found if event.outputs[0].token != answer}
     paths = dict.fromkeys(min((e.part for e in found if e.outputs[0].token == t), key=len) for t in last)
     return list(paths)[-2:]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.auditing.views.candidate_views import CandidateView, end_to_end_parts, without_parts
+from unmask.auditing.views.candidate_views import CandidateView, end_to_end_parts, through, without_parts
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.trace import outermost
 from unmask.gradients.part_views import submodule_only
@@ -30,16 +30,13 @@ def surrogate_models(
         evidence: what was found of the model's parts; None where it has none that could be seen.
         radius, keys, steps: as of :func:`unmask.gradients.surrogates.surrogate_model.train_surrogate`.
     """
-    found = (
-        [candidate for candidate in _stripped(model, evidence, x) if _agrees(model, candidate, x, keys)]
-        if evidence
-        else []
-    )
+    stripped = _stripped(evidence, x) if evidence else ()
+    found = [candidate for candidate in stripped if _agrees(model, candidate, x, keys)]
     copy = train_surrogate(model, x, radius, keys.fold_in("copy"), steps=steps)
     return [*found, CandidateView(("train_surrogate(model, x, radius, keys)",), lambda _: copy)]
 
 
-def _stripped(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:
+def _stripped(evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:
     """Without the faulty parts; or the largest part that maps images to logits alone."""
     paths = list(dict.fromkeys(fault.event.part for fault in evidence.faults))
     outer = outermost(filter(None, paths))
@@ -47,7 +44,7 @@ def _stripped(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[
         yield without_parts(outer)
     if paths and paths != outer:
         for path in end_to_end_parts(evidence, x):
-            yield CandidateView((f'submodule_only("{path}")',), submodule_only(path))
+            yield through(submodule_only, path)
 
 
 @torch.no_grad()

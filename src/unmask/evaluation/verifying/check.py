@@ -23,6 +23,7 @@ class Check:
 def job_name(job: Job) -> str:
     """What to call a job.
 
+    >>> from unmask.kinds import Role
     >>> from unmask.records import ThreatSpec
     >>> job_name(Job("case:a", "mnist", "pgd", ThreatSpec("linf", 0.1), 0, 0, 64, Role.CONTROL, {"control": "eps 0"}))
     'case:a pgd (control, eps 0) 0-64 at linf 0.1 raw'

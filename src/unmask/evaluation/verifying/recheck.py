@@ -38,9 +38,8 @@ def recheck(folder: Path, record: Record, local: LocalExecutor) -> str | None:
     tensors = _tensors(folder, record)
     if isinstance(tensors, str):
         return tensors
-    job = record.job
-    data = local.dataset(job.data, job.stop)
-    target = local.target(job.target, data)
+    data = local.dataset(record.job.data, record.job.stop)
+    target = local.target(record.job.target, data)
     return (
         _misfit(record, tensors, data, target)
         or _other_verdicts(record, tensors, data, target, local)

@@ -47,10 +47,11 @@ def verify(
     lines = read_lines(folder)
     if not lines:
         raise UnmaskError(f"{folder} holds no records: there is nothing to verify")
+    jobs = run.jobs if plans is None else [job for plan in plans for job in plan.jobs]
     yield from _question(run, local, plans)
+    yield from hold_fingerprints(run, jobs, local)
     records, broken = _records(lines)
     yield from broken
-    jobs = run.jobs if plans is None else [job for plan in plans for job in plan.jobs]
     needed = due_jobs(jobs, records, run.config.get("stop_when"))
     for record in records:
         problem = _unplanned(record, jobs, needed) or recheck(folder, record, local)
@@ -66,17 +67,12 @@ def verify(
 
 
 def _question(run: RunFile, local: LocalExecutor, plans: Sequence[Plan] | None) -> Iterator[Check]:
-    """The parts of run.json against one another, against today's plans, and against today's model and images."""
+    """The parts of run.json against one another, and against today's plans."""
     yield Check("run.json", problem=None if run.digest else "it has no digest")
     other = [name for name in ("command", "n", "seed") if run.description.get(name) != run.config.get(name)]
     if other:
         yield Check("run.json", problem=f"its {' and '.join(other)} are not those of the configuration")
-    if plans is None:
-        yield from hold_against_question(run, local)
-        yield from hold_fingerprints(run, run.jobs, local)
-    else:
-        yield from hold_against_plans(run, plans)
-        yield from hold_fingerprints(run, [job for plan in plans for job in plan.jobs], local)
+    yield from hold_against_question(run, local) if plans is None else hold_against_plans(run, plans)
 
 
 def _records(lines: Sequence[str]) -> tuple[list[Record], list[Check]]:

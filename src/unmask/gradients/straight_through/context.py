@@ -9,6 +9,7 @@ value to the graph of its surrogate.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["SoftValue", "SurrogateContext", "each", "tensors"]
+__all__ = ["Call", "SoftValue", "SurrogateContext", "each", "tensors"]
 
 
 class SoftValue(NamedTuple):
@@ -102,10 +103,8 @@ class SurrogateContext:
     def gate(self, true: Tensor, surrogate: Tensor) -> Tensor:
         """The value of ``true``, to the bit and in the same memory, with the gradient of ``surrogate``."""
         surrogate = surrogate.to(true.device, true.dtype).expand(true.shape)
-        if true.grad_fn is not None and true.grad_fn.name().endswith(
-            "NotImplemented"
-        ):  # raises even without a gradient
-            true = true.detach()
+        if true.grad_fn is not None and true.grad_fn.name().endswith("NotImplemented"):
+            true = true.detach()  # its gradient raises even where none arrives
         joined: Tensor = _Gate.apply(true, surrogate, self)  # type: ignore[no-untyped-call]
         return joined
 
@@ -121,6 +120,35 @@ class SurrogateContext:
             return self.gate(true, soft.value)
         self._soft_values[true] = soft._replace(value=soft.value.to(true.device).expand(true.shape))
         return true
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operation on something that depends on the input: what it was called with, and what it really gave."""
+
+    context: SurrogateContext
+    true: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def given(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument by position or by name."""
+        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
+
+    def in_order(self) -> tuple[Any, ...]:
+        """All arguments; those with names come last."""
+        return (*self.args, *self.kwargs.values())
+
+    def soft_value(self, place: int) -> SoftValue | None:
+        return self.context.soft_value(self.args[place])
+
+    def real(self, place: int) -> Any:
+        """As :meth:`SurrogateContext.real`, of the argument at a place."""
+        return self.context.real(self.args[place])
+
+    def like(self, *args: Any, true: Any = None) -> Call:
+        """The call of an operation with the same result, or another one, on other arguments."""
+        return Call(self.context, self.true if true is None else true, args, {})
 
 
 def each(change: Callable[[Any], Any], value: Any) -> Any:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
-from unmask.gradients.straight_through.floats import Args, Kwargs, Rule, named
+from unmask.gradients.straight_through.context import Call, SoftValue
+from unmask.gradients.straight_through.floats import Rule, named
 from unmask.gradients.straight_through.labels import rearranged
 
 __all__ = ["PLACE_RULES"]
@@ -30,16 +30,8 @@ def _hats(position: Tensor, places: int) -> Tensor:
     return (-0.5 * distance.abs()).softmax(-1)
 
 
-def _bucketize(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    """The position between the boundaries, 1 a bucket."""
-    return _position(context.real(args[0]), args[1], true)
-
-
-def _searchsorted(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _position(context.real(args[1]), args[0], true)
-
-
 def _position(x: Any, boundaries: Tensor, bucket: Tensor) -> Tensor | None:
+    """The position between the boundaries, 1 a bucket."""
     if boundaries.ndim != 1 or len(boundaries) == 0 or not isinstance(x, Tensor):
         return None
     if len(boundaries) == 1:
@@ -49,11 +41,8 @@ def _position(x: Any, boundaries: Tensor, bucket: Tensor) -> Tensor | None:
     return inner - 0.5 + (x - low) / (high - low).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
 
 
-def _one_hot(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _places(context.soft_value(args[0]), true.shape[-1])
-
-
 def _places(soft: SoftValue | None, count: int) -> Tensor | None:
+    """How much each of ``count`` places is meant (*shape, count); None where no gradient reaches them."""
     if soft is None:
         return None
     if soft.weights is not None and soft.weights.shape[-1] == count:
@@ -61,58 +50,59 @@ def _places(soft: SoftValue | None, count: int) -> Tensor | None:
     return _hats(soft.value, count)
 
 
-def _scatter(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _scatter(call: Call) -> Any:
     """Writing numbers at computed places: a one-hot code along ``dim``, or counts."""
-    x, dim, index, value = (*args, *kwargs.values())[:4]
-    dim %= true.ndim
-    places = _places(context.soft_value(index), true.shape[dim])
+    x, dim, index, value = call.in_order()[:4]
+    dim %= call.true.ndim
+    places = _places(call.context.soft_value(index), call.true.shape[dim])
     if places is None:
         return None
-    value = context.real(value)
+    value = call.context.real(value)
     if isinstance(value, Tensor):
         value = value[tuple(slice(size) for size in index.shape)].unsqueeze(-1)
-    return context.real(x) + (value * places).sum(dim).movedim(-1, dim)
+    return call.context.real(x) + (value * places).sum(dim).movedim(-1, dim)
 
 
-def _index_add(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    x, dim, index, source = (*args, *kwargs.values())[:4]
-    places = _places(context.soft_value(index), true.shape[dim])
+def _index_add(call: Call) -> Any:
+    x, dim, index, source = call.in_order()[:4]
+    places = _places(call.context.soft_value(index), call.true.shape[dim])
     if places is None:
         return None
-    added = torch.tensordot(places.T, context.real(source).movedim(dim, 0), 1)
-    return context.real(x) + kwargs.get("alpha", 1) * added.movedim(0, dim)
+    added = torch.tensordot(places.T, call.context.real(source).movedim(dim, 0), 1)
+    return call.context.real(x) + call.kwargs.get("alpha", 1) * added.movedim(0, dim)
 
 
-def _bincount(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return SoftValue(places.sum(0)) if (places := _places(context.soft_value(args[0]), len(true))) is not None else None
+def _bincount(call: Call) -> Any:
+    places = _places(call.soft_value(0), len(call.true))
+    return None if places is None else SoftValue(places.sum(0))
 
 
 def _argument_of(sign: int) -> Rule:
     """The index of the largest entry (or smallest): the softmax says the weight of each index."""
 
-    def rule(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
-        x, dim = context.real(args[0]), args[1] if len(args) > 1 else kwargs.get("dim")
+    def rule(call: Call) -> Any:
+        x, dim, true = call.real(0), call.given(1, "dim"), call.true
         if dim is None and isinstance(true, Tensor) and true.dtype == torch.int64:
             return _meant(sign * x.flatten(), 0, true)
-        if not isinstance(dim, int) or context.soft_value(args[0]):
+        if not isinstance(dim, int) or call.soft_value(0):
             return None
         return (None, _meant(sign * x, dim, true[1])) if isinstance(true, tuple) else _meant(sign * x, dim, true)
 
     return rule
 
 
-def _topk(context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+def _topk(call: Call) -> Any:
     """Of several places each stands for all of them."""
-    given = {"dim": -1, "largest": True} | dict(zip(("k", "dim", "largest"), args[1:], strict=False)) | kwargs
-    if context.soft_value(args[0]):
+    if call.soft_value(0):
         return None
-    score, dim = args[0] if given["largest"] else -args[0], given["dim"] % args[0].ndim
-    if given["k"] == 1:
-        return None, _meant(score, dim, true[1])
+    x, index = call.args[0], call.true[1]
+    score, dim = x if call.given(3, "largest", True) else -x, call.given(2, "dim", -1) % x.ndim
+    if call.given(1, "k") == 1:
+        return None, _meant(score, dim, index)
     score = score.movedim(dim, -1)
     width = score.detach().std(-1, keepdim=True).clamp_min(1e-12)  # distances have any scale
-    meant = _meant(score / width, -1, true[1].movedim(dim, -1)[..., :1])
-    shape = true[1].movedim(dim, -1).shape
+    meant = _meant(score / width, -1, index.movedim(dim, -1)[..., :1])
+    shape = index.movedim(dim, -1).shape
     assert meant.weights is not None
     weights = meant.weights.expand(*shape, -1)
     return None, SoftValue(meant.value.expand(shape).movedim(-1, dim), weights.movedim(-2, dim))
@@ -126,17 +116,18 @@ def _meant(score: Tensor, dim: int, index: Tensor) -> SoftValue:
     return SoftValue(weights @ places, weights)
 
 
-def _item(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _item(call: Call) -> Any:
     """``table[i]`` and ``table[i, j]`` at computed places, ``x[mask]`` as it is."""
-    table, index = context.soft(args[0]), args[1]
+    context, index = call.context, call.args[1]
+    table = context.soft(call.args[0])
     places = index if isinstance(index, tuple) else (index,)
     if not any(map(context.soft_value, places)):
-        return rearranged("__getitem__")(context, true, args, kwargs)
+        return rearranged("__getitem__")(call)
     if not all(isinstance(i, Tensor) and i.dtype not in (torch.bool, torch.uint8) for i in places):
         return table[index]
-    weights = _weights(context, index, len(table))
-    if weights is not None:
-        return _expected(weights, table)
+    meant = context.soft_value(index)
+    if meant and meant.weights is not None and meant.weights.shape[-1] == len(table):
+        return _expected(meant.weights, table)
     broadcast = torch.broadcast_tensors(*places)
     result = context.real(table[index])
     for axis, place in enumerate(places):
@@ -148,7 +139,7 @@ def _item(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -
                 return rows
 
             position = soft.value.expand(broadcast[axis].shape)
-            result = result + _interpolated(look, broadcast[axis], table.shape[axis], position, true.ndim)
+            result = result + _interpolated(look, broadcast[axis], table.shape[axis], position, call.true.ndim)
     return result
 
 
@@ -160,34 +151,29 @@ def _expected(weights: Tensor, table: Tensor) -> Tensor | SoftValue:
     return SoftValue(mean, weights @ F.one_hot(table.long()).to(weights.dtype))
 
 
-def _embedding(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _item(context, true, (args[1] if len(args) > 1 else kwargs["weight"], args[0]), {})
+def _embedding(call: Call) -> Any:
+    return _item(call.like(call.given(1, "weight"), call.args[0]))
 
 
-def _take(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return _item(context, true, (context.soft(args[0]).flatten(), args[1] if len(args) > 1 else kwargs["index"]), {})
+def _take(call: Call) -> Any:
+    return _item(call.like(call.context.soft(call.args[0]).flatten(), call.given(1, "index")))
 
 
-def _gather(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    table, dim, index = (*args, *kwargs.values())[:3]
-    soft, table = context.soft_value(index), context.soft(table)
+def _gather(call: Call) -> Any:
+    table, dim, index = call.in_order()[:3]
+    soft, table = call.context.soft_value(index), call.context.soft(table)
     if soft is None:
         return None
-    rise = _interpolated(lambda at: table.gather(dim, at), index, table.shape[dim], soft.value, true.ndim)
+    rise = _interpolated(lambda at: table.gather(dim, at), index, table.shape[dim], soft.value, call.true.ndim)
     return table.gather(dim, index) + rise
 
 
-def _index_select(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    table, dim, index = (*args, *kwargs.values())[:3]
-    if context.soft_value(index) is None:
+def _index_select(call: Call) -> Any:
+    table, dim, index = call.in_order()[:3]
+    if call.context.soft_value(index) is None:
         return None
-    found = _item(context, true.movedim(dim, 0), (context.soft(table).movedim(dim, 0), index), {})
+    found = _item(call.like(call.context.soft(table).movedim(dim, 0), index, true=call.true.movedim(dim, 0)))
     return found if isinstance(found, SoftValue) else found.movedim(0, dim)
-
-
-def _weights(context: SurrogateContext, index: Any, places: int) -> Tensor | None:
-    soft = context.soft_value(index)
-    return soft.weights if soft and soft.weights is not None and soft.weights.shape[-1] == places else None
 
 
 def _interpolated(look: Callable[[Tensor], Tensor], index: Tensor, places: int, position: Tensor, dims: int) -> Tensor:
@@ -200,9 +186,9 @@ def _interpolated(look: Callable[[Tensor], Tensor], index: Tensor, places: int, 
 
 
 PLACE_RULES: dict[str, Rule] = {
-    **named(_bucketize, "bucketize"),
-    **named(_searchsorted, "searchsorted"),
-    **named(_one_hot, "one_hot"),
+    **named(lambda call: _position(call.real(0), call.args[1], call.true), "bucketize"),
+    **named(lambda call: _position(call.real(1), call.args[0], call.true), "searchsorted"),
+    **named(lambda call: _places(call.soft_value(0), call.true.shape[-1]), "one_hot"),
     **named(_scatter, "scatter", "scatter_add"),
     **named(_index_add, "index_add"),
     **named(_bincount, "bincount"),

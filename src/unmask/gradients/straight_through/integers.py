@@ -9,69 +9,53 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from unmask.gradients.straight_through.context import SurrogateContext, each, tensors
-from unmask.gradients.straight_through.floats import Args, Kwargs, Rule, named
+from unmask.gradients.straight_through.context import Call, each, tensors
+from unmask.gradients.straight_through.floats import Rule, named
 
 __all__ = ["INTEGER_RULES", "same_op"]
 
 
-def same_op(func: Callable[..., Any], context: SurrogateContext, true: Any, args: Args, kwargs: Kwargs) -> Any:
+def same_op(func: Callable[..., Any], call: Call) -> Any:
     """Arithmetic and shape operations: the surrogate of the result is the same function of the surrogates."""
-    results = tensors(true)
-    if not results or not any(map(context.soft_value, tensors([args, kwargs]))):
+    results = tensors(call.true)
+    if not results or not any(map(call.context.soft_value, tensors([call.args, call.kwargs]))):
         return None
-    stand_in = context.exact if results[0].is_floating_point() else context.soft
-    return func(*each(stand_in, args), **each(stand_in, kwargs))
+    stand_in = call.context.exact if results[0].is_floating_point() else call.context.soft
+    return func(*each(stand_in, call.args), **each(stand_in, call.kwargs))
 
 
-def _shift(sign: int) -> Rule:
-    def rule(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-        return context.real(args[0]) * 2.0 ** (sign * context.real(args[1]))
-
-    return rule
+def _logical(call: Call) -> bool:
+    return bool(call.true.dtype == torch.bool)
 
 
-def _and(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _and(call: Call) -> Any:
     """For integers a mask: it keeps the high bits, so the number changes as before."""
-    a, b = map(context.real, args)
-    if true.dtype == torch.bool:
+    a, b = map(call.context.real, call.args)
+    if _logical(call):
         return a * b
-    return a if context.carries(args[0]) else b
+    return a if call.context.carries(call.args[0]) else b
 
 
-def _or(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
+def _or(call: Call) -> Any:
     """For integers the joining of disjoint bits, which is their sum."""
-    a, b = map(context.real, args)
-    return a + b - a * b if true.dtype == torch.bool else a + b
+    a, b = map(call.context.real, call.args)
+    return a + b - a * b if _logical(call) else a + b
 
 
-def _xor(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    a, b = map(context.real, args)
-    return a + b - 2 * a * b if true.dtype == torch.bool else a + b
-
-
-def _not(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return (1 if true.dtype == torch.bool else -1) - context.real(args[0])
-
-
-def _any(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return context.real(args[0]).amax(*args[1:], **kwargs)
-
-
-def _all(context: SurrogateContext, true: Tensor, args: Args, kwargs: Kwargs) -> Any:
-    return context.real(args[0]).amin(*args[1:], **kwargs)
+def _xor(call: Call) -> Any:
+    a, b = map(call.context.real, call.args)
+    return a + b - 2 * a * b if _logical(call) else a + b
 
 
 INTEGER_RULES: dict[str, Rule] = {
-    **named(_shift(-1), "rshift", "bitwise_right_shift"),
-    **named(_shift(1), "lshift", "bitwise_left_shift"),
+    **named(lambda call: call.real(0) * 2.0 ** -call.real(1), "rshift", "bitwise_right_shift"),
+    **named(lambda call: call.real(0) * 2.0 ** call.real(1), "lshift", "bitwise_left_shift"),
     **named(_and, "and", "bitwise_and", "logical_and"),
     **named(_or, "or", "bitwise_or", "logical_or"),
     **named(_xor, "xor", "bitwise_xor", "logical_xor"),
-    **named(_not, "invert", "bitwise_not", "logical_not"),
-    **named(_any, "any"),
-    **named(_all, "all"),
+    **named(lambda call: (1 if _logical(call) else -1) - call.real(0), "invert", "bitwise_not", "logical_not"),
+    **named(lambda call: call.real(0).amax(*call.args[1:], **call.kwargs), "any"),
+    **named(lambda call: call.real(0).amin(*call.args[1:], **call.kwargs), "all"),
 }
 """The rule of each operation, by its name without leading or trailing underscores."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.gradients.straight_through.context import SurrogateContext, each, tensors
-from unmask.gradients.straight_through.floats import FLOAT_RULES, Args, Kwargs
+from unmask.gradients.straight_through.context import Call, SurrogateContext, each, tensors
+from unmask.gradients.straight_through.floats import FLOAT_RULES
 from unmask.gradients.straight_through.hooks import suspended
 from unmask.gradients.straight_through.indices import PLACE_RULES
 from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op
@@ -19,6 +19,9 @@ from unmask.gradients.straight_through.labels import LABEL_RULES
 from unmask.gradients.straight_through.writes import Saved, Writer, out_of_place
 
 __all__ = ["Surrogates"]
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
 
 _RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES | LABEL_RULES
 _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
@@ -71,12 +74,10 @@ class Surrogates(TorchFunctionMode):
         if self.unroll:
             args, kwargs = each(self.context.leaf, args), each(self.context.leaf, kwargs)
         true = func(*args, **kwargs)
-        rule = _RULES.get(name.strip("_"))
+        call, rule = Call(self.context, true, args, kwargs), _RULES.get(name.strip("_"))
         try:
-            surrogate = rule(self.context, true, args, kwargs) if rule else None
-            if surrogate is None:
-                surrogate = same_op(func, self.context, true, args, kwargs)
-            return self.context.join(true, surrogate)
+            surrogate = rule(call) if rule else None
+            return self.context.join(true, same_op(func, call) if surrogate is None else surrogate)
         except _NO_SURROGATE:  # the operation may not exist for floats; only its gradient is lost
             return true
 
@@ -97,10 +98,6 @@ def _leave(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return func(args[0].detach(), *args[1:], **kwargs)
 
 
-def _deep_copy(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    return mode.surrogate(torch.clone, "clone", args[:1], {})
-
-
 def _ask_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     """The model's own backward pass must leave the graph that ours still needs, and is a part of it if unrolled."""
     if not mode.unroll:
@@ -108,10 +105,6 @@ def _ask_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> An
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Using backward")  # of a cycle, which the end of the pass breaks
         return func(*args, **kwargs | {"create_graph": True})
-
-
-def _as_it_is(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    return func(*args, **kwargs)
 
 
 def _require_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -122,10 +115,6 @@ def _require_gradient(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -
     return args[0]
 
 
-def _detach_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    return args[0]
-
-
 def _hook(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return func(args[0], suspended(kwargs["hook"] if kwargs else args[1], mode.context))
 
@@ -133,10 +122,6 @@ def _hook(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 def _set_data(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     mode.writer.follow(args[0], args[1])
     return func(args[0], args[1].detach())
-
-
-def _copy(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    return mode.writer.write(args[0], args[1])
 
 
 def _overwrite(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -159,17 +144,16 @@ def _reshape_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -
     return result
 
 
-_Special = Callable[[Surrogates, Any, Args, Kwargs], Any]
-_SPECIAL: dict[str, _Special] = {
+_SPECIAL: dict[str, Callable[[Surrogates, Any, Args, Kwargs], Any]] = {
     **dict.fromkeys(("numpy", "__array__"), _leave),
-    "__deepcopy__": _deep_copy,
+    "__deepcopy__": lambda mode, func, args, kwargs: mode.surrogate(torch.clone, "clone", args[:1], {}),
     **dict.fromkeys(("backward", "grad"), _ask_gradient),
     **dict.fromkeys(("requires_grad_", "set requires_grad"), _require_gradient),
-    "detach_": _detach_in_place,
+    "detach_": lambda mode, func, args, kwargs: args[0],
     "register_hook": _hook,
     "set data": _set_data,
-    **dict.fromkeys(("get grad", "set grad"), _as_it_is),
-    "copy_": _copy,
+    **dict.fromkeys(("get grad", "set grad"), lambda mode, func, args, kwargs: func(*args, **kwargs)),
+    "copy_": lambda mode, func, args, kwargs: mode.writer.write(args[0], args[1]),
     "__setitem__": _set_item,
     **dict.fromkeys(("zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"), _overwrite),
     **dict.fromkeys(("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_"), _reshape_in_place),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from unmask.gradients.bpda import ModelView
 from unmask.gradients.straight_through.hooks import suspended_hooks
 from unmask.gradients.straight_through.mode import Surrogates
 from unmask.gradients.straight_through.writes import Saved
@@ -16,26 +18,19 @@ from unmask.types import as_output
 __all__ = ["straight_through", "unrolled"]
 
 
-class _StraightThrough(nn.Module):
-    is_view = True
-
-    def __init__(self, model: nn.Module, *, unroll: bool = False) -> None:
-        super().__init__()
-        self.model, self.unroll = model, unroll
-
-    def forward(self, x: Tensor) -> Any:
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return self.model(x)
-        saved = Saved()
-        mode = Surrogates(self.model, saved, unroll=self.unroll)
-        try:
-            with saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(self.model, mode.context), mode:
-                answer = self.model(mode.context.gate(x.detach().clone(), x))
-                refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
-                return answer if refusal.reject is None else refusal
-        finally:
-            mode.context.close()
-            _release_buffers(self.model)
+def _run(model: nn.Module, x: Tensor, *, unroll: bool = False) -> Any:
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return model(x)
+    saved = Saved()
+    mode = Surrogates(model, saved, unroll=unroll)
+    try:
+        with saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(model, mode.context), mode:
+            answer = model(mode.context.gate(x.detach().clone(), x))
+            refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
+            return answer if refusal.reject is None else refusal
+    finally:
+        mode.context.close()
+        _release_buffers(model)
 
 
 def _release_buffers(model: nn.Module) -> None:
@@ -89,7 +84,7 @@ def straight_through(model: nn.Module) -> nn.Module:
     >>> y.item(), x.grad.item() == 255 / 32
     (3.0, True)
     """
-    return _StraightThrough(model)
+    return ModelView(model, _run)
 
 
 def unrolled(model: nn.Module) -> nn.Module:
@@ -119,4 +114,4 @@ def unrolled(model: nn.Module) -> nn.Module:
     >>> torch.autograd.grad(unrolled(Descent())(x), x)
     (tensor([0.7500]),)
     """
-    return _StraightThrough(model, unroll=True)
+    return ModelView(model, partial(_run, unroll=True))

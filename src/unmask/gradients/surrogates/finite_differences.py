@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import Forward, View, first_tensor, viewed
+from unmask.gradients.bpda import View, first_tensor, with_part
 from unmask.gradients.spsa import rademacher
 from unmask.randomness import current, use_keys
 
@@ -65,20 +65,16 @@ def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
     if pairs < 1 or not size > 0:
         raise UnmaskError(f"differences need pairs >= 1 and a size above 0, not {pairs} and {size}")
 
-    def change(forward: Forward) -> Forward:
-        def differing(*args: Any, **kwargs: Any) -> Any:
-            x = first_tensor(part, args, kwargs)
-            if not x.requires_grad:
-                return forward(*args, **kwargs)
+    def differing(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        x = first_tensor(part, args, kwargs)
+        if not x.requires_grad:
+            return forward(*args, **kwargs)
 
-            @torch.no_grad()
-            def alone(z: Tensor) -> Tensor:
-                replaced = {name: z if value is x else value for name, value in kwargs.items()}
-                answer: Tensor = forward(*(z if value is x else value for value in args), **replaced)
-                return answer
+        @torch.no_grad()
+        def alone(z: Tensor) -> Any:
+            replaced = {name: z if value is x else value for name, value in kwargs.items()}
+            return forward(*(z if value is x else value for value in args), **replaced)
 
-            return _Differences.apply(alone, pairs, size, x)  # type: ignore[no-untyped-call]
+        return _Differences.apply(alone, pairs, size, x)  # type: ignore[no-untyped-call]
 
-        return differing
-
-    return viewed(part, change)
+    return with_part(part, differing)

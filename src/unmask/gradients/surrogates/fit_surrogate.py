@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import View, bpda, find_part
+from unmask.gradients.bpda import ModelView, View, bpda, find_part
 from unmask.randomness import make_keys, use_keys
 from unmask.state.digests import digest_of
-from unmask.types import Output
 
 __all__ = ["fit_surrogate", "lazy_surrogate"]
 
@@ -38,25 +38,11 @@ def lazy_surrogate(part: str, images: Callable[[], Tensor], **options: Any) -> V
             known[weights] = fit_surrogate(model, part, images(), **options)
         return bpda(part, known[weights])(model)
 
-    return lambda model: _Later(model, part, fit)
+    def view(model: nn.Module) -> nn.Module:
+        fitted = cache(lambda model: Context().run(fit, model))  # independent of the randomness of the first call
+        return ModelView(model, lambda model, x: fitted(model)(x), part)
 
-
-class _Later(nn.Module):
-    """A view that is made at its first call, independent of the randomness of this call."""
-
-    is_view = True
-
-    def __init__(self, model: nn.Module, part: str, make: View) -> None:
-        super().__init__()
-        find_part(model, part)
-        self.model, self._make = model, make
-        self._made: tuple[nn.Module, ...] = ()  # not a part of this module, whose parts are the model's
-
-    def forward(self, x: Tensor) -> Output | Tensor:
-        if not self._made:
-            self._made = (Context().run(self._make, self.model),)
-        answer: Output | Tensor = self._made[0](x)
-        return answer
+    return view
 
 
 def fit_surrogate(
@@ -130,11 +116,8 @@ def _observe(model: nn.Module, module: nn.Module, part: str, x: Tensor) -> tuple
     def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         seen.append((args[0].float().clone(), output.float().clone()))
 
-    handle = module.register_forward_hook(hook)
-    try:
+    with module.register_forward_hook(hook):
         model(x.clone())
-    finally:
-        handle.remove()
     if not seen:
         raise UnmaskError(f"part {part!r} is not called in the forward pass: no surrogate can be fitted to it")
     return seen[0]
