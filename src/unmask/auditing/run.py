@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,12 +45,7 @@ def audit(
     seed: int = 0,
     out: Path | str | None = None,
     device: str = "cpu",
-    channels_last: bool = False,
-    pixel_max: float = 1.0,
-    output: str | None = None,
-    reject_class: int | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
+    form: ModelForm = ModelForm(),
     compile: bool = False,
 ) -> AuditReport:
     """Examine ``model``, attack it by what is found, and report the robust accuracy.
@@ -75,13 +69,8 @@ def audit(
         out: folder of the run, with report.html; None for a temporary one, which is deleted with the report, and
             which :meth:`AuditReport.save` copies.
         device: as torch names it.
-        channels_last: whether the model takes images (B, H, W, C).
-        pixel_max: what the model takes for white, such as 255.
-        output: key or position of the logits, of a model with several outputs.
-        reject_class: the class of the model that stands for a refusal; -1 for none. Where it is not given, a class
-            more than the data have is one.
-        mean: of each channel, which is subtracted from the images first, in the units of ``pixel_max``.
-        std: of each channel, by which they are then divided.
+        form: how the model takes images and gives logits, such as ``unmask.ModelForm(pixel_max=255)``. Where it names
+            no class of refusals, a class more than the data have is one.
         compile: let ``torch.compile`` make the views that attacks optimise faster; verdicts are by the model itself.
 
     Returns the :class:`unmask.AuditReport`, whose fields are those of report.json, such as ``accuracy.adaptive.value``,
@@ -104,7 +93,6 @@ def audit(
     check_eps(threat.norm, threat.eps, threat.unit)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
     model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
-    form = ModelForm(channels_last, pixel_max, output, reject_class, mean, std)
     execution = ExecutionConfig(device=device, strict=False, form=form, size=size, compile=compile)
     local = LocalExecutor(execution)
     given = data

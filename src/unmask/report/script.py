@@ -63,8 +63,7 @@ def _command(config: Mapping[str, Any]) -> str:
 
 def _python_call(config: Mapping[str, Any]) -> str:
     options = {name: config[name] for name in ("n", "seed", "size") if config.get(name) is not None}
-    options |= {**config["options"], **_form(config)}
-    return f"unmask.audit(given, data, threat{_keywords(options)})"
+    return f"unmask.audit(given, data, threat{_keywords({**options, **config['options']})}{_form_code(config)})"
 
 
 def _loading(run: RunFolder, config: Mapping[str, Any], case: CaseInfo, n: int) -> Iterator[str]:
@@ -82,8 +81,7 @@ def _loading(run: RunFolder, config: Mapping[str, Any], case: CaseInfo, n: int) 
         yield f"given = ...  # PUT HERE the model {_bare(case.case)} that was given to unmask.audit"
         named = "given"
     weights = _keywords({"weights": config["weights"]} if config.get("weights") else {})
-    form = f", form=unmask.ModelForm({_keywords(_form(config))[2:]})" if _form(config) else ""
-    yield f"model = unmask.load_model({named}, data{weights}{form})"
+    yield f"model = unmask.load_model({named}, data{weights}{_form_code(config)})"
     yield f"images, labels = data.batch(0, {n})"
     unit = "" if case.threat.unit == "raw" else f", {_quoted(case.threat.unit)}"
     yield f"threat = unmask.{_BALLS[case.threat.norm]}({case.threat.eps!r}{unit})"
@@ -131,9 +129,10 @@ def _running(code: AttackCode, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"# unmask.attackable(model, {name}) lets AutoAttack, Foolbox or ART use this view"
 
 
-def _form(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of the model's form is not the usual."""
-    return {name: value for name, value in config.get("form", {}).items() if value != _FORM.get(name)}
+def _form_code(config: Mapping[str, Any]) -> str:
+    """What of the model's form is not the usual, as an argument."""
+    given = {name: value for name, value in config.get("form", {}).items() if value != _FORM.get(name)}
+    return f", form=unmask.ModelForm({_keywords(given)[2:]})" if given else ""
 
 
 def _keywords(options: Mapping[str, Any]) -> str:
