@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from tests.commands import unmask
 from tests.evaluation.test_sources import Small, fake_timm
 from tests.models import MEANS
 from tests.test_black_box_models import service
+from unmask.auditing.run import audit
+from unmask.cases import find_case
 from unmask.cli.options import FormOptions, Local
 from unmask.data import load
 from unmask.errors import UnmaskError
 from unmask.models.forms import ModelForm
 from unmask.records import built
+from unmask.threats import Linf
 
 FACTORIES = (
     MEANS
@@ -187,3 +191,24 @@ def test_the_form_of_the_options() -> None:
 def test_a_mean_of_a_damaged_run_is_one_line(mean: Any) -> None:
     with pytest.raises(UnmaskError, match=r"mean is .*: give a list of numbers, one for each channel"):
         built(ModelForm, {"mean": mean, "std": [1.0]})
+
+
+def test_an_audit_in_python_takes_the_form_of_the_model() -> None:
+    class Bytes(nn.Module):
+        """Images (B, H, W, C) from 0 to 255."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = find_case("plain-digits").load()
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.net(x.permute(0, 3, 1, 2) / 255)
+            return logits
+
+    form = ModelForm(channels_last=True, pixel_max=255)
+    report, usual = (
+        audit(model, "digits", Linf(0.15), n=16, budget="quick", form=form)
+        for model, form in ((Bytes().eval(), form), (find_case("plain-digits").load(), ModelForm()))
+    )
+    assert report.accuracy == usual.accuracy
+    assert "form=unmask.ModelForm(channels_last=True, pixel_max=255)" in report.script
