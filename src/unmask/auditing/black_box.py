@@ -46,7 +46,7 @@ def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
     chosen = {
         "transfer": transfer(copies, limits, Access.LABELS if labels else Access.SCORES),
         "black-box": black_box(limits, norm),
-        **(_by_labels(limits, norm, size, levels) if labels else _by_differences(limits, size)),
+        **(_by_labels(limits, norm, size, levels) if labels else _by_nes(limits, size)),
     }
     checks = {"doubled queries": black_box(replace(limits, queries=2 * limits.queries), norm)}
     chosen, checks = (
@@ -74,12 +74,12 @@ def _controls(ball: ThreatSpec) -> list[Control]:
     ]
 
 
-def _by_differences(limits: Budget, size: float) -> dict[str, AttackSpec]:
+def _by_nes(limits: Budget, size: float) -> dict[str, AttackSpec]:
     """Half the queries in steps of sixteen pairs, wide enough to see over the levels of a model that rounds."""
     steps = max(5, limits.queries // 64)
     search = pgd(steps, margin, SPSA(16, max(0.01, size / 4), gaussian), rel_step_size=0.2)
     about = f"gradients from differences of scores (NES), {steps} steps of 16 pairs"
-    return {"differences": AttackSpec(about, lambda _: search, access=Access.SCORES, low_precision=False)}
+    return {"nes": AttackSpec(about, lambda _: search, access=Access.SCORES, low_precision=False)}
 
 
 def _by_labels(limits: Budget, norm: str, size: float, levels: int) -> dict[str, AttackSpec]:
