@@ -207,7 +207,7 @@ MISTAKES: list[tuple[list[str], str]] = [
         attack(":means"),
         "':means' is no name of a model; models: path/to/file.py:factory, package.module:factory, case:",
     ),
-    (attack("means", "--data", "nope"), "unknown data set 'nope'"),
+    (attack("means", "--data", "nope"), "there is no data set, folder or file 'nope'"),
     (attack("means", "--attack", "nope"), "no attack 'nope'; attacks: fgsm"),
     (attack("means", "--norm", "l7"), "unknown norm 'l7': use one of linf, l2, l1"),
     (attack("means", "--eps-unit", "inch"), "unknown unit 'inch': use one of raw, rms"),

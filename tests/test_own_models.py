@@ -212,3 +212,27 @@ def test_an_audit_in_python_takes_the_form_of_the_model() -> None:
     )
     assert report.accuracy == usual.accuracy
     assert "form=unmask.ModelForm(channels_last=True, pixel_max=255)" in report.script
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ({"pixel_max": 255}, "form is a dict: give unmask.ModelForm"),
+        (ModelForm(checkpoint="net.pt"), "--checkpoint is for"),
+    ],
+)
+def test_a_form_that_says_nothing_of_a_model_in_memory_is_refused(form: Any, message: str) -> None:
+    with pytest.raises(UnmaskError, match=message):
+        audit(nn.Flatten(), "digits", Linf(0.1), n=4, form=form)
+
+
+@pytest.mark.parametrize("white", [0, -1, float("nan"), "255"])
+def test_white_is_a_positive_number(white: Any) -> None:
+    with pytest.raises(UnmaskError, match="pixel_max is"):
+        ModelForm(pixel_max=white)
+
+
+def test_required_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, lacking in ((("--data", "digits"), "--eps"), (("--eps", "0.1"), "--data")):
+        assert unmask("audit", "case:plain-digits", *given) == 2
+        assert f"Missing option '{lacking}'" in capsys.readouterr().err

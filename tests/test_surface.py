@@ -26,11 +26,16 @@ HOMES = {
 
 def test_the_stub_exports_what_it_imports() -> None:
     (exported,) = (node.value for node in STUB.body if isinstance(node, ast.Assign))
-    assert sorted(ast.literal_eval(exported)) == sorted(["__version__", *HOMES])
-    assert sorted(unmask.__all__) == sorted(HOMES)
+    assert sorted(ast.literal_eval(exported)) == sorted(["__version__", "data", *HOMES])
+    assert sorted(unmask.__all__) == sorted(["data", *HOMES])
 
 
-@pytest.mark.parametrize("name", unmask.__all__)
+def test_data_sets_need_no_import_of_their_own() -> None:
+    x, y = unmask.data.load("digits", "train", n=2).batch()
+    assert (x.shape, len(y)) == ((2, 1, 8, 8), 2)
+
+
+@pytest.mark.parametrize("name", HOMES)
 def test_every_public_name_is_there_and_is_public_in_its_module(name: str) -> None:
     value, home = getattr(unmask, name), import_module(HOMES[name])
     assert value is getattr(home, name)

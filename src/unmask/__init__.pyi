@@ -73,8 +73,11 @@ __all__ = [  # noqa: RUF022 - by theme
     "Case",
     # errors
     "UnmaskError",
+    # data sets: data.load
+    "data",
 ]
 
+from . import data
 from .adapters import attackable
 from .attacking import AttackResult, run_attack
 from .attacks.aliases import cw, fgsm, mifgsm, pgd

@@ -218,8 +218,8 @@ def test_a_label_outside_the_named_classes(home: Path, write: Write, encode: Enc
     [
         (
             lambda: load("mnsit"),
-            "unknown data set 'mnsit': known are digits, mnist, cifar10, imagenet-sample, and your own: see "
-            "`unmask list datasets`",
+            "there is no data set, folder or file 'mnsit': give the path of your own data, or one of digits, mnist, "
+            "cifar10, imagenet-sample",
         ),
         (lambda: load("no/such/folder"), "there is no folder or file no/such/folder: correct the path"),
         (lambda: load("absent.parquet"), "there is no folder or file absent.parquet: correct the path"),
@@ -248,7 +248,7 @@ def test_every_name_is_described_in_one_line(home: Path) -> None:
     ]
     missing = home / "elsewhere"
     assert describe("mnist", home=missing).endswith(f"; missing from {missing / 'data' / 'mnist'}")
-    with pytest.raises(DataError, match=r"^unknown data set 'nope'"):
+    with pytest.raises(DataError, match=r"^there is no data set, folder or file 'nope'"):
         describe("nope")
 
 

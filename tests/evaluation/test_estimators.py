@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.commands import unmask
+from unmask.auditing.run import audit
 from unmask.data import load
 from unmask.evaluation.models.estimators import as_function
 from unmask.evaluation.models.targets import find_target
+from unmask.threats import Linf
 
 DIGITS = load("digits", n=64)
 X, Y = DIGITS.batch()
@@ -78,6 +80,17 @@ def test_what_does_not_fit_is_told() -> None:
 
     with pytest.raises(ValueError, match="gives 3 scores for its 10 classes"):
         scores(Odd())
+
+
+def test_a_regressor_is_no_classifier() -> None:
+    with pytest.raises(ValueError, match="LinearRegression is a regressor: give a classifier"):
+        scores(fitted(LinearRegression()))
+
+
+def test_an_audit_in_python_takes_an_estimator() -> None:
+    report = audit(fitted(LogisticRegression()), (X[:8], Y[:8]), Linf(0.1), n=8, budget="quick")
+    assert report.accuracy.clean is not None
+    assert report.accuracy.clean.value == (scores(fitted(LogisticRegression()))[:8].argmax(1) == Y[:8].numpy()).mean()
 
 
 def test_other_objects_are_no_estimators() -> None:

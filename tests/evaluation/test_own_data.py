@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import unmask as package
 from tests.commands import unmask
+from unmask.cases import find_case
 from unmask.data import Dataset
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.plan import dataset_info
@@ -123,3 +124,34 @@ def test_an_executor_resizes_what_it_loads(folder: Path) -> None:
 def test_a_folder_called_like_a_known_data_set_has_no_categories_of_it() -> None:
     data = Dataset("imagenet", torch.zeros(2, 3, 4, 4), torch.tensor([0, 1]), ("a", "b"), "imagenet")
     assert dataset_info(data, 2, ThreatSpec("linf", 0.1, "raw"))["groups"] is None
+
+
+@pytest.mark.parametrize("form", ["folder", "csv"])
+def test_a_class_without_an_image_does_not_shift_the_others(form: str, tmp_path: Path) -> None:
+    """The model has three classes; of the data two occur, of which one would get another number."""
+    rows = ["path,label"]
+    for row, name in enumerate(("dark", "middle", "dark", "middle")):
+        place = tmp_path / "photos" / name / f"{row}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 6), (60 + 40 * row,) * 3).save(place)
+        rows.append(f"{place},{name}")
+    (tmp_path / "photos.csv").write_text("\n".join(rows))
+    data = package.data.load(str(tmp_path / ("photos" if form == "folder" else "photos.csv")))
+    with pytest.raises(package.UnmaskError, match="the model has 3 classes, but 2 occur in"):
+        package.load_model(Brightness(), data)
+    refusing = package.load_model(Brightness(), data, form=package.ModelForm(reject_class=2))
+    assert refusing(data.batch()[0]).logits.shape == (4, 2)
+
+
+def test_runs_on_other_images_are_not_compared(tmp_path: Path) -> None:
+    x, y = package.data.load("digits", n=6).batch()
+    runs = [
+        package.audit(
+            find_case("plain-digits").load(), (images, y), package.Linf(0.05), n=6, budget="quick", out=tmp_path / name
+        )
+        for name, images in (("one", x), ("two", 0.9 * x))
+    ]
+    assert len(runs) == 2
+    with pytest.raises(package.UnmaskError, match=r"the images of .* differ: run both on the same"):
+        package.compare(tmp_path / "one", tmp_path / "two")
+    assert package.compare(tmp_path / "one", tmp_path / "one")[0].difference.value == 0

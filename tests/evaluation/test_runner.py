@@ -93,5 +93,5 @@ def test_all_examples_where_there_are_fewer_than_asked_for() -> None:
     local = LocalExecutor()
     assert len(local.dataset("digits", 7)) == 7
     assert len(local.dataset("digits", 10**6)) == len(LocalExecutor().dataset("digits", 10**5))
-    with pytest.raises(ValueError, match="unknown data set 'nope'"):
+    with pytest.raises(ValueError, match="there is no data set, folder or file 'nope'"):
         local.dataset("nope", 7)

@@ -16,13 +16,15 @@ from unmask.errors import UnmaskError
 from unmask.evaluation.environment import environment
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.models.estimators import as_module
 from unmask.evaluation.models.process_settings import own_settings
+from unmask.evaluation.models.sources.registry import check_options
 from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
 from unmask.inputs import check_eps
-from unmask.models.black_box_models import ArrayFunction, BlackBoxModel
+from unmask.models.black_box_models import ArrayFunction
 from unmask.models.forms import ModelForm, under_default_dtype
 from unmask.report import write
 from unmask.report.audit_report import AuditReport, RunFiles
@@ -54,7 +56,8 @@ def audit(
 
     Args:
         model: float32 images (B, C, H, W) in [0, 1] -> logits (B, K), or an :class:`unmask.Output` with refusals;
-            or any other function, of arrays, which is attacked by its answers alone: see :class:`unmask.BlackBoxModel`.
+            or any other function, of arrays, or an estimator of scikit-learn, which are attacked by their answers
+            alone: see :class:`unmask.BlackBoxModel`.
         data: name of a data set, or of your own, as ``unmask list datasets`` shows; or in memory: a pair (images,
             labels) of tensors or arrays, images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or in [0, 1]; a
             ``DataLoader`` of such pairs, from which batches are taken once, as it gives them, up to ``n`` images; a
@@ -92,12 +95,17 @@ def audit(
     check_threat(threat)
     check_eps(threat.norm, threat.eps, threat.unit)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    model = model if isinstance(model, nn.Module) else BlackBoxModel(model)
+    if not isinstance(form, ModelForm):
+        raise UnmaskError(f"form is a {type(form).__name__}", "give unmask.ModelForm(...)")
+    check_options("a model in memory", form)
     execution = ExecutionConfig(device=device, strict=False, form=form, size=size, compile=compile)
     local = LocalExecutor(execution)
     given = data
     if not isinstance(data, Dataset):
         data = local.dataset(data, n) if isinstance(data, str) else _from_memory(data, n, size)
+    module = as_module(model, data.classes)
+    if module is None:
+        raise UnmaskError(f"the model is a {name}", "give an nn.Module, a function of arrays or an estimator")
     config = {"command": "audit", "made_by": _MADE_BY, "target": name, "data": data.name, "n": n, "seed": seed}
     config |= {"options": {"budget": budget}, "form": form.stored()}
     config |= {} if isinstance(given, str) else {"data_in_memory": True}
@@ -106,9 +114,9 @@ def audit(
     with torch.inference_mode(False), own_settings() as settings:
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
-        model = under_default_dtype(model, settings.dtype) if settings.dtype != torch.float32 else model
+        module = under_default_dtype(module, settings.dtype) if settings.dtype != torch.float32 else module
         with in_one_line(name):
-            target = prepare_target(model, data, execution)
+            target = prepare_target(module, data, execution)
             plan, armed = plan_audit(AuditRequest(name, target, data, threat, n, seed, budget, device))
         return _performed(name, armed, data, plan, local, config, RunFiles(None if out is None else Path(out)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 __all__ = ["grouped"]
@@ -40,7 +40,9 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         groups[parameter.name] = kind
         types = get_type_hints(kind, include_extras=True)
         parameters += [
-            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=types[one.name])
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=_default(one), annotation=types[one.name]
+            )
             for one in fields(kind)
         ]
     parameters.sort(key=lambda one: one.kind)
@@ -56,3 +58,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {one.name: one.annotation for one in parameters}
     return flat
+
+
+def _default(field: Field[Any]) -> Any:
+    return inspect.Parameter.empty if field.default is MISSING else field.default

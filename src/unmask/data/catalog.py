@@ -199,4 +199,6 @@ def _folder(source: _Published, home: Path | None) -> Path:
 
 def _unknown(name: str) -> DataError:
     known = ", ".join(names())
-    return DataError(f"unknown data set '{name}': known are {known}, and your own", "see `unmask list datasets`")
+    return DataError(
+        f"there is no data set, folder or file '{name}'", f"give the path of your own data, or one of {known}"
+    )

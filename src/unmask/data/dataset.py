@@ -71,6 +71,7 @@ class Dataset:
     note: str  # what to call the data beside a result, e.g. "CIFAR-10 (JPEG copies)"
     scale: int = 255
     classes_known: bool = True  # False where they are counted from the labels, so that a model may have more
+    classes_found: bool = False  # True where their names are those that occur, so that an absent one shifts the numbers
 
     def __post_init__(self) -> None:
         if self.images.ndim != 4 or self.images.dtype not in (torch.uint8, torch.float32) or not len(self.images):

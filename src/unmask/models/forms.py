@@ -50,7 +50,8 @@ class ModelForm:
         headers: of each request to a service, as ``NAME: VALUE``; they may be secrets, so no run stores them.
         rate_limit: requests to a service in a second, at most.
 
-    Raises UnmaskError for ``mean`` and ``std`` of different lengths and for a ``std`` that is not positive.
+    Raises UnmaskError for ``mean`` and ``std`` of different lengths, and for a ``pixel_max`` or ``std`` that is not
+    positive.
     """
 
     channels_last: bool = False
@@ -65,12 +66,19 @@ class ModelForm:
     rate_limit: float | None = None
 
     def __post_init__(self) -> None:
+        white = self.pixel_max
+        if isinstance(white, bool) or not isinstance(white, int | float) or not 0 < white < math.inf:
+            raise UnmaskError(
+                f"pixel_max is {white!r:.40}", "give the value that the model takes for white, such as 255"
+            )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
                 raise UnmaskError(f"{name} is {values!r:.40}", "give a list of numbers, one for each channel")
         if len(self.mean) != len(self.std):
             lengths = f"mean has {len(self.mean)} values and std has {len(self.std)}"
             raise UnmaskError(f"{lengths}: give both, with a value for each channel")
+        if not all(math.isfinite(value) for value in self.mean):
+            raise UnmaskError("mean takes numbers, such as 0.485, 0.456, 0.406")
         if not all(0 < value < math.inf for value in self.std):
             raise UnmaskError("std takes positive numbers, such as 0.229, 0.224, 0.225")
 

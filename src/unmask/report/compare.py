@@ -11,7 +11,7 @@ from unmask.errors import UnmaskError
 from unmask.kinds import MAIN_ROLES
 from unmask.records import ThreatSpec
 from unmask.report.differences import differences, listed
-from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack
+from unmask.report.run_folder import CaseInfo, ExampleRecord, RunFolder, by_attack, name_of_target
 from unmask.report.table import table
 from unmask.report.verdict.worst_case import worst, worst_case
 from unmask.run_files import read_run
@@ -55,6 +55,7 @@ def compare(
     runs = RunFolder.read(Path(first)), RunFolder.read(Path(second))
     one, two = (_case(run, name) for run, name in zip(runs, cases, strict=True))
     _same_question(one, two)
+    _same_images(runs[0], one, runs[1], two)
     found = [_figures(run, case) for run, case in zip(runs, (one, two), strict=True)]
     anytime = any(run.rule for run in runs)
     return [
@@ -196,6 +197,21 @@ def _same_question(one: CaseInfo, two: CaseInfo) -> None:
     if (one.data, one.threat) != (two.data, two.threat):
         asked = [f"{case.data} at {case.threat.norm} {case.threat.eps:g} {case.threat.unit}" for case in (one, two)]
         raise UnmaskError(f"{one.case} was attacked on {asked[0]}, {two.case} on {asked[1]}", "run both on the same")
+
+
+def _same_images(one: RunFolder, first: CaseInfo, two: RunFolder, second: CaseInfo) -> None:
+    """As far as the digests tell: those of two runs on other numbers of images are not comparable."""
+    a, b = (_images(run, case) for run, case in ((one, first), (two, second)))
+    if a and b and a[0] == b[0] and a != b:
+        raise UnmaskError(f"the images of {one.path} and {two.path} differ", "run both on the same")
+
+
+def _images(run: RunFolder, case: CaseInfo) -> tuple[Any, Any] | None:
+    """Their number and digest."""
+    found = [
+        mark for name, mark in run.config["fingerprints"].items() if name_of_target(name) == name_of_target(case.case)
+    ]
+    return (found[0].get("n"), found[0].get("images")) if found else None
 
 
 def _pair(

@@ -14,7 +14,7 @@ from unmask.records import Example, Figure, Finding, Record, ThreatSpec, built
 from unmask.run_files import read_records, read_run
 from unmask.statistics import StopRule
 
-__all__ = ["CaseInfo", "ExampleRecord", "RunFolder", "by_attack", "other_threats"]
+__all__ = ["CaseInfo", "ExampleRecord", "RunFolder", "by_attack", "name_of_target", "other_threats"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ class RunFolder:
         """Records of a case in these roles, or in any; in an order that no executor changes."""
         order = {name: place for place, name in enumerate(case.attacks)}
         chosen = [
-            r for r in self.records if _name(r.job.target) == _name(case.case) and (not roles or r.job.role in roles)
+            r
+            for r in self.records
+            if name_of_target(r.job.target) == name_of_target(case.case) and (not roles or r.job.role in roles)
         ]
         return sorted(chosen, key=lambda r: (order.get(r.job.attack, len(order)), r.job.attack, r.job.start))
 
@@ -140,7 +142,8 @@ def other_threats(case: CaseInfo, records: Iterable[Record]) -> tuple[ThreatSpec
     return tuple(dict.fromkeys(record.job.threat for record in records if record.job.threat != case.threat))
 
 
-def _name(target: str) -> str:
+def name_of_target(target: str) -> str:
+    """As reports call it: a case without its prefix."""
     return target.removeprefix("case:")
 
 

@@ -38,6 +38,7 @@ def _load(wanted: Wanted) -> Dataset:
         torch.tensor(labels),
         classes,
         file.name,
+        found=classes is not None,
     )
     return decoded(rows, wanted)
 

@@ -27,6 +27,7 @@ class Encoded:
         labels: (N,) int64.
         classes: their names; None where only numbers are known.
         title: what to call the data beside a result.
+        found: whether these names are those that occur, so that others may be absent.
     """
 
     read: Callable[[int], bytes]
@@ -34,6 +35,7 @@ class Encoded:
     labels: Tensor
     classes: tuple[str, ...] | None
     title: str
+    found: bool = False
 
 
 def decoded(rows: Encoded, wanted: Wanted) -> Dataset:
@@ -54,6 +56,7 @@ def decoded(rows: Encoded, wanted: Wanted) -> Dataset:
         rows.classes or tuple(str(label) for label in range(int(rows.labels.max()) + 1)),
         noted(rows.title, [*(["JPEG"] if jpeg else []), *remarks, *shuffled]),
         classes_known=rows.classes is not None,
+        classes_found=rows.found,
     )
 
 

@@ -51,7 +51,12 @@ def _load(wanted: Wanted) -> Dataset:
     labels = torch.tensor([label for _, label in files])
     return decoded(
         Encoded(
-            lambda row: read_image(paths[row], called(row)), called, labels, tuple(classes), root.name or str(root)
+            lambda row: read_image(paths[row], called(row)),
+            called,
+            labels,
+            tuple(classes),
+            root.name or str(root),
+            found=trained is None,
         ),
         wanted,
     )

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from unmask.errors import UnmaskError
-from unmask.models.black_box_models import ArrayFunction
+from unmask.models.black_box_models import ArrayFunction, BlackBoxModel
 
-__all__ = ["as_function"]
+__all__ = ["as_function", "as_module"]
+
+
+def as_module(model: Any, classes: tuple[str, ...]) -> nn.Module | None:
+    """A module as it is; a function of arrays or an estimator as a black box; None for anything else."""
+    if isinstance(model, nn.Module):
+        return model
+    function = model if callable(model) and not isinstance(model, type) else as_function(model, classes)
+    return None if function is None else BlackBoxModel(function)
 
 
 def as_function(estimator: Any, classes: tuple[str, ...]) -> ArrayFunction | None:
@@ -24,6 +33,10 @@ def as_function(estimator: Any, classes: tuple[str, ...]) -> ArrayFunction | Non
     """
     if not callable(getattr(estimator, "predict", None)) or isinstance(estimator, type):
         return None
+    from sklearn.base import BaseEstimator, is_regressor  # takes a second to import
+
+    if isinstance(estimator, BaseEstimator) and is_regressor(estimator):
+        raise UnmaskError(f"{type(estimator).__name__} is a regressor", "give a classifier")
     scores = _scores(estimator)
 
     def function(images: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -19,7 +19,7 @@ from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
-from unmask.evaluation.models.estimators import as_function
+from unmask.evaluation.models.estimators import as_module
 from unmask.evaluation.models.factories import find_factory
 from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
 from unmask.evaluation.models.process_settings import own_settings
@@ -27,7 +27,6 @@ from unmask.evaluation.models.recognition import recognised
 from unmask.evaluation.models.sources.loading import Loaded, Request
 from unmask.evaluation.models.sources.registry import SOURCES, Source, check_options, source_of
 from unmask.kinds import FindingKind
-from unmask.models.black_box_models import BlackBoxModel
 from unmask.models.forms import ModelForm, forgetting, with_script_parts
 from unmask.models.model_wrappers import query
 from unmask.randomness import make_keys
@@ -149,6 +148,12 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
     refuse = form.reject_class
+    if data.classes_found and count != classes + (refuse is not None and refuse >= 0):
+        raise UnmaskError(
+            f"the model has {count} classes, but {classes} occur in {data.name}, so that their numbers may not agree",
+            "number the labels in a CSV file, or put train/ with a folder for each class beside test/; or name the "
+            "class that means a refusal with --reject-class",
+        )
     if refuse is None and not strict and count == classes + 1:
         refuse = count - 1
     if refuse is not None and refuse >= 0:
@@ -210,9 +215,7 @@ def _build(factory: Callable[[], Any], name: str, classes: tuple[str, ...]) -> n
         model = factory()
     except (Exception, SystemExit) as error:
         raise UnmaskError(f"{name} fails: {type(error).__name__}: {error}") from error
-    if isinstance(model, nn.Module):
-        return model
-    function = model if callable(model) and not isinstance(model, type) else as_function(model, classes)
-    if function is None:
+    module = as_module(model, classes)
+    if module is None:
         raise UnmaskError(f"{name} returns {type(model).__name__}", "return an nn.Module")
-    return BlackBoxModel(function)
+    return module
