@@ -18,7 +18,7 @@ STUB = ast.parse(Path(unmask.__file__ + "i").read_text(encoding="utf-8"))
 HOMES = {
     alias.name: f"unmask.{node.module}"
     for node in STUB.body
-    if isinstance(node, ast.ImportFrom)
+    if isinstance(node, ast.ImportFrom) and node.module
     for alias in node.names
 }
 """Of each public name the module that it lies in."""
