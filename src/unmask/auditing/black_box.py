@@ -26,9 +26,8 @@ from unmask.records import ThreatSpec
 __all__ = ["by_scores"]
 
 _UNSEEN = (
-    "the model answers {} only: its parts, its gradients and where it draws randomness could not be examined, "
-    "and whether it hides gradients is not known; what is left is left by attacks that see answers alone, "
-    "and an attacker who has the model may leave less"
+    "the model answers {} only: its parts, its gradients and where it draws randomness could not be examined, so that "
+    "nothing is known of gradient masking; an attacker who has the model may reach a lower robust accuracy"
 )
 
 
