@@ -117,7 +117,12 @@ class AttackOptions:
 
     attack: Annotated[str, typer.Option("--attack", help="See `unmask list attacks`.")] = "apgd"
     bpda: Annotated[list[str] | None, typer.Option("--bpda", help="PATH=identity; may be repeated.")] = None
-    straight_through: Annotated[bool, typer.Option("--straight-through", help="Treat rounding, casts and comparisons as smooth in the backward pass.")] = False
+    straight_through: Annotated[
+        bool,
+        typer.Option(
+            "--straight-through", help="Treat rounding, casts and comparisons as smooth in the backward pass."
+        ),
+    ] = False
     eot: Annotated[int, typer.Option("--eot", min=0, help="Draws per gradient of a random model.")] = 0
     spsa: Annotated[int, typer.Option("--spsa", min=0, help="Pairs of scores per gradient, instead of autograd.")] = 0
     steps: Annotated[int, typer.Option("--steps", min=1, help="Gradients, queries or samples per search.")] = 100
@@ -130,7 +135,9 @@ class FormOptions:
 
     layout: Annotated[
         str,
-        typer.Option("--layout", help="Layout of the images that the model takes: nchw, (B, C, H, W), or nhwc, (B, H, W, C)."),
+        typer.Option(
+            "--layout", help="Layout of the images that the model takes: nchw, (B, C, H, W), or nhwc, (B, H, W, C)."
+        ),
     ] = "nchw"
     pixel_range: Annotated[
         float, typer.Option("--range", metavar="WHITE", help="What the model takes for white: 1, or 255 for 0 to 255.")
@@ -145,17 +152,23 @@ class FormOptions:
 
     mean: Annotated[
         str | None,
-        typer.Option("--mean", metavar="R,G,B", help="Mean of each channel, in the units of --range; the model gets (image - mean) / std."),
+        typer.Option(
+            "--mean",
+            metavar="R,G,B",
+            help="Mean of each channel, in the units of --range; the model gets (image - mean) / std.",
+        ),
     ] = None
-    std: Annotated[
-        str | None, typer.Option("--std", metavar="R,G,B", help="Standard deviation of each channel.")
-    ] = None
+    std: Annotated[str | None, typer.Option("--std", metavar="R,G,B", help="Standard deviation of each channel.")] = (
+        None
+    )
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="File of weights, for timm:NAME and torchvision:NAME.")
     ] = None
     num_classes: Annotated[
         int | None,
-        typer.Option("--num-classes", min=1, help="Number of classes of the weights in --checkpoint; default: that of the data."),
+        typer.Option(
+            "--num-classes", min=1, help="Number of classes of the weights in --checkpoint; default: that of the data."
+        ),
     ] = None
     rate_limit: Annotated[
         float | None, typer.Option("--rate-limit", metavar="N", help="Requests per second to http://..., at most.")
