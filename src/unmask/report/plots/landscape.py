@@ -62,7 +62,7 @@ class Landscape:
 
 
 def slices(run: RunFolder, case: CaseInfo) -> Iterator[Slice]:
-    """The slices that the adaptive attack of an audit kept. Raises ValueError where a file of examples is broken."""
+    """The slices that the adaptive attack of an audit kept. Raises UnmaskError where a file of examples is broken."""
     kept = StoredTensors(run)
     for record in run.of(case, Role.ADAPTIVE):
         tensors, labels = kept.all(record), {example.index: example.label for example in record.examples}

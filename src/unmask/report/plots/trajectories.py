@@ -63,11 +63,13 @@ def by_strength(run: RunFolder, case: CaseInfo, role: Role) -> Iterator[list[Tra
         records = {found.record.job.key: found.record for found in verdicts.values()}
         labels = {index: found.example.label for index, found in verdicts.items()}
         yield [
-            way for record in records.values() for way in _ways(dict(kept.all(record)), record.job.attack, role, labels)
+            one
+            for record in records.values()
+            for one in _from_tensors(dict(kept.all(record)), record.job.attack, role, labels)
         ]
 
 
-def _ways(tensors: dict[str, Array], attack: str, role: Role, labels: dict[int, int]) -> Iterator[Trajectory]:
+def _from_tensors(tensors: dict[str, Array], attack: str, role: Role, labels: dict[int, int]) -> Iterator[Trajectory]:
     if "way_index" not in tensors:
         return
     frames = {name.removeprefix("way_"): tensor for name, tensor in tensors.items() if name.startswith("way_")}
