@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from tests.report.conftest import CLAIMED
+from tests.report.conftest import CLAIMED, Builder
 from tests.report.conftest import figure as stated
+from unmask.errors import UnmaskError
 from unmask.records import RUN_SCHEMA, Record
 from unmask.report import write
 from unmask.report.run_folder import RunFolder, by_attack
@@ -242,3 +243,21 @@ def test_accuracies_at_each_strength_of_a_defense(builder: Any) -> None:
 
 def test_without_a_dial_there_are_no_strengths(run: Path) -> None:
     assert all((row["varied"], row["own"], row["strength_curve"]) == ("", None, []) for row in rows_of(run))
+
+
+@pytest.mark.parametrize(
+    ("role", "options"),
+    [
+        ("eps", {}),
+        ("eps", {"base": 1}),
+        ("strength", {"base": "plain"}),
+        ("strength", {"base": "plain", "strength": "x"}),
+    ],
+)
+def test_a_point_of_a_curve_that_does_not_say_where_it_lies_is_refused(
+    builder: Builder, role: str, options: dict[str, Any]
+) -> None:
+    builder.case("a", ("plain",))
+    builder.record("a", "plain", [1, 0], role=role, **options)
+    with pytest.raises(UnmaskError, match=r"cannot be shown \(a job has "):
+        RunFolder.read(builder.write())

@@ -198,10 +198,10 @@ def _hold_records(case: CaseInfo, records: Iterable[Record]) -> None:
     for record in records:
         options, role = record.job.options, record.job.role
         _hold({"control": "", **options}, "a job", control=str)
-        if role in ("sweep", "dial"):
+        if role in (Role.EPS, Role.STRENGTH):
             _hold(options, "a job", base=str)
-        if role == "dial":
-            _hold(options, "a job", dial=(int, float))
+        if role == Role.STRENGTH:
+            _hold(options, "a job", strength=(int, float))
         for one in record.examples:
             known = case.groups is None or max(one.label, one.predicted) < len(case.groups)
             if min(one.label, one.predicted) < 0 or not known:
