@@ -10,7 +10,8 @@ import torch
 
 from unmask.data.dataset import DataError, Dataset
 from unmask.data.forms.encoded import Encoded, decoded, read_image
-from unmask.data.forms.form import Form, Wanted, first_line
+from unmask.data.forms.form import Form, Wanted
+from unmask.errors import first_line
 
 __all__ = ["csv_file"]
 
@@ -59,7 +60,8 @@ def _read(file: Path) -> tuple[list[str], list[str], list[int]]:
                 texts.append(row[label].strip())
                 lines.append(reader.line_num)
     except (csv.Error, UnicodeDecodeError) as error:
-        raise DataError(f"{file} is no readable CSV file ({first_line(error)})", "write it again in UTF-8") from error
+        why = first_line(error, type(error).__name__)
+        raise DataError(f"{file} is no readable CSV file ({why})", "write it again in UTF-8") from error
     if not paths:
         raise DataError(f"{file} has no rows", "write one for each image below the line path,label")
     return paths, texts, lines

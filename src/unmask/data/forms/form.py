@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unmask.data.dataset import Dataset
 
-__all__ = ["Form", "Wanted", "first_line", "noted"]
+__all__ = ["Form", "Wanted", "noted"]
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,3 @@ def noted(title: str, remarks: Sequence[str]) -> str:
     'photos (JPEG, shuffled)'
     """
     return f"{title} ({', '.join(remarks)})" if remarks else title
-
-
-def first_line(error: BaseException) -> str:
-    """Of an error's message, or its kind where it has none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

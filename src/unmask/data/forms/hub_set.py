@@ -13,7 +13,8 @@ import torch
 
 from unmask.data.dataset import DataError, Dataset
 from unmask.data.forms.encoded import Encoded, decoded, read_image
-from unmask.data.forms.form import Form, Wanted, first_line
+from unmask.data.forms.form import Form, Wanted
+from unmask.errors import first_line
 
 __all__ = ["hub_set"]
 
@@ -55,8 +56,9 @@ def _load(wanted: Wanted) -> Dataset:
                 f"{wanted.name} is not in the cache and the hub does not answer: check the network and HF_ENDPOINT, or "
                 "save the data set as a parquet file, and give its path"
             ) from error
+        why = first_line(error, type(error).__name__)
         raise DataError(
-            f"{wanted.name} cannot be loaded ({first_line(error)}): check it; hf:NAME:CONFIG names a configuration"
+            f"{wanted.name} cannot be loaded ({why}): check it; hf:NAME:CONFIG names a configuration"
         ) from error
 
 

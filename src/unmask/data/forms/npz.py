@@ -10,7 +10,8 @@ import numpy as np
 from unmask.data.dataset import DataError, Dataset
 from unmask.data.forms.archives import CLASSES, class_names, pair_of, refuse_bomb
 from unmask.data.forms.arrays import from_arrays
-from unmask.data.forms.form import Form, Wanted, first_line
+from unmask.data.forms.form import Form, Wanted
+from unmask.errors import first_line
 
 __all__ = ["npz"]
 
@@ -28,9 +29,8 @@ def _load(wanted: Wanted) -> Dataset:
     except DataError:
         raise
     except Exception as error:  # zipfile, zlib and NumPy each fail in their own way
-        raise DataError(
-            f"{path} is no readable npz file ({first_line(error)}): write plain arrays with numpy.savez"
-        ) from error
+        why = first_line(error, type(error).__name__)
+        raise DataError(f"{path} is no readable npz file ({why}): write plain arrays with numpy.savez") from error
     classes = class_names(None if names is None else names.tolist(), wanted.name)
     return from_arrays(pixels, numbers, wanted, path.name, classes)
 

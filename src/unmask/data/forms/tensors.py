@@ -13,7 +13,8 @@ from safetensors import safe_open
 from unmask.data.dataset import DataError, Dataset
 from unmask.data.forms.archives import CLASSES, class_names, pair_of, refuse_bomb
 from unmask.data.forms.arrays import from_arrays
-from unmask.data.forms.form import Form, Wanted, first_line
+from unmask.data.forms.form import Form, Wanted
+from unmask.errors import first_line
 
 __all__ = ["safetensors_file", "torch_file"]
 
@@ -28,7 +29,7 @@ def _load_torch(wanted: Wanted) -> Dataset:
         raise
     except Exception as error:  # broken pickles raise many kinds
         raise DataError(
-            f"{path} cannot be read as tensors alone ({first_line(error)[:100]}): write it with "
+            f"{path} cannot be read as tensors alone ({first_line(error, type(error).__name__)[:100]}): write it with "
             'torch.save({"images": x, "labels": y}, path)'
         ) from error
     if isinstance(content, tuple | list) and len(content) == 2:
@@ -50,7 +51,7 @@ def _load_safetensors(wanted: Wanted) -> Dataset:
         raise
     except Exception as error:  # the reader's own errors, and those of JSON
         raise DataError(
-            f"{path} is no readable safetensors file ({first_line(error)}): write it again with "
+            f"{path} is no readable safetensors file ({first_line(error, type(error).__name__)}): write it again with "
             "safetensors.torch.save_file"
         ) from error
     return _of(content, wanted, classes)
