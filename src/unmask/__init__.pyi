@@ -43,6 +43,8 @@ __all__ = [  # noqa: RUF022 - by theme
     "dequantized",
     "finite_differences",
     "finite_gradients",
+    "fit_head",
+    "fit_skip",
     "fit_surrogate",
     "skip_to",
     "straight_through",
@@ -108,8 +110,8 @@ from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian
 from .gradients.straight_through import straight_through, unrolled
 from .gradients.surrogates.finite_differences import finite_differences
-from .gradients.surrogates.fit_surrogate import fit_surrogate
-from .gradients.surrogates.surrogate_model import train_surrogate
+from .gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
+from .gradients.surrogates.surrogate_model import fit_head, train_surrogate
 from .judging import Judge, JudgedExamples, judge
 from .losses import cross_entropy, dlr, margin, targeted_dlr
 from .models.black_box_models import BlackBoxModel, http_model

@@ -108,7 +108,7 @@ def test_the_part_is_asked_once_about_each_image_where_it_is_slow() -> None:
     asked: list[int] = []
     model = nn.Sequential(BlurRound(), nn.Flatten(), nn.Linear(36, 1))
     model[0].register_forward_pre_hook(lambda part, args: asked.append(len(args[0])))
-    surrogate = fit_surrogate(model, "0", X, steps=150, batch=16, fresh=False)
+    surrogate = fit_surrogate(model, "0", X, steps=150, batch=16, rounds=1)
     assert sum(asked) == len(X) + 2  # two images tell the shapes
     test = torch.rand(20, 1, 6, 6)
     blurred = BlurRound(rounded=False)(test)

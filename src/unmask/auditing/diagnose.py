@@ -16,6 +16,7 @@ from unmask.diagnosis.findings import findings
 from unmask.diagnosis.lint import lint
 from unmask.diagnosis.probe import GradientProbe, probe_gradients, probe_through_view
 from unmask.evaluation.models.setup import rms_radius
+from unmask.kinds import FindingKind
 from unmask.records import Finding
 from unmask.state import State
 
@@ -74,6 +75,11 @@ class Diagnosis:
 
     def with_findings(self, more: Iterable[Finding]) -> Diagnosis:
         return replace(self, findings=(*self.findings, *more))
+
+    def with_remedy(self, view: str) -> Diagnosis:
+        """The same with ``view`` as what helps where gradients are missing, wrong or vanish."""
+        kinds = (FindingKind.SHATTERED, FindingKind.VANISHING)
+        return replace(self, findings=(*(replace(f, remedy=view) if f.kind in kinds else f for f in self.findings),))
 
     def with_lint(self, more: Iterable[Finding]) -> Diagnosis:
         return replace(self, check=replace(self.check, lint=(*self.check.lint, *more)))

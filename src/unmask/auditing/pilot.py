@@ -90,7 +90,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     keys = check.images.keys(request.seed, "sources")
     surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
     spaces = decoders(check.model, found.probe, check.images.x)
-    found = found.with_lint(_aged(check))
+    found = found.with_lint(_aged(check)).with_remedy(_remedy(best, trials.results))
     return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(check, results, best))
 
 
@@ -121,7 +121,8 @@ def _with_expensive_views(trials: _Trials, search: PilotSearch) -> _Trials:
     """Where all cheap views leave something, expensive ones too; those that leave clearly less come first."""
     if trials.results[0].robust_accuracy <= _DEAR:
         return trials
-    further = rank(search(expensive_views(trials.diagnosis.probe)))
+    check = trials.diagnosis.check
+    further = rank(search(expensive_views(check.model, trials.diagnosis.probe, check.images.x, check.radius)))
     less = [one for one in further if one.robust_accuracy < trials.results[0].robust_accuracy - _DEAR]
     results = [*less, *trials.results, *further[len(less) :]]
     return replace(trials, views=[*trials.views, *(one.view for one in further)], results=results)
@@ -146,6 +147,15 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
         if not one.error:
             return one
     raise UnmaskError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
+
+
+def _remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:
+    """The view that the attacks take, with the figure that recommends it."""
+    count = 0 if best.x_adv is None else len(best.x_adv)
+    left = f"{best.robust_accuracy:.1%} of {count} images stand after a short search"
+    own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
+    beside = "" if own is None or best.view == OWN_GRADIENT else f", {own.robust_accuracy:.1%} by the own gradient"
+    return f"{best.name} ({left}{beside})"
 
 
 @torch.no_grad()

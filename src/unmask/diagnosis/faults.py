@@ -55,23 +55,24 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     tensors predict the change. An event is faulty if its taint reaches the model's output.
     """
     taints = _Taints()
-    waiting: list[int] = []  # events where gradients ended, and that nothing has been made of yet
+    waiting: dict[Token, frozenset[int]] = {}  # tensors without a gradient that nothing has been made of: the origins
     for i, one in enumerate(found):
         if one.event.module:
             continue
         given = [snapshot for snapshot in one.event.inputs if snapshot.token in one.changed]
         made = [snapshot for snapshot in one.event.outputs if snapshot.token in one.changed]
         blamed = frozenset[int]().union(*map(taints.of, given))
-        waiting = [w for w in waiting if w not in blamed]
+        for snapshot in given:
+            waiting.pop(snapshot.token, None)
         unseen = [snapshot for snapshot in given if snapshot.edge is None and not taints.of(snapshot)]
         if made and (unseen or not given):  # it comes from where torch does not see, such as numpy
-            blamed |= frozenset(waiting) or {i}
-            waiting = []
+            blamed |= frozenset[int]().union(*waiting.values()) or {i}
+            waiting.clear()
         clean = {snapshot.token for snapshot in given if snapshot.edge is not None and not taints.of(snapshot)}
         for snapshot in made:
             if snapshot.edge is None:
                 taints.add(one, snapshot, blamed | {i} if clean else blamed)
-                waiting += [i] if clean else []
+                waiting[snapshot.token] = taints.of(snapshot)
             elif _wrong(one):
                 innocent = blamed and (not one.reached or _overrun(one))
                 taints.add(one, snapshot, blamed if innocent else blamed | {i})
@@ -80,7 +81,9 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     answer = found[-1].event.outputs if found else ()
     responsible = frozenset[int]().union(*map(taints.of, answer))
     if any(snapshot.edge is None and not taints.knows(snapshot) for snapshot in answer[:1]):
-        responsible |= frozenset(waiting)  # no operation of torch made the answer: it comes from numpy, say
+        responsible |= frozenset[int]().union(
+            *waiting.values()
+        )  # no operation of torch made the answer: it comes from numpy, say
     return [*(_hooked(found, i) for i in sorted(responsible)), *_composed(found, responsible)]
 
 

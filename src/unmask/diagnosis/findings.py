@@ -29,25 +29,29 @@ def findings(evidence: GradientProbe) -> list[Finding]:
 
 
 def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
+    """One for each operation at a line of the user's code, or of a kind of layer, however many parts call it."""
+    kinds = {one.event.part: one.event.name for one in evidence.parts if one.event.module}
     seen: dict[tuple[str, str, str], list[GradientFault]] = {}
     for fault in evidence.faults:
         event = fault.event
-        seen.setdefault((event.part, event.line, event.name), []).append(fault)
-    for (part, _, name), some in seen.items():
-        first = some[0]
-        smooth = first.right_nearby and not first.missing
+        home = event.line or kinds.get(event.part, event.part)
+        seen.setdefault((event.file, home, event.name), []).append(fault)
+    for (_, _, name), some in seen.items():
+        first, smooth = some[0], all(one.right_nearby and not one.missing for one in some)
+        paths = list(dict.fromkeys(one.event.part for one in some))
         yield Finding(
             kind=FindingKind.VANISHING if smooth else FindingKind.SHATTERED,
-            module=part,
+            module=first.event.part,
             where=first.event.place,
             evidence={
                 "operation": name,
-                "gradient": "missing" if first.missing else "wrong",
+                "gradient": "missing" if all(one.missing for one in some) else "wrong",
                 "fidelity": {f"{radius:.3g}": round(value, 3) for radius, value in first.fidelity.items()},
                 "calls": len(some),
+                **({"parts": paths} if len(paths) > 1 else {}),
                 **_source(first.event),
             },
-            remedy=f"bpda: {part}=identity" if part else "straight_through",
+            remedy="a view of the model that has a gradient",
         )
 
 
@@ -104,7 +108,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
             module=event.part,
             where=event.place,
             evidence={"operation": event.name, **flat, **_source(event)},
-            remedy="read what goes into this operation",
+            remedy="a view of what goes into this operation",
         )
 
 

@@ -96,7 +96,8 @@ def _drawn(answer: Event, around: Tensor) -> bool:
         return False
     value = answer.outputs[0].value
     weights = torch.linspace(-1, 1, value.numel(), device=value.device).view(value.shape)
-    one, other = (_backward([(edges[0], weights)], [images])[0] for _ in range(2))
+    found = [_backward([(edges[0], weights)], [images]) for _ in range(2)]
+    one, other = (None if slopes is None else slopes[0] for slopes in found)
     return one is not None and other is not None and _common(one, other) < _SAME
 
 
@@ -158,8 +159,10 @@ def _compare(found: GradientFidelity, event: Event, other: Event, radius: float,
     wanted = {snapshot.edge: (snapshot.token, change) for snapshot, change in inputs if snapshot.edge is not None}
     reached = [(snapshot.edge, change) for snapshot, change in outputs if snapshot.edge is not None]
     slopes = _backward(reached, list(wanted))
+    if slopes is None:
+        return  # a tensor that is needed has been written into, as weights by a step: nothing can be measured
     if again:
-        others = _backward(reached, list(wanted))
+        others = _backward(reached, list(wanted)) or slopes
         slopes = [
             a if a is None or b is None else a * max(0.0, _common(a, b)) for a, b in zip(slopes, others, strict=True)
         ]
@@ -185,7 +188,8 @@ def _changes(
                 yield snapshot, change
 
 
-def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientEdge]) -> Sequence[Tensor | None]:
+def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientEdge]) -> Sequence[Tensor | None] | None:
+    """What of the changes of ``outputs`` backpropagates to each of ``inputs``; None where torch cannot go back."""
     if not outputs or not inputs:
         return [None] * len(inputs)
     edges, changes = zip(*outputs, strict=True)
@@ -197,8 +201,8 @@ def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientE
     except RuntimeError:  # torch refuses to stop at some places right before a write into a view
         try:
             return _passing(edges, inputs, changes)
-        except RuntimeError:  # and to go back where a tensor that is needed has been written into
-            return [None] * len(inputs)
+        except RuntimeError:
+            return None
 
 
 def _passing(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
+from unmask.gradients.rows import match_rows
 
 __all__ = [
     "ModelView",
+    "Surrogate",
     "View",
     "bpda",
     "bypass",
@@ -27,6 +29,9 @@ __all__ = [
 
 View = Callable[[nn.Module], nn.Module]
 """Takes a model to a module with the same forward pass and another backward pass."""
+
+Surrogate = Callable[[Tensor], Tensor]
+"""A differentiable function of what a part is given: (B, ...) -> the shape of what the part gives."""
 
 
 class _Substitute(torch.autograd.Function):
@@ -86,13 +91,15 @@ class ModelView(nn.Module):
         return self._run(self.model, x)
 
 
-def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+def bpda(part: str, surrogate: Surrogate | Sequence[Surrogate] = identity) -> View:
     """A view in which gradients pass ``part`` through ``surrogate`` (Athalye et al., ICML 2018).
 
     The forward pass stays the model's own, to the bit. ``part`` is a path as in
     ``model.named_modules()``; ``surrogate`` is any callable on the part's (first) input. Where it gives
     images of another size than the part does, they are resized to it, so that identity also serves
-    parts that crop, pad or resize. A part that is called several times is replaced each time.
+    parts that crop, pad or resize; where the part makes copies of each image, or averages them, so is it with the
+    surrogate's rows. A part that is called several times is replaced each time; of a sequence of surrogates each
+    serves one of the calls, in order.
 
     Raises UnmaskError, once the view is applied, for a path that the model does not have.
 
@@ -104,8 +111,9 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
     >>> bpda("0")(model)(x).sum().backward(); x.grad.item()
     1.0
     """
+    surrogates = surrogate if isinstance(surrogate, Sequence) else (surrogate,)
 
-    def approximated(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def approximated(forward: Callable[..., Any], call: int, *args: Any, **kwargs: Any) -> Any:
         x = first_tensor(part, args, kwargs)
         if not x.requires_grad:
             return forward(*args, **kwargs)
@@ -114,7 +122,7 @@ def bpda(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
         if not isinstance(true, Tensor):
             raise UnmaskError(f"part {part!r} gives a {type(true).__name__}, not a tensor", "choose a part inside it")
         with torch.enable_grad():
-            return substitute(true, fit_size(part, surrogate(x), true))
+            return substitute(true, fit_size(part, surrogates[call % len(surrogates)](x), true))
 
     return with_part(part, approximated)
 
@@ -124,16 +132,20 @@ def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
 
     An attack on it transfers to the defense, or fails to: only the judge can decide.
     """
-    return with_part(part, lambda forward, *args, **kwargs: surrogate(first_tensor(part, args, kwargs)))
+    return with_part(part, lambda forward, call, *args, **kwargs: surrogate(first_tensor(part, args, kwargs)))
 
 
 def with_part(part: str, instead: Callable[..., Any]) -> View:
-    """A view in which ``instead(forward, ...)`` is called for a part's own ``forward(...)``, while the model runs."""
+    """A view in which ``instead(forward, call, ...)`` takes the place of a part's ``forward(...)``.
+
+    ``call`` counts those of the part in a pass, from 0.
+    """
 
     def run(model: nn.Module, x: Tensor) -> Any:
         own = vars(find_part(model, part))
         before = own.get("forward")
-        own["forward"] = partial(instead, find_part(model, part).forward)
+        forward, calls = find_part(model, part).forward, itertools.count()
+        own["forward"] = lambda *args, **kwargs: instead(forward, next(calls), *args, **kwargs)
         try:
             return model(x)
         finally:
@@ -158,7 +170,11 @@ def _detached(value: Any) -> Any:
 
 
 def fit_size(part: str, surrogate: Tensor, true: Tensor) -> Tensor:
-    """The surrogate's output, images resized to those of ``part`` where they are of another size."""
+    """The surrogate's output with the rows of ``part``, as of :func:`unmask.gradients.rows.match_rows`; images
+    resized to those of ``part`` where they are of another size.
+    """
+    if surrogate.ndim == true.ndim:
+        surrogate = match_rows(surrogate, true)
     if surrogate.shape == true.shape:
         return surrogate
     if surrogate.ndim == true.ndim == 4 and surrogate.shape[1] == true.shape[1]:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import ModelView, View, find_part, fit_size, identity, substitute
+from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, fit_size, identity, substitute
+from unmask.gradients.rows import averaged_copies
 
 __all__ = ["skip_to", "submodule_only", "submodule_output"]
 
 
-def skip_to(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = None) -> View:
     """A view in which gradients go from what ``part`` is given straight to the model's input, through ``surrogate``.
 
     For whatever stands in between without being a module: numpy, ``no_grad``, other libraries. The forward pass
     stays the model's own, and so do gradients that the model takes itself by what it gives to ``part``. ``surrogate``
-    takes the model's input (B, C, H, W) to the part's, to which its images are resized.
+    takes the model's input (B, C, H, W) to the part's, to which its images are resized and its rows are matched, as
+    by :func:`unmask.bpda`. :func:`unmask.fit_skip` fits one. A part that is called for some of the images at a time
+    is given these images' gradients.
+
+    Args:
+        part: a path as in ``model.named_modules()``.
+        surrogate: a differentiable function.
+        source: path of a part whose output the surrogate takes instead of the model's input, such as the last features
+            that gradients reach.
 
     Raises UnmaskError, once the view is applied, for a path that the model does not have.
 
@@ -32,27 +41,50 @@ def skip_to(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View
     """
 
     def run(model: nn.Module, x: Tensor) -> Any:
+        made = [x]
+        done = 0
+
         def join(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            true = args[0]
-            if not (torch.is_grad_enabled() and x.requires_grad and len(true) == len(x)):
+            nonlocal done
+            true, start = args[0], made[-1]
+            if not (torch.is_grad_enabled() and start.requires_grad):
                 return args
             if true.requires_grad and true.is_leaf:
                 return args  # the model itself differentiates by it
-            return substitute(true, fit_size(part, surrogate(x), true)), *args[1:]
+            if len(true) < len(start):  # the next of the images
+                start = start[done : done + len(true)]
+                done = (done + len(true)) % len(made[-1])
+            return substitute(true, fit_size(part, surrogate(start), true)), *args[1:]
 
-        with find_part(model, part).register_forward_pre_hook(join):
+        def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            made.append(output)
+
+        with ExitStack() as hooks:
+            hooks.enter_context(find_part(model, part).register_forward_pre_hook(join))
+            if source is not None:
+                hooks.enter_context(find_part(model, source).register_forward_hook(keep))
             return model(x)
 
-    return lambda model: ModelView(model, run, part)
+    def view(model: nn.Module) -> nn.Module:
+        if source is not None:
+            find_part(model, source)
+        return ModelView(model, run, part)
+
+    return view
 
 
-def submodule_output(part: str) -> View:
+def submodule_output(part: str, head: Surrogate = identity) -> View:
     """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
 
-    Where each call is given some of the images only, the calls are joined.
+    Where each call is given some of the images only, the calls are joined; where the part makes rows of copies of
+    each image, their mean is taken.
 
     For votes, hard labels, temperatures and other functions of logits that flatten them. What it finds
     transfers to the model where the two agree in class.
+
+    Args:
+        part: a path as in ``model.named_modules()``.
+        head: from what the part gives to logits, where it gives none; :func:`unmask.fit_head` fits one.
 
     Raises UnmaskError for a path that the model does not have, or that is not called.
 
@@ -69,9 +101,8 @@ def submodule_output(part: str) -> View:
             model(x)
         if not seen:
             raise UnmaskError(f"part {part!r} is not called in the forward pass: its output cannot be read")
-        if len(seen[0]) < len(x) == sum(map(len, seen)):
-            return torch.cat(seen)  # a call for each image, or for a few
-        return torch.stack(seen).mean(0)
+        few = len(seen[0]) < len(x)  # a call for each image, or for a few
+        return head(averaged_copies(torch.cat(seen) if few else torch.stack(seen).mean(0), len(x)))
 
     return lambda model: ModelView(model, run, part)
 

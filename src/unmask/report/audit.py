@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from unmask.report.script import script
 from unmask.report.table import Row
 from unmask.report.verdict.finding_sentences import WinningView, winning_view
 from unmask.report.verdict.indicators import Indicator, indicators
-from unmask.report.verdict.masking import NOT_CLASSIFIED, Masking, confirmed
+from unmask.report.verdict.masking import NOT_CLASSIFIED, Masking, named
 from unmask.statistics import Accuracy
 
 __all__ = ["AuditSection", "Findings", "audit_json", "heading", "not_diagnosed"]
@@ -31,8 +31,12 @@ def not_diagnosed(case: CaseInfo, row: Row) -> str:
     return reason or ("" if row.classified else NOT_CLASSIFIED)
 
 
-def _confirmed(case: CaseInfo, row: Row) -> list[Mapping[str, Any]]:
-    return [] if not_diagnosed(case, row) else confirmed(case.findings, row.clean, row.paired_test)
+def _named(case: CaseInfo, row: Row) -> list[Mapping[str, Any]]:
+    return [] if not_diagnosed(case, row) else named(case.findings, row.clean, row.paired_test)
+
+
+def _in(finding: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> bool:
+    return any((one["kind"], one["where"]) == (finding["kind"], finding["where"]) for one in found)
 
 
 def audit_json(run: RunFolder, row: Row) -> str:
@@ -54,7 +58,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "reliable": row.reliable,
         "upper_bound": row.upper_bound,
         "not_diagnosed_reason": not_diagnosed(case, row),
-        "findings": _confirmed(case, row),
+        "findings": _named(case, row),
         "lint": case.setup_findings,
         "attacks": [
             {
@@ -102,7 +106,7 @@ class AuditSection:
         """None where the case was not audited."""
         if case.audit is None:
             return None
-        found, classified = _confirmed(case, row), row.classified
+        found, classified = _named(case, row), row.classified
         reason = not_diagnosed(case, row)
         tests = indicators(run, case) if classified else []
         not_seen: dict[str, list[str]] = {}
@@ -113,7 +117,7 @@ class AuditSection:
         return cls(
             heading=heading(case, row),
             findings=found,
-            unconfirmed=[] if reason else [finding for finding in case.findings if finding not in found],
+            unconfirmed=[] if reason else [finding for finding in case.findings if not _in(finding, found)],
             seen=[one for one in tests if one.failed],
             not_seen=[f"{name} ({', '.join(attacks)})" for name, attacks in not_seen.items()],
             view=winning_view(views),
@@ -130,9 +134,9 @@ def heading(case: CaseInfo, row: Row) -> str:
     if not_diagnosed(case, row):
         return "Gradients not diagnosed"
     if row.masking in (Masking.MASKED, Masking.PARTLY_MASKED):
-        cause = "" if _confirmed(case, row) else ": the plain attack had no gradient on many of the images"
+        cause = "" if _named(case, row) else ": the plain attack had no gradient on many of the images"
         return f"Gradient masking found{cause}"
-    if _confirmed(case, row):
+    if _named(case, row):
         return "Gradients are missing or wrong in places"
     return "No gradient masking found" if row.masking is Masking.NOT_FOUND else "No faulty gradient found"
 
@@ -155,7 +159,7 @@ class Findings:
             yield from _finding_lines(finding, "yellow")
 
     def _gradients(self) -> Iterator[Text]:
-        found = _confirmed(self.case, self.row)
+        found = _named(self.case, self.row)
         masked = self.row.masking is Masking.MASKED
         if unseen := not_diagnosed(self.case, self.row):
             yield Text(f"\nGradients are not diagnosed: {unseen}.", style="bold yellow")

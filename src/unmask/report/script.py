@@ -89,7 +89,7 @@ def _loading(run: RunFolder, config: Mapping[str, Any], case: CaseInfo, n: int) 
 
 def _views(code: AttackCode) -> Iterator[str]:
     """Each as a variable; calls name the model ``model``, and the images that surrogates are fitted on ``x``."""
-    if any("fit_surrogate(" in call for calls in code.views.values() for call in calls):
+    if any("unmask.fit_" in call for calls in code.views.values() for call in calls):
         wrong = f"({''.join(f'{int(place)}, ' for place in code.misclassified)})"
         yield f"x, _ = data.floats([i for i in range({code.seen}) if i not in {wrong}])  # which the model gets right"
     for name, calls in code.views.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -17,7 +17,8 @@ from unmask.gradients.functions import bpda_function
 from unmask.gradients.part_views import skip_to, submodule_output
 from unmask.gradients.straight_through import straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
-from unmask.gradients.surrogates.fit_surrogate import fit_surrogate
+from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
+from unmask.gradients.surrogates.surrogate_model import fit_head
 
 __all__ = [
     "OWN_GRADIENT",
@@ -32,6 +33,12 @@ __all__ = [
 
 _FEW = 64
 """Operations of a part that it may be asked dozens of times for a gradient."""
+
+_ROUNDS = 4
+"""How often a part is queried for each image that a surrogate is fitted on, with new noise each time."""
+
+_CALLS = 8
+"""Of a part in a pass, for which surrogates are fitted."""
 
 _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
@@ -94,7 +101,8 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
         around.append(_plain(dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
         faulty = _responsible(evidence)
-        outer, alike = list(faulty), [path for path, event in faulty.items() if _same_form(event)]
+        calls = {path: sum(event.part == path for event in _calls(evidence)) for path in faulty}
+        alike = [path for path, event in faulty.items() if _same_form(event)]
         inline = _plain(straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = through(bpda_function, name).then(inline)
@@ -104,18 +112,23 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
             parts = parts.then(through(bpda, path))
         if parts is not OWN_GRADIENT:
             around += [parts, parts.then(inline)]
-        if outer:
-            around += list(_fitted(model, outer, x))
-        for path in dict.fromkeys((*_cut_off(evidence), *end_to_end_parts(evidence, x))):
+        if faulty:
+            around += list(_fitted(model, calls, x))
+        cut = _cut_off(evidence)
+        for path in dict.fromkeys((*cut, *end_to_end_parts(evidence, x))):
             joined = through(skip_to, path)
             around += [joined, joined.then(inline)]
+        if cut:
+            around += list(_skipping(model, cut[0], _last_reached(evidence, cut[0]), x))
     reads = [through(submodule_output, path, end_to_end=False) for path in _logits(evidence, classes)]
     return [*around, *(candidate.then(read) for read in reads for candidate in around)]
 
 
-def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
+def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:
     """For what all others leave: through the gradients that the model takes itself, if any; finite differences through
-    faulty parts that are small; the model without them.
+    faulty parts that are small; the model without them; features with a head that is fitted to the answers.
+
+    ``x`` (B, C, H, W) are images to fit on, and ``radius`` is that of attacks, per pixel, root mean square.
     """
     inner = any(one.event.inner for one in evidence.parts)
     faulty = {path: event for path, event in _responsible(evidence).items() if event.inputs}
@@ -128,7 +141,8 @@ def expensive_views(evidence: GradientProbe) -> list[CandidateView]:
         code = f"finite_differences({json.dumps(path)}, size={size})"
         slopes = slopes.then(CandidateView((code,), finite_differences(path, size=size)))
     own = _plain(unrolled) if inner else OWN_GRADIENT
-    return [candidate for candidate in (own, slopes, without_parts(faulty)) if candidate is not OWN_GRADIENT]
+    heads = _fitted_head(model, evidence, x, radius)
+    return [view for view in (own, slopes, without_parts(faulty), *heads) if view is not OWN_GRADIENT]
 
 
 def without_parts(paths: Iterable[str]) -> CandidateView:
@@ -140,9 +154,10 @@ def without_parts(paths: Iterable[str]) -> CandidateView:
 
 
 def _responsible(evidence: GradientProbe) -> dict[str, Event]:
-    """The outermost faulty parts, each with a call of it."""
+    """The outermost faulty parts that gradients would reach, each with a call of it."""
     outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
-    calls = {event.part: event for event in reversed(_calls(evidence))}
+    reached = [event for event in _calls(evidence) if any(given.edge is not None for given in event.inputs)]
+    calls = {event.part: event for event in reversed(reached)}
     return {path: calls[path] for path in outer if path in calls}
 
 
@@ -152,24 +167,75 @@ def _calls(evidence: GradientProbe) -> list[Event]:
 
 
 def _same_form(event: Event) -> bool:
-    """Whether the identity will do for a part: it gives the form of what it is given, or images of another size."""
+    """Whether the identity will do for a part: it gives the form of what it is given, or images of another size, or
+    copies of either, or their mean.
+    """
     if not event.inputs or not event.outputs:
         return False
-    given, made = event.inputs[0].value.shape, event.outputs[0].value.shape
-    return given == made or (len(given) == len(made) == 4 and given[:2] == made[:2])
+    given, made = event.inputs[0].value, event.outputs[0].value
+    copies = bool(len(given) and len(made)) and 0 in (len(given) % len(made), len(made) % len(given))
+    resized = given.ndim == made.ndim == 4 and given.shape[1] == made.shape[1]
+    return copies and (given.shape[1:] == made.shape[1:] or resized)
 
 
-def _fitted(model: nn.Module, paths: list[str], x: Tensor) -> Iterator[CandidateView]:
+def _fitted(model: nn.Module, faulty: Mapping[str, int], x: Tensor) -> Iterator[CandidateView]:
+    """Through surrogates of faulty parts, by the number of their calls."""
     candidate = OWN_GRADIENT
-    for path in paths:
+    for path, calls in faulty.items():
+        fitted = range(min(calls, _CALLS))
         try:
-            surrogate = fit_surrogate(model, path, x)
+            surrogates = [fit_surrogate(model, path, x, rounds=_ROUNDS, call=call) for call in fitted]
         except (ValueError, RuntimeError, AttributeError, IndexError):
             return  # a part whose input or output is no tensor of images or features
         quoted = json.dumps(path)
-        code = f"bpda({quoted}, unmask.fit_surrogate(model, {quoted}, x))"
-        candidate = candidate.then(CandidateView((code,), bpda(path, surrogate)))
+        named = [f", call={call}" if calls > 1 else "" for call in fitted]
+        made = ", ".join(f"unmask.fit_surrogate(model, {quoted}, x, rounds={_ROUNDS}{call})" for call in named)
+        code = f"bpda({quoted}, {made})" if calls == 1 else f"bpda({quoted}, [{made}])"
+        candidate = candidate.then(CandidateView((code,), bpda(path, surrogates)))
     yield candidate
+
+
+def _skipping(model: nn.Module, path: str, source: str | None, x: Tensor) -> Iterator[CandidateView]:
+    """From a part behind a gap to the images, or to ``source``, the last part before the gap: by identity, where the
+    latter gives the form that the former is given, and by a fitted surrogate.
+    """
+    quoted, named = json.dumps(path), "" if source is None else f", source={json.dumps(source)}"
+    if source is not None:
+        yield CandidateView((f"skip_to({quoted}{named})",), skip_to(path, source=source))
+    try:
+        surrogate = fit_skip(model, path, x, source=source)
+    except (ValueError, RuntimeError, AttributeError, IndexError):
+        return  # a part that is given no tensor of images or features
+    code = f"skip_to({quoted}, unmask.fit_skip(model, {quoted}, x{named}){named})"
+    yield CandidateView((code,), skip_to(path, surrogate, source))
+
+
+def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> Iterator[CandidateView]:
+    """Where no gradient reaches the answer: the last features that it reaches, and a head fitted to the answer."""
+    answer = evidence.parts[-1].event.outputs[0]
+    part = _last_reached(evidence) if answer.edge is None else None
+    if part is None:
+        return
+    try:
+        head = fit_head(model, part, x, radius=radius)
+    except (ValueError, RuntimeError, AttributeError, IndexError):
+        return  # what the part gives is no tensor of features
+    quoted = json.dumps(part)
+    code = f"submodule_output({quoted}, unmask.fit_head(model, {quoted}, x, radius={radius!r}))"
+    yield CandidateView((code,), submodule_output(part, head), end_to_end=False)
+
+
+def _last_reached(evidence: GradientProbe, before: str | None = None) -> str | None:
+    """The last part whose output gradients reach and images change; before the first call of another part."""
+    last = None
+    for one in evidence.parts:
+        event = one.event
+        if before is not None and within(event.part, before):
+            break
+        if event.module and event.part and len(event.outputs) == 1:
+            (made,) = event.outputs
+            last = event.part if made.edge is not None and made.token in one.changed else last
+    return last
 
 
 def _cut_off(evidence: GradientProbe) -> list[str]:

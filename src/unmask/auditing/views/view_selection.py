@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.models.model_wrappers import BATCH_MULTIPLE, frozen_copy, query
 from unmask.randomness import make_keys, use_keys
+from unmask.state.digests import digest_of
 from unmask.threats import Threat
 from unmask.types import Estimator, Output
 
@@ -81,14 +82,31 @@ class PilotSearch:
         With ``levels`` the candidates of the searches lie on that grid:
         see :class:`unmask.attacks.combined.snapped.Snapped`.
         """
-        found, apart = [], self._apart()
+        found, apart = list[PilotResult](), self._apart()
+        known: dict[str, PilotResult] = {}
         for view in views:
             try:
-                found.append(self._try(view, levels, apart))
+                gradient = self._gradient(view) if self.attack is None and not levels else None
+                if gradient is None or gradient not in known:
+                    found.append(self._try(view, levels, apart))
+                    known |= {gradient: found[-1]} if gradient is not None else {}
+                else:
+                    found.append(replace(known[gradient], view=view))
             except Exception as error:  # of the author's code, in a use that it was not written for
                 why = f"{type(error).__name__}: {first_line(error, '')}"
                 found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
         return found
+
+    def _gradient(self, candidate: CandidateView) -> str:
+        """A digest of the margin's gradient at points of the ball: a view with the same one finds the same."""
+        twin, (x, y) = frozen_copy(self.target.model), (self.images.x, self.images.y)
+        keys = make_keys(self.seed, self.images.index, "same gradient")
+        with use_keys(keys):
+            z = self.threat.project(self.threat.start(x), x).requires_grad_()
+        with use_keys(keys.fold_in("model"), uses_torch_random=True), torch.enable_grad():
+            loss = margin(query(twin if candidate.view is None else candidate.view(twin), z), y)
+        slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+        return digest_of({"": torch.zeros_like(z) if slope is None else slope + 0.0})
 
     def _apart(self) -> bool:
         """Whether each draw needs a pass of its own."""

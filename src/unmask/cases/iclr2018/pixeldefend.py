@@ -59,7 +59,7 @@ CASES = (
             "surrogate": AttackSpec(
                 "BPDA: in the backward pass the purification is a small surrogate network; PGD on the margin",
                 lambda _: pgd(60, margin, restarts=2),
-                view=lazy_surrogate("purify", _training_images, noise=0.02, fresh=False, steps=500),
+                view=lazy_surrogate("purify", _training_images, noise=0.02, rounds=1, steps=500),
             ),
         },
         train=DensityTraining("cifar10", DensityRecipe(epochs=2)),

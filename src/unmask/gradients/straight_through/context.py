@@ -8,7 +8,7 @@ value to the graph of its surrogate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ class SurrogateContext:
         self.running = True
         self.moved = list[Tensor]()  # by gradients that the model takes, which may hang on themselves
         self._soft_values = WeakTensorKeyDictionary()
+        self._lent = dict[int, Tensor]()  # tensors whose memory other libraries look into, by its address
 
     def carries(self, value: Any) -> bool:
         """Whether an argument is a tensor that may depend on the input, by its own graph or by a surrogate."""
@@ -66,6 +67,7 @@ class SurrogateContext:
         for tensor in self.moved:
             tensor.grad = None
         self.moved.clear()
+        self._lent.clear()
         self._soft_values.clear()
 
     def follow(self, leaf: Tensor, value: Tensor) -> None:
@@ -74,6 +76,17 @@ class SurrogateContext:
         if value.grad_fn is not None:
             self._soft_values[leaf] = SoftValue(value)
             self.moved.append(leaf)
+
+    def lend(self, value: Tensor) -> None:
+        """From now on a tensor that is made of this one's memory has its gradient."""
+        self._lent[value.data_ptr()] = value
+
+    def recognize(self, given: Sequence[Tensor]) -> None:
+        """Let those of the tensors that were made of lent memory follow the tensor that the memory was lent by."""
+        for tensor in given if self._lent else ():
+            known = None if self.carries(tensor) else self._lent.get(_address(tensor))
+            if known is not None and known is not tensor and (known.shape, known.dtype) == (tensor.shape, tensor.dtype):
+                self.follow(tensor, self.exact(known))
 
     def forget(self, value: Tensor) -> None:
         self._soft_values.pop(value, None)
@@ -149,6 +162,10 @@ class Call:
     def like(self, *args: Any, true: Any = None) -> Call:
         """The call of an operation with the same result, or another one, on other arguments."""
         return Call(self.context, self.true if true is None else true, args, {})
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.data_ptr() if tensor.layout == torch.strided and tensor.device.type != "meta" else -1
 
 
 def each(change: Callable[[Any], Any], value: Any) -> Any:

@@ -120,6 +120,7 @@ def named(rule: Rule, *names: str) -> dict[str, Rule]:
 FLOAT_RULES: dict[str, Rule] = {
     **named(_same, "round", "floor", "ceil", "trunc", "fix", "bernoulli", "clamp_max"),
     **named(_same, "detach", "get data", "tensor", "as_tensor", "asarray", "quantize_per_tensor", "dequantize"),
+    **named(lambda call: call.soft_value(1) or call.args[1], "new_tensor"),
     **named(_clamp, "clamp", "clip", "clamp_min"),
     **named(_hardtanh, "hardtanh"),
     **named(lambda call: torch.relu(call.args[0]), "relu6"),

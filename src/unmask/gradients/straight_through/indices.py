@@ -124,7 +124,8 @@ def _item(call: Call) -> Any:
     if not any(map(context.soft_value, places)):
         return rearranged("__getitem__")(call)
     if not all(isinstance(i, Tensor) and i.dtype not in (torch.bool, torch.uint8) for i in places):
-        return table[index]
+        kept = rearranged("__getitem__")(call)
+        return table[index] if kept is None else kept
     meant = context.soft_value(index)
     if meant and meant.weights is not None and meant.weights.shape[-1] == len(table):
         return _expected(meant.weights, table)

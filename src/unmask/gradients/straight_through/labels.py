@@ -15,7 +15,7 @@ from torch import Tensor
 from unmask.gradients.straight_through.context import Call, SoftValue, SurrogateContext, each
 from unmask.gradients.straight_through.floats import Rule, equal, named
 
-__all__ = ["LABEL_RULES", "rearranged"]
+__all__ = ["LABEL_RULES", "as_weights", "rearranged"]
 
 
 def rearranged(name: str) -> Rule:
@@ -63,13 +63,13 @@ def _equal(call: Call) -> Any:
     """Of labels how much the same is meant."""
     pair, context = (call.args[0], call.given(1, "other")), call.context
     known = next((s.weights for s in map(context.soft_value, pair) if s is not None and s.weights is not None), None)
-    one, other = (None if known is None else _as_weights(context, label, known) for label in pair)
+    one, other = (None if known is None else as_weights(context, label, known) for label in pair)
     if one is None or other is None or one.shape[-1] != other.shape[-1]:
         return equal(call)
     return (one * other).sum(-1)
 
 
-def _as_weights(context: SurrogateContext, label: Any, like: Tensor) -> Tensor | None:
+def as_weights(context: SurrogateContext, label: Any, like: Tensor) -> Tensor | None:
     """How much each place is meant (*shape, K) by a label; None where it is none of the K places of ``like``."""
     soft, places = context.soft_value(label), like.shape[-1]
     if soft is not None:

@@ -15,6 +15,7 @@ from unmask.gradients.straight_through.floats import FLOAT_RULES
 from unmask.gradients.straight_through.hooks import suspended
 from unmask.gradients.straight_through.indices import PLACE_RULES
 from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op
+from unmask.gradients.straight_through.label_arithmetic import LABEL_ARITHMETIC
 from unmask.gradients.straight_through.labels import LABEL_RULES
 from unmask.gradients.straight_through.writes import Saved, Writer, out_of_place
 
@@ -23,7 +24,7 @@ __all__ = ["Surrogates"]
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
-_RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES | LABEL_RULES
+_RULES = FLOAT_RULES | INTEGER_RULES | PLACE_RULES | LABEL_RULES | LABEL_ARITHMETIC
 _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
@@ -34,7 +35,7 @@ class Surrogates(TorchFunctionMode):
         super().__init__()
         self.context, self.unroll = SurrogateContext(), unroll
         lasting = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
-        self.writer = Writer(self.context, saved, lasting, follow_leaves=unroll)
+        self.writer = Writer(self.context, saved, lasting)
         self._no_grad = 0  # how many of the model's no_grad blocks are open; they are not obeyed
 
     def __torch_function__(self, func: Any, types: Any, args: Args = (), kwargs: Kwargs | None = None) -> Any:
@@ -46,6 +47,7 @@ class Surrogates(TorchFunctionMode):
             self._no_grad = max(0, self._no_grad + (-1 if args[0] else 1))
             return None
         given = tensors([args, kwargs])
+        self.context.recognize(given)
         if any(map(self.context.carries, given)):
             return self._dependent(func, name, args, kwargs)
         if self._no_grad and any(t.requires_grad for t in given):
@@ -71,7 +73,7 @@ class Surrogates(TorchFunctionMode):
 
     def surrogate(self, func: Callable[..., Any], name: str, args: Args, kwargs: Kwargs) -> Any:
         """What ``func`` gives, joined to its surrogate where there is one."""
-        if self.unroll:
+        if self.context.moved:
             args, kwargs = each(self.context.leaf, args), each(self.context.leaf, kwargs)
         true = func(*args, **kwargs)
         call, rule = Call(self.context, true, args, kwargs), _RULES.get(name.strip("_"))
@@ -94,7 +96,8 @@ def _without(kwargs: Kwargs, key: str) -> Kwargs:
 
 
 def _leave(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
-    """numpy has no gradients."""
+    """numpy has no gradients; a tensor that is made of the same memory later has those of this one."""
+    mode.context.lend(args[0])
     return func(args[0].detach(), *args[1:], **kwargs)
 
 

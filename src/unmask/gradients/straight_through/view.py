@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from unmask.gradients.bpda import ModelView
+from unmask.gradients.straight_through.constructors import followed_constructors
 from unmask.gradients.straight_through.hooks import suspended_hooks
 from unmask.gradients.straight_through.mode import Surrogates
 from unmask.gradients.straight_through.writes import Saved
@@ -24,7 +25,8 @@ def _run(model: nn.Module, x: Tensor, *, unroll: bool = False) -> Any:
     saved = Saved()
     mode = Surrogates(model, saved, unroll=unroll)
     try:
-        with saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(model, mode.context), mode:
+        hooks = saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(model, mode.context)
+        with hooks[0], hooks[1], followed_constructors(mode.context), mode:
             answer = model(mode.context.gate(x.detach().clone(), x))
             refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
             return answer if refusal.reject is None else refusal
@@ -65,10 +67,11 @@ def straight_through(model: nn.Module) -> nn.Module:
     again. Custom autograd functions keep their own backward pass. Gradients that the model itself takes
     inside its forward pass are its true ones, and their graphs end there: see :func:`unrolled`.
 
-    Out of reach: numpy, ``torch.inference_mode``, scripted code, what happens inside composite functions of
-    ``torch.nn.functional``, and the ``nn.Parameter`` constructor. A model that calls ``torch.func.grad`` fails.
-    Gradients do not pass through the model's buffers. Where x does not
-    require a gradient, or gradients are disabled, the model runs by itself.
+    Out of reach: numpy, ``torch.inference_mode``, scripted code, and what happens inside composite functions of
+    ``torch.nn.functional``. A leaf that ``Variable`` or ``nn.Parameter`` makes of a tensor keeps the gradient of that
+    tensor, and so does a tensor in memory that numpy was given, whatever numpy wrote there. A model that calls
+    ``torch.func.grad`` fails. Gradients do not pass through the model's buffers. Where x does not require a gradient,
+    or gradients are disabled, the model runs by itself.
 
     Args:
         model: any module; its parameters, modules and hooks are left as they are.

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
+from unmask.gradients.straight_through.labels import as_weights
 
 __all__ = ["Saved", "Writer", "out_of_place"]
 
@@ -61,12 +62,9 @@ class Saved:
 class Writer:
     """Writes values into tensors, with their gradients, except into tensors that outlive the forward pass."""
 
-    def __init__(
-        self, context: SurrogateContext, saved: Saved, lasting: set[int], *, follow_leaves: bool = False
-    ) -> None:
+    def __init__(self, context: SurrogateContext, saved: Saved, lasting: set[int]) -> None:
         self._world = context
         self._saved = saved
-        self._follow_leaves = follow_leaves
         self._lasting = lasting  # addresses of the model's parameters and buffers
 
     def write(self, target: Tensor, value: Tensor) -> Tensor:
@@ -98,8 +96,22 @@ class Writer:
         else:
             surrogate = self._world.real(target).clone()
             surrogate[index] = self._world.real(value)
+            weights = self._written_weights(target, index, value)
             target[index] = value.detach() if isinstance(value, Tensor) else value
-            self._world.join(target, surrogate)
+            self._world.join(target, SoftValue(surrogate, weights))
+
+    def _written_weights(self, target: Tensor, index: Any, value: Any) -> Tensor | None:
+        """How much each class is meant where labels are written among labels; None where these are none."""
+        softs = map(self._world.soft_value, (target, value))
+        known = next((soft.weights for soft in softs if soft is not None and soft.weights is not None), None)
+        if known is None:
+            return None
+        before, written = (as_weights(self._world, label, known) for label in (target, value))
+        if before is None or written is None:
+            return None
+        weights = before.clone()
+        weights[index] = written
+        return weights
 
     def overwrite(self, target: Tensor, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Numbers that do not depend on the input, such as those of ``zero_`` and ``normal_``."""
@@ -112,7 +124,7 @@ class Writer:
 
     def follow(self, target: Tensor, value: Tensor) -> None:
         """Where a leaf that the model moves by its own gradients has come from."""
-        if self._follow_leaves and target.is_leaf and target.untyped_storage().data_ptr() not in self._lasting:
+        if target.is_leaf and target.untyped_storage().data_ptr() not in self._lasting:
             self._world.follow(target, value)
 
     def _lasts(self, target: Tensor) -> bool:

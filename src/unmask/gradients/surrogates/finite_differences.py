@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import View, first_tensor, with_part
+from unmask.gradients.rows import copies_of, match_rows
 from unmask.gradients.spsa import rademacher
 from unmask.randomness import current, use_keys
 
@@ -20,12 +21,13 @@ class _Differences(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, part: Callable[[Tensor], Tensor], pairs: int, size: float, x: Tensor) -> Tensor:
         ctx.part, ctx.pairs, ctx.size, ctx.keys = part, pairs, size, current()
-        ctx.save_for_backward(x)
-        return part(x)
+        made = part(x)
+        ctx.save_for_backward(x, made)
+        return made
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None, None, Tensor]:
-        (x,), gradient = ctx.saved_tensors, gradients[0].flatten(1)
+        (x, made), gradient = ctx.saved_tensors, gradients[0].flatten(1)
         slope, ones = torch.zeros_like(x), [1] * (x.ndim - 1)
         for pair in range(ctx.pairs):
             keys = ctx.keys and ctx.keys.fold_in(pair)
@@ -36,8 +38,13 @@ class _Differences(torch.autograd.Function):
             with use_keys(keys, uses_torch_random=True):
                 down = ctx.part(x - ctx.size * u)
             change = (up - down).flatten(1) / (2 * ctx.size)
-            slope += (gradient * change).sum(1).view(-1, *ones) * u
+            slope += _of_images((gradient * change).sum(1), made, x).view(-1, *ones) * u
         return None, None, None, slope / ctx.pairs
+
+
+def _of_images(effect: Tensor, made: Tensor, x: Tensor) -> Tensor:
+    """What the change of each row of ``x`` does, from the effects on the rows that a part made of them."""
+    return effect[copies_of(made, len(x))].sum(1) if len(made) >= len(x) else match_rows(effect, x)
 
 
 def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
@@ -65,7 +72,7 @@ def finite_differences(part: str, pairs: int = 16, size: float = 0.05) -> View:
     if pairs < 1 or not size > 0:
         raise UnmaskError(f"differences need pairs >= 1 and a size above 0, not {pairs} and {size}")
 
-    def differing(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def differing(forward: Callable[..., Any], call: int, *args: Any, **kwargs: Any) -> Any:
         x = first_tensor(part, args, kwargs)
         if not x.requires_grad:
             return forward(*args, **kwargs)

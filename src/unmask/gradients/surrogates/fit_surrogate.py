@@ -1,9 +1,11 @@
-"""A surrogate fitted to a part: a small network that learns what the part does to its inputs."""
+"""A surrogate fitted to a part, or to the code before it: a small network that learns what is done to its inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import Context
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import ModelView, View, bpda, find_part
+from unmask.gradients.bpda import ModelView, Surrogate, View, bpda, find_part
+from unmask.gradients.rows import match_rows
 from unmask.randomness import make_keys, use_keys
 from unmask.state.digests import digest_of
 
-__all__ = ["fit_surrogate", "lazy_surrogate"]
+__all__ = ["fit_skip", "fit_surrogate", "lazy_surrogate"]
 
 
 def lazy_surrogate(part: str, images: Callable[[], Tensor], **options: Any) -> View:
@@ -50,26 +53,31 @@ def fit_surrogate(
     part: str,
     x: Tensor,
     *,
+    call: int = 0,
     network: nn.Module | None = None,
     steps: int = 300,
     batch: int = 64,
     rate: float = 2e-3,
     noise: float = 0.1,
-    fresh: bool = True,
+    rounds: int | None = None,
     seed: int = 0,
-) -> Callable[[Tensor], Tensor]:
+) -> Surrogate:
     """Fit ``network`` to the part of ``model`` at a dotted path, for :func:`unmask.bpda`.
+
+    Where the part makes copies of its rows, or averages them, the network learns the mean of the copies.
 
     Args:
         x: images (N, C, H, W) in [0, 1] to fit on; the part sees what reaches it from them.
+        call: which call of the part, from 0, where a pass calls it several times.
         network: from the part's inputs to its outputs, shapes as the part's. None gives two 3x3
             convolutions with a skip from the input where the part maps images to images of its own size,
             and a two-layer perceptron otherwise.
         steps, batch, rate: of Adam on the mean squared error.
         noise: standard deviation of Gaussian noise on the images, so that the fit holds around them.
-        fresh: new noise in each step. False queries the part once for each image, if it is slow.
+        rounds: how often the part is queried for each image, with new noise each time, if it is slow. None queries it
+            in each step.
 
-    Raises UnmaskError where the model has no such part or the part is never called.
+    Raises UnmaskError where the model has no such part or does not call it, or not so often.
 
     >>> class Double(nn.Module):
     ...     def forward(self, x): return (2 * x).round() / 1
@@ -78,49 +86,133 @@ def fit_surrogate(
     >>> bool((fitted(torch.full((1, 1, 4, 4), 0.5)) - 1).abs().mean() < 0.5)
     True
     """
-    generator = torch.Generator().manual_seed(seed)
-    module, keys = find_part(model, part), make_keys(seed, range(min(batch, len(x))), "surrogate")
+    module, seen = find_part(model, part), _Seen()
 
-    def observe(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        with use_keys(keys.fold_in(step), uses_torch_random=True):  # of the model
-            return _observe(model, module, part, images)
+    def observe(images: Tensor) -> tuple[Tensor, Tensor]:
+        with seen.whole(module):
+            model(images.clone())
+        if call >= len(seen.made):
+            times = f"{len(seen.made)} times" if seen.made else "not"
+            raise UnmaskError(f"part {part!r} is {times} called in the forward pass: no surrogate can be fitted to it")
+        return seen.given[call], match_rows(seen.made[call], seen.given[call])
 
-    inputs, outputs = observe(x[:2], 0)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = _default(inputs, outputs) if network is None else network
-    network = network.to(x.device).train()
-    optimizer = torch.optim.Adam(network.parameters(), rate)
+    return _fit(observe, x, network, _Training(steps, batch, rate, noise, rounds, seed))
+
+
+def fit_skip(
+    model: nn.Module,
+    part: str,
+    x: Tensor,
+    *,
+    source: str | None = None,
+    network: nn.Module | None = None,
+    steps: int = 300,
+    batch: int = 64,
+    rate: float = 2e-3,
+    noise: float = 0.1,
+    rounds: int | None = 4,
+    seed: int = 0,
+) -> Surrogate:
+    """Fit ``network`` to whatever lies between the images, or the output of ``source``, and ``part``.
+
+    For :func:`unmask.skip_to` with the same ``source``: an encoder or a filter that is written in numpy, say, is no
+    module that a surrogate could be fitted to. Where the part is given copies of the images, the network learns
+    their mean.
+
+    Args:
+        x: images (N, C, H, W) in [0, 1] to fit on.
+        source: path of a part whose (last) output comes before the code; None for the images.
+        network: from these to what ``part`` is given; the default as of :func:`fit_surrogate`.
+        steps, batch, rate, noise, rounds: as of :func:`fit_surrogate`.
+
+    Raises UnmaskError where the model has no such part or does not call it.
+
+    >>> class Defense(nn.Module):
+    ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
+    ...     def forward(self, x): return self.net(torch.from_numpy(1 - x.detach().numpy().round()))
+    >>> fitted = fit_skip(Defense(), "net", torch.rand(64, 1, 4, 4), steps=200)
+    >>> bool(fitted(torch.ones(1, 1, 4, 4)).mean() < fitted(torch.zeros(1, 1, 4, 4)).mean())
+    True
+    """
+    module, before = find_part(model, part), None if source is None else find_part(model, source)
+    seen, start = _Seen(), _Seen()
+
+    def observe(images: Tensor) -> tuple[Tensor, Tensor]:
+        with seen.whole(module), nullcontext() if before is None else start.whole(before):
+            model(images.clone())
+        if not seen.given or (before is not None and not start.made):
+            raise UnmaskError(f"part {part!r} is not called in the forward pass: nothing can be fitted up to it")
+        few = len(seen.given[0]) < len(images)  # a call for each image, or for a few
+        goal = torch.cat(seen.given) if few else seen.given[0]
+        given = images if before is None else start.made[-1]
+        return given, match_rows(goal, given)
+
+    return _fit(observe, x, network, _Training(steps, batch, rate, noise, rounds, seed))
+
+
+@dataclass(frozen=True)
+class _Training:
+    """How a network is fitted."""
+
+    steps: int
+    batch: int
+    rate: float
+    noise: float
+    rounds: int | None
+    seed: int
+
+
+class _Seen:
+    """What a part was given, and what it gave, in each call of a pass."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+        self.made: list[Tensor] = []
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        """While this is open, for one pass."""
+        self.given.clear()
+        self.made.clear()
+
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self.given.append(args[0].float().clone())
+            self.made.append(output.float().clone())
+
+        with module.register_forward_hook(hook):
+            yield
+
+
+def _fit(
+    observe: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, network: nn.Module | None, how: _Training
+) -> nn.Module:
+    generator = torch.Generator().manual_seed(how.seed)
+    keys = make_keys(how.seed, range(min(how.batch, len(x))), "surrogate")
+
+    def pair(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        with use_keys(keys.fold_in(step), uses_torch_random=True), torch.no_grad():
+            return observe(images)
 
     def around(images: Tensor) -> Tensor:
-        return (images + noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
+        return (images + how.noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
 
-    pairs = [] if fresh else [observe(around(images), step) for step, images in enumerate(x.split(batch))]
-    seen = [torch.cat(side) for side in zip(*pairs, strict=True)]
-    for step in range(steps):
-        index = torch.randint(len(x), (min(batch, len(x)),), generator=generator)
-        inputs, outputs = observe(around(x[index]), step) if fresh else (s[index] for s in seen)
+    inputs, outputs = pair(x[:2], 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(how.seed)
+        network = _default(inputs, outputs) if network is None else network
+    network = network.to(x.device).train()
+    optimizer = torch.optim.Adam(network.parameters(), how.rate)
+    parts = x.split(how.batch) * (how.rounds or 0)
+    seen = [torch.cat(side) for side in zip(*(pair(around(part), i) for i, part in enumerate(parts)), strict=True)]
+    for step in range(how.steps):
+        index = torch.randint(len(seen[0]) if seen else len(x), (min(how.batch, len(x)),), generator=generator)
+        inputs, outputs = (side[index] for side in seen) if seen else pair(around(x[index]), step)
         with torch.enable_grad():
             loss = (network(inputs) - outputs).square().mean()
             optimizer.zero_grad()
             loss.backward()
         optimizer.step()
     return network.eval().requires_grad_(False)
-
-
-@torch.no_grad()
-def _observe(model: nn.Module, module: nn.Module, part: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into a part and what comes out of it when the model sees ``x``."""
-    seen: list[tuple[Tensor, Tensor]] = []
-
-    def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        seen.append((args[0].float().clone(), output.float().clone()))
-
-    with module.register_forward_hook(hook):
-        model(x.clone())
-    if not seen:
-        raise UnmaskError(f"part {part!r} is not called in the forward pass: no surrogate can be fitted to it")
-    return seen[0]
 
 
 class _Residual(nn.Module):

@@ -1,16 +1,21 @@
-"""A copy of a whole model, fitted to its answers, for attacks that transfer."""
+"""A copy of a whole model, or of what it makes of its features, fitted to its answers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.models.model_wrappers import query
-from unmask.randomness import Keys, normal, uniform, use_keys
+from unmask.gradients.bpda import Surrogate, identity
+from unmask.gradients.part_views import submodule_output
+from unmask.models.model_wrappers import frozen_copy, query
+from unmask.randomness import Keys, make_keys, normal, uniform, use_keys
 from unmask.types import Model
 
-__all__ = ["train_surrogate"]
+__all__ = ["fit_head", "train_surrogate"]
 
 
 def train_surrogate(
@@ -35,26 +40,88 @@ def train_surrogate(
     >>> bool((copy(images).argmax(1) == model(images).argmax(1)).float().mean() > 0.8)
     True
     """
+    return _trained(model, identity, x, radius, keys, _Queries(rounds, steps, batch, moves=1))
+
+
+def fit_head(
+    model: nn.Module,
+    part: str,
+    x: Tensor,
+    *,
+    radius: float,
+    rounds: int = 4,
+    steps: int = 120,
+    batch: int = 64,
+    seed: int = 0,
+) -> Surrogate:
+    """Fit a head to what ``model`` answers, given what its ``part`` makes of images: for
+    :func:`unmask.submodule_output`.
+
+    Where a model goes from features to its answer without a gradient, as by votes of nearest neighbours in numpy, the
+    gradients of the features and of this head replace the missing one. As by :func:`unmask.train_surrogate`, the
+    head learns from the answers to mixtures of images and to images that its own gradient has moved.
+
+    Args:
+        part: path of the last part that gradients reach; features (B, ...).
+        x: images (N, C, H, W) in [0, 1].
+        radius: of the changes of images, root mean square per pixel.
+        rounds, steps, batch: as of :func:`unmask.train_surrogate`.
+
+    Returns a function from features (B, ...) to logits (B, K). Raises UnmaskError where the model has no such part or
+    does not call it.
+
+    >>> class Signs(nn.Module):
+    ...     def __init__(self): super().__init__(); self.features = nn.Flatten()
+    ...     def forward(self, x):
+    ...         right = self.features(x).detach().numpy().mean(1) > 0.5
+    ...         return nn.functional.one_hot(torch.from_numpy(right).long(), 2).float()
+    >>> images = torch.rand(64, 1, 1, 2)
+    >>> head = fit_head(Signs(), "features", images, radius=0.1)
+    >>> head(torch.tensor([[0.9, 0.9], [0.1, 0.1]])).argmax(1).tolist()
+    [1, 0]
+    """
+    body = submodule_output(part)(frozen_copy(model))
+    keys = make_keys(seed, range(len(x)), "head")
+    return _trained(model, body, x, radius, keys, _Queries(rounds, steps, batch, moves=5))
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """How often a model is queried, and how a network is fitted to what it answers."""
+
+    rounds: int
+    steps: int
+    batch: int
+    moves: int  # steps along the fitted network's gradient, from each image
+
+
+def _trained(
+    model: Model, body: Callable[[Tensor], Tensor], x: Tensor, radius: float, keys: Keys, how: _Queries
+) -> nn.Module:
+    """A network that makes of what ``body`` gives for images what ``model`` answers to them."""
     with torch.random.fork_rng():
         torch.manual_seed(int(keys.rows[0]) & 0x7FFFFFFF)
         with torch.no_grad(), use_keys(keys, uses_torch_random=True):
-            classes = query(model, x[:1]).logits.shape[1]
-        copy = _network(x, classes).to(x.device).train()
-        optimizer = torch.optim.Adam(copy.parameters(), 2e-3)
-        seen, answers, order = x[:0], x.new_zeros(0, classes), torch.Generator().manual_seed(0)
-        for turn in range(rounds):
-            asked = torch.cat((_mixed(x, radius, keys.fold_in(turn)), _moved(copy, x, radius) if turn else x))
-            with torch.no_grad(), use_keys(keys.repeat(2).fold_in(turn), uses_torch_random=True):
-                parts = [query(model, part).logits.float() for part in asked.split(len(x))]
-            seen, answers = torch.cat((seen, asked)), torch.cat((answers, *parts))
-            for _ in range(steps):
-                rows = torch.randint(len(seen), (batch,), generator=order)
+            classes, features = query(model, x[:1]).logits.shape[1], body(torch.cat((x[:1], x[:1])))[:1].float()
+        head = _network(features, classes).to(x.device).train()
+        optimizer = torch.optim.Adam(head.parameters(), 2e-3)
+        seen, answers, order = features[:0], x.new_zeros(0, classes), torch.Generator().manual_seed(0)
+        for turn in range(how.rounds):
+            drawn = keys.fold_in(turn)
+            with use_keys(drawn.fold_in("moves"), uses_torch_random=True):
+                moved = _moved(lambda z: head(body(z).float()), x, radius, how.moves) if turn else x
+            for asked in (_mixed(x, radius, drawn), moved):
+                with torch.no_grad(), use_keys(drawn, uses_torch_random=True):
+                    seen = torch.cat((seen, body(asked).float()))
+                    answers = torch.cat((answers, query(model, asked).logits.float()))
+            for _ in range(how.steps):
+                rows = torch.randint(len(seen), (how.batch,), generator=order)
                 with torch.enable_grad():
-                    loss = _difference(copy(seen[rows]), answers[rows], answers)
+                    loss = _difference(head(seen[rows]), answers[rows], answers)
                     optimizer.zero_grad()
                     loss.backward()
                 optimizer.step()
-    return copy.eval().requires_grad_(False)
+    return head.eval().requires_grad_(False)
 
 
 def _difference(found: Tensor, wanted: Tensor, all_wanted: Tensor) -> Tensor:
@@ -72,17 +139,31 @@ def _mixed(x: Tensor, radius: float, keys: Keys) -> Tensor:
     return (share * x + (1 - share) * x.roll(1, 0) + noise).clamp(0, 1)
 
 
-def _moved(copy: nn.Module, x: Tensor, radius: float) -> Tensor:
+def _moved(copy: Callable[[Tensor], Tensor], x: Tensor, radius: float, steps: int) -> Tensor:
     """Images where the copy likes its own answer less."""
-    z = x.clone().requires_grad_()
-    with torch.enable_grad():
-        answer = copy(z)
-        loss = F.cross_entropy(answer, answer.detach().argmax(1))
-    (slope,) = torch.autograd.grad(loss, z)
-    return (x + radius * slope.sign()).clamp(0, 1)
+    z, target = x, None
+    for _ in range(steps):
+        z = z.clone().requires_grad_()
+        with torch.enable_grad():
+            answer = copy(z)
+            target = answer.detach().argmax(1) if target is None else target
+            loss = F.cross_entropy(answer, target)
+        (slope,) = torch.autograd.grad(loss, z)
+        z = z.detach() + radius * (1 if steps == 1 else 0.5) * slope.sign()
+        z = torch.minimum(torch.maximum(z, x - radius), x + radius).clamp(0, 1)
+    return z
 
 
-def _network(x: Tensor, classes: int) -> nn.Module:
+def _network(features: Tensor, classes: int) -> nn.Module:
+    """Convolutions for images and maps of features (B, C, H, W), a perceptron for others (B, ...)."""
+    if features.ndim == 4:
+        return _convolutions(features, classes)
+    wide = features[0].numel()
+    norm = nn.BatchNorm1d(wide, affine=False)  # features have any scale
+    return nn.Sequential(nn.Flatten(), norm, nn.Linear(wide, 256), nn.ReLU(), nn.Linear(256, classes))
+
+
+def _convolutions(x: Tensor, classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     width, channels, side = 32, x.shape[1], min(x.shape[-2:])
     while side > 4:

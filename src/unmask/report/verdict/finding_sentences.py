@@ -42,7 +42,7 @@ def effect(finding: Mapping[str, Any]) -> str:
     if "signal" in known:
         return (
             f"Random numbers {operation} change the gradient: single draws have {percent(known['signal'])} "
-            f"of its energy in common, and {percent(known['flips'])} of the answers change between draws."
+            f"of its energy in common, and {percent(known['flips'])} of the answers change between draws.{_cost(known)}"
         )
     if "saturated_logits" in known:
         return (
@@ -52,6 +52,13 @@ def effect(finding: Mapping[str, Any]) -> str:
         cause = f", because {known['operation']} is" if known.get("operation") else ""
         return f"The loss is flat on {percent(known['flat'])} of the images{cause and cause + ' saturated'}."
     return "; ".join(f"{name}: {value}" for name, value in known.items() if name != "source")
+
+
+def _cost(known: Mapping[str, Any]) -> str:
+    if "cost" not in known:
+        return ""
+    points, p = known["cost"]["points"], known["cost"]["p"]
+    return f" It costs the plain attack {points} percentage points, which chance may explain (p = {p})."
 
 
 def source(finding: Mapping[str, Any]) -> list[tuple[str, str, bool]]:

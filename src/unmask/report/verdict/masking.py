@@ -12,7 +12,16 @@ from unmask.report.verdict.thresholds import LEVEL, MARGIN
 from unmask.report.verdict.warnings import Warnings
 from unmask.statistics import Accuracy, PairedTest
 
-__all__ = ["NOT_CLASSIFIED", "Judgement", "Masking", "MaskingEvidence", "confirmed", "masking", "significantly_lower"]
+__all__ = [
+    "NOT_CLASSIFIED",
+    "Judgement",
+    "Masking",
+    "MaskingEvidence",
+    "confirmed",
+    "masking",
+    "named",
+    "significantly_lower",
+]
 
 NOT_CLASSIFIED = "the model is not shown to classify these images"
 
@@ -79,6 +88,23 @@ def confirmed(
     A random or steep model that the plain attack breaks as well as any other masks nothing.
     """
     return [found for found in findings if found["kind"] not in _HARMLESS or significantly_lower(clean, gap)]
+
+
+def named(
+    findings: Sequence[Mapping[str, Any]], clean: Accuracy | None, gap: PairedTest | None
+) -> list[Mapping[str, Any]]:
+    """The findings that a report names: those that are :func:`confirmed`, and randomness that costs the plain attack as
+    much though chance may explain it. The evidence of the latter holds the cost, in percentage points, and p.
+    """
+    sure = confirmed(findings, clean, gap)
+    if sure == findings or gap is None or not _differ(clean, gap):
+        return sure
+    cost = {"points": round(100 * gap.value, 1), "p": round(gap.p, 3)}
+    return [
+        found if found in sure else {**found, "evidence": {**found["evidence"], "cost": cost}}
+        for found in findings
+        if found in sure or found["kind"] == FindingKind.STOCHASTIC
+    ]
 
 
 def masking(known: MaskingEvidence) -> Judgement:
