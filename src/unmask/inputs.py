@@ -25,6 +25,9 @@ _ROUNDING = 1e-6
 _DARK = 64
 """Below this the largest value of uint8 images is taken for their white, since hardly any images are so dark."""
 
+_BLACK = 1 / 255 + _ROUNDING
+"""Up to this the largest value of floating-point images is taken for that of images divided by 255 twice."""
+
 
 def as_images(images: Any, name: str = "images") -> Tensor:
     """Images as float32 (B, C, H, W) in [0, 1].
@@ -76,7 +79,14 @@ def check_shape(x: Tensor, name: str = "images") -> None:
 
 
 def check_white(x: Tensor, name: str = "images") -> None:
-    """Refuse uint8 images of which even the brightest is so dark that 255 is hardly their white."""
+    """Refuse images of which even the brightest is so dark that 255, or 1 of floating-point ones, is hardly white."""
+    if x.dtype != torch.uint8:
+        if x.numel() and 0 < (highest := float(x.max())) <= _BLACK:
+            raise UnmaskError(
+                f"{name} go up to {highest:.3g}, where 1 is white, as if they were divided by 255 twice",
+                f"divide them once; or give x / {highest:.3g}, if that is white",
+            )
+        return
     white = int(x.max()) if x.numel() else 255
     if white < _DARK:
         raise UnmaskError(
