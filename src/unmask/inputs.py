@@ -16,7 +16,16 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 
-__all__ = ["as_batch", "as_candidates", "as_images", "as_labels", "check_eps", "check_shape", "check_white"]
+__all__ = [
+    "as_batch",
+    "as_candidates",
+    "as_images",
+    "as_labels",
+    "check_count",
+    "check_eps",
+    "check_shape",
+    "check_white",
+]
 
 _ROUNDING = 1e-6
 """By how much arithmetic in float32 may leave [0, 1]."""
@@ -157,6 +166,17 @@ def check_eps(norm: str, eps: float, unit: str) -> None:
     if norm.lower() == "linf" and unit in ("raw", "rms", "rms_pixel") and eps > 1:
         meant = f"did you mean {eps:g}/255?" if eps <= 255 else "give a size of at most 1, such as 8/255"
         raise UnmaskError(f"eps {eps:g} is more than the whole range [0, 1] of a pixel", meant)
+
+
+def check_count(n: object) -> None:
+    """Refuse a number of images that is no whole number, or below 1.
+
+    >>> check_count(0)
+    Traceback (most recent call last):
+    unmask.errors.UnmaskError: n is 0: give a whole number of images, 1 at least
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise UnmaskError(f"n is {n!r}", "give a whole number of images, 1 at least")
 
 
 def _tensor(values: Any, name: str, wanted: str) -> Tensor:
