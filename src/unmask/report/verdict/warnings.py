@@ -196,4 +196,5 @@ def _narrow(case: CaseInfo) -> Iterator[str]:
 
 def _imprecise(robust: Accuracy | None) -> Iterator[str]:
     if robust is not None and robust.n >= FEWEST and (width := robust.high - robust.low) > WIDEST:
-        yield f"the interval of the robust accuracy is {100 * width:.0f} points wide; use more images with --n"
+        points = f"{100 * width:.0f} percentage points"
+        yield f"the interval of the robust accuracy is {points} wide; use more images with --n"
