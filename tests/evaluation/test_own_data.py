@@ -124,6 +124,13 @@ def test_an_audit_takes_a_whole_number_of_images(n: Any) -> None:
         package.audit(Brightness(), (torch.rand(4, 3, 6, 6), torch.arange(4) % 2), package.Linf(0.1), n=n)
 
 
+def test_a_slash_at_the_end_of_a_folder_names_the_same_data(folder: Path) -> None:
+    assert attack("--size", "14", "--out", "one") == 0
+    assert attack("--size", "14", "--out", "other", "--data", "photos/") == 0
+    one, other = (json.loads(Path(out, "run.json").read_text()) for out in ("one", "other"))
+    assert (one["config"], one["jobs"]) == (other["config"], other["jobs"])
+
+
 def test_an_executor_resizes_what_it_loads(folder: Path) -> None:
     assert LocalExecutor(ExecutionConfig(size=7)).dataset("photos", 50).images.shape == (10, 3, 7, 7)
 

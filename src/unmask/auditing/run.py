@@ -103,7 +103,7 @@ def audit(
     local = LocalExecutor(execution)
     given = data
     if not isinstance(data, Dataset):
-        data = local.dataset(data, n) if isinstance(data, str) else _from_memory(data, n, size)
+        data = local.dataset(data.rstrip("/") or "/", n) if isinstance(data, str) else _from_memory(data, n, size)
     module = as_module(model, data.classes)
     if module is None:
         raise UnmaskError(f"the model is a {name}", "give an nn.Module, a function of arrays or an estimator")
