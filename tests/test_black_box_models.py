@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from unmask.errors import UnmaskError
 from unmask.models.black_box_models import BlackBoxModel, http_model
 from unmask.models.forms import takes
 
@@ -145,8 +147,15 @@ def test_a_service_that_fails_is_told_in_one_line(answer: Callable[[Any], bytes]
 
 
 def test_a_service_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match=r"gives no answer within 5 s .*: check that it runs"):
+    told = r"scores cannot be reached \(.*refused\): check the address, and that the service runs$"
+    with pytest.raises(ValueError, match=told):
         http_model("http://127.0.0.1:9/scores", timeout=5)(X)
+
+
+@pytest.mark.parametrize("url", ["http://[x", "http://", "http://x:abc/", "http://a b/", "ftp://x/", "localhost:80/x"])
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(UnmaskError, match=f"^{re.escape(repr(url))} is no address of a service: give one such as http"):
+        http_model(url)
 
 
 def test_headers_are_sent_and_not_to_where_a_redirection_leads() -> None:

@@ -262,7 +262,7 @@ class TestAttack:
         assert row["data_note"] == "digits"
         assert f"Report: {Path('run/report.html').resolve()}" in end.out.splitlines()
         end = cli("verify", "run")
-        assert end == (0, "2 records, 24 adversarial examples judged again: none failed.\n", "")
+        assert end == (0, "2 records, 24 adversarial examples judged again: all 9 checks passed.\n", "")
 
     def test_elsewhere_than_on_a_terminal_progress_is_a_line_an_attack(self, cli: Cli) -> None:
         lines = cli(*attack(n=140)).err.splitlines()
@@ -368,7 +368,7 @@ class TestDamage:
         assert end.code == 1
         assert end.out.splitlines() == [
             f"FAILED {record['key']} (models.py:means apgd 0-12 at linf 0.2 raw): its examples were changed",
-            "2 records, 24 adversarial examples judged again: 1 failed.",
+            "2 records, 24 adversarial examples judged again: 1 of 9 checks failed.",
         ]
 
 

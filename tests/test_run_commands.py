@@ -55,7 +55,7 @@ def build():
     attack = ["attack", f"{path}:build", "--data", "digits", "--n", "8", "--steps", "3", "--eps", "0.05"]
     assert call(capsys, *attack, "--out", out)[0] == 0
     code, said, _ = call(capsys, "verify", out)
-    assert (code, said) == (0, "2 records, 16 adversarial examples judged again: none failed.\n")
+    assert (code, said) == (0, "2 records, 16 adversarial examples judged again: all 9 checks passed.\n")
 
 
 def test_size(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -42,6 +42,12 @@ def test_an_unreliable_figure_fails_with_the_first_reason(tmp_path: Path) -> Non
     assert failure.startswith("a: unreliable: the model was made for images of another range")
 
 
+def test_a_black_box_fails_with_the_reason_and_what_to_do(tmp_path: Path) -> None:
+    (failure,) = failures(tmp_path, Threshold(0.0), 20, access={"plain": "scores"})
+    assert failure.startswith("a: unreliable: only black-box attacks were run; a white-box attacker may do better")
+    assert failure.endswith("; give the model with its gradients, or leave out --fail-under")
+
+
 def test_what_is_compared_is_asked_for_with_a_threshold() -> None:
     assert Threshold.of(None, FailOn.FIGURE) is None
     with pytest.raises(ValueError, match="give --fail-under SHARE, too"):

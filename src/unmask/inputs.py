@@ -16,7 +16,16 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 
-__all__ = ["as_batch", "as_candidates", "as_images", "as_labels", "check_eps", "check_shape", "check_white"]
+__all__ = [
+    "as_batch",
+    "as_candidates",
+    "as_images",
+    "as_labels",
+    "check_count",
+    "check_eps",
+    "check_shape",
+    "check_white",
+]
 
 _ROUNDING = 1e-6
 """By how much arithmetic in float32 may leave [0, 1]."""
@@ -24,6 +33,9 @@ _ROUNDING = 1e-6
 
 _DARK = 64
 """Below this the largest value of uint8 images is taken for their white, since hardly any images are so dark."""
+
+_BLACK = 1 / 255 + _ROUNDING
+"""Up to this the largest value of floating-point images is taken for that of images divided by 255 twice."""
 
 
 def as_images(images: Any, name: str = "images") -> Tensor:
@@ -76,7 +88,14 @@ def check_shape(x: Tensor, name: str = "images") -> None:
 
 
 def check_white(x: Tensor, name: str = "images") -> None:
-    """Refuse uint8 images of which even the brightest is so dark that 255 is hardly their white."""
+    """Refuse images of which even the brightest is so dark that 255, or 1 of floating-point ones, is hardly white."""
+    if x.dtype != torch.uint8:
+        if x.numel() and 0 < (highest := float(x.max())) <= _BLACK:
+            raise UnmaskError(
+                f"{name} go up to {highest:.3g}, where 1 is white, as if they were divided by 255 twice",
+                f"divide them once; or give x / {highest:.3g}, if that is white",
+            )
+        return
     white = int(x.max()) if x.numel() else 255
     if white < _DARK:
         raise UnmaskError(
@@ -147,6 +166,17 @@ def check_eps(norm: str, eps: float, unit: str) -> None:
     if norm.lower() == "linf" and unit in ("raw", "rms", "rms_pixel") and eps > 1:
         meant = f"did you mean {eps:g}/255?" if eps <= 255 else "give a size of at most 1, such as 8/255"
         raise UnmaskError(f"eps {eps:g} is more than the whole range [0, 1] of a pixel", meant)
+
+
+def check_count(n: object) -> None:
+    """Refuse a number of images that is no whole number, or below 1.
+
+    >>> check_count(0)
+    Traceback (most recent call last):
+    unmask.errors.UnmaskError: n is 0: give a whole number of images, 1 at least
+    """
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise UnmaskError(f"n is {n!r}", "give a whole number of images, 1 at least")
 
 
 def _tensor(values: Any, name: str, wanted: str) -> Tensor:

@@ -58,6 +58,7 @@ class FindingKind(StrEnum):
     LABELS = "labels"
     MEMORY = "memory"
     NOT_FINITE = "not finite"
+    ONE_CLASS = "one class"
     PROBABILITIES = "probabilities"
     OVERWRITES_INPUT = "overwrites input"
     PROCESS_SETTING = "setting"

@@ -99,6 +99,10 @@ def test_what_is_no_data_is_told() -> None:
     assert refused((X, Y[:2])) == "images in memory: there are 6 images and 2 labels: give one label an image"
     told = "images in memory: images lie in [0, 127.5]: divide them by 255, so that they lie in [0, 1]"
     assert refused((X * 255, Y)) == told
+    twice = "images in memory: images go up to 0.00196, where 1 is white, as if they were divided by 255 twice: divide "
+    assert refused((X / 255, Y)) == twice + "them once; or give x / 0.00196, if that is white"
+    dark = X / 64  # up to two of 255 levels
+    assert len(from_memory((dark, Y), 6)) == 6
 
 
 def test_items_that_do_not_fit_are_told() -> None:

@@ -62,6 +62,17 @@ def test_columns_are_in_the_order_of_the_datas_classes() -> None:
     assert (scores(two, classes=("small", "large")).argmax(1) == two.predict(ROWS)).all()
 
 
+def test_data_may_lack_the_highest_class_of_an_estimator_and_the_estimator_that_of_the_data() -> None:
+    below = TRAIN.labels < 9
+    x, y = TRAIN.floats(below.nonzero().flatten())
+    few = LogisticRegression().fit(x.flatten(1).numpy(), y.numpy())
+    assert (scores(few)[:, 9] == 0).all()
+    estimator = fitted(LogisticRegression())
+    assert np.allclose(scores(estimator, classes=DIGITS.classes[:9]), estimator.predict_proba(ROWS))
+    report = audit(estimator, (X[Y < 9][:8], Y[Y < 9][:8]), Linf(0.1), n=8, budget="quick")
+    assert not any("refusal" in finding.where for finding in report.findings)
+
+
 def test_what_does_not_fit_is_told() -> None:
     estimator = fitted(LogisticRegression())
     with pytest.raises(ValueError, match="fitted to rows of 64 numbers, but the images have 1 x 28 x 28 = 784"):

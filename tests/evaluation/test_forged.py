@@ -496,8 +496,8 @@ def test_a_record_of_no_planned_job_is_not_attacked_anew(
     [
         (adaptive_dropped, "case", "the jobs of run.json: 0 are in the run alone, 2 in the rerun"),
         (smaller_ball, "broken", "the records: 2 are in the run alone, 2 in the rerun"),
-        (claim_invented, "case", "what run.json says of thermometer-digits differs in the rerun: claimed"),
-        (setup_emptied, "masked", "what run.json says of case:thermometer-digits differs in the rerun: setup"),
+        (claim_invented, "case", "the description of thermometer-digits in run.json differs in the rerun: claimed"),
+        (setup_emptied, "masked", "the description of case:thermometer-digits in run.json differs in the rerun: setup"),
         (gradients_hidden, "masked", "other counts of gradients in the rerun"),
     ],
     ids=name,

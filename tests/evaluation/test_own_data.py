@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_a_run_on_a_folder_from_attack_to_rerun(folder: Path, capsys: pytest.Cap
     assert note in html
     capsys.readouterr()
     assert unmask("verify", "run", "--attack", "2") == 0
-    assert "none failed" in capsys.readouterr().out
+    assert "checks passed" in capsys.readouterr().out
     assert unmask("rerun", "run", "--out", "again") == 0
     assert "2 of 2 records are the same to the bit." in capsys.readouterr().out
     assert attack("--size", "13") == 2
@@ -115,6 +116,19 @@ def test_an_audit_in_python_of_a_loader_and_no_class_is_taken_for_a_refusal() ->
 def test_an_audit_of_images_in_memory_takes_no_size() -> None:
     with pytest.raises(ValueError, match=r"^size is for a data set by name: resize images in memory before the audit$"):
         package.audit(Brightness(), (torch.rand(4, 3, 6, 6), torch.zeros(4).long()), package.Linf(0.1), size=4)
+
+
+@pytest.mark.parametrize("n", [0, -3, "8", 2.5, True, None])
+def test_an_audit_takes_a_whole_number_of_images(n: Any) -> None:
+    with pytest.raises(ValueError, match=f"^n is {n!r}: give a whole number of images, 1 at least$"):
+        package.audit(Brightness(), (torch.rand(4, 3, 6, 6), torch.arange(4) % 2), package.Linf(0.1), n=n)
+
+
+def test_a_slash_at_the_end_of_a_folder_names_the_same_data(folder: Path) -> None:
+    assert attack("--size", "14", "--out", "one") == 0
+    assert attack("--size", "14", "--out", "other", "--data", "photos/") == 0
+    one, other = (json.loads(Path(out, "run.json").read_text()) for out in ("one", "other"))
+    assert (one["config"], one["jobs"]) == (other["config"], other["jobs"])
 
 
 def test_an_executor_resizes_what_it_loads(folder: Path) -> None:

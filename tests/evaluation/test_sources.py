@@ -264,3 +264,16 @@ def test_a_model_of_robustbench(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 def test_options_of_another_kind_of_model_are_refused(name: str, form: ModelForm, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_target(name, DIGITS, ExecutionConfig(form=form))
+
+
+@pytest.mark.parametrize(
+    ("address", "header", "message"),
+    [
+        ("http://[x", "A: b", r"^http://\[x: 'http://\[x' is no address of a service: give one such as"),
+        ("http://127.0.0.1:9/x", "Authorization", "--header takes NAME: VALUE, such as"),
+        ("http://127.0.0.1:9/x", "A:b", r"http://127.0.0.1:9/x cannot be reached \(.*refused\)"),
+    ],
+)
+def test_a_service_that_cannot_be_asked(address: str, header: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        find_target(address, DIGITS, ExecutionConfig(form=ModelForm(headers=(header,))))

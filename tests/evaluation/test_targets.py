@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.data import load
+from unmask.data import from_memory, load
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.model_checks import check_model, is_random
 from unmask.evaluation.models.targets import find_target, prepare_target
@@ -185,3 +185,11 @@ def test_what_torch_compiled_is_examined_as_it_was_written_and_scripts_as_one_op
         )
         assert target.draws == 1
         assert [(note.kind, note.module) for note in target.setup_findings] == [("compiled", "")]
+
+
+@pytest.mark.parametrize(("labels", "kinds"), [([1, 1, 1], ["one class"]), ([1, 1, 0], []), ([1], [])])
+def test_images_of_one_class_are_noted(labels: list[int], kinds: list[str]) -> None:
+    data = from_memory((X[: len(labels)], torch.tensor(labels)), len(labels))
+    notes = prepare_target(Answer(lambda x: x[:, :10]), data).setup_findings
+    assert [note.kind for note in notes] == kinds
+    assert [note.where for note in notes] == ["all 3 images are of class 1, of 10 classes"] * len(kinds)

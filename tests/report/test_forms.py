@@ -101,8 +101,8 @@ def test_markdown(run: Path) -> None:
         "| 10.0 % [0.3, 44.5] | [79.0 %](https://arxiv.org/abs/1) | — | masked | 200 / 80 | 10.5 s |"
     )
     assert "- claimed 79.0 %: [Author et al. \\[1\\], Table 2](https://arxiv.org/abs/1); at 8/255" in lines
-    assert "| plain | 80.0 % [44.4, 97.5] | 100 | 40 | 1.5 s |" in lines
-    assert "| eot | 37.5 % [2.8, 87.7] | 25.0 % | 25.0 % | 40 | 16 | 1.5 s |" in lines
+    assert "| plain | 80.0 % [44.4, 97.5] | 10 | 4 | 1.5 s |" in lines
+    assert "| eot | 37.5 % [2.8, 87.7] | 25.0 % | 25.0 % | 10 | 4 | 1.5 s |" in lines
 
 
 def test_page_shows_the_figures(run: Path) -> None:

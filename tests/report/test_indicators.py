@@ -14,6 +14,7 @@ from rich.console import Console
 
 from unmask.records import Example
 from unmask.report import summary, write
+from unmask.report.verdict.finding_sentences import source
 from unmask.report.verdict.indicators import Indicator, IndicatorEvidence, judge
 
 if TYPE_CHECKING:
@@ -60,15 +61,30 @@ def test_an_attack_that_works_shows_no_sign() -> None:
 @pytest.mark.parametrize(
     ("change", "name", "value", "why"),
     [
-        ({"one_step": stand(2)}, "one step beats many", 0.3, "one step breaks 30% more examples than the whole search"),
-        ({"scores": {"black-box": stand(1)}}, "black-box beats gradients", 0.35, "break 35% more than gradients"),
-        ({"scores": {"transfer": stand(2)}}, "transfer beats gradients", 0.3, "transfer attacks break 30% more"),
+        (
+            {"one_step": stand(2)},
+            "one step beats many",
+            0.3,
+            "one step breaks 30 percentage points more of the examples than the whole search",
+        ),
+        (
+            {"scores": {"black-box": stand(1)}},
+            "black-box beats gradients",
+            0.35,
+            "break 35 percentage points more of the examples than gradients",
+        ),
+        (
+            {"scores": {"transfer": stand(2)}},
+            "transfer beats gradients",
+            0.3,
+            "transfer attacks break 30 percentage points more",
+        ),
         ({"unbounded": stand(5)}, "unconstrained failure", 0.25, "without a bound is 25%"),
         ({"noise": stand(5)}, "noise beats gradients", 0.15, "random points break 15% of the examples"),
         ({"larger": stand(14)}, "larger eps does not help", 0.3, "is 70% in a ball of twice the size, and 40% in"),
         ({"zero_gradient": 0.5}, "unavailable gradients", 0.5, "50% of the images have no gradient"),
         ({"noise_fraction": 0.9}, "unstable predictions", 0.9, "90% of the gradient is noise"),
-        ({"doubled": stand(2)}, "incomplete optimisation", 0.3, "twice the steps break 30% more"),
+        ({"doubled": stand(2)}, "incomplete optimisation", 0.3, "twice the steps break 30 percentage points more"),
         ({"fooled_view_only": [1.0] * 5 + [0.0] * 15}, "transfer failure", 0.25, "25% of the examples fool the view"),
     ],
 )
@@ -144,7 +160,14 @@ def test_warnings_stand_above_the_figures_in_every_form(builder: Builder, tmp_pa
     assert signs == {(name, of) for name in names for of in ("plain", "adaptive")}
     assert (report["reliable"], report["upper_bound"], report["masking"]) == (False, True, "masked")
     assert len(report["warnings"]) == 3
-    assert "<li>black-box attacks break 80% more than gradients</li>" in page
+    assert "<li>black-box attacks break 80 percentage points more of the examples than gradients</li>" in page
     console = Console(width=200, file=io.StringIO(), record=True)
     console.print(summary(tmp_path))
     assert console.export_text().lstrip().startswith("Unreliable result:")
+
+
+def test_blank_lines_at_the_ends_of_the_code_around_a_finding_are_left_out() -> None:
+    lines = {"1": "", "2": "x = 1", "3": "", "4": "y = 2", "5": "", "6": ""}
+    found = source({"where": "a.py:4 y", "evidence": {"source": lines}})
+    assert found == [("2", "x = 1", False), ("3", "", False), ("4", "y = 2", True)]
+    assert source({"where": "a.py:4 y", "evidence": {}}) == []

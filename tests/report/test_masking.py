@@ -100,7 +100,9 @@ def test_six_images_are_too_few_even_for_a_significant_difference(builder: Build
 def test_an_interval_of_more_than_fifty_points_bears_no_conclusion(builder: Builder) -> None:
     row = judged(builder, kept(6, 12), kept(6, 12))
     assert (row.masking, row.reliable, row.upper_bound) == (Masking.INCONCLUSIVE, False, False)
-    assert row.warnings == ("the interval of the robust accuracy is 58 points wide; use more images with --n",)
+    assert row.warnings == (
+        "the interval of the robust accuracy is 58 percentage points wide; use more images with --n",
+    )
     assert judged(builder, [1] * 12, [1] * 12).masking is Masking.NOT_FOUND
 
 

@@ -329,3 +329,10 @@ def test_an_attack_on_another_ball_is_named_everywhere(builder: Builder) -> None
     assert "- noise 100.0 %" in shown["markdown"]
     assert "plain at L∞ 0 raw<small>" in shown["html"]
     assert "unbounded at L∞ 1 raw<small>n = 3" in shown["html"]
+
+
+def test_images_of_one_class_are_a_reason_to_say_so_and_no_doubt_of_the_attack(builder: Builder) -> None:
+    builder.case("a", ("plain",), setup=[{**finding("one class"), "where": "all 20 images are of class one"}])
+    row = attacked(builder, 0.5)
+    assert row.warnings == ("all 20 images are of class one: x = 255 * x",)
+    assert (row.reliable, row.upper_bound) == (False, False)

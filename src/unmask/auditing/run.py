@@ -23,7 +23,7 @@ from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.evaluation.plan import Plan
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
-from unmask.inputs import check_eps
+from unmask.inputs import check_count, check_eps
 from unmask.models.black_box_models import ArrayFunction
 from unmask.models.forms import ModelForm, under_default_dtype
 from unmask.report import write
@@ -94,6 +94,7 @@ def audit(
     """
     check_threat(threat)
     check_eps(threat.norm, threat.eps, threat.unit)
+    check_count(n)
     name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
     if not isinstance(form, ModelForm):
         raise UnmaskError(f"form is a {type(form).__name__}", "give unmask.ModelForm(...)")
@@ -102,7 +103,7 @@ def audit(
     local = LocalExecutor(execution)
     given = data
     if not isinstance(data, Dataset):
-        data = local.dataset(data, n) if isinstance(data, str) else _from_memory(data, n, size)
+        data = local.dataset(data.rstrip("/") or "/", n) if isinstance(data, str) else _from_memory(data, n, size)
     module = as_module(model, data.classes)
     if module is None:
         raise UnmaskError(f"the model is a {name}", "give an nn.Module, a function of arrays or an estimator")

@@ -92,7 +92,7 @@ class DataOptions:
     @property
     def config(self) -> dict[str, Any]:
         """As run.json keeps it."""
-        return {"data": self.data, "n": self.n, **({"size": self.size} if self.size else {})}
+        return {"data": self.data.rstrip("/") or "/", "n": self.n, **({"size": self.size} if self.size else {})}
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def verify(
     failed = sum(check.problem is not None for check in checks)
     examples = sum(check.examples for check in checks)
     records = sum(check.examples > 0 for check in checks)
-    say(f"{records} records, {examples} adversarial examples judged again: {failed or 'none'} failed.")
+    result = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
+    say(f"{records} records, {examples} adversarial examples judged again: {result}.")
     if sample:
         say(f"{sum(check.attacked for check in checks)} examples attacked again, chosen by --attack-seed {seed}.")
     if against:
@@ -161,6 +162,6 @@ def _show(pairs: Iterable[PairedComparison]) -> None:
         d = pair.difference
         say(
             f"{pair.what}: {100 * pair.first.value:.1f} % and {100 * pair.second.value:.1f} %, difference "
-            f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] points, p = {d.p:.2g}; "
+            f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] percentage points, p = {d.p:.2g}; "
             f"{pair.changed} of {d.n} examples differ"
         )

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from unmask.errors import UnmaskError
+from unmask.report.verdict.gradient_use import BLACK_BOX
 
 if TYPE_CHECKING:
     from unmask.report.table import Row
@@ -48,4 +49,6 @@ class Threshold:
             return f"the lower end of the interval is {left.low:.4g}, under {self.share:g}"
         if left.value < self.share:
             return f"robust accuracy {left.value:.4g} is under {self.share:g}"
+        if BLACK_BOX in row.warnings[:1]:
+            return f"unreliable: {BLACK_BOX}; give the model with its gradients, or leave out --fail-under"
         return f"unreliable: {row.warnings[0]}" if row.warnings else ""

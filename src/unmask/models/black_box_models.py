@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from copy import copy
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
@@ -75,9 +76,10 @@ def http_model(
             redirection is an error.
         rate: requests in a second, at most; None for no limit.
 
-    Raises UnmaskError with one line for a rate that is not positive and, when it is asked, for a service that does not
-    answer, or not so.
+    Raises UnmaskError with one line for a wrong address, a rate that is not positive and, when it is asked, for a
+    service that does not answer, or not so.
     """
+    _check_address(url)
     if rate is not None and not 0 < rate < math.inf:
         raise UnmaskError(f"a rate limit of {rate:g} requests per second", "give a positive number")
     pace = _Pace(0.0 if rate is None else 1 / rate)
@@ -94,6 +96,16 @@ def http_model(
         return scores, np.concatenate([np.asarray(part["reject"], np.float32) for part in parts])
 
     return BlackBoxModel(call)
+
+
+def _check_address(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        right = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        right = False
+    if not right or not url.isascii() or not url.isprintable() or " " in url:
+        raise UnmaskError(f"{url!r} is no address of a service", "give one such as http://localhost:8000/scores")
 
 
 class _Pace:
@@ -125,9 +137,11 @@ def _post(url: str, images: NDArray[np.float32], timeout: float, headers: Mappin
     except HTTPError as error:
         error.close()
         raise UnmaskError(f"{url} answers {error.code} {error.reason}", _remedy(error)) from error
-    except (URLError, OSError) as error:  # a timeout is one too
+    except OSError as error:
         reason = getattr(error, "reason", error)
-        raise UnmaskError(f"{url} gives no answer within {timeout:g} s ({reason})", "check that it runs") from error
+        late = isinstance(reason, TimeoutError)
+        what = f"gives no answer within {timeout:g} s" if late else f"cannot be reached ({reason})"
+        raise UnmaskError(f"{url} {what}", "check the address, and that the service runs") from error
     except ValueError as error:
         raise UnmaskError(f"{url} answers no JSON", _FORM) from error
     if (

@@ -152,7 +152,7 @@ def _other_cases(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str,
         yield f"the cases: {names[0] or 'none'}, in the rerun {names[1] or 'none'}"
         return
     for one, two in zip(before, now, strict=True):
-        yield listed(f"what run.json says of {one.get('case')} differs in the rerun", [*differences(one, two)])
+        yield listed(f"the description of {one.get('case')} in run.json differs in the rerun", [*differences(one, two)])
 
 
 Attack = tuple[str, str, str, ThreatSpec]

@@ -50,7 +50,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         *others_stated,
         "gradient masking",
         "passes",
-        "time",
+        "attack time",
     ]
     blocks = [
         f"# {_escape(headline(rows))}",
@@ -59,7 +59,7 @@ def markdown(run: RunFolder, rows: Sequence[Row]) -> str:
         _table(columns, [_main(row, obfuscated, others_stated) for row in rows]),
         *(block for case, row in zip(run.cases, rows, strict=True) for block in _case(run, case, row)),
         f"{examples(rows)}, seed {run.config['seed']}. In brackets: {_intervals(rows)}. "
-        "Passes: images forward / backward in the attacks. "
+        "Passes: images forward / backward in the attacks, in total. Attack time: of all attacks, without the rest. "
         "Adaptive: the worst case for each example over all attacks, including the plain ones.",
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -97,9 +97,9 @@ def _case(run: RunFolder, case: CaseInfo, row: Row) -> list[str]:
         "accuracy",
         *(["general category"] if general else []),
         *(["one draw", "all draws"] if row.random else []),
-        "forward",
-        "backward",
-        "time",
+        "forward per example",
+        "backward per example",
+        "attack time",
     ]
     about = f"{row.defense}. {row.citation}" if row.citation else row.defense
     return [
@@ -167,8 +167,8 @@ def _attack(a: AttackRow, random: bool, access: bool, general: bool) -> list[str
         _cell(a.accuracy),
         *([_cell(a.superclass_accuracy)] if general else []),
         *([percent(a.robust_one_draw), percent(a.robust_all_draws)] if random else []),
-        count(a.forwards),
-        count(a.backwards),
+        count(a.forwards / a.accuracy.n),
+        count(a.backwards / a.accuracy.n),
         duration(a.seconds),
     ]
 

@@ -58,7 +58,7 @@ def _wide(rows: Sequence[Row]) -> Table:
     for name in ("case", "obfuscation, threat"):
         table.add_column(name, no_wrap=True)
     text = sources(rows)
-    for name in ("n", " clean", " plain attack", " adaptive attack", *text, "passes", "time"):
+    for name in ("n", " clean", " plain attack", " adaptive attack", *text, "passes", "attack time"):
         table.add_column(name, justify="left" if name[0] == " " else "right", no_wrap=True)
     for row in rows:
         cells = [
@@ -88,7 +88,7 @@ def _narrow(rows: Sequence[Row]) -> Text:
         text.append(f"{row.case}\n", style="bold")
         text.append(
             f"{', '.join([*row.obfuscation, threat(row.threat)])}, n {_n(row)}, "
-            f"{passes(row)} passes, {duration(row.seconds)}\n",
+            f"{passes(row)} passes, {duration(row.seconds)} of attacks\n",
             style="dim",
         )
         masked = ", ".join(filter(None, (row.masking, caveat(row))))

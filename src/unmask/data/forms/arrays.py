@@ -90,8 +90,7 @@ def _channels_first(x: Tensor, name: str) -> Tensor:
 
 def _checked(x: Tensor) -> Tensor:
     """The images as uint8 where they hold 255 as white, else as float32 in [0, 1]."""
-    if x.dtype != torch.uint8:
-        return as_images(x)
+    x = x if x.dtype == torch.uint8 else as_images(x)
     check_white(x)
     check_shape(x)
     return x

@@ -73,17 +73,20 @@ def _two(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _in_columns(scores: NDArray[np.float64], known: list[Any], classes: tuple[str, ...]) -> NDArray[np.float64]:
-    """Scores of the classes that the estimator knows as columns of those of the data; the others have the lowest."""
+    """Scores of the classes that the estimator knows as columns of those of the data; the others have the lowest.
+
+    Where the data's classes are numbers, the estimator may have higher ones, which no image of the data has.
+    """
     if scores.shape[1] != len(known):
         raise UnmaskError(f"the estimator gives {scores.shape[1]} scores for its {len(known)} classes")
     places = [classes.index(one) if one in classes else one for one in known]
-    if not all(
-        isinstance(place, int | float) and place == int(place) and 0 <= place < len(classes) for place in places
+    if not all(isinstance(place, int | float) and place == int(place) and place >= 0 for place in places) or (
+        max(places) >= len(classes) and classes != tuple(map(str, range(len(classes))))
     ):
         raise UnmaskError(
             f"the estimator has the classes {', '.join(map(str, known[:5]))}: fit it to labels from 0 to "
             f"{len(classes) - 1}, or to the names of the data's classes"
         )
-    found = np.full((len(scores), len(classes)), scores.min(initial=0.0))
+    found = np.full((len(scores), max(len(classes), int(max(places)) + 1)), scores.min(initial=0.0))
     found[:, [int(place) for place in places]] = scores
     return found

@@ -147,6 +147,9 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
         raise UnmaskError("; ".join([str(error), *(one.where for one in adapted)])) from error
     with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
+    seen = data.labels.unique()
+    if len(data) > 1 == len(seen) and count > 1:
+        notes.append(_one_class(data, int(seen), max(count, classes)))
     refuse = form.reject_class
     if data.classes_found and count != classes + (refuse is not None and refuse >= 0):
         raise UnmaskError(
@@ -185,6 +188,16 @@ def _compiled(path: str) -> Finding:
         where="TorchScript: the probe sees only its input and output, not its operations",
         evidence={},
         remedy="give the module that was passed to torch.jit",
+    )
+
+
+def _one_class(data: Dataset, label: int, classes: int) -> Finding:
+    return Finding(
+        kind=FindingKind.ONE_CLASS,
+        module="",
+        where=f"all {len(data)} images are of class {data.classes[label]}, of {classes} classes",
+        evidence={},
+        remedy="give images of every class, in a random order, as a DataLoader with shuffle=True does",
     )
 
 

@@ -36,7 +36,7 @@ def hold_against_plans(run: RunFile, plans: Sequence[Plan]) -> Iterator[Check]:
     for name in stored.keys() & now.keys():
         wrong = [*differences(stored[name], now[name])]
         problem = listed("differs from what the configuration gives today", wrong)
-        yield Check(f"what run.json says of {name}", problem=problem or None)
+        yield Check(f"the description of {name} in run.json", problem=problem or None)
 
 
 def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]:
@@ -54,7 +54,9 @@ def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]
             whole = [(job.start, job.stop) for job in mine] == [*shards(n)]
             if not whole or not all(_answers(job, config) for job in mine):
                 wrong.append(f"the jobs of {attack}")
-        yield Check(f"what run.json says of {name}", problem=listed("differs from the configuration", wrong) or None)
+        yield Check(
+            f"the description of {name} in run.json", problem=listed("differs from the configuration", wrong) or None
+        )
 
 
 def _answers(job: Job, config: Mapping[str, Any]) -> bool:
@@ -68,14 +70,14 @@ def hold_fingerprints(run: RunFile, jobs: Sequence[Job], local: LocalExecutor) -
     for name, now in local.fingerprints(jobs).items():
         before = run.fingerprints.get(name)
         if not isinstance(before, dict):
-            yield Check(f"what {name} is", problem="run.json has no fingerprint of it")
+            yield Check(f"the fingerprint of {name}", problem="run.json has no fingerprint of it")
             continue
         if (before.get("data"), before.get("n")) != (now["data"], now["n"]):
             problem = f"its fingerprint is of {before.get('n')} images of {before.get('data')}, not of {now['n']}"
-            yield Check(f"what {name} is", problem=problem)
+            yield Check(f"the fingerprint of {name}", problem=problem)
             continue
         what = changed(before, now)
-        yield Check(f"what {name} is", problem=f"{what} changed since the run began" if what else None)
+        yield Check(f"the fingerprint of {name}", problem=f"{what} changed since the run began" if what else None)
 
 
 def due_jobs(jobs: Sequence[Job], records: Sequence[Record], rule: str | None) -> dict[str, Job]:

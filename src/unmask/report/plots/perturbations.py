@@ -22,7 +22,7 @@ def perturbation_histogram(name: str, threat: ThreatSpec, found: Perturbations) 
 
     def draw(axes: Axes) -> None:
         axes.axvline(threat.eps, color=LINE, linewidth=1, linestyle=(0, (4, 3)))
-        label = f"nearest adversarial example found, n = {len(found.distances)}"
+        label = f"nearest adversarial example found, of {len(found.distances)} of {found.n} examples"
         axes.hist(found.distances, edges.tolist(), color=ADAPTIVE, alpha=0.75, label=label)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         size_ticks(axes, (0.0, *found.sizes), lambda size: eps(size, threat.unit))

@@ -62,10 +62,15 @@ def _cost(known: Mapping[str, Any]) -> str:
 
 
 def source(finding: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """The lines of code around a finding: number, text, and whether it is the very line; empty where none are kept."""
+    """The lines of code around a finding: number, text, and whether it is the very line; empty where none are kept.
+
+    Blank lines at both ends are left out.
+    """
     lines: Mapping[str, str] = finding["evidence"].get("source", {})
     middle = finding["where"].split(" ")[0].rpartition(":")[2]
-    return [(str(number), str(text), number == middle) for number, text in lines.items()]
+    filled = [place for place, text in enumerate(lines.values()) if str(text).strip()]
+    kept = slice(filled[0], filled[-1] + 1) if filled else slice(0)
+    return [(str(number), str(text), number == middle) for number, text in [*lines.items()][kept]]
 
 
 def winning_view(candidate_views: Sequence[Mapping[str, Any]]) -> WinningView | None:

@@ -103,7 +103,7 @@ def _behaviours(known: IndicatorEvidence) -> Iterator[Answer]:
             "one step beats many",
             beaten,
             value,
-            f"one step breaks {value:.0%} more examples than the whole search",
+            f"one step breaks {_points(value)} more of the examples than the whole search",
         )
     for name, verdicts in (known.scores or {}).items():
         value, beaten = _beats(verdicts, known.attack)
@@ -111,7 +111,7 @@ def _behaviours(known: IndicatorEvidence) -> Iterator[Answer]:
             f"{name} beats gradients",
             beaten,
             value,
-            f"{name} attacks break {value:.0%} more than gradients",
+            f"{name} attacks break {_points(value)} more of the examples than gradients",
         )
     if known.unbounded is not None:
         left = accuracy([example.robust for example in known.unbounded.values()])
@@ -151,7 +151,7 @@ def _failures(known: IndicatorEvidence) -> Iterator[Answer]:
         yield "unstable predictions", known.noise_fraction > _DROWNED, known.noise_fraction, why
     if known.doubled is not None:
         value, beaten = _beats(known.doubled, known.attack)
-        yield "incomplete optimisation", beaten, value, f"twice the steps break {value:.0%} more examples"
+        yield "incomplete optimisation", beaten, value, f"twice the steps break {_points(value)} more of the examples"
     if known.fooled_view_only:
         misled = accuracy(known.fooled_view_only)
         why = f"{misled.value:.0%} of the examples fool the view, but not the model"
@@ -165,6 +165,10 @@ def _beats(one: Verdicts, other: Verdicts) -> tuple[float, bool]:
         return 0.0, False
     found = paired_test([other[i].robust for i in both], [one[i].robust for i in both])
     return found.value, found.value >= MARGIN and found.p < LEVEL
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.0f} percentage points"
 
 
 def _mean(of: Verdicts, on: Verdicts) -> float:

@@ -48,6 +48,7 @@ class Warnings:
         setup: the model or its attacks do not work as they should.
         attack: the attacks may leave too much.
         imprecise: the interval is too wide.
+        narrow: the images are of one class, so that the figure says nothing of the others.
         black_box: only attacks were run that use no gradient, whether or not they leave anything.
     """
 
@@ -56,12 +57,13 @@ class Warnings:
     setup: tuple[str, ...] = ()
     attack: tuple[str, ...] = ()
     imprecise: tuple[str, ...] = ()
+    narrow: tuple[str, ...] = ()
     black_box: bool = False
 
     @property
     def texts(self) -> tuple[str, ...]:
         """All of them, the gravest first."""
-        return (*self.unclassified, *self.too_few, *self.setup, *self.attack, *self.imprecise)
+        return (*self.unclassified, *self.too_few, *self.narrow, *self.setup, *self.attack, *self.imprecise)
 
     @property
     def unreliable(self) -> bool:
@@ -94,6 +96,7 @@ def warnings(
         setup=tuple(_setup(run, case, controls)),
         attack=tuple(_attack(run, case, robust.value, black_box)) if robust and robust.value > MARGIN else (),
         imprecise=tuple(_imprecise(robust)) if complete else (),
+        narrow=tuple(_narrow(case)),
         black_box=black_box,
     )
 
@@ -185,6 +188,13 @@ def _too_few(robust: Accuracy | None) -> Iterator[str]:
         yield f"{robust.n} {images}: too few for any conclusion; use at least {FEWEST} with --n"
 
 
+def _narrow(case: CaseInfo) -> Iterator[str]:
+    for finding in case.setup_findings:
+        if finding["kind"] == FindingKind.ONE_CLASS:
+            yield f"{finding['where']}: {finding['remedy']}"
+
+
 def _imprecise(robust: Accuracy | None) -> Iterator[str]:
     if robust is not None and robust.n >= FEWEST and (width := robust.high - robust.low) > WIDEST:
-        yield f"the interval of the robust accuracy is {100 * width:.0f} points wide; use more images with --n"
+        points = f"{100 * width:.0f} percentage points"
+        yield f"the interval of the robust accuracy is {points} wide; use more images with --n"

@@ -16,7 +16,7 @@ __all__ = ["load_service", "read_headers"]
 def load_service(request: Request) -> Loaded:
     """A service at an address, queried as :func:`unmask.http_model` says."""
     form = request.form
-    headers = dict(header.split(": ", 1) for header in form.headers)
+    headers = dict(_parted(header) for header in form.headers)
     return Loaded(http_model(request.name, headers=headers, rate=form.rate_limit))
 
 
@@ -31,10 +31,15 @@ def read_headers(given: Iterable[str]) -> tuple[str, ...]:
     return tuple(_header(text) for text in given)
 
 
-def _header(text: str) -> str:
+def _parted(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not re.fullmatch(r"[A-Za-z0-9-]+", name):
         raise UnmaskError("--header takes NAME: VALUE, such as 'Authorization: Bearer $TOKEN'")
+    return name, value.strip()
+
+
+def _header(text: str) -> str:
+    name, value = _parted(text)
     for variable in re.findall(r"\$\{?(\w+)", value):
         if variable not in os.environ:
             raise UnmaskError(f"--header {name}: the variable {variable} of the environment is not set")
