@@ -12,8 +12,13 @@ unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS MYPYPATH PYTEST_ADD
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 8
 
-demo: .venv/.installed-runtime  ## install unmask and break the digits defenses, into OUT=runs/demo
-	$(BIN)/unmask reproduce --suite digits --n 200 --out "$(OUT)"
+demo: .venv/.installed-runtime  ## install unmask, break the digits defenses and audit a model, into OUT=runs/demo, and say what was shown
+	@mkdir -p "$(OUT)"
+	@export OMP_NUM_THREADS=1; \
+	$(BIN)/unmask audit examples/masked_model.py:digits --data digits --eps 0.15 --n 64 --out "$(OUT)/audit" >"$(OUT)/audit.log" 2>&1 & \
+	$(BIN)/unmask reproduce --suite digits --n 200 --out "$(OUT)/defenses"; suite=$$?; \
+	wait $$! || { cat "$(OUT)/audit.log" >&2; exit 1; }; exit $$suite
+	@$(BIN)/python tools/demo.py "$(OUT)"
 
 test: check  ## install the developers' tools too, then lint, types, spelling, tests and doctests on JOBS=2 processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --record-skips
@@ -22,11 +27,12 @@ test-all: .venv/.installed-all  ## after `make test`: install every library and 
 	command -v chromium chromium-browser google-chrome || { apt-get -q update && apt-get -q install -y chromium; }
 	OMP_NUM_THREADS=1 UNMASK_KILLS=$(KILLS) $(BIN)/python -m pytest --only-skipped
 
-check: .venv/.installed-dev  ## lint, format, types and spelling only
+check: .venv/.installed-dev  ## lint, format, types, spelling and the tables of README only
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/codespell $(PROSE)
+	$(BIN)/python tools/readme_tables.py --check
 
 bench: .venv/.installed-bench  ## install the peers (Foolbox, torchattacks, ART) and compare with them
 	$(BIN)/python -m benchmarks

@@ -25,7 +25,6 @@ CASES = (
     "jpeg-imagenet",
     "randomization-imagenet",
     "pixeldefend-cifar10",
-    "defense-gan-digits",
     "madry-cifar10",
     "cascade-cifar10",
 )

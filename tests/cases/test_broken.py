@@ -30,7 +30,9 @@ def left(name: str, attacker: str, n: int = N) -> float:
     return found.accuracy.value
 
 
-@pytest.mark.parametrize("name", ["plain-digits", "madry-digits", "thermometer-digits", "randomization-digits"])
+@pytest.mark.parametrize(
+    "name", ["plain-digits", "madry-digits", "thermometer-digits", "pixeldefend-digits", "lwta-digits"]
+)
 def test_clean_accuracy(name: str) -> None:
     assert left(name, "clean") >= 0.9
 
@@ -44,13 +46,24 @@ def test_thermometer_hides_its_gradient_from_the_plain_attack_alone() -> None:
     assert left("thermometer-digits", "bpda") <= 0.01
 
 
+def test_pixeldefend_has_no_gradient_and_falls_to_bpda() -> None:
+    assert left("pixeldefend-digits", "plain") >= 0.85
+    assert left("pixeldefend-digits", "bpda") <= 0.1
+
+
+def test_local_winners_fall_to_bpda_through_their_mean_and_not_to_the_gradients_of_draws() -> None:
+    assert left("lwta-digits", "plain") >= 0.5
+    assert left("lwta-digits", "bpda") <= 0.15
+
+
 def test_randomization_falls_to_eot() -> None:
-    assert left("randomization-digits", "eot") <= 0.15
+    assert left("randomization-mnist", "clean", 16) >= 0.9
+    assert left("randomization-mnist", "eot", 16) <= 0.15
 
 
 def test_defense_gan_falls_to_a_search_of_its_manifold() -> None:
-    assert left("defense-gan-digits", "clean") >= 0.85
-    assert left("defense-gan-digits", "overpowered", 24) <= 0.1
+    assert left("defense-gan-mnist", "clean", 6) >= 0.8
+    assert left("defense-gan-mnist", "overpowered", 6) <= 0.2
 
 
 def test_adversarial_training_stands() -> None:

@@ -16,7 +16,7 @@ RANDOM = {"eot": 3}
 
 @pytest.mark.parametrize(
     ("factory", "options"),
-    [("rounded", DETERMINISTIC), ("noisy", RANDOM), ("case:randomization-digits", RANDOM)],
+    [("rounded", DETERMINISTIC), ("noisy", RANDOM), ("case:lwta-digits", RANDOM)],
 )
 def test_batch_size(plan: Any, done: Any, results: Any, factory: str, options: Any) -> None:
     asked = plan(factory, 20, **options)

@@ -96,7 +96,7 @@ def test_jobs_are_plain_data_with_keys_of_their_own(name: str) -> None:
     assert json.loads(json.dumps(plan.case_info, allow_nan=False))["case"] == name
 
 
-@pytest.mark.parametrize("name", ["plain-digits", "defense-gan-digits"])
+@pytest.mark.parametrize("name", ["plain-digits", "defense-gan-mnist"])
 def test_the_unbounded_control_holds_the_whole_box(name: str) -> None:
     (job,) = (j for j in plan_case(find_case(name), DIGITS, 1, 0).jobs if j.options.get("control") == "unbounded")
     ball = parse(job.threat.norm, job.threat.eps, job.threat.unit)

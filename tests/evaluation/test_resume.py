@@ -46,7 +46,7 @@ def limited() -> None:
 
 
 def arguments(out: Path) -> list[str]:
-    cases = ["--case", "thermometer-digits", "--case", "randomization-digits"]
+    cases = ["--case", "thermometer-digits", "--case", "lwta-digits"]
     return ["reproduce", *cases, "--no-curves", "--n", "12", "--batch-size", "5", "--out", str(out)]
 
 

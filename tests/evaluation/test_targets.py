@@ -169,7 +169,7 @@ def test_a_file_imports_its_neighbours(tmp_path: Path) -> None:
 def test_draws(models: Path) -> None:
     data = load("digits", n=8)
     fixed, noisy = (find_target(f"{models}:{factory}", data) for factory in ("linear", "noisy"))
-    case = find_target("case:randomization-digits", data)
+    case = find_target("case:lwta-digits", data)
     assert (fixed.draws, fixed.uses_torch_random) == (1, False)
     assert (noisy.draws, noisy.uses_torch_random) == (16, True)
     assert (case.draws, case.uses_torch_random) == (16, False)  # draws by unmask's own functions

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-from unmask.cases import feature_distillation, plain
+from unmask.cases import feature_distillation, local_winners, plain
 from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
 from unmask.cases.iclr2018 import (
     cascade,
@@ -31,6 +31,7 @@ _MODULES = (
     pixeldefend,
     defense_gan,
     feature_distillation,
+    local_winners,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}

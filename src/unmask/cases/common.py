@@ -16,7 +16,6 @@ from unmask.types import Estimator
 __all__ = [
     "CIFAR10",
     "DIGITS",
-    "DIGITS_L2",
     "IMAGENET",
     "IMAGENET_L2",
     "IMAGENET_RELATIVE",
@@ -32,7 +31,6 @@ __all__ = [
 DIGITS = Linf(0.15)
 MNIST = Linf(0.3)
 CIFAR10 = Linf(8 / 255)
-DIGITS_L2 = L2(0.0175, "per_dim")  # 1.12 raw: the same size per pixel, in the mean square, as on MNIST
 MNIST_L2 = L2(0.005, "per_dim")  # 3.92 raw, as Defense-GAN was evaluated by Athalye et al.
 IMAGENET = Linf(8 / 255)
 IMAGENET_L2 = L2(0.05, "rms_pixel")

@@ -1,7 +1,7 @@
 """Architectures: classifiers and generators, as plain modules."""
 
 from unmask.nets.classifiers import conv_net, strided_net
-from unmask.nets.generators import conv_critic, conv_generator, mlp_critic, mlp_generator
+from unmask.nets.generators import conv_critic, conv_generator
 from unmask.nets.mobilenet import mobilenet_v2
 from unmask.nets.residual import residual_net
 
@@ -9,8 +9,6 @@ __all__ = [
     "conv_critic",
     "conv_generator",
     "conv_net",
-    "mlp_critic",
-    "mlp_generator",
     "mobilenet_v2",
     "residual_net",
     "strided_net",

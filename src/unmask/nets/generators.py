@@ -5,25 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["conv_critic", "conv_generator", "mlp_critic", "mlp_generator"]
-
-
-def mlp_generator(latent: int, channels: int, size: int, hidden: int = 128) -> nn.Sequential:
-    """Three linear layers: (B, latent) -> (B, channels, size, size) in [0, 1]; for images of a few pixels.
-
-    >>> import torch
-    >>> mlp_generator(16, 1, 8)(torch.zeros(2, 16)).shape
-    torch.Size([2, 1, 8, 8])
-    """
-    return nn.Sequential(
-        nn.Linear(latent, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, channels * size * size),
-        nn.Sigmoid(),
-        nn.Unflatten(1, (channels, size, size)),
-    )
+__all__ = ["conv_critic", "conv_generator"]
 
 
 def conv_generator(latent: int, width: int = 64) -> nn.Sequential:
@@ -57,18 +39,6 @@ class _Doubling(nn.ConvTranspose2d):
         kernels = corners.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
         bias = None if self.bias is None else self.bias.repeat_interleave(4)
         return F.pixel_shuffle(F.conv2d(x, kernels, bias, padding=1), 2)
-
-
-def mlp_critic(channels: int, size: int, hidden: int = 128) -> nn.Sequential:
-    """(B, channels, size, size) -> (B, 1)."""
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(channels * size * size, hidden),
-        nn.LeakyReLU(0.2),
-        nn.Linear(hidden, hidden),
-        nn.LeakyReLU(0.2),
-        nn.Linear(hidden, 1),
-    )
 
 
 def conv_critic(width: int = 64) -> nn.Sequential:

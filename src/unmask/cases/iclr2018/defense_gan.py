@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unmask.attacks.aliases import latent, pgd
 from unmask.attacks.problem import Attack
 from unmask.cases.case import AttackSpec, Case, ImageProbe
-from unmask.cases.common import DIGITS_L2, MNIST_L2
+from unmask.cases.common import MNIST_L2
 from unmask.cases.literature import earlier_run, table_of_2018
 from unmask.cases.recipes import GanTraining
 from unmask.defenses.defense_gan import DefenseGAN, Projection
@@ -21,7 +21,7 @@ from unmask.gradients.eot import EOT
 from unmask.gradients.spaces import Latent
 from unmask.kinds import Obfuscation
 from unmask.losses import margin
-from unmask.nets import conv_critic, conv_generator, conv_net, mlp_critic, mlp_generator
+from unmask.nets import conv_critic, conv_generator, conv_net
 from unmask.randomness import normal
 from unmask.training.classifier import ClassifierRecipe
 from unmask.training.gan import GanRecipe
@@ -96,30 +96,6 @@ _ATTACKERS = {
 }
 
 CASES = (
-    Case(
-        name="defense-gan-digits",
-        defense="Defense-GAN",
-        obfuscation=(Obfuscation.VANISHING,),
-        data="digits",
-        threat=DIGITS_L2,
-        citation=_CITATION,
-        build=lambda: DefenseGAN(
-            conv_net(1, 8, (16, 32), 64),
-            Projection(mlp_generator(16, 1, 8), 16, restarts=4, steps=60, rate=5.0, scale=0.5),
-        ),
-        attacks=_ATTACKERS,
-        train=GanTraining(
-            "digits",
-            lambda: mlp_critic(1, 8),
-            GanRecipe(iterations=6000),
-            ClassifierRecipe(epochs=60, batch=64, shift=1),
-        ),
-        draws=8,
-        max_examples=32,
-        n_controls=8,
-        image_probe=_LENS,
-        note="R = 4 restarts of L = 60 steps on 8x8 images",
-    ),
     Case(
         name="defense-gan-mnist",
         defense="Defense-GAN",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
-from unmask.cases.common import DIGITS, IMAGENET, MNIST, apgd_ce, own_gradient
+from unmask.cases.common import IMAGENET, MNIST, apgd_ce, own_gradient
 from unmask.cases.literature import ALONE, earlier_run, table_of_2018
 from unmask.cases.recipes import ClassifierTraining
 from unmask.defenses.randomization import Randomization
@@ -42,18 +42,6 @@ _PHOTOGRAPHS = {
 }
 
 CASES = (
-    Case(
-        name="randomization-digits",
-        defense="random resizing and padding",
-        obfuscation=(Obfuscation.STOCHASTIC,),
-        data="digits",
-        threat=DIGITS,
-        citation=_CITATION,
-        build=lambda: Randomization(conv_net(1, 12, (16, 32), 64), 8, 12),
-        attacks=_ATTACKERS,
-        train=ClassifierTraining("digits", ClassifierRecipe(epochs=120, batch=64)),
-        draws=16,
-    ),
     Case(
         name="randomization-mnist",
         defense="random resizing and padding",
