@@ -46,6 +46,6 @@ def test_a_dear_view_is_tried_where_over_five_percent_are_left_and_preferred_if_
         return [PilotResult(way, dear if way == DEAR else cheap, 0.0, 1.0) for way in views]
 
     monkeypatch.setattr(PilotSearch, "__call__", tried)
-    monkeypatch.setattr(pilot, "expensive_views", lambda evidence: [DEAR])
+    monkeypatch.setattr(pilot, "expensive_views", lambda *given: [DEAR])
     planned, _ = plan_audit(AuditRequest("net", Target(NET), DATA, Linf(0.1), 16, budget="quick"))
     assert [one["view"] for one in planned.case_info["audit"]["candidate_views"]] == order

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unmask.diagnosis.behaviour.stochastic import Noise
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
+from unmask.diagnosis.gradient_fidelity import GradientFidelity
 from unmask.diagnosis.probe import GradientProbe, probe_gradients
 from unmask.diagnosis.saturation import Saturation
 from unmask.diagnosis.snapshots import TensorSnapshot
@@ -38,7 +39,19 @@ def test_a_fault_is_told_once_however_often_it_is_called() -> None:
     assert (found.kind, found.module, found.where) == ("shattered", "pre", "model.py:3 y = detach(x)")
     assert found.evidence["calls"] == 3
     assert found.evidence["gradient"] == "missing"
-    assert found.remedy == "bpda: pre=identity"
+
+
+def test_layers_of_a_kind_are_one_finding() -> None:
+    """Where no line of the user's code calls them, as in a Sequential, by their class; else by the line."""
+    layers = [GradientFault(event("round", f"net.{i}", line=""), i > 0, {0.1: 0.0}, i == 0) for i in range(3)]
+    calls = [GradientFidelity(replace(event("Quantize", f"net.{i}", line=""), module=True)) for i in range(3)]
+    (found,) = findings(replace(SOUND, faults=layers, parts=calls))
+    assert (found.kind, found.module, found.evidence["calls"]) == ("shattered", "net.0", 3)
+    assert found.evidence["parts"] == ["net.0", "net.1", "net.2"]
+    at_a_line = [fault("round", f"net.{i}") for i in range(3)]
+    assert len(findings(replace(SOUND, faults=at_a_line))) == 1
+    others = [replace(one, event=replace(one.event, line=f"model.py:{i}")) for i, one in enumerate(at_a_line)]
+    assert len(findings(replace(SOUND, faults=others))) == 3
 
 
 def test_what_is_right_nearby_and_wrong_farther_off_has_vanished() -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import copy
 
+import numpy
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.gradients.surrogates.fit_surrogate import fit_surrogate, lazy_surrogate
+from unmask.gradients.part_views import skip_to
+from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate, lazy_surrogate
 from unmask.randomness import make_keys, uniform, use_keys
 
 X = torch.rand(64, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -158,3 +160,60 @@ def test_a_fit_to_a_random_part_is_the_same_each_time() -> None:
     first = fit_surrogate(model, "0", X, steps=3)(X)
     torch.rand(7)
     assert torch.equal(first, fit_surrogate(model, "0", X, steps=3)(X))
+
+
+class Twice(nn.Module):
+    """One part, called for the images and for their negatives; the part's slope is another one there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = Steps()
+
+    def forward(self, x: Tensor) -> Tensor:
+        up, down = self.steps(x), self.steps(-x)
+        return torch.stack([up.flatten(1).sum(1), down.flatten(1).sum(1)], 1)
+
+
+class Steps(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy((8 * torch.where(x > 0, 3 * x, x).detach().numpy()).round() / 8)
+
+
+def test_each_call_of_a_part_has_a_surrogate_of_its_own() -> None:
+    model = Twice()
+    fitted = [fit_surrogate(model, "steps", X, call=call, steps=200, rounds=4) for call in range(2)]
+    x = X[:8].clone().requires_grad_()
+    answer = bpda("steps", fitted)(model)(x)
+    slopes = [torch.autograd.grad(one.sum(), x, retain_graph=True)[0].mean() for one in answer.T]
+    assert abs(float(slopes[0]) - 3) < 0.3
+    assert abs(float(slopes[1]) + 1) < 0.3
+    with pytest.raises(ValueError, match="'steps' is 2 times called"):
+        fit_surrogate(model, "steps", X, call=2)
+
+
+class InNumpy(nn.Module):
+    """Codes (B, 1, 6, 6) -> (B, 2, 6, 6) in numpy, behind a layer, before a linear head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(72, 2)
+        self.first, self.head = nn.Conv2d(1, 1, 1), nn.Sequential(nn.Flatten(), self.linear)
+        self.first.weight.data.fill_(1)
+        self.first.bias.data.fill_(0)  # type: ignore[union-attr]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x).detach().numpy()
+        code = numpy.concatenate((h > 0.3, h > 0.7), 1).astype(numpy.float32)
+        answer: Tensor = self.head(torch.from_numpy(code))
+        return answer
+
+
+@pytest.mark.parametrize("source", [None, "first"])
+def test_a_gap_that_changes_the_shape_is_passed_by_a_fitted_surrogate(source: str | None) -> None:
+    torch.manual_seed(0)
+    model = InNumpy()
+    fitted = fit_skip(model, "head", X, source=source, steps=150)
+    view = skip_to("head", fitted, source)(model)
+    assert torch.equal(view(X.clone().requires_grad_()), model(X))
+    rising = model.linear.weight[0].view(2, 36).sum(0)
+    assert F.cosine_similarity(slope(view, X), rising[None]).mean() > 0.6

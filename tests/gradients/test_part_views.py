@@ -66,6 +66,38 @@ def test_a_graft_joins_the_input_to_the_part_and_leaves_the_answer() -> None:
     assert torch.allclose(doubled.flatten(1), 2 * WEIGHT.expand(3, 16))
 
 
+def test_a_part_that_is_called_for_an_image_at_a_time_is_joined_to_that_image() -> None:
+    class OneByOne(ByNumpy):
+        def forward(self, x: Tensor) -> Tensor:
+            coarse = torch.from_numpy((4 * x.detach().numpy()).round() / 4)
+            return torch.cat([(1 + i) * self.net(image[None]) for i, image in enumerate(coarse)])
+
+    assert torch.allclose(slope(skip_to("net")(OneByOne())).flatten(1), torch.tensor([[1.0], [2], [3]]) * WEIGHT)
+
+
+def test_gradients_skip_from_the_last_features_that_they_reach() -> None:
+    class Between(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features, self.head = nn.Conv2d(1, 2, 1, bias=False), Weigh()
+            self.features.weight.data.copy_(torch.tensor([2.0, 5.0]).view(2, 1, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            kept = self.features(x).detach().numpy()[:, :1]
+            answer: Tensor = self.head(torch.from_numpy(kept))
+            return answer
+
+    def first(h: Tensor) -> Tensor:
+        return h[:, :1]
+
+    model = Between()
+    view = skip_to("head", first, source="features")(model)
+    assert torch.equal(view(X.clone().requires_grad_()), model(X))
+    assert torch.allclose(slope(view).flatten(1), 2 * WEIGHT.expand(3, 16))
+    with pytest.raises(ValueError, match="no part 'nowhere'"):
+        skip_to("head", source="nowhere")(model)
+
+
 def test_reading_out_gives_the_mean_of_all_calls() -> None:
     class Thrice(ByNumpy):
         def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.gradients.straight_through import straight_through
+from unmask.gradients.straight_through import straight_through, unrolled
 from unmask.types import as_output
 
 THRESHOLDS = torch.linspace(0.1, 0.9, 9)
@@ -520,3 +520,85 @@ def test_votes_follow_the_scores_of_their_class(count: str) -> None:
     voters = slope.view(6, 3, 3)[:, : 1 if count == "drawn" else 3]
     assert (voters[..., 1] > 0).all()
     assert (voters[..., ::2] <= 0).all()
+
+
+OLD_IDIOMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "Variable": lambda x: torch.autograd.Variable(x),
+    "Variable of values": lambda x: torch.autograd.Variable(x.data, requires_grad=True),
+    "Parameter": lambda x: nn.Parameter(x),
+    "new_tensor": lambda x: x.new_tensor(x),
+    "tensor": lambda x: torch.tensor(x),
+    "numpy's memory": lambda x: torch.from_numpy(x.detach().numpy()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct")
+@pytest.mark.parametrize("idiom", OLD_IDIOMS)
+def test_a_tensor_made_anew_of_another_keeps_its_gradient(idiom: str) -> None:
+    class Made(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * OLD_IDIOMS[idiom](2 * x).flatten(1)
+
+    x = torch.rand(2, 1, 2, 2).requires_grad_()
+    answer = straight_through(Made())(x)
+    assert torch.equal(answer, Made()(x))
+    assert torch.equal(torch.autograd.grad(answer.sum(), x)[0], torch.full_like(x, 6.0))
+    assert type(torch.autograd.Variable).__call__ is type.__call__
+    assert type(nn.Parameter).__call__ is type.__call__
+
+
+def test_a_leaf_that_is_moved_by_its_data_keeps_the_gradient_of_where_it_began() -> None:
+    class Langevin(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                z = torch.autograd.Variable(x.detach(), requires_grad=True)
+                for _ in range(3):
+                    (own,) = torch.autograd.grad(z.square().sum(), [z])
+                    z.data = z.data - 0.1 * own
+            return z.detach().flatten(1)
+
+    x = torch.rand(2, 1, 2, 2).requires_grad_()
+    answer = straight_through(Langevin())(x)
+    assert torch.allclose(answer, 0.8**3 * x.flatten(1))
+    assert torch.equal(torch.autograd.grad(answer.sum(), x)[0], torch.ones_like(x))
+    answer = unrolled(Langevin())(x)
+    assert torch.allclose(torch.autograd.grad(answer.sum(), x)[0], torch.full_like(x, 0.8**3))
+
+
+VOTES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "or": lambda a, b, c: ((a == b) * a) | ((a == c) * a) | ((b == c) * c),
+    "largest": lambda a, b, c: torch.stack([(a == b) * a, (a == c) * a, (b == c) * c]).amax(0),
+    "maximum": lambda a, b, c: torch.maximum(torch.maximum((a == b) * a, a * (a == c)), (b == c) * c),
+}
+
+
+@pytest.mark.parametrize("vote", VOTES)
+def test_arithmetic_on_labels_carries_how_much_each_class_is_meant(vote: str) -> None:
+    class Votes(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return torch.eye(4)[VOTES[vote](*(part.argmax(1) for part in z.unbind(1)))]
+
+    z = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    a, b, c = z.softmax(2).unbind(1)
+    meant = torch.stack([(p * q).sum(1, keepdim=True) * p for p, q in ((a, b), (a, c), (c, b))]).sum(0)
+    answer = straight_through(Votes())(z)
+    assert torch.equal(answer, Votes()(z))
+    for k in range(4):
+        (found,) = torch.autograd.grad(answer[:, k].sum(), z, retain_graph=True)
+        (wanted,) = torch.autograd.grad(meant[:, k].sum(), z, retain_graph=True)
+        assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_a_label_chosen_by_a_condition_is_meant_as_much_as_the_condition_holds() -> None:
+    class Chosen(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            a, b, c = (part.argmax(1) for part in z.unbind(1))
+            return torch.eye(4)[torch.where(a == b, a, c)]
+
+    z = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    a, b, c = z.softmax(2).unbind(1)
+    same = (a * b).sum(1, keepdim=True)
+    answer = straight_through(Chosen())(z)
+    (found,) = torch.autograd.grad(answer[:, 1].sum(), z)
+    (wanted,) = torch.autograd.grad((same * a + (1 - same) * c)[:, 1].sum(), z)
+    assert torch.allclose(found, wanted, atol=1e-6)
