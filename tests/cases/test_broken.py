@@ -65,3 +65,15 @@ def test_adversarial_training_stands() -> None:
 def test_photographs(name: str, attacker: str) -> None:
     assert left(name, "clean", 16) >= 0.75
     assert left(name, attacker, 16) <= 0.07
+
+
+@pytest.mark.parametrize(
+    ("name", "attacker", "plain"),
+    [("output-codes-mnist", "logits", 0.4), ("mixed-precision-mnist", "mean", 0.6)],
+)
+def test_later_ensembles_hide_their_gradient_from_the_plain_attack_alone(
+    name: str, attacker: str, plain: float
+) -> None:
+    assert left(name, "clean", 32) >= 0.95
+    assert left(name, "plain", 32) >= plain
+    assert left(name, attacker, 32) <= 0.04

@@ -15,6 +15,7 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
+from unmask.cases.post2018 import mixed_precision, output_codes
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -31,6 +32,8 @@ _MODULES = (
     pixeldefend,
     defense_gan,
     feature_distillation,
+    output_codes,
+    mixed_precision,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -40,14 +43,19 @@ _TABLE = """
     quilting-imagenet crop-imagenet transforms-imagenet sap-cifar10 randomization-imagenet pixeldefend-cifar10
     defense-gan-mnist madry-cifar10 cascade-cifar10"""
 
+_LATER = """
+    output-codes-mnist mixed-precision-mnist
+    plain-mnist madry-mnist"""
+
 SUITES: dict[str, tuple[str, ...]] = {
     **{
         suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite))
         for suite in ("digits", "mnist", "cifar10", "imagenet")
     },
     "iclr2018": tuple(_TABLE.split()),
+    "post2018": tuple(_LATER.split()),
 }
-"""The cases of a data set, and those of Athalye et al.'s table in its order."""
+"""The cases of a data set, those of Athalye et al.'s table in its order, and later defenses with their controls."""
 
 
 def find_case(name: str) -> Case:
