@@ -69,11 +69,13 @@ def test_photographs(name: str, attacker: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "attacker", "plain"),
-    [("output-codes-mnist", "logits", 0.4), ("mixed-precision-mnist", "mean", 0.6)],
+    [
+        ("output-codes-mnist", "logits", 0.4),
+        ("mixed-precision-mnist", "mean", 0.6),
+        ("deep-neighbours-mnist", "soft", 0.6),
+    ],
 )
-def test_later_ensembles_hide_their_gradient_from_the_plain_attack_alone(
-    name: str, attacker: str, plain: float
-) -> None:
+def test_later_defenses_hide_their_gradient_from_the_plain_attack_alone(name: str, attacker: str, plain: float) -> None:
     assert left(name, "clean", 32) >= 0.95
     assert left(name, "plain", 32) >= plain
     assert left(name, attacker, 32) <= 0.04
