@@ -79,3 +79,8 @@ def test_later_defenses_hide_their_gradient_from_the_plain_attack_alone(name: st
     assert left(name, "clean", 32) >= 0.95
     assert left(name, "plain", 32) >= plain
     assert left(name, attacker, 32) <= 0.04
+
+
+def test_a_diverse_ensemble_falls_to_enough_steps() -> None:
+    assert left("diversity-mnist", "clean", 24) >= 0.95
+    assert left("diversity-mnist", "apgd", 24) <= 0.09

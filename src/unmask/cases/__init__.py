@@ -15,7 +15,7 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018 import mixed_precision, neighbours, output_codes
+from unmask.cases.post2018 import diversity, mixed_precision, neighbours, output_codes
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -35,6 +35,7 @@ _MODULES = (
     output_codes,
     mixed_precision,
     neighbours,
+    diversity,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -46,7 +47,7 @@ _TABLE = """
 
 _LATER = """
     output-codes-mnist mixed-precision-mnist
-    deep-neighbours-mnist
+    deep-neighbours-mnist diversity-mnist
     plain-mnist madry-mnist"""
 
 SUITES: dict[str, tuple[str, ...]] = {
