@@ -15,7 +15,7 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018 import diversity, mixed_precision, neighbours, output_codes
+from unmask.cases.post2018 import anti_adversary, diversity, mixed_precision, neighbours, output_codes
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -34,6 +34,7 @@ _MODULES = (
     feature_distillation,
     output_codes,
     mixed_precision,
+    anti_adversary,
     neighbours,
     diversity,
 )
@@ -46,9 +47,9 @@ _TABLE = """
     defense-gan-mnist madry-cifar10 cascade-cifar10"""
 
 _LATER = """
-    output-codes-mnist mixed-precision-mnist
+    output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist
-    plain-mnist madry-mnist"""
+    plain-mnist madry-mnist plain-cifar10 madry-cifar10"""
 
 SUITES: dict[str, tuple[str, ...]] = {
     **{
