@@ -78,3 +78,27 @@ def test_adversarial_training_stands() -> None:
 def test_photographs(name: str, attacker: str) -> None:
     assert left(name, "clean", 16) >= 0.75
     assert left(name, attacker, 16) <= 0.07
+
+
+@pytest.mark.parametrize(
+    ("name", "attacker", "plain"),
+    [
+        ("output-codes-mnist", "logits", 0.4),
+        ("mixed-precision-mnist", "mean", 0.6),
+        ("deep-neighbours-mnist", "soft", 0.6),
+    ],
+)
+def test_later_defenses_hide_their_gradient_from_the_plain_attack_alone(name: str, attacker: str, plain: float) -> None:
+    assert left(name, "clean", 32) >= 0.95
+    assert left(name, "plain", 16) >= plain
+    assert left(name, attacker, 32) <= 0.04
+
+
+def test_an_anti_adversary_falls_with_its_classifier() -> None:
+    assert left("anti-adversary-cifar10", "clean", 16) >= 0.75
+    assert left("anti-adversary-cifar10", "classifier", 16) <= 0.07
+
+
+def test_a_diverse_ensemble_falls_to_enough_steps() -> None:
+    assert left("diversity-mnist", "clean", 24) >= 0.95
+    assert left("diversity-mnist", "apgd", 24) <= 0.09

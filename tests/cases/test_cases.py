@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unmask.cases import CASES, SUITES, Case, find_case
+from unmask.cases import _MODULES, CASES, SUITES, Case, find_case
 from unmask.data import DataError, names
 from unmask.evaluation.models.model_checks import is_random
 from unmask.kinds import Obfuscation
@@ -59,7 +59,7 @@ def test_figures_are_shares(name: str) -> None:
 
 THREATS = {  # the sizes of the paper, as a plain norm on one image
     ("digits", "linf"): (0.15, 0.175),
-    ("mnist", "linf"): (0.3,),
+    ("mnist", "linf"): (0.3, 0.15),
     ("mnist", "l2"): (0.005 * 784,),
     ("cifar10", "linf"): (8 / 255, 4 / 255, 0.015),
     ("imagenet-sample", "linf"): (8 / 255,),
@@ -119,7 +119,7 @@ def test_views_do_not_change_the_forward_pass(name: str) -> None:
 
 
 def test_suites_are_the_cases_of_a_data_set() -> None:
-    for suite in SUITES.keys() - {"iclr2018"}:
+    for suite in SUITES.keys() - {"iclr2018", "post2018"}:
         members = (name for name, case in CASES.items() if case.data.startswith(suite))
         assert SUITES[suite] == tuple(members)
         assert SUITES[suite]
@@ -128,6 +128,14 @@ def test_suites_are_the_cases_of_a_data_set() -> None:
 def test_one_suite_is_the_table_of_2018() -> None:
     assert set(SUITES["iclr2018"]) <= {*SUITES["cifar10"], *SUITES["mnist"], *SUITES["imagenet"]}
     assert len(SUITES["iclr2018"]) == len(set(SUITES["iclr2018"])) == 15
+
+
+def test_one_suite_has_later_defenses_and_the_controls_of_their_data() -> None:
+    later = {case.name for module in _MODULES if "post2018" in module.__name__ for case in module.CASES}
+    data = {find_case(name).data for name in later}
+    controls = {f"{control}-{name}" for name in data for control in ("plain", "madry")}
+    assert set(SUITES["post2018"]) == later | controls
+    assert len(SUITES["post2018"]) == len(set(SUITES["post2018"]))
 
 
 def test_all_weights_ship_but_those_of_the_cases_on_imagenet() -> None:

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 
-from unmask.cases import feature_distillation, local_winners, plain
+from unmask.cases import feature_distillation, plain
 from unmask.cases.case import AttackSpec, Case, ImageProbe, StrengthSweep
 from unmask.cases.iclr2018 import (
     cascade,
@@ -15,6 +15,7 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
+from unmask.cases.post2018 import anti_adversary, diversity, local_winners, mixed_precision, neighbours, output_codes
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -32,6 +33,11 @@ _MODULES = (
     defense_gan,
     feature_distillation,
     local_winners,
+    output_codes,
+    mixed_precision,
+    anti_adversary,
+    neighbours,
+    diversity,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -41,14 +47,20 @@ _TABLE = """
     quilting-imagenet crop-imagenet transforms-imagenet sap-cifar10 randomization-imagenet pixeldefend-cifar10
     defense-gan-mnist madry-cifar10 cascade-cifar10"""
 
+_LATER = """
+    output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
+    deep-neighbours-mnist diversity-mnist lwta-digits
+    plain-mnist madry-mnist plain-cifar10 madry-cifar10"""
+
 SUITES: dict[str, tuple[str, ...]] = {
     **{
         suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite))
         for suite in ("digits", "mnist", "cifar10", "imagenet")
     },
     "iclr2018": tuple(_TABLE.split()),
+    "post2018": tuple(_LATER.split()),
 }
-"""The cases of a data set, and those of Athalye et al.'s table in its order."""
+"""The cases of a data set, those of Athalye et al.'s table in its order, and later defenses with their controls."""
 
 
 def find_case(name: str) -> Case:

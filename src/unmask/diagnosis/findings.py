@@ -76,6 +76,8 @@ def _not_finite(evidence: GradientProbe) -> Iterator[Finding]:
 
 def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
     found = evidence.saturation
+    if not found.measured:
+        return
     flat = {"flat": round(found.flat, 3), "probabilities": found.probabilities}
     inline = [one for one in evidence.parts if not one.event.module]
     stuck = [one.event for one in inline if one.stuck] or [one.event for one in inline if one.ended]

@@ -37,12 +37,15 @@ class Saturation:
     zero_gradient: float
     probabilities: bool
     saturated_logits: float = 0.0
+    measured: bool = True  # whether torch could go back at all; else no gradient counts as one that is zero
 
 
 def saturation(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Keys) -> Saturation:
     """Measured on one draw of the model's randomness."""
+    measured = True
 
     def still(loss: Loss) -> float:
+        nonlocal measured
         z = x.detach().clone().requires_grad_()
         with use_keys(keys, uses_torch_random=True), torch.enable_grad():
             value = loss(query(model, z), y)
@@ -51,13 +54,15 @@ def saturation(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, keys: Ke
         try:
             (slope,) = torch.autograd.grad(value.sum(), z, allow_unused=True)
         except RuntimeError:  # torch refuses, since a tensor that is needed has been written into
+            measured = False
             return 1.0
         return 1.0 if slope is None else float((slope.flatten(1).abs().amax(1) <= _FLAT).double().mean())
 
     with torch.no_grad(), use_keys(keys, uses_torch_random=True):
         logits = query(model, x).logits.float()
     shares = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-3).all())
-    return Saturation(still(cross_entropy), still(margin), shares, _squashed(model, x, keys))
+    flat, zero = still(cross_entropy), still(margin)
+    return Saturation(flat, zero, shares, _squashed(model, x, keys), measured)
 
 
 def _squashed(model: Callable[[Tensor], Tensor], x: Tensor, keys: Keys) -> float:
