@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from unmask.defenses.transforms.bit_depth import ReduceBitDepth
 from unmask.diagnosis.behaviour.stochastic import Noise
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
@@ -139,3 +140,36 @@ def test_a_finding_keeps_the_lines_of_code_around_it() -> None:
 def test_a_finding_without_code_of_the_user_keeps_no_lines() -> None:
     (found,) = findings(replace(SOUND, faults=[fault("round")]))
     assert "source" not in found.evidence
+
+
+def test_a_part_of_this_library_in_the_users_sequential_is_named_as_a_layer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(ReduceBitDepth(4), nn.Flatten(), nn.Linear(64, 10)).eval()
+    x = torch.rand(16, 1, 8, 8)
+    found = probe_gradients(model, x, model(x).argmax(1), 0.1, make_keys(0, range(16), "probe"))
+    (finding,) = findings(found)
+    assert (finding.kind, finding.module) == ("shattered", "0")
+    assert finding.where == "layer 0 (ReduceBitDepth)"
+
+
+def test_where_no_gradient_can_be_measured_nothing_is_blamed() -> None:
+    class Stepped(nn.Module):
+        """Moves its weights in each forward pass, so that torch cannot go back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(16, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.enable_grad():
+                answer: Tensor = self.last(self.first(x.flatten(1)).relu())
+            with torch.no_grad():
+                self.last.weight += 1e-4
+                self.last.weight -= 1e-4
+            return answer
+
+    torch.manual_seed(0)
+    model, x = Stepped().eval(), torch.rand(16, 1, 4, 4)
+    found = probe_gradients(model, x, model(x).argmax(1), 0.1, make_keys(0, range(16), "probe"))
+    assert not found.saturation.measured
+    assert findings(found) == []

@@ -84,6 +84,7 @@ class _Recorder(TorchFunctionMode):
     paths: dict[nn.Module, str]
     lasting: set[int]  # parameters, by id: they are the same in every pass
     images: Tensor
+    ours: bool  # whether the model is one of this library's, whose code is then the user's
     events: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -119,7 +120,7 @@ class _Recorder(TorchFunctionMode):
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
         if made or func is Tensor.register_hook:
             part = self.paths[self._running[-1].part]
-            line, code, file = _place()
+            line, code, file = _place(ours=self.ours)
             inner, under = func in _INNER_GRADIENTS, self.under()
             self.events.append(Event(name, part, line, code, False, given, made, custom, inner, under, file))
         return value
@@ -169,7 +170,8 @@ class _Recorder(TorchFunctionMode):
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         if module in self.paths:
             with torch._C.DisableTorchFunction():
-                self._running.append(_Running(module, self.hold([args, kwargs]), _place(), torch.is_grad_enabled()))
+                place = _place(ours=self.ours)
+                self._running.append(_Running(module, self.hold([args, kwargs]), place, torch.is_grad_enabled()))
 
     def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if module in self.paths and self._running:
@@ -191,7 +193,8 @@ def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
     randomness of the model is drawn by.
     """
     paths = {module: path for path, module in model.named_modules()}
-    recorder = _Recorder(paths, set(map(id, model.parameters())), x)
+    ours = type(model).__module__.partition(".")[0] == _UNMASK.name
+    recorder = _Recorder(paths, set(map(id, model.parameters())), x, ours)
     with (
         _listening(model, recorder),
         functions_called(recorder.custom),
@@ -263,15 +266,18 @@ def _declared_in_place(func: Any, args: Any, kwargs: Any) -> bool:
     return "out" in kwargs or bool(kwargs.get("inplace", arguments.get("inplace", False)))
 
 
-def _outside(file: str) -> bool:
-    library = file.startswith(_OUTSIDE) and not file.startswith(_MODELS)
+def _outside(file: str, *, ours: bool) -> bool:
+    library = file.startswith(_OUTSIDE) and not (ours and file.startswith(_MODELS))
     return library or (file.startswith(_PYTHON) and "site-packages" not in file)
 
 
-def _place() -> Place:
-    """That of the nearest caller below the trace that is neither Python, torch nor this library; empty for none."""
+def _place(*, ours: bool) -> Place:
+    """That of the nearest caller below the trace that is neither Python, torch nor this library; empty for none.
+
+    ``ours`` says that the models of this library count as the user's code.
+    """
     frame = sys._getframe(1)
-    while frame is not None and _outside(frame.f_code.co_filename):
+    while frame is not None and _outside(frame.f_code.co_filename, ours=ours):
         if frame.f_code is trace.__code__ or frame.f_back is None:
             return Place("", "", "")
         frame = frame.f_back

@@ -1,0 +1,184 @@
+"""Code outside of torch: what an audit finds of it, and the views that pass it, each on digits with a known truth."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unmask.auditing.diagnose import check_model, diagnose
+from unmask.auditing.pilot import Pilot, pilot_views
+from unmask.auditing.request import AuditRequest
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.view_selection import PilotSearch
+from unmask.cases import find_case
+from unmask.data import load
+from unmask.evaluation.execution_config import ExecutionConfig
+from unmask.evaluation.models.targets import Target, prepare_target
+from unmask.gradients.straight_through import straight_through
+from unmask.threats import Linf
+
+DATA = load("digits", n=48)
+
+
+@cache
+def network() -> nn.Module:
+    """The undefended network of the digits, which keeps 0 % at Linf 0.15."""
+    return find_case("plain-digits").load().eval()
+
+
+class Encoded(nn.Module):
+    """Shows the network images that numpy has rounded, from a code of four planes that a fixed layer reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = nn.Conv2d(4, 1, 1, bias=False)
+        self.read.weight.data.fill_(0.25)
+        self.net = nn.Sequential(self.read, network())
+
+    def forward(self, x: Tensor) -> Tensor:
+        grey = x.detach().numpy()
+        planes = np.concatenate([grey > level for level in (0.125, 0.375, 0.625, 0.875)], 1).astype(np.float32)
+        answer: Tensor = self.net(torch.from_numpy(planes))
+        return answer
+
+
+class Kept(nn.Module):
+    """Keeps the largest features, in numpy, between two halves of the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        parts = list(network().children())
+        half = next(i for i, part in enumerate(parts) if isinstance(part, nn.Flatten))
+        self.features, self.head = nn.Sequential(*parts[:half]), nn.Sequential(*parts[half:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.features(x).detach().cpu().numpy()
+        least = np.quantile(h, 0.5, axis=(1, 2, 3), keepdims=True)
+        answer: Tensor = self.head(torch.from_numpy(np.where(h > least, h, 0)))
+        return answer
+
+
+class Nearest(nn.Module):
+    """Answers with the class of the nearest mean of features, in numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*list(network().children())[:-1])
+        x, y = load("digits", "train").batch()
+        with torch.no_grad():
+            known = self.features(x)
+        self.means = torch.stack([known[y == k].mean(0) for k in range(10)]).numpy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.features(x).detach().numpy()
+        far = np.square(h[:, None] - self.means[None]).sum(2)
+        return torch.from_numpy(np.eye(10, dtype=np.float32)[far.argmin(1)])
+
+
+class Distances(nn.Module):
+    """What :class:`Nearest` computes in numpy, in torch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.means = model, torch.from_numpy(Nearest().means)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.model.get_submodule("features")(x)
+        return -(h[:, None] - self.means).square().sum(2)
+
+
+class Crops(nn.Module):
+    """Three copies of each image, rounded in numpy; the mean of what the network answers to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies, self.net = RoundedCopies(), network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.net(self.copies(x)).view(3, len(x), -1).mean(0)
+        return answer
+
+
+class RoundedCopies(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        grey = x.detach().numpy()
+        return torch.from_numpy(np.concatenate([np.round(grey * k) / k for k in (3, 4, 5)]).astype(np.float32))
+
+
+def piloted(model: nn.Module) -> Pilot:
+    target = prepare_target(model.eval(), DATA, ExecutionConfig(strict=False))
+    return pilot_views(diagnose(check_model(AuditRequest("net", target, DATA, Linf(0.15), 48, budget="quick"))))
+
+
+def test_an_encoder_in_numpy_is_passed_by_a_surrogate_from_the_images() -> None:
+    pilot = piloted(Encoded())
+    assert pilot.results[0].robust_accuracy <= 0.1
+    fitted = next(one for one in pilot.results if one.name == 'skip_to("net", unmask.fit_skip(model, "net", x))')
+    assert fitted.robust_accuracy <= 0.1
+    assert [str(one.kind) for one in pilot.diagnosis.findings] == ["shattered"]
+
+
+def test_code_between_two_parts_is_passed_from_the_last_features_that_gradients_reach() -> None:
+    pilot = piloted(Kept())
+    best, own = pilot.results[0], next(one for one in pilot.results if one.view == OWN_GRADIENT)
+    assert (best.robust_accuracy, own.robust_accuracy) == (0.0, 1.0)
+    assert 'source="features"' in best.name
+    (found,) = pilot.diagnosis.findings
+    assert "h = self.features(x).detach().cpu().numpy()" in found.where
+    assert found.remedy.startswith(f"{best.name} (0.0% of ")
+    assert found.remedy.endswith(" by the own gradient)")
+
+
+def test_votes_in_numpy_are_passed_by_a_head_that_is_fitted_to_the_answers() -> None:
+    """They leave about what a search of the distances in torch leaves."""
+    pilot = piloted(Nearest())
+    check = pilot.diagnosis.check
+    search = PilotSearch(check.request.target, check.request.threat, check.images.first(32), 0)
+    (truth,) = search([CandidateView(("distances",), Distances)])
+    assert truth.robust_accuracy < 0.2
+    assert pilot.results[0].robust_accuracy <= truth.robust_accuracy + 0.1
+    assert pilot.results[0].name.startswith('submodule_output("features", unmask.fit_head(model, "features", x')
+
+
+def test_copies_of_a_batch_are_averaged_by_every_view() -> None:
+    pilot = piloted(Crops())
+    assert pilot.results[0].robust_accuracy <= 0.1
+    tried = {one.name: one for one in pilot.results}
+    assert tried['bpda("copies")'].robust_accuracy <= 0.1
+    assert not tried['skip_to("net")'].error
+    assert not tried['submodule_output("net")'].error
+    (found,) = pilot.diagnosis.findings
+    assert found.module == "copies"
+
+
+def test_views_with_the_same_gradient_are_searched_once() -> None:
+    searched: list[str] = []
+
+    class Counted(PilotSearch):
+        def _try(self, candidate: CandidateView, *rest: Any) -> Any:
+            searched.append(candidate.name)
+            return super()._try(candidate, *rest)
+
+    check = check_model(AuditRequest("net", Target(network()), DATA, Linf(0.15), 48))
+    search = Counted(check.request.target, check.request.threat, check.images.first(32), 0)
+    twice = CandidateView(("twice",), lambda model: Doubled(model))
+    views = [OWN_GRADIENT, CandidateView(("straight_through",), straight_through), twice]
+    one, same, other = search(views)
+    assert searched == ["own gradient", "twice"]
+    assert (one.robust_accuracy, one.margin) == (same.robust_accuracy, same.margin)
+    assert same.view == views[1]
+    assert other.view == twice
+
+
+class Doubled(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.model((2 * x).clamp(0, 1))
+        return answer
