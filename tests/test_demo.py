@@ -52,7 +52,7 @@ def test_each_figure_is_that_of_the_reports(tmp_path: Path) -> None:
         "  plain-x   plain 0.0 % -> adaptive 0.0 %: no masking found",
         "An audit of a.py:build, without any information about it (the first 64 images):",
         "  plain 90.0 % -> adaptive 1.5 %: gradients masked",
-        "  shattered at a.py:1 round; remedy: bpda: part=identity",
+        "  shattered at part: a.py:1 round; remedy: bpda: part=identity",
         "In 1 of 2 defenses the plain attack fails only because the gradient is masked.",
         f"Report: {tmp_path / 'defenses' / 'report.html'}",
         f"Report: {tmp_path / 'audit' / 'report.html'}",

@@ -38,10 +38,14 @@ def told(folder: Path) -> Iterator[str]:
         yield from (_line(row, width) for row in controls)
     yield f"An audit of {audit['target']}, without any information about it (the first {audit['n']} images):"
     yield f"  {_figures(audit['accuracy'])}: {RESULTS[Masking(audit['masking'])]}"
-    yield from (f"  {found['kind']} at {found['where']}; remedy: {found['remedy']}" for found in audit["findings"])
+    yield from (f"  {found['kind']} at {_place(found)}; remedy: {found['remedy']}" for found in audit["findings"])
     masked = sum(row["masking"] == Masking.MASKED for row in defenses)
     yield f"In {masked} of {len(defenses)} defenses the plain attack fails only because the gradient is masked."
     yield from (f"Report: {(folder / name / 'report.html').resolve()}" for name in ("defenses", "audit"))
+
+
+def _place(found: Mapping[str, Any]) -> str:
+    return f"{found['module']}: {found['where']}" if found["module"] else str(found["where"])
 
 
 def _read(run: Path) -> Mapping[str, Any]:

@@ -55,7 +55,8 @@ def test_it_is_typed_and_is_report_json_to_the_byte(report: AuditReport) -> None
     assert report.accuracy.clean.n == 16
     (finding,) = report.findings
     assert isinstance(finding, Finding)
-    assert (finding.kind, finding.remedy) == ("shattered", "straight_through")
+    assert finding.kind == "shattered"
+    assert finding.remedy.startswith("straight_through (")
     assert json.dumps(report.to_dict(), indent=1) + "\n" == text_of(report)
     assert AuditReport.from_dict(report.to_dict()) == report
     with pytest.raises(FrozenInstanceError):

@@ -114,7 +114,7 @@ def test_a_service_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureF
         )
         assert unmask("verify", str(tmp_path / "run")) == 0
     assert unmask(*command, "--out", str(tmp_path / "gone")) == 2
-    assert "check that it runs" in capsys.readouterr().err
+    assert "check the address, and that the service runs" in capsys.readouterr().err
 
 
 def test_a_factory_may_give_a_function_of_arrays(tmp_path: Path) -> None:

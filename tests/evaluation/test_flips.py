@@ -71,5 +71,7 @@ def test_other_weights_are_noticed(finished: tuple[Path, LocalExecutor], asked: 
     folder, local = finished
     (target,) = local._targets.values()
     target.model.get_parameter("read.bias").data[9] += 1e-6
-    changed = [c.problem for c in verify(folder, local, [asked]) if c.record.startswith("what ") and c.problem]
+    changed = [
+        c.problem for c in verify(folder, local, [asked]) if c.record.startswith("the fingerprint of ") and c.problem
+    ]
     assert changed == ["the model's weights changed since the run began"]

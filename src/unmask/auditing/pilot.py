@@ -84,13 +84,13 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     if view is not None:
         found = found.through(view(frozen_copy(check.model)))
     worth = on_grids(trials.results, request.data.scale, search)
-    found = found.with_findings(gridded(trials.results, worth))
     results = (*worth, *trials.results)
     best = _best(results)
+    found = found.with_remedy(_remedy(best, trials.results)).with_findings(gridded(trials.results, worth))
     keys = check.images.keys(request.seed, "sources")
     surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
     spaces = decoders(check.model, found.probe, check.images.x)
-    found = found.with_lint(_aged(check)).with_remedy(_remedy(best, trials.results))
+    found = found.with_lint(_aged(check))
     return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(check, results, best))
 
 

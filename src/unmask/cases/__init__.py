@@ -50,7 +50,7 @@ _TABLE = """
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits
-    plain-mnist madry-mnist plain-cifar10 madry-cifar10"""
+    plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 SUITES: dict[str, tuple[str, ...]] = {
     **{

@@ -88,7 +88,7 @@ def _not_finite(evidence: GradientProbe) -> Iterator[Finding]:
 
 def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
     found = evidence.saturation
-    if not found.measured:
+    if evidence.moves_weights and not found.measured:
         return
     flat = {"flat": round(found.flat, 3), "probabilities": found.probabilities}
     inline = [one for one in evidence.parts if not one.event.module]

@@ -71,20 +71,21 @@ class GradientFidelity:
 
 
 def gradient_fidelities(
-    model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Keys
+    model: nn.Module, x: Tensor, base: float, radii: Sequence[float], keys: Keys, *, moved: bool = False
 ) -> list[GradientFidelity]:
     """What gradients know of changes of images (B, C, H, W) by noise.
 
     Around ``x`` plus noise of ``base``, by which ties are broken, for noise of each of ``radii``, root mean
     square per pixel. All randomness of the model is the same in all passes, and so is what it keeps from call to call,
-    such as a generator of its own: each pass has a copy. No parameter may require a gradient.
+    such as a generator of its own: each pass has a copy. No parameter may require a gradient. ``moved`` says that the
+    model moves its weights inside the forward pass: where torch cannot go back, nothing is then measured.
     """
     around, first, passes = _passes(model, x, base, radii, keys)
     found = [GradientFidelity(event) for event in first]
     again = bool(first) and _drawn(first[-1], around)
-    for radius, _, moved in passes:
-        for i, event, other in _pairs(first, moved):
-            _compare(found[i], event, other, radius, again)
+    for radius, _, others in passes:
+        for i, event, other in _pairs(first, others):
+            _compare(found[i], event, other, radius, again, moved)
     return found
 
 
@@ -147,8 +148,12 @@ def _common(one: Tensor, other: Tensor) -> float:
     return float(one @ other / (one.norm() * other.norm()).clamp_min(1e-300)) if one.any() or other.any() else 1.0
 
 
-def _compare(found: GradientFidelity, event: Event, other: Event, radius: float, again: bool = False) -> None:
-    """``again`` says that backward passes draw random numbers: what two of them do not agree on explains nothing."""
+def _compare(
+    found: GradientFidelity, event: Event, other: Event, radius: float, again: bool = False, moved: bool = False
+) -> None:
+    """``again`` says that backward passes draw random numbers: what two of them do not agree on explains nothing.
+    ``moved`` says that the model moves its weights, for which torch may not be able to go back.
+    """
     inputs, outputs = list(_changes(event.inputs, other.inputs)), list(_changes(event.outputs, other.outputs))
     found.changed |= {snapshot.token for snapshot, _ in (*inputs, *outputs)}
     outputs = [(snapshot, change) for snapshot, change in outputs if snapshot.edge is not None]
@@ -160,7 +165,9 @@ def _compare(found: GradientFidelity, event: Event, other: Event, radius: float,
     reached = [(snapshot.edge, change) for snapshot, change in outputs if snapshot.edge is not None]
     slopes = _backward(reached, list(wanted))
     if slopes is None:
-        return  # a tensor that is needed has been written into, as weights by a step: nothing can be measured
+        if moved:
+            return  # nothing can be measured
+        slopes = [None] * len(wanted)
     if again:
         others = _backward(reached, list(wanted)) or slopes
         slopes = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from unmask.diagnosis.behaviour.stochastic import Noise, noise, sources
@@ -15,8 +16,9 @@ from unmask.diagnosis.trace import Event, outermost
 from unmask.gradients.bpda import find_part
 from unmask.kinds import FindingKind
 from unmask.models.model_wrappers import frozen_copy
-from unmask.randomness import Keys
+from unmask.randomness import Keys, use_keys
 from unmask.records import Finding
+from unmask.state.deep_copy import deep_copy
 
 __all__ = ["GradientProbe", "faults_behind_refusals", "probe_gradients", "probe_through_view", "unavailable"]
 
@@ -37,6 +39,7 @@ class GradientProbe:
     noise: Noise  # of gradients, and
     saturation: Saturation  # of the loss, through the model itself or through a view that passes the faults
     nonfinite: NonFinite = NonFinite(0.0)  # gradients of the model itself
+    moves_weights: bool = False  # whether a forward pass writes into them, so that torch may not be able to go back
 
 
 def probe_gradients(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Keys, draws: int = 2) -> GradientProbe:
@@ -46,14 +49,25 @@ def probe_gradients(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys:
     """
     twin = frozen_copy(model)
     radii = [radius * share for share in _SHARES]
-    parts = gradient_fidelities(twin, x, radius / 2, radii, keys)
+    moved = _moves_weights(twin, x, keys)
+    parts = gradient_fidelities(twin, x, radius / 2, radii, keys, moved=moved)
     responsible = faults(parts) or cancelled(parts, lambda: from_images(twin, x, radius / 2, radii, keys))
     if any(fault.missing for fault in responsible):
         responsible += _behind(twin, parts, radius / 2, radii, keys)
     drawn = sources(twin, x, keys.fold_in("sources"), draws) if draws > 1 else []
     evidence = GradientProbe(parts, responsible, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
-    evidence = replace(evidence, nonfinite=nonfinite(twin, x, y, keys.fold_in("not finite")))
+    evidence = replace(evidence, nonfinite=nonfinite(twin, x, y, keys.fold_in("not finite")), moves_weights=moved)
     return probe_through_view(evidence, twin, x, y, keys)
+
+
+def _moves_weights(model: nn.Module, x: Tensor, keys: Keys) -> bool:
+    """Whether a forward pass of a copy of ``model`` writes into weights or buffers, as adaptation at test time does."""
+    twin = deep_copy(model)
+    held = [*twin.parameters(), *twin.buffers()]
+    before = [tensor._version for tensor in held]
+    with use_keys(keys, uses_torch_random=True), torch.no_grad():
+        twin(x.clone())
+    return before != [tensor._version for tensor in held]
 
 
 def unavailable(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Keys) -> Finding | None:
