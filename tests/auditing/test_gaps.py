@@ -129,8 +129,7 @@ def test_code_between_two_parts_is_passed_from_the_last_features_that_gradients_
     assert 'source="features"' in best.name
     (found,) = pilot.diagnosis.findings
     assert "h = self.features(x).detach().cpu().numpy()" in found.where
-    assert found.remedy.startswith(f"{best.name} (0.0% of ")
-    assert found.remedy.endswith(" by the own gradient)")
+    assert found.remedy == f"{best.name} (leaves 0 %, the own gradient 100 %)"
 
 
 def test_votes_in_numpy_are_passed_by_a_head_that_is_fitted_to_the_answers() -> None:

@@ -150,12 +150,10 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
 
 
 def _remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:
-    """The view that the attacks take, with the figure that recommends it."""
-    count = 0 if best.x_adv is None else len(best.x_adv)
-    left = f"{best.robust_accuracy:.1%} of {count} images stand after a short search"
+    """The view that the attacks take, with what its pilot left, which recommends it."""
     own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
-    beside = "" if own is None or best.view == OWN_GRADIENT else f", {own.robust_accuracy:.1%} by the own gradient"
-    return f"{best.name} ({left}{beside})"
+    beside = "" if own is None or best is own else f", the own gradient {100 * own.robust_accuracy:.3g} %"
+    return f"{best.name} (leaves {100 * best.robust_accuracy:.3g} %{beside})"
 
 
 @torch.no_grad()
