@@ -53,7 +53,7 @@ def test_pixeldefend_has_no_gradient_and_falls_to_bpda() -> None:
 
 def test_local_winners_fall_to_bpda_through_their_mean_and_not_to_the_gradients_of_draws() -> None:
     assert left("lwta-digits", "plain") >= 0.5
-    assert left("lwta-digits", "pgd") <= 0.15
+    assert left("lwta-digits", "bpda") <= 0.15
 
 
 def test_randomization_falls_to_eot() -> None:

@@ -35,7 +35,7 @@ def cosine(g: Tensor) -> float:
 def test_gradients_of_two_draws_have_nothing_in_common_but_for_the_view_of_the_adaptive_attack() -> None:
     case = find_case("lwta-digits")
     model = case.load()
-    view = case.attacks["pgd"].view
+    view = case.attacks["bpda"].view
     assert view is not None
     own, adapted = gradients(model), gradients(view(model))
     assert own.abs().sum((0, 2)).min() > 0  # it is there
@@ -46,7 +46,7 @@ def test_gradients_of_two_draws_have_nothing_in_common_but_for_the_view_of_the_a
 def test_the_own_gradient_explodes() -> None:
     case = find_case("lwta-digits")
     model = case.load()
-    view = case.attacks["pgd"].view
+    view = case.attacks["bpda"].view
     assert view is not None
     own, adapted = (gradients(m).norm(dim=2) for m in (model, view(model)))
     assert own.max() > 100 * adapted.max()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from unmask.attacks.aliases import pgd
-from unmask.attacks.problem import Attack
+from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import apgd_ce, own_gradient
 from unmask.cases.recipes import ClassifierTraining
@@ -23,15 +23,6 @@ from unmask.training.classifier import ClassifierRecipe
 __all__ = ["CASES", "UniformNoise"]
 
 _SURE = with_confidence(margin, 8.0)  # an image that is just over the boundary is classified correctly in some draws
-
-
-def _adaptive(search: str, attack: Attack) -> AttackSpec:
-    return AttackSpec(
-        f"{search}; BPDA, each activation its mean over draws in the backward pass, and EOT over 8 draws",
-        lambda _: attack,
-        view=bpda("compete", expected_winner),
-        low_precision=False,
-    )
 
 
 @dataclass(frozen=True)
@@ -63,8 +54,13 @@ CASES = (
         build=lambda: WinnersNet(1, 8),
         attacks={
             "plain": replace(own_gradient(), low_precision=False),
-            "apgd": _adaptive("APGD on cross entropy", apgd_ce(60, EOT(8))),
-            "pgd": _adaptive("PGD on the margin", pgd(100, _SURE, EOT(8), rel_step_size=0.05)),
+            "bpda": AttackSpec(
+                "BPDA, each activation its mean over draws in the backward pass, and EOT over 8 draws: APGD on cross "
+                "entropy, PGD on the margin",
+                lambda _: Ensemble((apgd_ce(60, EOT(8)), pgd(100, _SURE, EOT(8), rel_step_size=0.05))),
+                view=bpda("compete", expected_winner),
+                low_precision=False,
+            ),
         },
         train=ClassifierTraining(
             "digits",
