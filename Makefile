@@ -16,7 +16,7 @@ demo: .venv/.installed-runtime  ## install unmask, break the digits defenses and
 	@mkdir -p "$(OUT)"
 	@export OMP_NUM_THREADS=1; \
 	$(BIN)/unmask audit examples/masked_model.py:digits --data digits --eps 0.15 --n 64 --out "$(OUT)/audit" >"$(OUT)/audit.log" 2>&1 & \
-	$(BIN)/unmask reproduce --suite digits --n 200 --out "$(OUT)/defenses"; suite=$$?; \
+	$(BIN)/unmask reproduce --suite digits --n 128 --out "$(OUT)/defenses"; suite=$$?; \
 	wait $$! || { cat "$(OUT)/audit.log" >&2; exit 1; }; exit $$suite
 	@$(BIN)/python tools/demo.py "$(OUT)"
 
