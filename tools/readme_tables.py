@@ -99,7 +99,7 @@ def _audit_text(kept: Mapping[str, Any]) -> str:
     lines += ["", "Gradient masking found."]
     for found in kept["findings"]:
         lines.append(f"  {found['kind']:10} {found['module']}: {found['where']}")
-        lines.append(f"{'':13}remedy: {found['remedy']}")
+        lines += textwrap.wrap(f"remedy: {found['remedy']}", 100, initial_indent=" " * 13, subsequent_indent=" " * 13)
     return "\n```\n" + "\n".join(lines) + "\n```\n\n"
 
 
