@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import Context
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import ModelView, Surrogate, View, bpda, find_part
 from unmask.gradients.rows import match_rows
-from unmask.randomness import make_keys, use_keys
+from unmask.gradients.surrogates.fitting import Seen, Training, fit
 from unmask.state.digests import digest_of
 
 __all__ = ["fit_skip", "fit_surrogate", "lazy_surrogate"]
@@ -35,14 +34,16 @@ def lazy_surrogate(part: str, images: Callable[[], Tensor], **options: Any) -> V
     """
     known: dict[str, Callable[[Tensor], Tensor]] = {}
 
-    def fit(model: nn.Module) -> nn.Module:
+    def approximated(model: nn.Module) -> nn.Module:
         weights = digest_of(model.state_dict())
         if weights not in known:
             known[weights] = fit_surrogate(model, part, images(), **options)
         return bpda(part, known[weights])(model)
 
     def view(model: nn.Module) -> nn.Module:
-        fitted = cache(lambda model: Context().run(fit, model))  # independent of the randomness of the first call
+        fitted = cache(
+            lambda model: Context().run(approximated, model)
+        )  # independent of the randomness of the first call
         return ModelView(model, lambda model, x: fitted(model)(x), part)
 
     return view
@@ -74,8 +75,8 @@ def fit_surrogate(
             and a two-layer perceptron otherwise.
         steps, batch, rate: of Adam on the mean squared error.
         noise: standard deviation of Gaussian noise on the images, so that the fit holds around them.
-        rounds: how often the part is queried for each image, with new noise each time, if it is slow. None queries it
-            in each step.
+        rounds: how often the part is queried for each image, with new noise each time, if it is slow; less often
+            where what is kept would exceed 2^25 numbers. None queries it in each step.
 
     Raises UnmaskError where the model has no such part or does not call it, or not so often.
 
@@ -86,7 +87,7 @@ def fit_surrogate(
     >>> bool((fitted(torch.full((1, 1, 4, 4), 0.5)) - 1).abs().mean() < 0.5)
     True
     """
-    module, seen = find_part(model, part), _Seen()
+    module, seen = find_part(model, part), Seen()
 
     def observe(images: Tensor) -> tuple[Tensor, Tensor]:
         with seen.whole(module):
@@ -96,7 +97,7 @@ def fit_surrogate(
             raise UnmaskError(f"part {part!r} is {times} called in the forward pass: no surrogate can be fitted to it")
         return seen.given[call], match_rows(seen.made[call], seen.given[call])
 
-    return _fit(observe, x, network, _Training(steps, batch, rate, noise, rounds, seed))
+    return fit(observe, x, network, Training(steps, batch, rate, noise, rounds, seed))
 
 
 def fit_skip(
@@ -135,7 +136,7 @@ def fit_skip(
     True
     """
     module, before = find_part(model, part), None if source is None else find_part(model, source)
-    seen, start = _Seen(), _Seen()
+    seen, start = Seen(), Seen()
 
     def observe(images: Tensor) -> tuple[Tensor, Tensor]:
         with seen.whole(module), nullcontext() if before is None else start.whole(before):
@@ -147,99 +148,4 @@ def fit_skip(
         given = images if before is None else start.made[-1]
         return given, match_rows(goal, given)
 
-    return _fit(observe, x, network, _Training(steps, batch, rate, noise, rounds, seed))
-
-
-@dataclass(frozen=True)
-class _Training:
-    """How a network is fitted."""
-
-    steps: int
-    batch: int
-    rate: float
-    noise: float
-    rounds: int | None
-    seed: int
-
-
-class _Seen:
-    """What a part was given, and what it gave, in each call of a pass."""
-
-    def __init__(self) -> None:
-        self.given: list[Tensor] = []
-        self.made: list[Tensor] = []
-
-    @contextmanager
-    def whole(self, module: nn.Module) -> Iterator[None]:
-        """While this is open, for one pass."""
-        self.given.clear()
-        self.made.clear()
-
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self.given.append(args[0].float().clone())
-            self.made.append(output.float().clone())
-
-        with module.register_forward_hook(hook):
-            yield
-
-
-def _fit(
-    observe: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, network: nn.Module | None, how: _Training
-) -> nn.Module:
-    generator = torch.Generator().manual_seed(how.seed)
-    keys = make_keys(how.seed, range(min(how.batch, len(x))), "surrogate")
-
-    def pair(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        with use_keys(keys.fold_in(step), uses_torch_random=True), torch.no_grad():
-            return observe(images)
-
-    def around(images: Tensor) -> Tensor:
-        return (images + how.noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
-
-    inputs, outputs = pair(x[:2], 0)
-    with torch.random.fork_rng():
-        torch.manual_seed(how.seed)
-        network = _default(inputs, outputs) if network is None else network
-    network = network.to(x.device).train()
-    optimizer = torch.optim.Adam(network.parameters(), how.rate)
-    parts = x.split(how.batch) * (how.rounds or 0)
-    seen = [torch.cat(side) for side in zip(*(pair(around(part), i) for i, part in enumerate(parts)), strict=True)]
-    for step in range(how.steps):
-        index = torch.randint(len(seen[0]) if seen else len(x), (min(how.batch, len(x)),), generator=generator)
-        inputs, outputs = (side[index] for side in seen) if seen else pair(around(x[index]), step)
-        with torch.enable_grad():
-            loss = (network(inputs) - outputs).square().mean()
-            optimizer.zero_grad()
-            loss.backward()
-        optimizer.step()
-    return network.eval().requires_grad_(False)
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int, out: int, width: int = 32) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(width, out, 3, padding=1),
-        )
-        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        answer: Tensor = self.skip(x) + self.body(x)
-        return answer
-
-
-def _default(inputs: Tensor, outputs: Tensor) -> nn.Module:
-    if inputs.ndim == outputs.ndim == 4 and inputs.shape[-2:] == outputs.shape[-2:]:
-        return _Residual(inputs.shape[1], outputs.shape[1])
-    wide = outputs[0].numel()
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(inputs[0].numel(), 256),
-        nn.ReLU(),
-        nn.Linear(256, wide),
-        nn.Unflatten(1, outputs.shape[1:]),
-    )
+    return fit(observe, x, network, Training(steps, batch, rate, noise, rounds, seed))

@@ -1,0 +1,116 @@
+"""How a surrogate is fitted: what a part is given and gives is observed, and a small network learns it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.randomness import make_keys, use_keys
+
+__all__ = ["Seen", "Training", "fit"]
+
+
+_NUMBERS = 1 << 25
+"""Of inputs or outputs that are kept."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a network is fitted."""
+
+    steps: int
+    batch: int
+    rate: float
+    noise: float
+    rounds: int | None
+    seed: int
+
+
+class Seen:
+    """What a part was given, and what it gave, in each call of a pass."""
+
+    def __init__(self) -> None:
+        self.given: list[Tensor] = []
+        self.made: list[Tensor] = []
+
+    @contextmanager
+    def whole(self, module: nn.Module) -> Iterator[None]:
+        """While this is open, for one pass."""
+        self.given.clear()
+        self.made.clear()
+
+        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self.given.append(args[0].float().clone())
+            self.made.append(output.float().clone())
+
+        with module.register_forward_hook(hook):
+            yield
+
+
+def fit(
+    observe: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, network: nn.Module | None, how: Training
+) -> nn.Module:
+    """``network``, or one for the shapes, fitted to what ``observe`` gives for noisy images: inputs and outputs."""
+    generator = torch.Generator().manual_seed(how.seed)
+    keys = make_keys(how.seed, range(min(how.batch, len(x))), "surrogate")
+
+    def pair(images: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        with use_keys(keys.fold_in(step), uses_torch_random=True), torch.no_grad():
+            return observe(images)
+
+    def around(images: Tensor) -> Tensor:
+        return (images + how.noise * torch.randn(images.shape, generator=generator).to(images)).clamp(0, 1)
+
+    inputs, outputs = pair(x[:2], 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(how.seed)
+        network = _default(inputs, outputs) if network is None else network
+    network = network.to(x.device).train()
+    optimizer = torch.optim.Adam(network.parameters(), how.rate)
+    rows = _NUMBERS // max(inputs[0].numel(), outputs[0].numel())
+    parts = (x.split(how.batch) * (how.rounds or 0))[: max(1, rows // how.batch)]
+    seen = [torch.cat(side) for side in zip(*(pair(around(part), i) for i, part in enumerate(parts)), strict=True)]
+    for step in range(how.steps):
+        index = torch.randint(len(seen[0]) if seen else len(x), (min(how.batch, len(x)),), generator=generator)
+        inputs, outputs = (side[index] for side in seen) if seen else pair(around(x[index]), step)
+        with torch.enable_grad():
+            loss = (network(inputs) - outputs).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+        optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int, out: int, width: int = 32) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(width, out, 3, padding=1),
+        )
+        self.skip = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.skip(x) + self.body(x)
+        return answer
+
+
+def _default(inputs: Tensor, outputs: Tensor) -> nn.Module:
+    if inputs.ndim == outputs.ndim == 4 and inputs.shape[-2:] == outputs.shape[-2:]:
+        return _Residual(inputs.shape[1], outputs.shape[1])
+    wide = outputs[0].numel()
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(inputs[0].numel(), 256),
+        nn.ReLU(),
+        nn.Linear(256, wide),
+        nn.Unflatten(1, outputs.shape[1:]),
+    )
