@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from email.message import Message
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
 
 import numpy as np
 import pytest
 
 from tests.data.conftest import Encode
 from unmask.data import DataError, load
-from unmask.data.forms import hub_set
+from unmask.network import hubs
 
 
 class Image(SimpleNamespace):
@@ -47,21 +49,24 @@ class Hub:
         self.offline: list[bool] = []
         self.failure: Exception | None = None
         library, config = ModuleType("datasets"), ModuleType("datasets.config")
-        hub, constants = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.constants")
+        constants = ModuleType("huggingface_hub.constants")
         for module in (config, constants):
             vars(module)["HF_HUB_OFFLINE"] = False
         self.constants: Any = constants
         found = {"Image": Image, "get_dataset_split_names": self.split_names, "load_dataset": self.load_dataset}
         vars(library).update(found)
-        vars(hub)["HfApi"] = lambda: SimpleNamespace(dataset_info=self.dataset_info)
         self.splits, self.table = splits, table
-        for module in (library, config, hub, constants):
+        for module in (library, config, constants):
             patch.setitem(sys.modules, module.__name__, module)
+        patch.delenv("HF_HUB_OFFLINE")
+        patch.setattr(hubs, "HUGGING_FACE", "https://hub.example")
+        patch.setattr(hubs, "urlopen", self.urlopen)
 
-    def dataset_info(self, name: str, timeout: float) -> None:
+    def urlopen(self, request: Any, timeout: float) -> Any:
         assert timeout <= 5
         if self.failure:
             raise self.failure
+        return SimpleNamespace(close=lambda: None)
 
     def split_names(self, name: str, config: str | None) -> Sequence[str]:
         self.offline.append(self.constants.HF_HUB_OFFLINE)
@@ -106,22 +111,20 @@ def test_without_the_hub_the_cache_is_asked_and_the_setting_comes_back(
 ) -> None:
     hub = Hub(monkeypatch, ["test"], table)
     hub.failure = OSError("no network")
-    told = (
-        " is not in the cache and the hub does not answer: check the network and HF_ENDPOINT, or save the data set as "
+    assert refused("hf:some/set") == (
+        "hub.example cannot be reached (no network), and hf:some/set was not downloaded before: connect, or give a "
+        "folder or file of this machine"
     )
-    assert refused("hf:some/set") == told + "a parquet file, and give its path"
     assert hub.offline == [True]
     assert hub.constants.HF_HUB_OFFLINE is False
-    monkeypatch.setattr(hub_set, "_reached", lambda name: False)
-    hub.failure = None  # as where the cache has it
+    monkeypatch.setattr(sys.modules["datasets"], "get_dataset_split_names", lambda *_: ["test"])  # the cache has it
     assert len(load("hf:some/set")) == 3
-    assert hub.offline == [True, True]
 
 
 def test_a_hub_that_is_silent_costs_few_seconds(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
     hub = Hub(monkeypatch, ["test"], table)
-    monkeypatch.setattr(hub_set, "_SECONDS", 0.1)
-    monkeypatch.setattr(hub, "dataset_info", lambda name, timeout: time.sleep(3))
+    monkeypatch.setattr(hubs, "_SECONDS", 0.1)
+    monkeypatch.setattr(hubs, "urlopen", lambda request, timeout: time.sleep(3))
     started = time.monotonic()
     load("hf:some/set")
     assert time.monotonic() - started < 2
@@ -130,8 +133,7 @@ def test_a_hub_that_is_silent_costs_few_seconds(monkeypatch: pytest.MonkeyPatch,
 
 def test_an_answer_that_is_an_error_is_an_answer(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
     hub = Hub(monkeypatch, ["test"], table)
-    hub.failure = OSError("401")
-    vars(hub.failure)["response"] = "unauthorised"
+    hub.failure = HTTPError("", 401, "unauthorised", Message(), None)
     monkeypatch.setattr(sys.modules["datasets"], "load_dataset", lambda *_, **__: 1 / 0)
     told = " cannot be loaded (division by zero): check it; hf:NAME:CONFIG names a configuration"
     assert refused("hf:some/set") == told

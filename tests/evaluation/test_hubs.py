@@ -7,16 +7,21 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
+from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
 
 from tests.evaluation.test_sources import DIGITS, fake_timm, fake_torchvision, fake_transformers
-from unmask.evaluation.models.sources import hubs, timm_models
+from unmask.evaluation.models.sources.torchvision_models import _cached
 from unmask.evaluation.models.targets import find_target
+from unmask.network import hubs
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -44,10 +49,9 @@ def test_a_model_that_was_not_downloaded_before(fake: Any, monkeypatch: pytest.M
     entry = "create_model" if "timm" in name else "AutoImageProcessor"
     monkeypatch.setattr(library, entry, refuse if "timm" in name else SimpleNamespace(from_pretrained=refuse))
     for address, reason in ((CLOSED, r"\[Errno 111\] Connection refused"), (silent, "timed out|no answer within 3 s")):
-        for module in (timm_models, sys.modules["unmask.evaluation.models.sources.hugging_face"]):
-            monkeypatch.setattr(module, "HUGGING_FACE", address)
+        monkeypatch.setattr(hubs, "HUGGING_FACE", address)
         begun = time.monotonic()
-        message = rf"{name}: 127.0.0.1:\d+ cannot be reached \(({reason})\), and \S+ is not among the models downloaded"
+        message = rf"{name}: 127.0.0.1:\d+ cannot be reached \(({reason})\), and \S+ was not downloaded before"
         with pytest.raises(ValueError, match=message) as caught:
             find_target(name, DIGITS)
         assert time.monotonic() - begun < 5
@@ -57,18 +61,32 @@ def test_a_model_that_was_not_downloaded_before(fake: Any, monkeypatch: pytest.M
 
 def test_a_model_that_was_downloaded_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """The libraries are told to look for it on this machine alone, and later for others on the hub again."""
-    constants = SimpleNamespace(HF_HUB_OFFLINE=False)
+    constants, config = SimpleNamespace(HF_HUB_OFFLINE=False), SimpleNamespace(HF_HUB_OFFLINE=True)
     monkeypatch.setitem(sys.modules, "huggingface_hub.constants", constants)
+    monkeypatch.delitem(sys.modules, "datasets.config", raising=False)
+    monkeypatch.setattr(hubs, "HUGGING_FACE", CLOSED)
     seen = []
-    with hubs.offline_unless_reached(CLOSED, "someone/tiny", local=False):
+    with hubs.offline_unless_reached("someone/tiny", local=False):
+        monkeypatch.setitem(sys.modules, "datasets.config", config)  # imported here, it reads the variable
         seen.append((os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE))
     assert seen == [("1", True)]
-    assert (os.environ.get("HF_HUB_OFFLINE"), constants.HF_HUB_OFFLINE) == (None, False)
+    assert "HF_HUB_OFFLINE" not in os.environ
+    assert (constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE) == (False, False)
 
 
-def test_a_folder_is_loaded_without_a_look_at_the_hub() -> None:
+@pytest.mark.parametrize("answer", [URLError(SSLCertVerificationError()), HTTPError("", 503, "", Message(), None)])
+def test_an_answer_that_is_an_error_is_an_answer(answer: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose certificate only the libraries may trust."""
+    monkeypatch.setattr(hubs, "urlopen", Mock(side_effect=answer))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with hubs.offline_unless_reached("someone/tiny", local=False):
+        assert os.environ["HF_HUB_OFFLINE"] == "0"
+
+
+def test_a_folder_is_loaded_without_a_look_at_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubs, "HUGGING_FACE", "http://10.255.255.1")
     begun = time.monotonic()
-    with pytest.raises(KeyError), hubs.offline_unless_reached("http://10.255.255.1", "folder", local=True):
+    with pytest.raises(KeyError), hubs.offline_unless_reached("folder", local=True):
         raise KeyError("config")
     assert time.monotonic() - begun < 1
 
@@ -76,11 +94,9 @@ def test_a_folder_is_loaded_without_a_look_at_the_hub() -> None:
 def test_weights_of_torchvision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     name = fake_torchvision(monkeypatch)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(
-        sys.modules["unmask.evaluation.models.sources.torchvision_models"], "cached_by_torch", hubs.cached_by_torch
-    )
+    monkeypatch.setattr(sys.modules["unmask.evaluation.models.sources.torchvision_models"], "_cached", _cached)
     with pytest.raises(
-        ValueError, match=r"torchvision:tiny: 127.0.0.1:9 cannot be reached \(.*refused\), and tiny is not"
+        ValueError, match=r"torchvision:tiny: 127.0.0.1:9 cannot be reached \(.*refused\), and tiny was not"
     ):
         find_target(name, DIGITS)
     (tmp_path / "checkpoints").mkdir()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import unmask
 from unmask.data import load
 from unmask.evaluation.execution_config import ExecutionConfig
-from unmask.evaluation.models.sources import torchvision_models as hubs
+from unmask.evaluation.models.sources import torchvision_models
 from unmask.evaluation.models.sources.fitted import Fitted
 from unmask.evaluation.models.targets import find_target
 from unmask.evaluation.verifying.fingerprint import fingerprint
@@ -65,7 +65,7 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch) -> str:
         assert weights is (None if num_classes != 10 else known[name].DEFAULT)
         return Weighted(num_classes, 4 if weights else 8)
 
-    monkeypatch.setattr(hubs, "cached_by_torch", lambda url: True)
+    monkeypatch.setattr(torchvision_models, "_cached", lambda url: True)
     put(monkeypatch, "torchvision")
     put(monkeypatch, "torchvision.models", get_model_weights=known.__getitem__, get_model=get_model)
     return "torchvision:tiny"

@@ -20,9 +20,9 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.evaluation.execution_config import ExecutionConfig
-from unmask.evaluation.models.sources import hugging_face, timm_models
 from unmask.evaluation.models.targets import find_target
 from unmask.models.forms import ModelForm
+from unmask.network import hubs
 from unmask.threats import Linf
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # these libraries' own affairs
@@ -142,15 +142,17 @@ def test_a_hub_that_cannot_be_reached_is_one_line_within_seconds(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     silent = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-    for module in (timm_models, hugging_face):
-        monkeypatch.setattr(module, "HUGGING_FACE", address)
+    monkeypatch.setattr(hubs, "HUGGING_FACE", address)
     if library == "torchvision":
         weights = pytest.importorskip("torchvision.models").get_model_weights("shufflenet_v2_x0_5").DEFAULT
         monkeypatch.setattr(type(weights), "url", f"{address}/net.pth")
     names = {"timm": "timm:resnet10t.c3_in1k", "transformers": "hf:nobody/unmask-no-such-model"}
     name = names.get(library, "torchvision:shufflenet_v2_x0_5")
     begun = time.monotonic()
-    with silent, pytest.raises(ValueError, match=rf"{name}: 127.0.0.1:\d+ cannot be reached .* is not among") as caught:
+    with (
+        silent,
+        pytest.raises(ValueError, match=rf"{name}: 127.0.0.1:\d+ cannot be reached .* was not downloaded") as caught,
+    ):
         find_target(name, DIGITS)
     assert time.monotonic() - begun < 5
     assert "\n" not in str(caught.value)

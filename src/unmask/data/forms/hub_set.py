@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,12 @@ import torch
 from unmask.data.dataset import DataError, Dataset
 from unmask.data.forms.encoded import Encoded, decoded, read_image
 from unmask.data.forms.form import Form, Wanted
-from unmask.errors import first_line
+from unmask.errors import UnmaskError, first_line
+from unmask.network.hubs import offline_unless_reached
 
 __all__ = ["hub_set"]
 
 _PREFIX = "hf:"
-_SECONDS = 4
-"""For an answer of the hub. The library itself would try for half a minute."""
-
 _SPLITS = {"train": ("train",), "test": ("test", "validation", "val", "valid")}
 
 
@@ -34,9 +30,8 @@ def _load(wanted: Wanted) -> Dataset:
         library = importlib.import_module("datasets")
     except ImportError as error:
         raise DataError(f'{wanted.name} needs the library datasets: pip install "unmask[datasets]"') from error
-    reached = Path(name).exists() or _reached(name)
     try:
-        with _online(reached):
+        with offline_unless_reached(wanted.name, local=Path(name).exists()):
             splits = library.get_dataset_split_names(name, config or None)
             split = next((one for one in _SPLITS[wanted.split] if one in splits), None)
             if split is None:
@@ -50,48 +45,13 @@ def _load(wanted: Wanted) -> Dataset:
         return decoded(_encoded(rows, image, label, wanted), wanted)
     except DataError:
         raise
+    except UnmaskError as error:
+        raise DataError(error.problem, error.remedy) from error
     except Exception as error:  # the network, the hub, the library and the disk each fail in their own way
-        if not reached:
-            raise DataError(
-                f"{wanted.name} is not in the cache and the hub does not answer: check the network and HF_ENDPOINT, or "
-                "save the data set as a parquet file, and give its path"
-            ) from error
         why = first_line(error, type(error).__name__)
         raise DataError(
             f"{wanted.name} cannot be loaded ({why}): check it; hf:NAME:CONFIG names a configuration"
         ) from error
-
-
-def _reached(name: str) -> bool:
-    """Whether the hub answers in a few seconds. A thread asks, since a look-up of its address knows no limit."""
-    hub = importlib.import_module("huggingface_hub")
-    answers: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            hub.HfApi().dataset_info(name, timeout=_SECONDS)
-            answers.append(None)
-        except Exception as error:
-            answers.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_SECONDS)
-    return bool(answers) and (answers[0] is None or getattr(answers[0], "response", None) is not None)
-
-
-@contextmanager
-def _online(reached: bool) -> Iterator[None]:
-    """Within the block both libraries ask the hub, or neither does and they look into their caches."""
-    settings: list[Any] = [importlib.import_module(name) for name in ("datasets.config", "huggingface_hub.constants")]
-    before = [module.HF_HUB_OFFLINE for module in settings]
-    try:
-        for module in settings:
-            module.HF_HUB_OFFLINE = module.HF_HUB_OFFLINE or not reached
-        yield
-    finally:
-        for module, value in zip(settings, before, strict=True):
-            module.HF_HUB_OFFLINE = value
 
 
 def _columns(features: Mapping[str, Any], wanted: Wanted) -> tuple[str, str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from unmask.evaluation.models.sources.fitted import fitted
-from unmask.evaluation.models.sources.hubs import HUGGING_FACE, offline_unless_reached
 from unmask.evaluation.models.sources.loading import Loaded, Request, library
+from unmask.network.hubs import offline_unless_reached
 
 __all__ = ["load_hugging_face"]
 
@@ -20,7 +20,7 @@ def load_hugging_face(request: Request) -> Loaded:
     """
     transformers = library("transformers", "transformers", "unmask[models]")
     name = request.name
-    with offline_unless_reached(HUGGING_FACE, name, local=Path(name).is_dir()):
+    with offline_unless_reached(name, local=Path(name).is_dir()):
         expects = transformers.AutoImageProcessor.from_pretrained(name)
         net = transformers.AutoModelForImageClassification.from_pretrained(name)
     cut = getattr(expects, "crop_size", None) if getattr(expects, "do_center_crop", False) else None

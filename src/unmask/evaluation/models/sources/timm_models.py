@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unmask.evaluation.models.sources.checkpoints import load_checkpoint
 from unmask.evaluation.models.sources.fitted import fitted
-from unmask.evaluation.models.sources.hubs import HUGGING_FACE, offline_unless_reached
 from unmask.evaluation.models.sources.loading import Loaded, Request, library
+from unmask.network.hubs import offline_unless_reached
 
 __all__ = ["load_timm"]
 
@@ -26,7 +26,7 @@ def load_timm(request: Request) -> Loaded:
         mean, std = (_of_channels(expects[moment], channels) for moment in ("mean", "std"))
         found = fitted(net, request, None, mean, std, "those of timm's own weights")
         return Loaded(found.model, [*notes, *found.notes], normalised=True)
-    with offline_unless_reached(HUGGING_FACE, request.name, local=request.name.startswith("local-dir:")):
+    with offline_unless_reached(request.name, local=request.name.startswith("local-dir:")):
         net = timm.create_model(request.name, pretrained=True)
     expects = timm.data.resolve_model_data_config(net)
     return fitted(net, request, expects["input_size"][1:], expects["mean"], expects["std"], "as its weights want them")

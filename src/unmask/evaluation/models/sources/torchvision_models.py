@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
 from torch import nn
 
 from unmask.evaluation.models.sources.checkpoints import load_checkpoint
 from unmask.evaluation.models.sources.fitted import fitted
-from unmask.evaluation.models.sources.hubs import cached_by_torch, online
 from unmask.evaluation.models.sources.loading import Loaded, Request, library
+from unmask.network.hubs import online
 
 __all__ = ["load_torchvision"]
 
@@ -26,8 +30,13 @@ def load_torchvision(request: Request) -> Loaded:
         notes = load_checkpoint(net, request.form.checkpoint, request.name)
         found = fitted(net, request, None, expects.mean, expects.std, "those of torchvision's own weights")
         return Loaded(found.model, [*notes, *found.notes], normalised=True)
-    if not cached_by_torch(weights.url):
+    if not _cached(weights.url):
         online(weights.url, request.name)
     (size,) = expects.crop_size
     net = models.get_model(request.name, weights=weights)
     return fitted(net, request, (size, size), expects.mean, expects.std, "as its weights want them")
+
+
+def _cached(address: str) -> bool:
+    """Whether ``torch.hub`` has downloaded a file before."""
+    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name).is_file()

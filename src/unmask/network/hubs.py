@@ -1,4 +1,4 @@
-"""Hosts of pretrained weights: one that cannot be reached is said within seconds, where libraries wait for minutes."""
+"""Hosts of models and data: one that cannot be reached is said within seconds, where libraries wait for minutes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
+from ssl import SSLCertVerificationError
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
-import torch
-
 from unmask.errors import UnmaskError, first_line
 
-__all__ = ["HUGGING_FACE", "cached_by_torch", "offline_unless_reached", "online"]
+__all__ = ["HUGGING_FACE", "offline_unless_reached", "online"]
 
 HUGGING_FACE = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
 """Address of the Hugging Face hub."""
 
 _VARIABLE = "HF_HUB_OFFLINE"
-"""Of the environment, and of ``huggingface_hub.constants``: whether downloads are off."""
+"""Of the environment, and of the modules below once they are imported: whether downloads are off."""
+
+_MODULES = ("huggingface_hub.constants", "datasets.config")
 
 _SECONDS = 3.0
 """How long a host may take to answer."""
@@ -36,37 +37,32 @@ def online(address: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def offline_unless_reached(address: str, name: str, *, local: bool) -> Iterator[None]:
+def offline_unless_reached(name: str, *, local: bool) -> Iterator[None]:
     """Within the block Hugging Face's libraries use what is on this machine alone if the hub cannot be reached.
 
     Args:
-        address: of the hub.
-        name: of the model, for the message.
+        name: of the model or the data, for the message.
         local: whether it is on this machine anyway.
 
     Raises UnmaskError with one line if the hub cannot be reached and the block then fails.
     """
-    failure = None if local else f"{_VARIABLE} is set" if os.environ.get(_VARIABLE) else _failure(address)
+    failure = None if local else f"{_VARIABLE} is set" if _is_set() else _failure(HUGGING_FACE)
     if failure is None:
         yield
         return
     try:
         with _offline():
             yield
+    except UnmaskError:
+        raise
     except Exception as error:  # whatever a library raises for what it does not find
-        raise _unreachable(address, name, failure) from error
-
-
-def cached_by_torch(address: str) -> bool:
-    """Whether ``torch.hub`` has downloaded a file before."""
-    return (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(address).path).name).is_file()
+        raise _unreachable(HUGGING_FACE, name, failure) from error
 
 
 def _unreachable(address: str, name: str, failure: str) -> UnmaskError:
-    host = urlsplit(address).netloc
     return UnmaskError(
-        f"{host} cannot be reached ({failure}), and {name} is not among the models downloaded before: connect, or give "
-        "a folder or file of this machine"
+        f"{urlsplit(address).netloc} cannot be reached ({failure}), and {name} was not downloaded before",
+        "connect, or give a folder or file of this machine",
     )
 
 
@@ -80,9 +76,11 @@ def _failure(address: str) -> str | None:
             urlopen(Request(f"{parts.scheme}://{parts.netloc}", method="HEAD"), timeout=_SECONDS).close()
         except HTTPError as error:
             error.close()
-        except (OSError, ValueError) as error:
-            found[0] = first_line(getattr(error, "reason", None) or error, type(error).__name__)
-            return
+        except Exception as error:  # the network, the address and what answers each fail in their own way
+            reason = getattr(error, "reason", None) or error
+            if not isinstance(reason, SSLCertVerificationError):  # the libraries may trust other certificates
+                found[0] = first_line(reason, type(error).__name__)
+                return
         found[0] = None
 
     thread = threading.Thread(target=attempt, daemon=True)
@@ -91,22 +89,28 @@ def _failure(address: str) -> str | None:
     return found[0]
 
 
+def _is_set() -> bool:
+    """As the libraries read the variable."""
+    return os.environ.get(_VARIABLE, "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
 @contextlib.contextmanager
 def _offline() -> Iterator[None]:
-    """The libraries read the variable once, when they are imported; if they are, the constant is set."""
-    before = os.environ.get(_VARIABLE)
+    """The libraries read the variable once, when they are imported; if they are, their own settings are set."""
+    variable, otherwise = os.environ.get(_VARIABLE), _is_set()
+    before = {name: settings.get(_VARIABLE, False) for name, settings in _imported()}
     os.environ[_VARIABLE] = "1"
-    _set_constant(True)
+    for _, settings in _imported():
+        settings[_VARIABLE] = True
     try:
         yield
     finally:
         os.environ.pop(_VARIABLE)
-        if before is not None:
-            os.environ[_VARIABLE] = before
-        _set_constant(bool(before))
+        if variable is not None:
+            os.environ[_VARIABLE] = variable
+        for name, settings in _imported():
+            settings[_VARIABLE] = before.get(name, otherwise)
 
 
-def _set_constant(value: bool) -> None:
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:
-        vars(constants)[_VARIABLE] = value
+def _imported() -> Iterator[tuple[str, dict[str, Any]]]:
+    return ((name, vars(sys.modules[name])) for name in _MODULES if name in sys.modules)
