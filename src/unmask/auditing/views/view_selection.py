@@ -84,29 +84,37 @@ class PilotSearch:
         """
         found, apart = list[PilotResult](), self._apart()
         known: dict[str, PilotResult] = {}
+        reached: Tensor | None = None  # the images that the first search came to
         for view in views:
             try:
-                gradient = self._gradient(view) if self.attack is None and not levels else None
-                if gradient is None or gradient not in known:
-                    found.append(self._try(view, levels, apart))
-                    known |= {gradient: found[-1]} if gradient is not None else {}
-                else:
-                    found.append(replace(known[gradient], view=view))
+                gradient = self._gradient(view, reached) if reached is not None and not levels else ""
+                one = replace(known[gradient], view=view) if gradient in known else self._try(view, levels, apart)
+                if reached is None and self.attack is None and not levels and one.x_adv is not None:
+                    reached = one.x_adv
+                    gradient = self._gradient(view, reached)
+                known |= {gradient: one} if gradient else {}
+                found.append(one)
             except Exception as error:  # of the author's code, in a use that it was not written for
                 why = f"{type(error).__name__}: {first_line(error, '')}"
                 found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
         return found
 
-    def _gradient(self, candidate: CandidateView) -> str:
-        """A digest of the margin's gradient at points of the ball: a view with the same one finds the same."""
+    def _gradient(self, candidate: CandidateView, reached: Tensor) -> str:
+        """A digest of the margin's gradient at random points of the ball, and at images that a search has come to,
+        since thresholds may lie where noise does not reach: a view with the same gradient finds the same.
+        """
         twin, (x, y) = frozen_copy(self.target.model), (self.images.x, self.images.y)
         keys = make_keys(self.seed, self.images.index, "same gradient")
         with use_keys(keys):
-            z = self.threat.project(self.threat.start(x), x).requires_grad_()
-        with use_keys(keys.fold_in("model"), uses_torch_random=True), torch.enable_grad():
-            loss = margin(query(twin if candidate.view is None else candidate.view(twin), z), y)
-        slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
-        return digest_of({"": torch.zeros_like(z) if slope is None else slope + 0.0})
+            start = self.threat.project(self.threat.start(x), x)
+        slopes = dict[str, Tensor]()
+        for name, at in (("start", start), ("reached", reached)):
+            z = at.clone().requires_grad_()
+            with use_keys(keys.fold_in("model"), uses_torch_random=True), torch.enable_grad():
+                loss = margin(query(twin if candidate.view is None else candidate.view(twin), z), y)
+            slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+            slopes[name] = torch.zeros_like(z) if slope is None else slope + 0.0  # -0 is 0
+        return digest_of(slopes)
 
     def _apart(self) -> bool:
         """Whether each draw needs a pass of its own."""
