@@ -127,7 +127,7 @@ def bpda(part: str, surrogate: Surrogate | Sequence[Surrogate] = identity) -> Vi
     return with_part(part, approximated)
 
 
-def bypass(part: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+def bypass(part: str, surrogate: Surrogate = identity) -> View:
     """A model in which ``surrogate`` replaces ``part`` forward and backward: the defense without it.
 
     An attack on it transfers to the defense, or fails to: only the judge can decide.

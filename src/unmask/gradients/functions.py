@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import ModelView, View, fit_size, identity, substitute
+from unmask.gradients.bpda import ModelView, Surrogate, View, fit_size, identity, substitute
 
 __all__ = ["bpda_function", "functions_called"]
 
@@ -34,7 +34,7 @@ def functions_called(around: Callable[[type, Call, tuple[Any, ...]], Any]) -> It
         torch.autograd.Function.apply = own  # type: ignore[method-assign]
 
 
-def bpda_function(name: str, surrogate: Callable[[Tensor], Tensor] = identity) -> View:
+def bpda_function(name: str, surrogate: Surrogate = identity) -> View:
     """A view in which gradients pass the ``torch.autograd.Function`` of this class name through ``surrogate``.
 
     As :func:`unmask.bpda`, for what is no module: a function with a backward pass of its own, which may be

@@ -32,7 +32,7 @@ def lazy_surrogate(part: str, images: Callable[[], Tensor], **options: Any) -> V
     >>> view(nn.Sequential(Steps(), nn.Flatten()))(x).sum().backward(); bool(x.grad.abs().sum() > 0)
     True
     """
-    known: dict[str, Callable[[Tensor], Tensor]] = {}
+    known: dict[str, Surrogate] = {}
 
     def approximated(model: nn.Module) -> nn.Module:
         weights = digest_of(model.state_dict())
