@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
 
+from unmask.cli import progress as command_line
 from unmask.progress import Level, on_progress, track
 
 
@@ -28,3 +32,16 @@ def test_a_loop_that_is_left_is_forgotten() -> None:
 
 def test_unwatched_it_is_the_items_alone() -> None:
     assert list(track(range(3), "step")) == [0, 1, 2]
+
+
+def test_without_a_terminal_lines_say_at_once_and_regularly_what_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command_line, "_EVERY", 0.05)
+    with command_line.planning("load"):
+        assert capsys.readouterr().err == "load\n"
+        for _ in track(range(1), "step"):
+            time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert all(re.fullmatch(r"step 1 of 1 \(\d+ s\)", line) for line in lines)

@@ -16,6 +16,7 @@ from unmask.gradients.bpda import View
 from unmask.inputs import as_batch
 from unmask.judging import Judge, Verdict
 from unmask.models.compiling import Compiler
+from unmask.models.graph_memory import bounded_graphs, forget_graph
 from unmask.models.model_wrappers import (
     Passes,
     batch_invariant,
@@ -123,6 +124,7 @@ def run_attack(
             return _folded(model, x, screen) if view is None else view(twin())  # a view may change or read any part
 
         random = judge.draws > 1 or judge.uses_torch_random
+        forget_graph()
         viewed = make() if compiler is None else compiler.of(model, view, make, random=random)
         return batch_invariant(
             _answering(bfloat16(viewed) if narrow else viewed), passes=passes, uses_torch_random=judge.uses_torch_random
@@ -147,7 +149,8 @@ def run_attack(
     )
     x_adv = x.clone()
     if len(rows):
-        x_adv[rows] = attack(problem.subset(rows))
+        with bounded_graphs():
+            x_adv[rows] = attack(problem.subset(rows))
     spent = replace(passes)  # the views of the trail would count on
     return AttackResult(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail, health.counts())
 

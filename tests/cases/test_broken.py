@@ -62,8 +62,8 @@ def test_randomization_falls_to_eot() -> None:
 
 
 def test_defense_gan_falls_to_a_search_of_its_manifold() -> None:
-    assert left("defense-gan-mnist", "clean", 6) >= 0.8
-    assert left("defense-gan-mnist", "overpowered", 6) <= 0.2
+    assert left("defense-gan-mnist", "clean", 3) == 1.0
+    assert left("defense-gan-mnist", "overpowered", 3) == 0.0
 
 
 def test_adversarial_training_stands() -> None:
@@ -76,8 +76,8 @@ def test_adversarial_training_stands() -> None:
     ("name", "attacker"), [("plain-cifar10", "apgd"), ("sap-cifar10", "bpda"), ("lid-cifar10", "joint")]
 )
 def test_photographs(name: str, attacker: str) -> None:
-    assert left(name, "clean", 16) >= 0.75
-    assert left(name, attacker, 16) <= 0.07
+    assert left(name, "clean", 12) >= 0.75
+    assert left(name, attacker, 12) == 0.0
 
 
 @pytest.mark.parametrize(

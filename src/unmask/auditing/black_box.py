@@ -13,7 +13,6 @@ from unmask.auditing.budgets import Budget
 from unmask.auditing.diagnose import ModelCheck
 from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.jobs import Control, attack_code, build_plan
-from unmask.auditing.request import step
 from unmask.auditing.views.surrogates import surrogate_models
 from unmask.cases import AttackSpec
 from unmask.evaluation.models.targets import Target
@@ -31,7 +30,6 @@ _UNSEEN = (
 )
 
 
-@step("plan the attacks")
 def by_scores(check: ModelCheck) -> tuple[Plan, Target]:
     """The plan, as of :func:`unmask.auditing.plan.plan_audit`, for a :class:`unmask.BlackBoxModel`."""
     request, images, size = check.request, check.images, check.radius

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from unmask.auditing.probe_data import PROBED, Images, correctly_classified
-from unmask.auditing.request import AuditRequest, step
+from unmask.auditing.request import AuditRequest
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
 from unmask.diagnosis.lint import lint
-from unmask.diagnosis.probe import GradientProbe, probe_gradients, probe_through_view
+from unmask.diagnosis.probe import GradientProbe, numbers_kept, probe_gradients, probe_through_view
 from unmask.evaluation.models.setup import rms_radius
 from unmask.kinds import FindingKind
 from unmask.records import Finding
@@ -50,6 +50,7 @@ class Diagnosis:
     """Where, how and by how much the gradients of a model mislead."""
 
     check: ModelCheck
+    images: Images  # on which the model is taken apart
     probe: GradientProbe
     findings: tuple[Finding, ...]
 
@@ -65,8 +66,8 @@ class Diagnosis:
 
     def through(self, view: nn.Module) -> Diagnosis:
         """Noise and flat losses measured again through a view, and what is new of it: one fault hides another."""
-        images, keys = self.check.images.first(PROBED), self.check.images.first(PROBED).keys
-        probe = probe_through_view(self.probe, view, images.x, images.y, keys(self.check.request.seed, "through"))
+        images, keys = self.images, self.images.keys(self.check.request.seed, "through")
+        probe = probe_through_view(self.probe, view, images.x, images.y, keys)
         known = {(one.kind, one.module, one.where) for one in self.findings}
         fresh = [one for one in findings(probe) if (one.kind, one.module, one.where) not in known]
         if self.findings:  # votes saturate by themselves
@@ -94,7 +95,6 @@ class Diagnosis:
         }
 
 
-@step("check the model")
 def check_model(request: AuditRequest) -> ModelCheck:
     """Which images the model gets right, and what is wrong with it before any attack.
 
@@ -104,13 +104,13 @@ def check_model(request: AuditRequest) -> ModelCheck:
     return ModelCheck(request, loaded, correctly_classified(request), _lint(request))
 
 
-@step("probe its gradients")
 def diagnose(check: ModelCheck) -> Diagnosis:
     """Where gradients end, are wrong, are noise, or vanish, on a few of the images."""
     request, images = check.request, check.images.first(PROBED)
+    images = images.within_memory(numbers_kept(check.model, images.x, images.keys(request.seed, "memory")))
     keys = images.keys(request.seed, "examine")
     probe = probe_gradients(check.model, images.x, images.y, check.radius, keys, request.target.draws)
-    return Diagnosis(check, probe, (*findings(probe),))
+    return Diagnosis(check, images, probe, (*findings(probe),))
 
 
 def _lint(request: AuditRequest) -> tuple[Finding, ...]:

@@ -12,8 +12,13 @@ from unmask.auditing.attackers import NOISE
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
-from unmask.auditing.request import step
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, candidate_views, expensive_views
+from unmask.auditing.views.candidate_views import (
+    OWN_GRADIENT,
+    CandidateView,
+    candidate_views,
+    expensive_views,
+    fitted_views,
+)
 from unmask.auditing.views.decoders import decoders
 from unmask.auditing.views.surrogates import surrogate_models
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
@@ -69,7 +74,6 @@ class _Trials:
     results: list[PilotResult]
 
 
-@step("pilot the candidate views")
 def pilot_views(diagnosis: Diagnosis) -> Pilot:
     """Try the views that the diagnosis suggests, and look once more at the gradients through the best of them.
 
@@ -79,6 +83,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed)
     trials = _tried(diagnosis, search)
     trials = _around_refusals(trials, search)
+    trials = _with_fitted_views(trials, search)
     trials = _with_expensive_views(trials, search)
     found, view = trials.diagnosis, _least_invasive(trials).view
     if view is not None:
@@ -91,7 +96,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
     spaces = decoders(check.model, found.probe, check.images.x)
     found = found.with_lint(_aged(check))
-    return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(check, results, best))
+    return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(found, results, best))
 
 
 def _tried(diagnosis: Diagnosis, search: PilotSearch) -> _Trials:
@@ -108,13 +113,22 @@ def _around_refusals(trials: _Trials, search: PilotSearch) -> _Trials:
     if not left or trials.diagnosis.probe.faults or not _refuses(check):
         return trials
     assert own.x_adv is not None
-    few = check.images.first(PROBED)
+    few = trials.diagnosis.images
     keys = few.keys(check.request.seed, "switched")
     hidden = faults_behind_refusals(check.model, own.x_adv[: len(few)], check.radius, keys)
     if not hidden:
         return trials
     others = _tried(trials.diagnosis.suspecting(hidden), search)
     return others if others.results[0].robust_accuracy < own.robust_accuracy - _FAR else trials
+
+
+def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:
+    """Where all others leave something, views through fitted surrogates too."""
+    if trials.results[0].robust_accuracy <= _DEAR:
+        return trials
+    found, check = trials.diagnosis, trials.diagnosis.check
+    views = fitted_views(check.model, found.probe, check.images.x, found.classes)
+    return replace(trials, views=[*trials.views, *views], results=rank([*trials.results, *search(views)]))
 
 
 def _with_expensive_views(trials: _Trials, search: PilotSearch) -> _Trials:
@@ -168,9 +182,9 @@ def _aged(check: ModelCheck) -> list[Finding]:
     return [] if found is None else [found]
 
 
-def _gradients(check: ModelCheck, results: Sequence[PilotResult], best: PilotResult) -> dict[str, dict[str, Any]]:
+def _gradients(found: Diagnosis, results: Sequence[PilotResult], best: PilotResult) -> dict[str, dict[str, Any]]:
     """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    few = check.images.first(PROBED)
+    check, few = found.check, found.images
     keys = few.keys(check.request.seed, "available")
     own = next((one for one in results if one.view == OWN_GRADIENT and not one.levels), best)
     twin = frozen_copy(check.model)

@@ -24,15 +24,22 @@ def plan_audit(request: AuditRequest) -> tuple[Plan, Target]:
     Everything is keyed by the seed, so that the same request plans the same jobs. Raises UnmaskError for a model that
     gets no image right, and for one that cannot be searched.
     """
-    check = check_model(request)
+    seconds = dict[str, float]()
+    with step("check the model", seconds):
+        check = check_model(request)
     if isinstance(request.target.model, BlackBoxModel):
-        return by_scores(check)
-    diagnosis = diagnose(check)
-    pilot = pilot_views(diagnosis)
-    return plan_attacks(pilot)
+        with step("plan the attacks", seconds):
+            plan, armed = by_scores(check)
+        return replace(plan, seconds=seconds), armed
+    with step("probe its gradients", seconds):
+        diagnosis = diagnose(check)
+    with step("pilot the candidate views", seconds):
+        pilot = pilot_views(diagnosis)
+    with step("plan the attacks", seconds):
+        plan, armed = plan_attacks(pilot)
+    return replace(plan, seconds=seconds), armed
 
 
-@step("plan the attacks")
 def plan_attacks(pilot: Pilot) -> tuple[Plan, Target]:
     """The attacks through the best views, and the controls that show whether those did their work."""
     request, classes = pilot.diagnosis.check.request, pilot.diagnosis.classes

@@ -33,6 +33,9 @@ _RANGED = 16
 _NUMBERS, _LEAST = 1 << 19, 4
 """In the images of which all that a model makes is kept at once, about; images that this takes at least."""
 
+_KEPT = 1 << 26
+"""Numbers that a pass of the probe may keep, about: of models that make more, fewer images are looked at."""
+
 
 @dataclass(frozen=True)
 class Images:
@@ -48,6 +51,11 @@ class Images:
     def first(self, most: int) -> Images:
         """The first ``most`` of them; fewer of large ones: see :func:`probe_size`."""
         some = slice(probe_size(most, self.x))
+        return Images(self.x[some], self.y[some], self.index[some])
+
+    def within_memory(self, kept: int) -> Images:
+        """As many of the first as a probe that keeps ``kept`` numbers of each has memory for, but four at least."""
+        some = slice(max(_LEAST, _KEPT // max(1, kept)))
         return Images(self.x[some], self.y[some], self.index[some])
 
     def keys(self, seed: int, purpose: str) -> Keys:

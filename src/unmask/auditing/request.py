@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ContextDecorator
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -57,6 +58,10 @@ class AuditRequest:
         return make_keys(self.seed, index, purpose)
 
 
-def step(what: str) -> ContextDecorator:
-    """Decorates the function that does one of the :data:`STEPS`: the watcher gets its name when it begins."""
-    return stage(f"{what}, audit step", STEPS.index(what), len(STEPS))
+@contextmanager
+def step(what: str, seconds: dict[str, float]) -> Iterator[None]:
+    """One of the :data:`STEPS`: the watcher gets its name when it begins, ``seconds`` what it took."""
+    began = time.monotonic()
+    with stage(f"{what}, audit step", STEPS.index(what), len(STEPS)):
+        yield
+    seconds[what] = time.monotonic() - began

@@ -135,6 +135,7 @@ def _performed(
     """The report of the planned jobs, done in this process."""
     local.use(name, armed, data)
     about = {**{key: config[key] for key in ("command", "n", "seed")}, "suite": None, "cases": [plan.case_info]}
+    about |= {"planning_seconds": dict(plan.seconds)}
     settled = local.fingerprints(plan.jobs)
     with Store.open(files.folder, config, {**about, **environment()}, plan.jobs, settled) as store:
         run(plan.jobs, store, local, lambda record, known: None)

@@ -82,15 +82,18 @@ def reproduce(
 
     Example: [bold]unmask reproduce --case thermometer-mnist --n 200 --out runs/thermometer[/bold]
     """
-    from unmask.auditing.question import plans
-    from unmask.cases import SUITES, find_case
-    from unmask.evaluation.available import available
-    from unmask.evaluation.runner import LocalExecutor
-    from unmask.models.forms import ModelForm
+    from unmask.cli.progress import planning
+
+    verdict.threshold()
+    with planning("load torch"):
+        from unmask.auditing.question import plans
+        from unmask.cases import SUITES, find_case
+        from unmask.evaluation.available import available
+        from unmask.evaluation.runner import LocalExecutor
+        from unmask.models.forms import ModelForm
 
     if suite is not None and suite not in SUITES:
         raise UnmaskError(f"no suite {suite!r}; suites: {', '.join(SUITES)}")
-    verdict.threshold()
     named = [find_case(name) for name in dict.fromkeys(case or ())]
     of_suite = [find_case(name) for name in SUITES[suite or "digits"]] if suite or not named else []
     settings = execution.config(strict=True, form=ModelForm(), compile=verdict.compile)
@@ -124,16 +127,21 @@ def attack(
 
     Example: [bold]unmask attack my_model.py:build --data mnist --eps 0.3 --attack apgd --bpda encode=identity[/bold]
     """
-    from unmask.auditing.question import plans
-    from unmask.evaluation.runner import LocalExecutor
+    from unmask.cli.progress import planning
 
     verdict.threshold()
+    with planning("load torch"):
+        from unmask.auditing.question import plans
+        from unmask.evaluation.runner import LocalExecutor
+
     settings = execution.config(strict=True, form=form.form(), size=data.size, compile=verdict.compile)
     cluster, local = execution.cluster(settings), LocalExecutor(settings)
     config = {"command": "attack", "target": target, **data.config, "seed": seed, "threat": threat.config}
     show_data(local, data)
     config |= {"options": {**asdict(options), "bpda": options.bpda or []}, "form": settings.form.stored()}
-    carry_out(plans(config, local), out, config, local, cluster, verdict)
+    with planning():
+        planned = plans(config, local)
+    carry_out(planned, out, config, local, cluster, verdict)
 
 
 @app.command()
@@ -155,11 +163,13 @@ def audit(
 
     Example: [bold]unmask audit my_model.py:build --data mnist --eps 0.3 --out runs/audit[/bold]
     """
-    from unmask.auditing.question import plans
     from unmask.cli.progress import planning
-    from unmask.evaluation.runner import LocalExecutor
 
     verdict.threshold()
+    with planning("load torch"):
+        from unmask.auditing.question import plans
+        from unmask.evaluation.runner import LocalExecutor
+
     settings = execution.config(strict=False, form=form.form(), size=data.size, compile=verdict.compile)
     cluster = execution.cluster(settings)
     if execution.gpus_per_job:  # what is planned here must be what the workers find

@@ -61,6 +61,7 @@ def carry_out(
         local.compiler = Compiler(partial(err.print, highlight=False, soft_wrap=True))
     about = {name: config[name] for name in ("command", "n", "seed")}
     about |= {"suite": suite, "cases": [plan.case_info for plan in plans], **environment()}
+    about |= {"planning_seconds": {name: spent for plan in plans for name, spent in plan.seconds.items()}}
     jobs = [job for plan in plans for job in plan.jobs]
     with Store.open(out, config, about, jobs, local.fingerprints(jobs)) as store, progress(jobs) as show:
         if cluster is None:

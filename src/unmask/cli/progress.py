@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 
-from unmask.cli.console import err
+from unmask.cli.console import err, warn
 from unmask.kinds import Role
 from unmask.progress import Level, on_progress
 from unmask.records import Job, Record
@@ -13,9 +15,16 @@ from unmask.records import Job, Record
 __all__ = ["planning", "progress"]
 
 
+_EVERY = 10.0
+"""Seconds between two lines where stderr is no terminal."""
+
+
 @contextmanager
 def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
-    """On a terminal a bar with accuracy so far, time left and the loops that run; elsewhere a line an attack."""
+    """On a terminal a bar with accuracy so far, time left and the loops that run.
+
+    Elsewhere a line for each attack that is done, and every 10 seconds one with the loops that run.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -52,20 +61,48 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
             bar.update(task, within=_running(levels))
 
         if bar.disable:
-            yield show
+            with _lines("attack"):
+                yield show
         else:
             with on_progress(within):
                 yield show
 
 
 @contextmanager
-def planning() -> Iterator[None]:
-    """On a terminal a line that names the step of an audit that runs, and the loops within it; elsewhere nothing."""
+def planning(first: str = "load the model") -> Iterator[None]:
+    """On a terminal a line that names the step of an audit that runs, ``first`` before, and the loops within it.
+
+    Elsewhere such a line at once and every 10 seconds.
+    """
     if not err.is_terminal:
-        yield
+        warn(first)
+        with _lines(first):
+            yield
         return
-    with err.status("load the model") as status, on_progress(lambda levels: status.update(_running(levels))):
+    with err.status(first) as status, on_progress(lambda levels: status.update(_running(levels))):
         yield
+
+
+@contextmanager
+def _lines(at_first: str) -> Iterator[None]:
+    """Every 10 seconds a line with the loops that run and the time since the beginning."""
+    began, done, now = time.monotonic(), Event(), [at_first]
+
+    def print_lines() -> None:
+        while not done.wait(_EVERY):
+            warn(f"{now[0]} ({time.monotonic() - began:.0f} s)")
+
+    def running(levels: tuple[Level, ...]) -> None:
+        now[0] = _running(levels)
+
+    thread = Thread(target=print_lines, daemon=True)
+    with on_progress(running):
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
 
 def _running(levels: tuple[Level, ...]) -> str:

@@ -50,6 +50,7 @@ def verify(
     Example: [bold]unmask verify runs/demo --attack 8[/bold]
     """
     from unmask.auditing.question import plans
+    from unmask.cli.progress import planning
     from unmask.evaluation.verifying.attack_again import Sample
     from unmask.evaluation.verifying.verify import verify
     from unmask.report.compare import compare_runs as held_against
@@ -62,7 +63,8 @@ def verify(
     sample = Sample(attack, seed, clocked(config)) if attack else None
     executor = local_of(config, local)
     with on_the_threads_of(run):
-        planned = plans(config, executor) if examine or config["command"] != "audit" else None
+        with planning():
+            planned = plans(config, executor) if examine or config["command"] != "audit" else None
         checks = []
         for check in verify(run, executor, planned, sample):
             checks.append(check)

@@ -12,7 +12,7 @@ from unmask.diagnosis.faults import GradientFault, cancelled, faults
 from unmask.diagnosis.gradient_fidelity import GradientFidelity, from_images, gradient_fidelities
 from unmask.diagnosis.nonfinite import NonFinite, nonfinite
 from unmask.diagnosis.saturation import Saturation, saturation
-from unmask.diagnosis.trace import Event, outermost
+from unmask.diagnosis.trace import Event, outermost, trace
 from unmask.gradients.bpda import find_part
 from unmask.kinds import FindingKind
 from unmask.models.model_wrappers import frozen_copy
@@ -20,7 +20,14 @@ from unmask.randomness import Keys, use_keys
 from unmask.records import Finding
 from unmask.state.deep_copy import deep_copy
 
-__all__ = ["GradientProbe", "faults_behind_refusals", "probe_gradients", "probe_through_view", "unavailable"]
+__all__ = [
+    "GradientProbe",
+    "faults_behind_refusals",
+    "numbers_kept",
+    "probe_gradients",
+    "probe_through_view",
+    "unavailable",
+]
 
 _SHARES = (1 / 3000, 1 / 100, 1 / 8, 1.0)
 """Of the attack's length, at which changes are followed; a smooth function's gradient is right at the first."""
@@ -58,6 +65,14 @@ def probe_gradients(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys:
     evidence = GradientProbe(parts, responsible, drawn, Noise(1.0, 0.0), Saturation(0.0, 0.0, False))
     evidence = replace(evidence, nonfinite=nonfinite(twin, x, y, keys.fold_in("not finite")), moves_weights=moved)
     return probe_through_view(evidence, twin, x, y, keys)
+
+
+def numbers_kept(model: nn.Module, x: Tensor, keys: Keys) -> int:
+    """How many numbers the probe of a model keeps of an image in a pass, counted on the first two of ``x``."""
+    few = keys.select(torch.arange(min(2, len(x))))
+    events = trace(frozen_copy(model), x[:2].detach().clone().requires_grad_(), few)
+    kept = {id(one.value): one.value.numel() for event in events for one in (*event.inputs, *event.outputs)}
+    return sum(kept.values()) // len(few.rows)
 
 
 def _moves_weights(model: nn.Module, x: Tensor, keys: Keys) -> bool:

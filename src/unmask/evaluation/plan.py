@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unmask.cases import AttackSpec, Case
@@ -30,6 +30,7 @@ class Plan:
 
     jobs: tuple[Job, ...]
     case_info: Mapping[str, Any]
+    seconds: Mapping[str, float] = field(default_factory=dict)  # that each step of the planning took
 
 
 def plan_case(case: Case, data: Dataset, n: int, seed: int, *, curves: bool = True) -> Plan:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from unmask.models.graph_memory import count_graph
 from unmask.randomness import current, use_keys
 from unmask.state.deep_copy import deep_copy
 from unmask.types import Model, Output, as_output
@@ -81,7 +82,7 @@ def batch_invariant(
             keys = keys and keys.extended(missing)
         x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))  # a new tensor, also where nothing is missing
         with use_keys(keys, uses_torch_random=uses_torch_random):
-            output = as_output(model(x), len(x))
+            output = as_output(count_graph(lambda: model(x), len(x)), len(x))
         if missing:
             output = Output(output.logits[:size], None if output.reject is None else output.reject[:size])
         if passes is not None:

@@ -13,7 +13,7 @@ from unmask.randomness.keys import Keys
 from unmask.randomness.source import Source, below_one
 from unmask.randomness.torch_random import keyed
 
-__all__ = ["current", "normal", "uniform", "use_keys"]
+__all__ = ["current", "normal", "uniform", "use_keys", "use_rows"]
 
 _active: ContextVar[Source | None] = ContextVar("unmask_randomness", default=None)
 
@@ -45,6 +45,37 @@ def use_keys(keys: Keys | None, *, uses_torch_random: bool = False) -> Iterator[
             yield
     finally:
         _active.reset(token)
+
+
+@contextmanager
+def use_rows(rows: Tensor, of: int, *, last: bool) -> Iterator[None]:
+    """Draw for some rows (M,) out of ``of`` what they would draw together with all others.
+
+    Inside the block the stream begins where it was at the first of several such blocks; after the ``last`` one it is
+    where it would be had all rows drawn at once. Nothing changes outside ``use_keys``, and where rows share a draw.
+
+    >>> from unmask.randomness import make_keys
+    >>> with use_keys(make_keys(0, range(2), "both")):
+    ...     both = uniform((2, 1), torch.zeros(()))
+    >>> with use_keys(make_keys(0, range(2), "both")), use_rows(torch.tensor([1]), 2, last=True):
+    ...     bool(uniform((1, 1), torch.zeros(())) == both[1])
+    True
+    """
+    source = _active.get()
+    known = 0 if source is None else len(source.keys.rows)
+    if source is None or not known or of % known:
+        yield
+        return
+    keys = source.keys if of == known else source.keys.repeat(of // known)
+    part = Source(keys.select(rows))
+    part.calls = source.calls
+    token = _active.set(part)
+    try:
+        yield
+    finally:
+        _active.reset(token)
+    if last:
+        source.calls = part.calls
 
 
 def uniform(size: Sequence[int], like: Tensor) -> Tensor:

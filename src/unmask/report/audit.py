@@ -81,6 +81,7 @@ def audit_json(run: RunFolder, row: Row) -> str:
         "script": script(run, case),
         "seconds": row.seconds,
         "environment": {name: run.config.get(name) for name in ("versions", "hardware", "revision")},
+        "planning_seconds": run.planning_seconds,
     }
     return json.dumps(text, indent=1) + "\n"
 
@@ -97,6 +98,7 @@ class AuditSection:
     view: WinningView | None
     candidate_views: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
+    planning_seconds: Mapping[str, float]  # by step
     landscape: Landscape | None
     script: str
     not_diagnosed_reason: str
@@ -123,6 +125,7 @@ class AuditSection:
             view=winning_view(views),
             candidate_views=views,
             parts=case.audit["parts"] if classified else [],
+            planning_seconds=run.planning_seconds,
             landscape=landscape(run, case),
             script=script(run, case),
             not_diagnosed_reason=reason,

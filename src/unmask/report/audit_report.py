@@ -92,8 +92,9 @@ class AuditReport:
     stop_when: str | None
     diagnosis: Mapping[str, Any]  # parts, candidate views, draws ...
     script: str  # Python code that repeats the attack
-    seconds: float
+    seconds: float  # of the attacks
     environment: Mapping[str, Any]  # versions, hardware, revision
+    planning_seconds: Mapping[str, float] = field(default_factory=dict)  # by step, before the attacks
     files: RunFiles | None = field(default=None, compare=False)  # not in report.json
 
     @classmethod

@@ -32,6 +32,7 @@ __all__ = [
     "short_percent",
     "sources",
     "stated",
+    "steps",
     "threat",
 ]
 
@@ -107,6 +108,16 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def steps(seconds: Mapping[str, float]) -> str:
+    """What each step took, the longest first.
+
+    >>> steps({"check the model": 0.04, "probe its gradients": 90})
+    'probe its gradients 1.5 min, check the model 0.0 s'
+    """
+    longest = sorted(seconds.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {duration(spent)}" for name, spent in longest)
 
 
 def count(number: float) -> str:

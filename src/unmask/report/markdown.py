@@ -22,6 +22,7 @@ from unmask.report.formatting import (
     short_percent,
     sources,
     stated,
+    steps,
     threat,
 )
 from unmask.report.run_folder import CaseInfo, RunFolder
@@ -135,6 +136,7 @@ def _diagnosis(run: RunFolder, case: CaseInfo, row: Row) -> list[str]:
         )
         if view
         else "",
+        f"Time before the attacks: {steps(audit.planning_seconds)}." if audit.planning_seconds else "",
     ]
 
 

@@ -100,7 +100,8 @@ class RunFolder:
             raise UnmaskError(f"{path}/run.json is damaged ({error})", "start the run again in a new folder") from error
         found = cls(path, run.description, cases, records)
         try:
-            _hold(run.description, "the run", **_RUN_TYPES)
+            _hold({"planning_seconds": {}, **run.description}, "the run", **_RUN_TYPES)
+            _hold(found.planning_seconds, "the planning", **dict.fromkeys(found.planning_seconds, (int, float)))
             for case in found.cases:
                 _hold_records(case, found.of(case))
         except UnmaskError as error:
@@ -113,6 +114,11 @@ class RunFolder:
         asked = self.config.get("config")
         text = asked.get("stop_when") if isinstance(asked, dict) else None
         return None if text is None else StopRule.parse(str(text))
+
+    @property
+    def planning_seconds(self) -> Mapping[str, float]:
+        """That each step of an audit took before its attacks."""
+        return dict(self.config.get("planning_seconds", {}))
 
     def of(self, case: CaseInfo, *roles: Role) -> list[Record]:
         """Records of a case in these roles, or in any; in an order that no executor changes."""
@@ -224,5 +230,5 @@ def _is_share(value: object) -> bool:
 
 
 _RUN_TYPES: dict[str, Any] = {"command": str, "suite": (str, NoneType), "seed": int, "started": str}
-_RUN_TYPES |= {"revision": (str, NoneType), "versions": dict, "hardware": dict}
+_RUN_TYPES |= {"revision": (str, NoneType), "versions": dict, "hardware": dict, "planning_seconds": dict}
 _FOOLED = "fooled_view_only"

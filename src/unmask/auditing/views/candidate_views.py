@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ __all__ = [
     "candidate_views",
     "end_to_end_parts",
     "expensive_views",
+    "fitted_views",
     "through",
     "without_parts",
 ]
@@ -38,7 +39,7 @@ _ROUNDS = 4
 """How often a part is queried for each image that a surrogate is fitted on, with new noise each time."""
 
 _CALLS = 8
-"""Of a part in a pass, for which surrogates are fitted."""
+"""Of a part in a pass, up to which each call gets a surrogate of its own."""
 
 _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
@@ -92,7 +93,7 @@ def call_source(view: str, name: str) -> str:
 def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
     """The model's own gradient first; then views of each faulty part alone, and of all of them together.
 
-    ``x`` (B, C, H, W) are images to fit surrogates on.
+    ``x`` (B, C, H, W) are images such as the model gets.
     """
     around = [OWN_GRADIENT]
     if evidence.nonfinite.share:
@@ -100,9 +101,7 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
     if is_quantized(model):
         around.append(_plain(dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
-        faulty = _responsible(evidence)
-        calls = {path: sum(event.part == path for event in _calls(evidence)) for path in faulty}
-        alike = [path for path, event in faulty.items() if _same_form(event)]
+        alike = [path for path, event in _responsible(evidence).items() if _same_form(event)]
         inline = _plain(straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = through(bpda_function, name).then(inline)
@@ -112,16 +111,34 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
             parts = parts.then(through(bpda, path))
         if parts is not OWN_GRADIENT:
             around += [parts, parts.then(inline)]
-        if faulty:
-            around += list(_fitted(model, calls, x))
         cut = _cut_off(evidence)
         for path in dict.fromkeys((*cut, *end_to_end_parts(evidence, x))):
             joined = through(skip_to, path)
             around += [joined, joined.then(inline)]
-        if cut:
-            around += list(_skipping(model, cut[0], _last_reached(evidence, cut[0]), x))
+        source = _last_reached(evidence, cut[0]) if cut else None
+        if source is not None:
+            code = f"skip_to({json.dumps(cut[0])}, source={json.dumps(source)})"
+            around.append(CandidateView((code,), skip_to(cut[0], source=source)))
+    return _and_read(around, evidence, classes)
+
+
+def fitted_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
+    """For what those leave: through surrogates that are fitted to faulty parts, or to the code before a part.
+
+    ``x`` (B, C, H, W) are images to fit on.
+    """
+    if not evidence.faults and evidence.saturation.zero_gradient <= 0:
+        return []
+    around, cut = [*_fitted(model, evidence, x)], _cut_off(evidence)
+    if cut:
+        around += _skipping(model, cut[0], _last_reached(evidence, cut[0]), x)
+    return _and_read(around, evidence, classes)
+
+
+def _and_read(views: list[CandidateView], evidence: GradientProbe, classes: int) -> list[CandidateView]:
+    """These, and each of them with what has the form of logits for an output."""
     reads = [through(submodule_output, path, end_to_end=False) for path in _logits(evidence, classes)]
-    return [*around, *(candidate.then(read) for read in reads for candidate in around)]
+    return [*views, *(candidate.then(read) for read in reads for candidate in views)]
 
 
 def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:
@@ -178,11 +195,15 @@ def _same_form(event: Event) -> bool:
     return copies and (given.shape[1:] == made.shape[1:] or resized)
 
 
-def _fitted(model: nn.Module, faulty: Mapping[str, int], x: Tensor) -> Iterator[CandidateView]:
-    """Through surrogates of faulty parts, by the number of their calls."""
+def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:
+    """Through surrogates of faulty parts: one for each call, or, of a part that is called often, one for all calls."""
     candidate = OWN_GRADIENT
-    for path, calls in faulty.items():
-        fitted = range(min(calls, _CALLS))
+    for path in _responsible(evidence):
+        shapes = [event.inputs[0].value.shape for event in _calls(evidence) if event.part == path and event.inputs]
+        calls = len(shapes) if len(shapes) <= _CALLS else len(set(shapes))
+        if calls > 1 and len(shapes) > _CALLS:
+            return
+        fitted = range(calls)
         try:
             surrogates = [fit_surrogate(model, path, x, rounds=_ROUNDS, call=call) for call in fitted]
         except (ValueError, RuntimeError, AttributeError, IndexError):
@@ -196,12 +217,8 @@ def _fitted(model: nn.Module, faulty: Mapping[str, int], x: Tensor) -> Iterator[
 
 
 def _skipping(model: nn.Module, path: str, source: str | None, x: Tensor) -> Iterator[CandidateView]:
-    """From a part behind a gap to the images, or to ``source``, the last part before the gap: by identity, where the
-    latter gives the form that the former is given, and by a fitted surrogate.
-    """
+    """From a part behind a gap to the images, or to ``source``, the last part before the gap, by a fitted surrogate."""
     quoted, named = json.dumps(path), "" if source is None else f", source={json.dumps(source)}"
-    if source is not None:
-        yield CandidateView((f"skip_to({quoted}{named})",), skip_to(path, source=source))
     try:
         surrogate = fit_skip(model, path, x, source=source)
     except (ValueError, RuntimeError, AttributeError, IndexError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -32,6 +33,9 @@ from unmask.types import Estimator, Output
 __all__ = ["PilotResult", "PilotSearch", "estimator", "rank"]
 
 _STEPS = 12
+
+_DRAWS = 4
+"""Of a random model, in each of the two verdicts on an image, and at most for a gradient."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,13 @@ class PilotSearch:
         With ``levels`` the candidates of the searches lie on that grid:
         see :class:`unmask.attacks.combined.snapped.Snapped`.
         """
-        found, apart = list[PilotResult](), self._apart()
+        found = list[PilotResult]()
         known: dict[str, PilotResult] = {}
         reached: Tensor | None = None  # the images that the first search came to
         for view in views:
             try:
                 gradient = self._gradient(view, reached) if reached is not None and not levels else ""
-                one = replace(known[gradient], view=view) if gradient in known else self._try(view, levels, apart)
+                one = replace(known[gradient], view=view) if gradient in known else self._try(view, levels)
                 if reached is None and self.attack is None and not levels and one.x_adv is not None:
                     reached = one.x_adv
                     gradient = self._gradient(view, reached)
@@ -116,6 +120,7 @@ class PilotSearch:
             slopes[name] = torch.zeros_like(z) if slope is None else slope + 0.0  # -0 is 0
         return digest_of(slopes)
 
+    @cached_property
     def _apart(self) -> bool:
         """Whether each draw needs a pass of its own."""
         keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
@@ -124,16 +129,16 @@ class PilotSearch:
     def _averages(self) -> bool:
         return self.target.draws > 1 and self.attack is None
 
-    def _try(self, candidate: CandidateView, levels: int, apart: bool) -> PilotResult:
+    def _try(self, candidate: CandidateView, levels: int) -> PilotResult:
         model, (x, y, index) = self.target.model, (self.images.x, self.images.y, self.images.index)
         keys = make_keys(self.seed, index, "try")
         signal = 1.0
         if self._averages():
             twin = frozen_copy(model)
             signal = noise(twin if candidate.view is None else candidate.view(twin), x, y, keys, draws=4).signal
-        how = estimator(signal, apart, max_draws=8) if self.target.draws > 1 else autograd
+        how = estimator(signal, self._apart, max_draws=_DRAWS) if self.target.draws > 1 else autograd
         search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
-        judge = Judge(model, self.threat, self.target.draws, self.target.uses_torch_random)
+        judge = Judge(model, self.threat, min(self.target.draws, _DRAWS), self.target.uses_torch_random)
         result = run_attack(
             over_grid(levels, search), model, x, y, judge=judge, view=candidate.view, index=index, seed=self.seed
         )
@@ -142,9 +147,11 @@ class PilotSearch:
             fooled = ~_stands(query(model if candidate.view is None else candidate.view(model), result.x_adv), y)
         spread = float(logits.std().clamp_min(1e-12))
         value = float(margin(Output(logits), y).mean()) / spread
-        left = result.verdict.robust_fraction
+        left = (result.verdict.robust_fraction + result.selection.robust_fraction) / 2  # neither has chosen anything
         misled = tuple((fooled & (left > 0.5)).double().tolist())
-        return PilotResult(candidate, float(left.mean()), value, signal, apart, misled, result.x_adv, levels=levels)
+        return PilotResult(
+            candidate, float(left.mean()), value, signal, self._apart, misled, result.x_adv, levels=levels
+        )
 
 
 def rank(results: Sequence[PilotResult]) -> list[PilotResult]:

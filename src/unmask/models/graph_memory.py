@@ -1,0 +1,86 @@
+"""How much of a pass is kept for its gradient, so that a gradient is taken of as many rows as memory holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["bounded_graphs", "count_graph", "forget_graph", "rows_of_a_graph"]
+
+T = TypeVar("T")
+
+_BYTES = 1 << 29
+"""That a pass may keep for its gradient."""
+
+_LEAST = 16
+"""Rows of a pass, which is what batches are filled up to; so many have the first pass, on which bytes are counted."""
+
+
+@dataclass
+class _Graph:
+    """What is known of the passes of one view."""
+
+    bytes_per_row: float | None = None
+
+
+_graph: ContextVar[_Graph | None] = ContextVar("unmask_graph", default=None)
+
+
+@contextmanager
+def bounded_graphs() -> Iterator[None]:
+    """Inside, :func:`rows_of_a_graph` bounds the rows of a gradient."""
+    token = _graph.set(_Graph())
+    try:
+        yield
+    finally:
+        _graph.reset(token)
+
+
+def forget_graph() -> None:
+    """What follows are passes of another view."""
+    if (graph := _graph.get()) is not None:
+        graph.bytes_per_row = None
+
+
+def rows_of_a_graph() -> int | None:
+    """Rows in one pass of which a gradient is taken, at most; None for any number."""
+    graph = _graph.get()
+    if graph is None:
+        return None
+    if graph.bytes_per_row is None:
+        return _LEAST
+    return max(1, int(_BYTES / max(1.0, graph.bytes_per_row)) // _LEAST) * _LEAST
+
+
+def count_graph(call: Callable[[], T], rows: int) -> T:
+    """The result of a pass of ``rows``; the first time for a view, the bytes are counted that it keeps for a gradient.
+
+    >>> x = torch.rand(16, 1000, requires_grad=True)
+    >>> with bounded_graphs():
+    ...     y = count_graph(lambda: x.exp().sin(), 16)
+    ...     rows_of_a_graph()
+    134208
+    """
+    graph = _graph.get()
+    if graph is None or graph.bytes_per_row is not None or not torch.is_grad_enabled():
+        return call()
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        try:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
+            pass
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        result = call()
+    graph.bytes_per_row = sum(kept.values()) / rows
+    return result
