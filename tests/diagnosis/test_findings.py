@@ -67,6 +67,13 @@ def test_noise_counts_where_it_drowns_the_signal() -> None:
     assert (found.kind, found.module, found.remedy) == ("stochastic", "drop", "EOT over 9 draws")
 
 
+def test_one_of_a_few_networks_is_noise_too() -> None:
+    """Three draws of four share their gradient by two thirds, which single draws pay for all the same."""
+    drawn = replace(SOUND, sources=[event("randint", "")], noise=Noise(0.67, 0.1))
+    (found,) = findings(drawn)
+    assert (found.kind, found.remedy) == ("stochastic", "EOT over 2 draws")
+
+
 def test_a_flat_loss_beside_a_margin_that_is_not() -> None:
     (found,) = findings(replace(SOUND, saturation=Saturation(0.9, 0.0, False)))
     assert (found.kind, found.module) == ("vanishing", "")
