@@ -12,7 +12,6 @@ from unmask.defenses.transforms.bit_depth import ReduceBitDepth
 from unmask.diagnosis.behaviour.stochastic import Noise
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.findings import findings
-from unmask.diagnosis.gradient_fidelity import GradientFidelity
 from unmask.diagnosis.probe import GradientProbe, probe_gradients
 from unmask.diagnosis.saturation import Saturation
 from unmask.diagnosis.snapshots import TensorSnapshot
@@ -44,9 +43,9 @@ def test_a_fault_is_told_once_however_often_it_is_called() -> None:
 
 def test_layers_of_a_kind_are_one_finding() -> None:
     """Where no line of the user's code calls them, as in a Sequential, by their class; else by the line."""
-    layers = [GradientFault(event("round", f"net.{i}", line=""), i > 0, {0.1: 0.0}, i == 0) for i in range(3)]
-    calls = [GradientFidelity(replace(event("Quantize", f"net.{i}", line=""), module=True)) for i in range(3)]
-    (found,) = findings(replace(SOUND, faults=layers, parts=calls))
+    calls = [replace(event("round", f"net.{i}", line=""), layer="Quantize") for i in range(3)]
+    layers = [GradientFault(call, i > 0, {0.1: 0.0}, i == 0) for i, call in enumerate(calls)]
+    (found,) = findings(replace(SOUND, faults=layers))
     assert (found.kind, found.module, found.evidence["calls"]) == ("shattered", "net.0", 3)
     assert found.evidence["parts"] == ["net.0", "net.1", "net.2"]
     at_a_line = [fault("round", f"net.{i}") for i in range(3)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.probe import GradientProbe
@@ -30,11 +30,10 @@ def findings(evidence: GradientProbe) -> list[Finding]:
 
 def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
     """One for each operation at a line of the user's code, or of a kind of layer, however many parts call it."""
-    kinds = _classes(evidence)
     seen: dict[tuple[str, str, str], list[GradientFault]] = {}
     for fault in evidence.faults:
         event = fault.event
-        home = event.line or kinds.get(event.part, event.part)
+        home = event.line or event.layer or event.part
         seen.setdefault((event.file, home, event.name), []).append(fault)
     for (_, _, name), some in seen.items():
         first, smooth = some[0], all(one.right_nearby and not one.missing for one in some)
@@ -42,7 +41,7 @@ def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
         yield Finding(
             kind=FindingKind.VANISHING if smooth else FindingKind.SHATTERED,
             module=first.event.part,
-            where=_where(first.event, kinds),
+            where=first.event.place,
             evidence={
                 "operation": name,
                 "gradient": "missing" if all(one.missing for one in some) else "wrong",
@@ -53,18 +52,6 @@ def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
             },
             remedy="a view of the model that has a gradient",
         )
-
-
-def _classes(evidence: GradientProbe) -> dict[str, str]:
-    """The class of each part that was called."""
-    return {one.event.part: one.event.name for one in evidence.parts if one.event.module}
-
-
-def _where(event: Event, classes: Mapping[str, str]) -> str:
-    """The line of the user's code, or the layer where that makes no call."""
-    return (
-        event.place if event.line else f"layer {event.part or 'of the model'} ({classes.get(event.part, event.name)})"
-    )
 
 
 def _not_finite(evidence: GradientProbe) -> Iterator[Finding]:
@@ -120,7 +107,7 @@ def _vanishing(evidence: GradientProbe) -> Iterator[Finding]:
         yield Finding(
             kind=FindingKind.VANISHING if not missing and _reached(event) else FindingKind.SHATTERED,
             module=event.part,
-            where=_where(event, _classes(evidence)),
+            where=event.place,
             evidence={"operation": event.name, **flat, **_source(event)},
             remedy="a view of what goes into this operation",
         )
@@ -138,7 +125,7 @@ def _stochastic(evidence: GradientProbe) -> Iterator[Finding]:
         yield Finding(
             kind=FindingKind.STOCHASTIC,
             module=event.part,
-            where=_where(event, _classes(evidence)),
+            where=event.place,
             evidence={
                 "operation": event.name,
                 "signal": round(noise.signal, 3),

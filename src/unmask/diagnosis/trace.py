@@ -63,11 +63,12 @@ class Event:
     inner: bool = False  # whether it is a gradient that the model itself takes
     under: tuple[str, Place] | None = None  # part and place of a call in which gradients were disabled before
     file: str = ""  # path of the user's code that makes the call
+    layer: str = ""  # class of the part
 
     @property
     def place(self) -> str:
         """Line and code for a reader; the layer where no user's code makes the call."""
-        return f"{self.line} {self.code}".strip() or f"layer {self.part or 'of the model'} ({self.name})"
+        return f"{self.line} {self.code}".strip() or f"layer {self.part or 'of the model'} ({self.layer or self.name})"
 
 
 class _Running(NamedTuple):
@@ -119,10 +120,11 @@ class _Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
         if made or func is Tensor.register_hook:
-            part = self.paths[self._running[-1].part]
+            part = self._running[-1].part
+            path, layer = self.paths[part], type(part).__name__
             line, code, file = _place(ours=self.ours)
             inner, under = func in _INNER_GRADIENTS, self.under()
-            self.events.append(Event(name, part, line, code, False, given, made, custom, inner, under, file))
+            self.events.append(Event(name, path, line, code, False, given, made, custom, inner, under, file, layer))
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
