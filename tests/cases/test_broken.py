@@ -102,3 +102,7 @@ def test_an_anti_adversary_falls_with_its_classifier() -> None:
 def test_a_diverse_ensemble_falls_to_enough_steps() -> None:
     assert left("diversity-mnist", "clean", 24) >= 0.95
     assert left("diversity-mnist", "apgd", 24) <= 0.09
+
+
+def test_diffusion_keeps_the_class_of_most_images() -> None:
+    assert left("diffpure-cifar10", "clean", 32) >= 0.65

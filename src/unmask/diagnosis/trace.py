@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map_only
 
 from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, tensors, token_of
 from unmask.gradients.functions import functions_called
+from unmask.models.checkpointing import computed_once
 from unmask.randomness import Keys, use_keys
 from unmask.types import as_output
 
@@ -202,6 +203,7 @@ def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
         functions_called(recorder.custom),
         use_keys(keys, uses_torch_random=True),
         torch.enable_grad(),
+        computed_once(),
         recorder,
     ):
         recorder.modes = torch._C._len_torch_dispatch_stack()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.gradients.rows import match_rows
+from unmask.models.checkpointing import computed_once
 
 __all__ = [
     "ModelView",
@@ -88,7 +89,8 @@ class ModelView(nn.Module):
             find_part(model, part)
 
     def forward(self, x: Tensor) -> Any:
-        return self._run(self.model, x)
+        with computed_once():  # what runs the model otherwise is over when a part would be computed again
+            return self._run(self.model, x)
 
 
 def bpda(part: str, surrogate: Surrogate | Sequence[Surrogate] = identity) -> View:

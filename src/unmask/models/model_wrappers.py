@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from unmask.models.checkpointing import recomputed
 from unmask.models.graph_memory import count_graph
 from unmask.randomness import current, use_keys
 from unmask.state.deep_copy import deep_copy
@@ -51,9 +52,10 @@ def query(model: Model, x: Tensor) -> Output:
     >>> query(lambda x: x.add_(1).flatten(1).squeeze(), x).logits, x.flatten()
     (tensor([[1., 1.]]), tensor([0., 0.]))
     """
-    if len(x) > 1:
-        return as_output(model(x.clone()), len(x))
-    output = as_output(model(torch.cat((x, x))), 2)
+    with recomputed():
+        if len(x) > 1:
+            return as_output(model(x.clone()), len(x))
+        output = as_output(model(torch.cat((x, x))), 2)
     return Output(output.logits[:1], None if output.reject is None else output.reject[:1])
 
 
@@ -81,7 +83,7 @@ def batch_invariant(
         if missing:
             keys = keys and keys.extended(missing)
         x = torch.cat((x, x[-1:].detach().expand(missing, *x.shape[1:])))  # a new tensor, also where nothing is missing
-        with use_keys(keys, uses_torch_random=uses_torch_random):
+        with use_keys(keys, uses_torch_random=uses_torch_random), recomputed():
             output = as_output(count_graph(lambda: model(x), len(x)), len(x))
         if missing:
             output = Output(output.logits[:size], None if output.reject is None else output.reject[:size])

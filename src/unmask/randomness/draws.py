@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from unmask.randomness.keys import Keys
 from unmask.randomness.source import Source, below_one
-from unmask.randomness.torch_random import keyed
+from unmask.randomness.torch_random import keyed, keyed_again
 
-__all__ = ["current", "normal", "uniform", "use_keys", "use_rows"]
+__all__ = ["current", "normal", "replay", "uniform", "use_keys", "use_rows"]
 
 _active: ContextVar[Source | None] = ContextVar("unmask_randomness", default=None)
 
@@ -76,6 +76,37 @@ def use_rows(rows: Tensor, of: int, *, last: bool) -> Iterator[None]:
         _active.reset(token)
     if last:
         source.calls = part.calls
+
+
+def replay() -> Callable[[], AbstractContextManager[None]]:
+    """What opens blocks that draw what is drawn from now on, again: for what is computed a second time, later.
+
+    Outside of ``use_keys`` these blocks change nothing.
+
+    >>> from unmask.randomness import make_keys
+    >>> with use_keys(make_keys(0, [3], "noise")):
+    ...     again, first = replay(), normal((1, 2), torch.zeros(()))
+    >>> with again(): print(torch.equal(first, normal((1, 2), torch.zeros(()))))
+    True
+    """
+    source = _active.get()
+    if source is None:
+        return nullcontext
+    twin = source.copy()
+    torch_random = nullcontext if twin.torch_seed is None else keyed_again(twin)
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        twin.calls = calls
+        token = _active.set(twin)
+        try:
+            with torch_random():
+                yield
+        finally:
+            _active.reset(token)
+
+    calls = twin.calls
+    return block
 
 
 def uniform(size: Sequence[int], like: Tensor) -> Tensor:

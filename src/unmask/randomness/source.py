@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -20,6 +21,11 @@ class Source:
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
         self.calls = 0
+        self.torch_seed: int | None = None  # of torch's own generator, where its operations draw from here
+
+    def copy(self) -> Source:
+        """A stream that draws the same numbers next."""
+        return copy.copy(self)
 
     def bits(self, size: Sequence[int], device: torch.device) -> Tensor:
         """53 random bits for each element of ``size``, as int64."""

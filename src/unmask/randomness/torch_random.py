@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from unmask.randomness.source import Source, below_one
 
-__all__ = ["keyed"]
+__all__ = ["keyed", "keyed_again"]
 
 
 @contextmanager
@@ -24,21 +24,44 @@ def keyed(source: Source) -> Iterator[None]:
     What the model draws by a seed that it sets itself, for all or for a generator that it makes, is not random and
     stays as it is.
     """
-    with _seeded(source.keys.shared), _Keyed(source):
-        yield
+    with _restored():
+        seed = source.keys.shared
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down the whole stack, for CUDA's sake
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
+        source.torch_seed = torch.default_generator.initial_seed()
+        with _Keyed(source):
+            yield
+
+
+def keyed_again(source: Source) -> Callable[[], AbstractContextManager[None]]:
+    """What opens blocks in which torch and all else draw by ``source``, which is as the one in use now is.
+
+    Their global generators go on from where they are now.
+    """
+    python, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        with _restored():
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+            torch.set_rng_state(torch_state)
+            with _Keyed(source):
+                yield
+
+    return block
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _restored() -> Iterator[None]:
+    """What is drawn in this block from global generators does not change them."""
     python, numpy_state = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices):
-            random.seed(seed)
-            np.random.seed(seed & 0xFFFFFFFF)
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed writes down the whole stack, for CUDA's sake
-            if devices:
-                torch.cuda.manual_seed_all(seed)
             yield
     finally:
         random.setstate(python)
@@ -48,7 +71,7 @@ def _seeded(seed: int) -> Iterator[None]:
 class _Keyed(TorchDispatchMode):
     def __init__(self, source: Source) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.source, self._seed = source, torch.default_generator.initial_seed()
+        self.source = source
         self._fixed: dict[torch.Generator, bool] = {}  # which have just been seeded as they are first drawn from
 
     def __torch_dispatch__(
@@ -69,8 +92,8 @@ class _Keyed(TorchDispatchMode):
 
     def _told(self, generator: torch.Generator | None) -> bool:
         """Whether the model itself has said what a generator, or torch's own, draws next."""
-        if generator is None or generator.initial_seed() == self._seed:
-            return bool(torch.default_generator.initial_seed() != self._seed)
+        if generator is None or generator.initial_seed() == self.source.torch_seed:
+            return bool(torch.default_generator.initial_seed() != self.source.torch_seed)
         if generator not in self._fixed:
             fresh = torch.Generator(generator.device).manual_seed(generator.initial_seed())
             self._fixed[generator] = torch.equal(generator.get_state(), fresh.get_state())

@@ -1,4 +1,4 @@
-"""Training by a loss that a defense's authors define."""
+"""Training by a loss that a defense's authors define, and of what purifies images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from unmask.data import load
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe
+from unmask.training.diffusion import DiffusionRecipe, train_diffusion
 from unmask.training.epochs import train_epochs
 
-__all__ = ["LossTraining", "each_member"]
+__all__ = ["DiffusionTraining", "LossTraining", "each_member"]
 
 DefenseLoss = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(the defense, images (B, C, H, W), labels (B,)) -> what is minimised, and scores (B, K) to count the accuracy on."""
@@ -43,6 +44,30 @@ class LossTraining:
             len(data),
             self.recipe,
             objective,
+            Checkpoints(folder, settings),
+            seed=seed,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class DiffusionTraining:
+    """Train the denoiser of a DiffPure for the times up to ``until``: no later one is needed."""
+
+    data: str
+    recipe: DiffusionRecipe
+    until: int
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        purify: Any = model.get_submodule("purify")
+        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe), "until": self.until}
+        yield from train_diffusion(
+            purify.denoiser,
+            purify.kept[: self.until + 1],
+            data.floats,
+            len(data),
+            self.recipe,
             Checkpoints(folder, settings),
             seed=seed,
             device=device,
