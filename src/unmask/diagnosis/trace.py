@@ -113,7 +113,7 @@ class _Recorder(TorchFunctionMode):
             if _keeps(func, args, kwargs):
                 given += self.hold([t._base for t in args[:1] if isinstance(t, Tensor) and t._base is not None])
             elif torch.is_grad_enabled():
-                args, kwargs = tree_map_only(Tensor, _gate, (args, kwargs))
+                args, kwargs = tree_map_only(Tensor, _gate, (args, kwargs), is_leaf=_is_size)
                 given = tuple(map(_through, given, self.found([args, kwargs])))
             if func in _INNER_GRADIENTS:
                 given += self.hold([self.images])
@@ -209,6 +209,11 @@ def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
         recorder.modes = torch._C._len_torch_dispatch_stack()
         model(x.clone())  # some models write into their input
     return recorder.events
+
+
+def _is_size(value: object) -> bool:
+    """Mapped, a size would become a tuple, which ``x.new`` takes for numbers."""
+    return isinstance(value, torch.Size)
 
 
 def within(part: str, of: str) -> bool:
