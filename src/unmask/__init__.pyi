@@ -48,6 +48,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "fit_surrogate",
     "skip_to",
     "straight_through",
+    "soft_votes",
     "submodule_output",
     "unrolled",
     # estimators of gradients, and spaces to search
@@ -105,7 +106,7 @@ from .gradients.dequantized import dequantized
 from .gradients.eot import EOT, sign_agreement, signal_to_noise
 from .gradients.finite_gradients import finite_gradients
 from .gradients.functions import bpda_function
-from .gradients.part_views import skip_to, submodule_output
+from .gradients.part_views import skip_to, soft_votes, submodule_output
 from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian
 from .gradients.straight_through import straight_through, unrolled

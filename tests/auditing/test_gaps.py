@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.pilot import Pilot, pilot_views
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, fitted_views
 from unmask.auditing.views.view_selection import PilotSearch
 from unmask.cases import find_case
 from unmask.data import load
@@ -109,6 +110,34 @@ class RoundedCopies(nn.Module):
         return torch.from_numpy(np.concatenate([np.round(grey * k) / k for k in (3, 4, 5)]).astype(np.float32))
 
 
+class Votes(nn.Module):
+    """Three networks, of weights with some noise, whose answers numpy counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.nets = nn.ModuleList(copy.deepcopy(network()) for _ in range(3))
+        for weight in self.nets.parameters():
+            spread = weight.detach().abs().mean()
+            weight.data += 0.3 * spread * torch.randn(weight.shape, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers = np.stack([net(x).detach().numpy().argmax(1) for net in self.nets])
+        return torch.from_numpy(np.stack([(answers == k).sum(0) for k in range(10)], 1)).float()
+
+
+class Counted(nn.Module):
+    """The same votes, counted in torch."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.nets = model.get_submodule("nets")
+
+    def forward(self, x: Tensor) -> Tensor:
+        votes = [nn.functional.one_hot(net(x).argmax(1), 10) for net in self.nets.children()]
+        return torch.stack(votes).sum(0).float()
+
+
 def piloted(model: nn.Module) -> Pilot:
     target = prepare_target(model.eval(), DATA, ExecutionConfig(strict=False))
     return pilot_views(diagnose(check_model(AuditRequest("net", target, DATA, Linf(0.15), 48, budget="quick"))))
@@ -117,7 +146,10 @@ def piloted(model: nn.Module) -> Pilot:
 def test_an_encoder_in_numpy_is_passed_by_a_surrogate_from_the_images() -> None:
     pilot = piloted(Encoded())
     assert pilot.results[0].robust_accuracy <= 0.1
-    fitted = next(one for one in pilot.results if one.name == 'skip_to("net", unmask.fit_skip(model, "net", x))')
+    found, check = pilot.diagnosis, pilot.diagnosis.check
+    views = fitted_views(check.model, found.probe, check.images.x, found.classes)
+    search = PilotSearch(check.request.target, check.request.threat, check.images.first(32), 0)
+    (fitted,) = [one for one in search(views) if one.name == 'skip_to("net", unmask.fit_skip(model, "net", x))']
     assert fitted.robust_accuracy <= 0.1
     assert [str(one.kind) for one in pilot.diagnosis.findings] == ["shattered"]
 
@@ -141,6 +173,17 @@ def test_votes_in_numpy_are_passed_by_a_head_that_is_fitted_to_the_answers() -> 
     assert truth.robust_accuracy < 0.2
     assert pilot.results[0].robust_accuracy <= truth.robust_accuracy + 0.1
     assert pilot.results[0].name.startswith('submodule_output("features", unmask.fit_head(model, "features", x')
+
+
+def test_votes_of_networks_that_numpy_counts_are_replaced_by_probabilities() -> None:
+    """They leave about what straight-through estimation leaves of votes in torch."""
+    pilot = piloted(Votes())
+    check = pilot.diagnosis.check
+    search = PilotSearch(check.request.target, check.request.threat, check.images.first(32), 0)
+    (truth,) = search([CandidateView(("counted",), lambda model: straight_through(Counted(model)))])
+    assert truth.robust_accuracy < 0.5
+    assert pilot.results[0].robust_accuracy <= truth.robust_accuracy + 0.05
+    assert pilot.results[0].name == 'submodule_output(["nets.0", "nets.1", "nets.2"], unmask.soft_votes(10))'
 
 
 def test_copies_of_a_batch_are_averaged_by_every_view() -> None:

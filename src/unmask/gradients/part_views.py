@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,7 +14,7 @@ from unmask.errors import UnmaskError
 from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, fit_size, identity, substitute
 from unmask.gradients.rows import averaged_copies
 
-__all__ = ["skip_to", "submodule_only", "submodule_output"]
+__all__ = ["skip_to", "soft_votes", "submodule_only", "submodule_output"]
 
 
 def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = None) -> View:
@@ -73,7 +75,7 @@ def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = Non
     return view
 
 
-def submodule_output(part: str, head: Surrogate = identity) -> View:
+def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> View:
     """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
 
     Where each call is given some of the images only, the calls are joined; where the part makes rows of copies of
@@ -83,7 +85,7 @@ def submodule_output(part: str, head: Surrogate = identity) -> View:
     transfers to the model where the two agree in class.
 
     Args:
-        part: a path as in ``model.named_modules()``.
+        part: a path as in ``model.named_modules()``; or several, whose outputs are flattened and joined for ``head``.
         head: from what the part gives to logits, where it gives none; :func:`unmask.fit_head` fits one.
 
     Raises UnmaskError for a path that the model does not have, or that is not called.
@@ -94,17 +96,48 @@ def submodule_output(part: str, head: Surrogate = identity) -> View:
     >>> submodule_output("net")(Hard())(torch.tensor([[[[0.2, 0.7]]]]))
     tensor([[0.2000, 0.7000]])
     """
+    parts = (part,) if isinstance(part, str) else tuple(part)
 
     def run(model: nn.Module, x: Tensor) -> Tensor:
-        seen: list[Tensor] = []
-        with find_part(model, part).register_forward_hook(lambda _, args, output: seen.append(output)):
+        seen: dict[str, list[Tensor]] = {path: [] for path in parts}
+        with ExitStack() as hooks:
+            for path, outputs in seen.items():
+                hooks.enter_context(find_part(model, path).register_forward_hook(_keep_in(outputs)))
             model(x)
-        if not seen:
-            raise UnmaskError(f"part {part!r} is not called in the forward pass: its output cannot be read")
-        few = len(seen[0]) < len(x)  # a call for each image, or for a few
-        return head(averaged_copies(torch.cat(seen) if few else torch.stack(seen).mean(0), len(x)))
+        made = [_joined(path, outputs, len(x)) for path, outputs in seen.items()]
+        return head(made[0] if len(made) == 1 else torch.cat([one.flatten(1) for one in made], 1))
 
-    return lambda model: ModelView(model, run, part)
+    def view(model: nn.Module) -> nn.Module:
+        for path in parts:
+            find_part(model, path)
+        return ModelView(model, run)
+
+    return view
+
+
+def _keep_in(outputs: list[Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    return lambda _, args, output: outputs.append(output)
+
+
+def _joined(part: str, outputs: list[Tensor], size: int) -> Tensor:
+    """What the calls of a part give for the images, (size, ...)."""
+    if not outputs:
+        raise UnmaskError(f"part {part!r} is not called in the forward pass: its output cannot be read")
+    few = len(outputs[0]) < size  # a call for each image, or for a few
+    return averaged_copies(torch.cat(outputs) if few else torch.stack(outputs).mean(0), size)
+
+
+def soft_votes(classes: int) -> Surrogate:
+    """A head for :func:`submodule_output` of several parts: the logarithm of the mean of their probabilities.
+
+    For votes of networks that are counted outside of torch: (B, networks * classes) logits -> (B, classes).
+
+    >>> soft_votes(2)(torch.tensor([[0.0, 9.0, 9.0, 0.0]])).exp()
+    tensor([[0.5000, 0.5000]])
+    """
+    return lambda logits: (
+        logits.unflatten(1, (-1, classes)).log_softmax(2).logsumexp(1) - math.log(logits.shape[1] / classes)
+    )
 
 
 def submodule_only(part: str) -> View:

@@ -14,7 +14,7 @@ from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
 from unmask.gradients.functions import bpda_function
-from unmask.gradients.part_views import skip_to, submodule_output
+from unmask.gradients.part_views import skip_to, soft_votes, submodule_output
 from unmask.gradients.straight_through import straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
@@ -40,6 +40,9 @@ _ROUNDS = 4
 
 _CALLS = 8
 """Of a part in a pass, up to which each call gets a surrogate of its own."""
+
+_FRONTIER = 16
+"""Parts whose features a head may take together."""
 
 _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
@@ -119,7 +122,7 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
         if source is not None:
             code = f"skip_to({json.dumps(cut[0])}, source={json.dumps(source)})"
             around.append(CandidateView((code,), skip_to(cut[0], source=source)))
-    return _and_read(around, evidence, classes)
+    return [*_and_read(around, evidence, classes), *_votes(evidence, classes)]
 
 
 def fitted_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
@@ -139,6 +142,15 @@ def _and_read(views: list[CandidateView], evidence: GradientProbe, classes: int)
     """These, and each of them with what has the form of logits for an output."""
     reads = [through(submodule_output, path, end_to_end=False) for path in _logits(evidence, classes)]
     return [*views, *(candidate.then(read) for read in reads for candidate in views)]
+
+
+def _votes(evidence: GradientProbe, classes: int) -> Iterator[CandidateView]:
+    """Where the logits of several parts are lost at once: the mean of their probabilities."""
+    answers = {event.part: event.outputs[0].value.shape[1:] for event in _calls(evidence) if event.outputs}
+    parts = [path for path in _ends(evidence) if answers[path] == (classes,)]
+    if len(parts) > 1:
+        code = f"submodule_output({json.dumps(parts)}, unmask.soft_votes({classes}))"
+        yield CandidateView((code,), submodule_output(parts, soft_votes(classes)), end_to_end=False)
 
 
 def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:
@@ -229,17 +241,32 @@ def _skipping(model: nn.Module, path: str, source: str | None, x: Tensor) -> Ite
 
 def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> Iterator[CandidateView]:
     """Where no gradient reaches the answer: the last features that it reaches, and a head fitted to the answer."""
-    answer = evidence.parts[-1].event.outputs[0]
-    part = _last_reached(evidence) if answer.edge is None else None
-    if part is None:
+    if evidence.parts[-1].event.outputs[0].edge is not None:
         return
-    try:
-        head = fit_head(model, part, x, radius=radius)
-    except (ValueError, RuntimeError, AttributeError, IndexError):
-        return  # what the part gives is no tensor of features
-    quoted = json.dumps(part)
-    code = f"submodule_output({quoted}, unmask.fit_head(model, {quoted}, x, radius={radius!r}))"
-    yield CandidateView((code,), submodule_output(part, head), end_to_end=False)
+    last, ends = _last_reached(evidence), _ends(evidence)
+    for parts in dict.fromkeys(((last,) if last else (), ends if len(ends) > 1 else ())):
+        if not parts:
+            continue
+        part = parts[0] if len(parts) == 1 else parts
+        try:
+            head = fit_head(model, part, x, radius=radius)
+        except (ValueError, RuntimeError, AttributeError, IndexError):
+            continue  # what a part gives is no tensor of features
+        quoted = json.dumps(part)
+        code = f"submodule_output({quoted}, unmask.fit_head(model, {quoted}, x, radius={radius!r}))"
+        yield CandidateView((code,), submodule_output(part, head), end_to_end=False)
+
+
+def _ends(evidence: GradientProbe) -> tuple[str, ...]:
+    """Parts whose outputs a gradient reaches, and which an operation takes that gives something without one."""
+    made = {held.token: event.part for event in _calls(evidence) for held in event.outputs if held.edge is not None}
+    lost = [one.event for one in evidence.parts if not one.event.module and _loses(one.event)]
+    found = dict.fromkeys(made[held.token] for event in lost for held in event.inputs if held.token in made)
+    return (*outermost(found),)[:_FRONTIER]
+
+
+def _loses(event: Event) -> bool:
+    return bool(event.outputs) and all(held.edge is None for held in event.outputs)
 
 
 def _last_reached(evidence: GradientProbe, before: str | None = None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ def train_surrogate(
 
 def fit_head(
     model: nn.Module,
-    part: str,
+    part: str | Sequence[str],
     x: Tensor,
     *,
     radius: float,
@@ -62,7 +62,8 @@ def fit_head(
     head learns from the answers to mixtures of images and to images that its own gradient has moved.
 
     Args:
-        part: path of the last part that gradients reach; features (B, ...).
+        part: path of the last part that gradients reach, with features (B, ...); or paths of several, as of
+            :func:`unmask.submodule_output`.
         x: images (N, C, H, W) in [0, 1].
         radius: of the changes of images, root mean square per pixel.
         rounds, steps, batch: as of :func:`unmask.train_surrogate`.
