@@ -86,6 +86,19 @@ class Detached(Around):
 
 
 @entry("shattered")
+class Retrieves(Around):
+    """Mixes an image with the nearest of some references, which changes far from the image alone."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.references = torch.rand(50, 64, generator=torch.Generator().manual_seed(0))
+
+    def forward(self, x: Tensor) -> Any:
+        nearest = torch.cdist(x.flatten(1), self.references).argmin(1)
+        return self.net(0.8 * x + 0.2 * self.references[nearest].view_as(x))
+
+
+@entry("shattered")
 class ThroughNumpy(Around):
     def forward(self, x: Tensor) -> Any:
         levels = np.round(x.detach().cpu().numpy() * LEVELS) / LEVELS

@@ -275,9 +275,19 @@ def test_one_hot_of_argmax_has_the_gradient_of_softmax() -> None:
         lambda x: torch.zeros(4, 5).scatter_(1, x.argmax(1, keepdim=True), 1.0),
         lambda x: torch.zeros(4, 5).scatter(1, x.topk(1).indices, 1.0),
         lambda x: torch.zeros(4, 5).scatter(1, x.argmax(1).unsqueeze(1), 1.0),
-        lambda x: torch.eye(5)[(-x).argmin(-1)],
     ):
         torch.testing.assert_close(gradient(function, x, weights), expected)
+
+
+def test_the_nearest_has_the_gradient_of_a_softmax_of_distances_over_a_fifth_of_their_spread() -> None:
+    """Distances have any scale: the nearest of a hundred, or of a code book, is not meant by all of them alike."""
+    x, weights = torch.randn(4, 5, generator=torch.Generator().manual_seed(1)), torch.arange(5.0)
+    for scale in (0.01, 100.0):
+        leaf = (scale * x).requires_grad_()
+        shares = (-leaf / (0.2 * leaf.detach().std(1, keepdim=True))).softmax(1)
+        (expected,) = torch.autograd.grad((shares * weights).sum(), leaf)
+        for function in (lambda x: torch.eye(5)[x.argmin(1)], lambda x: F.one_hot(x.min(1).indices, 5).float()):
+            torch.testing.assert_close(gradient(function, scale * x, weights), expected)
 
 
 def test_one_hot_code_of_a_rounded_number_has_the_gradient_of_weights_that_fall_by_half_a_nat_a_place() -> None:

@@ -54,8 +54,8 @@ class Images:
         return Images(self.x[some], self.y[some], self.index[some])
 
     def within_memory(self, kept: int) -> Images:
-        """As many of the first as a probe that keeps ``kept`` numbers of each has memory for, but four at least."""
-        some = slice(max(_LEAST, _KEPT // max(1, kept)))
+        """As many of the first as a probe that keeps ``kept`` numbers of each has memory for, but two at least."""
+        some = slice(max(2, _KEPT // max(1, kept)))
         return Images(self.x[some], self.y[some], self.index[some])
 
     def keys(self, seed: int, purpose: str) -> Keys:

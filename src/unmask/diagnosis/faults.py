@@ -27,6 +27,9 @@ _FLAT = {"round", "floor", "ceil", "trunc", "fix", "sign", "sgn"}
 _BOUNDED = 0.35
 """The gradient of a smooth step is useless too if its bounded fidelity at the attack's length is below this."""
 
+_SHAPED = {"view_as", "reshape_as", "expand_as", "type_as"}
+"""Operations that take no more than the shape, or the type, of what they are given second."""
+
 _STEPS = {"sigmoid", "tanh", "erf", "exp", "softplus", "logsigmoid"}
 """Smooth functions of each element by itself that may be as flat, or as steep, as a step."""
 
@@ -59,7 +62,8 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     for i, one in enumerate(found):
         if one.event.module:
             continue
-        given = [snapshot for snapshot in one.event.inputs if snapshot.token in one.changed]
+        inputs = one.event.inputs[:1] if one.event.name in _SHAPED else one.event.inputs
+        given = [snapshot for snapshot in inputs if snapshot.token in one.changed]
         made = [snapshot for snapshot in one.event.outputs if snapshot.token in one.changed]
         blamed = frozenset[int]().union(*map(taints.of, given))
         for snapshot in given:
@@ -132,9 +136,11 @@ def _right_at_first(one: GradientFidelity) -> bool:
 
 
 def _right(one: GradientFidelity, clean: set[Token]) -> bool:
-    """Whether what is not tainted explains the change of what comes out."""
-    shares = list(one.shares.values())
-    return max((sum(s.get(t, 0.0) for t in clean) for s in shares[1:] or shares), default=0.0) >= _CLEAN
+    """Whether what is not tainted explains the change of what comes out: nearly all of it at some radius, and most of
+    it about the attack's length, where an index that nothing changes nearby may change.
+    """
+    explained = [sum(shares.get(token, 0.0) for token in clean) for shares in one.shares.values()]
+    return max(explained[1:] or explained, default=0.0) >= _CLEAN and max(explained[-2:]) >= _EXPLAINED
 
 
 def _wrong(one: GradientFidelity) -> bool:

@@ -18,6 +18,9 @@ from unmask.gradients.straight_through.labels import rearranged
 
 __all__ = ["PLACE_RULES"]
 
+_NEAR = 0.2
+"""Share of the spread of distances up to which another place is nearly as near as the nearest."""
+
 
 def _hats(position: Tensor, places: int) -> Tensor:
     """How much each of the places 0 ... ``places`` - 1 is meant by a continuous position: (*shape, places).
@@ -83,12 +86,18 @@ def _argument_of(sign: int) -> Rule:
     def rule(call: Call) -> Any:
         x, dim, true = call.real(0), call.given(1, "dim"), call.true
         if dim is None and isinstance(true, Tensor) and true.dtype == torch.int64:
-            return _meant(sign * x.flatten(), 0, true)
+            return _meant(_scores(sign, x.flatten(), 0), 0, true)
         if not isinstance(dim, int) or call.soft_value(0):
             return None
-        return (None, _meant(sign * x, dim, true[1])) if isinstance(true, tuple) else _meant(sign * x, dim, true)
+        meant = _meant(_scores(sign, x, dim), dim, true[1] if isinstance(true, tuple) else true)
+        return (None, meant) if isinstance(true, tuple) else meant
 
     return rule
+
+
+def _scores(sign: int, x: Tensor, dim: int) -> Tensor:
+    """What is largest where the index is: scores as they are; distances, which have any scale, by their spread."""
+    return x if sign > 0 else -x / (_NEAR * x.detach().std(dim, keepdim=True).clamp_min(1e-12))
 
 
 def _topk(call: Call) -> Any:
