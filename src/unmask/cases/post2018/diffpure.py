@@ -36,7 +36,7 @@ CASES = (
             ),
             "exact": AttackSpec(
                 "EOT over 4 draws of the exact gradient through all steps; PGD on the margin",
-                lambda _: pgd(30, margin, EOT(4)),
+                lambda _: pgd(30, margin, EOT(4), early_stop=False),
             ),
         },
         train=DiffusionTraining("cifar10", DiffusionRecipe(epochs=1, batch=32), until=100),
@@ -44,7 +44,7 @@ CASES = (
         draws=4,
         image_probe=ImageProbe("purify"),
         n_controls=16,
-        note=f"diffused to time {_UNTIL} of 1000 instead of the authors' 100, and denoised in {_STEPS} steps, by a U-Net "
-        "of 0.4 million parameters",
+        note=f"diffused to time {_UNTIL} of 1000 instead of the authors' 100, and denoised in {_STEPS} steps, by a "
+        "small U-Net of 0.4 million parameters",
     ),
 )
