@@ -136,11 +136,13 @@ def _right_at_first(one: GradientFidelity) -> bool:
 
 
 def _right(one: GradientFidelity, clean: set[Token]) -> bool:
-    """Whether what is not tainted explains the change of what comes out: nearly all of it at some radius, and most of
-    it about the attack's length, where an index that nothing changes nearby may change.
+    """Whether what is not tainted explains the change of what comes out: nearly all of it at the attack's length; or
+    nearby, and half of it at the two largest radii, where an index may change that nothing changes nearby.
     """
     explained = [sum(shares.get(token, 0.0) for token in clean) for shares in one.shares.values()]
-    return max(explained[1:] or explained, default=0.0) >= _CLEAN and max(explained[-2:]) >= _EXPLAINED
+    if not explained or max(explained[1:] or explained) < _CLEAN:
+        return False
+    return explained[-1] >= _CLEAN or min(explained[-2:]) >= _EXPLAINED
 
 
 def _wrong(one: GradientFidelity) -> bool:
