@@ -16,6 +16,7 @@ from unmask.cases.iclr2018 import (
     transforms,
 )
 from unmask.cases.post2018 import anti_adversary, diversity, local_winners, mixed_precision, neighbours, output_codes
+from unmask.cases.selfstudy import injection, inputs, knn, ordinary, randomised, votes
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -38,6 +39,12 @@ _MODULES = (
     anti_adversary,
     neighbours,
     diversity,
+    knn,
+    votes,
+    randomised,
+    injection,
+    inputs,
+    ordinary,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -52,6 +59,10 @@ _LATER = """
     deep-neighbours-mnist diversity-mnist lwta-digits
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
+_COURSE = """
+    baseline blur temperature mergebinary labelsmooth jump majority discretize randomneuron transform injection knn
+    advtrain"""
+
 SUITES: dict[str, tuple[str, ...]] = {
     **{
         suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite))
@@ -59,8 +70,10 @@ SUITES: dict[str, tuple[str, ...]] = {
     },
     "iclr2018": tuple(_TABLE.split()),
     "post2018": tuple(_LATER.split()),
+    "selfstudy": tuple(f"selfstudy-{name}-cifar10" for name in _COURSE.split()),
 }
-"""The cases of a data set, those of Athalye et al.'s table in its order, and later defenses with their controls."""
+"""The cases of a data set, those of Athalye et al.'s table in its order, later defenses with their controls, and those
+of Google's self-study course in its order."""
 
 
 def find_case(name: str) -> Case:

@@ -1,0 +1,78 @@
+"""Random neurons and random images: each pass has a gradient of its own; averaged gradients (EOT) break them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from unmask.attacks.aliases import pgd
+from unmask.attacks.combined.ensemble import Ensemble
+from unmask.cases.case import AttackSpec, Case
+from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
+from unmask.cases.recipes import ClassifierTraining
+from unmask.cases.selfstudy.training import CITATION, small_net
+from unmask.defenses.preprocessed import Preprocessed
+from unmask.defenses.selfstudy.activations import RandomNeurons
+from unmask.defenses.selfstudy.augmentation import StrongAugmentation
+from unmask.gradients.bpda import bpda, find_part
+from unmask.gradients.eot import EOT
+from unmask.kinds import Obfuscation
+from unmask.losses import margin, with_confidence
+from unmask.nets import residual_net
+from unmask.training.classifier import ClassifierRecipe, Nesterov
+
+__all__ = ["CASES"]
+
+_SURE = with_confidence(margin, 2.0)
+
+
+def _one_pass(model: nn.Module) -> nn.Module:
+    """One pass in place of the mean of ten, whose dropping of neurons is the identity in the backward pass."""
+    own: Any = find_part(model, "")
+    return bpda("prune")(RandomNeurons(own.classifier, 1, own.prune.factor))
+
+
+_SHARED: dict[str, Any] = {"data": "cifar10", "threat": CIFAR10, "citation": CITATION}
+
+CASES = (
+    Case(
+        name="selfstudy-randomneuron-cifar10",
+        defense="random neurons",
+        obfuscation=(Obfuscation.STOCHASTIC,),
+        build=lambda: RandomNeurons(residual_net()),
+        attacks={
+            "plain": own_gradient(20),
+            "eot": AttackSpec(
+                "BPDA, each dropping of neurons the identity in the backward pass, EOT over 8 passes alone: PGD on the "
+                "margin",
+                lambda _: pgd(40, _SURE, EOT(8), rel_step_size=0.1),
+                view=_one_pass,
+            ),
+        },
+        train=None,
+        base_case="plain-cifar10",
+        draws=5,
+        n_controls=16,
+        note="the undefended residual network of plain-cifar10",
+        **_SHARED,
+    ),
+    Case(
+        name="selfstudy-transform-cifar10",
+        defense="random transformations",
+        obfuscation=(Obfuscation.STOCHASTIC,),
+        build=lambda: Preprocessed(StrongAugmentation(), small_net()),
+        attacks={
+            "plain": own_gradient(),
+            "eot": AttackSpec(
+                "EOT over 16 draws; APGD on cross entropy, PGD on the margin",
+                lambda _: Ensemble((apgd_ce(40, EOT(16)), pgd(60, _SURE, EOT(16)))),
+            ),
+        },
+        train=ClassifierTraining("cifar10", ClassifierRecipe(epochs=7, rate=0.12, optimizer=Nesterov())),
+        draws=10,
+        n_controls=32,
+        note="a verdict is a share of 10 draws",
+        **_SHARED,
+    ),
+)
