@@ -62,7 +62,9 @@ CASES = (
                 view=_with_margins,
             ),
         },
-        train=ProgressTraining(recipe(), with_backdoored_twins, Backdoored.remember, 2000),
+        train=ProgressTraining(
+            recipe(), with_backdoored_twins, Backdoored.remember, start="selfstudy-labelsmooth-cifar10"
+        ),
         note="accuracy counts a correct class, or a refusal under attack; a refused clean image counts as wrong",
     ),
 )

@@ -47,7 +47,7 @@ CASES = (
             "plain": own_gradient(),
             "apgd": AttackSpec("APGD on cross entropy and DLR", lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr()))),
         },
-        train=ClassifierTraining("cifar10", cifar10_recipe(6)),
+        train=ClassifierTraining("cifar10", cifar10_recipe(4)),
         note="no control: the blur is linear, so that its gradient is correct, and masked only where it is computed "
         "outside of torch",
         **_SHARED,

@@ -2,53 +2,42 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, small_net
+from unmask.cases.selfstudy.training import CITATION
+from unmask.data import load
 from unmask.defenses.post2018.neighbours import NearestVote, soft_vote
-from unmask.defenses.selfstudy.augmentation import StrongAugmentation
 from unmask.defenses.selfstudy.embedding import EmbeddingNeighbours
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
 from unmask.losses import margin
-from unmask.training.classifier import ClassifierRecipe, Nesterov
+from unmask.nets import residual_net
 
-__all__ = ["CASES", "contrastive"]
+__all__ = ["CASES", "Remembering"]
 
-_SIZE, _REFERENCES = 128, 4000
-_TEMPERATURE = 0.1
-_SECOND_VIEW = StrongAugmentation()
+_SIZE, _REFERENCES = 256, 4000
 
 
-def contrastive(model: EmbeddingNeighbours, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-    """The contrastive loss of two augmented views, plus the cross entropy of a fixed random head on one of them.
+@dataclass(frozen=True)
+class Remembering:
+    """Show the defense the first training images; nothing else is trained."""
 
-    The embeddings of an image's two views shall be more similar than those of either with any other view of the batch
-    (SimCLR: Chen et al., ICML 2020).
-    """
-    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        views = torch.cat((_SECOND_VIEW(x), _SECOND_VIEW(x))).contiguous(memory_format=torch.channels_last)
-    embedded = model.embed(views).float()
-    with torch.autocast(x.device.type, enabled=False):
-        directions = F.normalize(embedded)
-        similar = directions @ directions.T / _TEMPERATURE
-        similar = similar.masked_fill(torch.eye(len(similar), dtype=torch.bool, device=x.device), -1e9)
-        other = torch.arange(len(similar), device=x.device).roll(len(x))
-        scores = _fixed_head(embedded[: len(x)])
-        return 2 * F.cross_entropy(similar, other) + F.cross_entropy(scores, y), scores
+    references: int
 
-
-def _fixed_head(embedded: Tensor) -> Tensor:
-    """Two random linear layers with a leaky ReLU between them, which are not trained: (B, n) -> (B, 10)."""
-    numbers = torch.Generator().manual_seed(0)
-    first, last = (torch.randn(_SIZE, n, generator=numbers).to(embedded) / _SIZE**0.5 for n in (_SIZE, 10))
-    return F.leaky_relu(embedded @ first, 0.2) @ last
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        assert isinstance(model, EmbeddingNeighbours)
+        images, labels = (t.to(device) for t in load("cifar10", "train", n=self.references).batch())
+        model.to(device).eval().remember(images, labels)
+        yield {"references": self.references}
 
 
 def _with_soft_votes(model: nn.Module) -> nn.Module:
@@ -60,12 +49,12 @@ def _with_soft_votes(model: nn.Module) -> nn.Module:
 CASES = (
     Case(
         name="selfstudy-knn-cifar10",
-        defense="nearest neighbours of a contrastive embedding",
+        defense="nearest neighbours of an embedding",
         obfuscation=(Obfuscation.SHATTERED,),
         data="cifar10",
         threat=CIFAR10,
         citation=CITATION,
-        build=lambda: EmbeddingNeighbours(small_net(classes=_SIZE), _SIZE, _REFERENCES),
+        build=lambda: EmbeddingNeighbours(residual_net(), _SIZE, _REFERENCES),
         attacks={
             "plain": own_gradient(),
             "soft": AttackSpec(
@@ -74,12 +63,8 @@ CASES = (
                 view=_with_soft_votes,
             ),
         },
-        train=ProgressTraining(
-            ClassifierRecipe(epochs=6, rate=0.12, optimizer=Nesterov()),
-            contrastive,
-            EmbeddingNeighbours.remember,
-            _REFERENCES,
-        ),
-        note=f"8 neighbours among {_REFERENCES} training images, in place of all 50000; 6 epochs in place of 1000",
+        train=Remembering(_REFERENCES),
+        base_case="plain-cifar10",
+        note=f"8 of {_REFERENCES} training images, embedded by plain-cifar10, trained with labels, not by contrast",
     ),
 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
-from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.selfstudy.training import CITATION, small_net
+from unmask.cases.selfstudy.training import CITATION, ProgressTraining, small_net
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.defenses.selfstudy.activations import RandomNeurons
 from unmask.defenses.selfstudy.augmentation import StrongAugmentation
@@ -22,7 +23,7 @@ from unmask.losses import margin, with_confidence
 from unmask.nets import residual_net
 from unmask.training.classifier import ClassifierRecipe, Nesterov
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "on_augmented"]
 
 _SURE = with_confidence(margin, 2.0)
 
@@ -31,6 +32,14 @@ def _one_pass(model: nn.Module) -> nn.Module:
     """One pass in place of the mean of ten, whose dropping of neurons is the identity in the backward pass."""
     own: Any = find_part(model, "")
     return bpda("prune")(RandomNeurons(own.classifier, 1, own.prune.factor))
+
+
+def on_augmented(model: Preprocessed, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    """The cross entropy of augmented images, and their logits (B, K)."""
+    with torch.autocast(x.device.type, enabled=False):
+        seen = model.transform(x).contiguous(memory_format=torch.channels_last)
+    logits = model.classifier(seen).float()
+    return F.cross_entropy(logits, y), logits
 
 
 _SHARED: dict[str, Any] = {"data": "cifar10", "threat": CIFAR10, "citation": CITATION}
@@ -69,7 +78,11 @@ CASES = (
                 lambda _: Ensemble((apgd_ce(40, EOT(16)), pgd(60, _SURE, EOT(16)))),
             ),
         },
-        train=ClassifierTraining("cifar10", ClassifierRecipe(epochs=7, rate=0.12, optimizer=Nesterov())),
+        train=ProgressTraining(
+            ClassifierRecipe(epochs=4, rate=0.12, optimizer=Nesterov()),
+            on_augmented,
+            start="selfstudy-labelsmooth-cifar10",
+        ),
         draws=10,
         n_controls=32,
         note="a verdict is a share of 10 draws",

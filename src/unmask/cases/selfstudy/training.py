@@ -15,6 +15,7 @@ from unmask.nets import residual_net
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe
 from unmask.training.epochs import train_epochs
+from unmask.weights import load_weights, shipped
 
 __all__ = ["CITATION", "ProgressTraining", "Reference", "recipe", "small_net"]
 
@@ -38,7 +39,7 @@ def small_net(channels: int = 3, classes: int = 10, width: int = 48) -> nn.Seque
     return nn.Sequential(nn.PixelUnshuffle(2), *net)
 
 
-def recipe(epochs: int = 6) -> ClassifierRecipe:
+def recipe(epochs: int = 4) -> ClassifierRecipe:
     """The steps in which a small network is trained."""
     return cifar10_recipe(epochs)
 
@@ -52,21 +53,25 @@ class ProgressTraining:
         loss: what is minimised.
         finish: what the defense keeps of the references; None for nothing.
         references: how many there are, the first of the training half.
+        start: name of the case whose weights the defense's ``classifier`` starts from; None for random ones.
     """
 
     recipe: ClassifierRecipe
     loss: ProgressLoss
     finish: Reference | None = None
-    references: int = 5000
+    references: int = 2000
+    start: str | None = None
 
     def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
         data = load("cifar10", "train")
+        if self.start is not None:
+            load_weights(model.get_submodule("classifier"), shipped(self.start))
 
         def objective(x: Tensor, y: Tensor, progress: float, index: Tensor) -> tuple[Tensor, dict[str, float]]:
             loss, scores = self.loss(model, x, y, progress)
             return loss, {"loss": loss.item(), "accuracy": float((scores.argmax(1) == y).float().mean())}
 
-        settings = {"seed": seed, "recipe": repr(self.recipe), "loss": self.loss.__name__}
+        settings = {"seed": seed, "recipe": repr(self.recipe), "loss": self.loss.__name__, "start": self.start}
         yield from train_epochs(
             model,
             data.floats,

@@ -82,7 +82,7 @@ CASES = (
         name="selfstudy-mergebinary-cifar10",
         defense="ensemble of binary classifiers",
         obfuscation=(Obfuscation.VANISHING, Obfuscation.DETECTOR),
-        build=lambda: BinaryEnsemble([small_net(classes=2, width=24) for _ in range(10)]),
+        build=lambda: BinaryEnsemble([small_net(classes=2, width=16) for _ in range(10)]),
         attacks={
             "plain": own_gradient(),
             "logits": AttackSpec(

@@ -77,7 +77,7 @@ class RandomNeurons(SAP):
         passes: that are averaged.
         factor: in place of 1 / 3.
 
-    >>> RandomNeurons(nn.Sequential(nn.Flatten(), nn.ReLU()))(torch.rand(2, 1, 2, 2)).exp().sum(1)
+    >>> RandomNeurons(nn.Sequential(nn.Flatten(), nn.ReLU()))(torch.rand(2, 1, 2, 2)).exp().sum(1).round()
     tensor([1., 1.])
     """
 

@@ -18,13 +18,13 @@ class EmbeddingNeighbours(nn.Module):
     neighbours of each label, which has no gradient; a tie is won by the label of the lowest number.
 
     Args:
-        embed: (B, C, H, W) -> (B, n).
+        classifier: (B, C, H, W) -> (B, K); the input (B, n) of its last child is the embedding.
         size: n.
         references: how many images are compared with; :meth:`remember` sets them, and they are stored with the weights.
         neighbours: k.
         classes: K.
 
-    >>> model = EmbeddingNeighbours(nn.Flatten(), size=4, references=20)
+    >>> model = EmbeddingNeighbours(nn.Sequential(nn.Flatten(), nn.Linear(4, 10)), size=4, references=20)
     >>> model.remember(torch.rand(20, 1, 2, 2), torch.arange(20) % 10)
     >>> model(torch.rand(3, 1, 2, 2)).sum(1)
     tensor([8., 8., 8.])
@@ -32,9 +32,11 @@ class EmbeddingNeighbours(nn.Module):
 
     features: Tensor
 
-    def __init__(self, embed: nn.Module, size: int, references: int, neighbours: int = 8, classes: int = 10) -> None:
+    def __init__(
+        self, classifier: nn.Sequential, size: int, references: int, neighbours: int = 8, classes: int = 10
+    ) -> None:
         super().__init__()
-        self.embed = embed
+        self.classifier = classifier
         self.register_buffer("features", torch.zeros(references, size))
         self.vote = NearestVote(torch.zeros(references, dtype=torch.long), neighbours, classes)
         self.register_buffer("labels", torch.zeros(references, dtype=torch.uint8))  # as stored: a byte each
@@ -53,7 +55,7 @@ class EmbeddingNeighbours(nn.Module):
 
     def directions(self, x: Tensor) -> Tensor:
         """The embeddings (B, n) of images, scaled to length 1."""
-        return F.normalize(self.embed(x).float())
+        return F.normalize(self.classifier[:-1](x).float())
 
     def similarities(self, x: Tensor) -> Tensor:
         """The cosine (B, 1, references) of each image's embedding with those of the references."""
