@@ -63,7 +63,7 @@ CASES = (
             ),
         },
         train=ProgressTraining(
-            recipe(), with_backdoored_twins, Backdoored.remember, start="selfstudy-labelsmooth-cifar10"
+            recipe(3), with_backdoored_twins, Backdoored.remember, start="selfstudy-labelsmooth-cifar10"
         ),
         note="accuracy counts a correct class, or a refusal under attack; a refused clean image counts as wrong",
     ),

@@ -6,14 +6,13 @@ from typing import Any
 
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
-from unmask.cases.common import CIFAR10, apgd_ce, apgd_dlr, cifar10_recipe, own_gradient
+from unmask.cases.common import CIFAR10, apgd_ce, apgd_dlr, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.selfstudy.training import CITATION, recipe, small_net
+from unmask.cases.selfstudy.training import CITATION, ProgressTraining, behind_transform, recipe, small_net
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.defenses.selfstudy.inputs import Blur, Discretize, sloped
 from unmask.gradients.bpda import bpda
 from unmask.kinds import Obfuscation
-from unmask.nets import residual_net
 
 __all__ = ["CASES"]
 
@@ -42,12 +41,12 @@ CASES = (
         name="selfstudy-blur-cifar10",
         defense="blur",
         obfuscation=(Obfuscation.NONE,),
-        build=lambda: Preprocessed(Blur(), residual_net(3, (16, 32, 64), whitening=0, strided=True)),
+        build=lambda: Preprocessed(Blur(), small_net()),
         attacks={
             "plain": own_gradient(),
             "apgd": AttackSpec("APGD on cross entropy and DLR", lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr()))),
         },
-        train=ClassifierTraining("cifar10", cifar10_recipe(4)),
+        train=ProgressTraining(recipe(2), behind_transform, start="selfstudy-labelsmooth-cifar10"),
         note="no control: the blur is linear, so that its gradient is correct, and masked only where it is computed "
         "outside of torch",
         **_SHARED,

@@ -24,7 +24,7 @@ from unmask.nets import residual_net
 
 __all__ = ["CASES", "Remembering"]
 
-_SIZE, _REFERENCES = 256, 4000
+_SIZE, _REFERENCES = 256, 3000
 
 
 @dataclass(frozen=True)

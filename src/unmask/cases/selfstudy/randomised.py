@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, small_net
+from unmask.cases.selfstudy.training import CITATION, ProgressTraining, behind_transform, small_net
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.defenses.selfstudy.activations import RandomNeurons
 from unmask.defenses.selfstudy.augmentation import StrongAugmentation
@@ -23,7 +21,7 @@ from unmask.losses import margin, with_confidence
 from unmask.nets import residual_net
 from unmask.training.classifier import ClassifierRecipe, Nesterov
 
-__all__ = ["CASES", "on_augmented"]
+__all__ = ["CASES"]
 
 _SURE = with_confidence(margin, 2.0)
 
@@ -32,14 +30,6 @@ def _one_pass(model: nn.Module) -> nn.Module:
     """One pass in place of the mean of ten, whose dropping of neurons is the identity in the backward pass."""
     own: Any = find_part(model, "")
     return bpda("prune")(RandomNeurons(own.classifier, 1, own.prune.factor))
-
-
-def on_augmented(model: Preprocessed, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
-    """The cross entropy of augmented images, and their logits (B, K)."""
-    with torch.autocast(x.device.type, enabled=False):
-        seen = model.transform(x).contiguous(memory_format=torch.channels_last)
-    logits = model.classifier(seen).float()
-    return F.cross_entropy(logits, y), logits
 
 
 _SHARED: dict[str, Any] = {"data": "cifar10", "threat": CIFAR10, "citation": CITATION}
@@ -79,8 +69,8 @@ CASES = (
             ),
         },
         train=ProgressTraining(
-            ClassifierRecipe(epochs=4, rate=0.12, optimizer=Nesterov()),
-            on_augmented,
+            ClassifierRecipe(epochs=3, rate=0.12, optimizer=Nesterov()),
+            behind_transform,
             start="selfstudy-labelsmooth-cifar10",
         ),
         draws=10,

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.cases.common import cifar10_recipe
 from unmask.data import load
+from unmask.defenses.preprocessed import Preprocessed
 from unmask.nets import residual_net
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe
 from unmask.training.epochs import train_epochs
 from unmask.weights import load_weights, shipped
 
-__all__ = ["CITATION", "ProgressTraining", "Reference", "recipe", "small_net"]
+__all__ = ["CITATION", "ProgressTraining", "Reference", "behind_transform", "recipe", "small_net"]
 
 CITATION = "self-study course in evaluating adversarial robustness, Google Research, 2021"
 
@@ -85,3 +88,11 @@ class ProgressTraining:
         if self.finish is not None:
             images, labels = data.batch(0, self.references)
             self.finish(model, images.to(device), labels.to(device))
+
+
+def behind_transform(model: Preprocessed, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+    """The cross entropy of transformed images, and their logits (B, K)."""
+    with torch.autocast(x.device.type, enabled=False):
+        seen = model.transform(x).contiguous(memory_format=torch.channels_last)
+    logits = model.classifier(seen).float()
+    return F.cross_entropy(logits, y), logits

@@ -92,7 +92,7 @@ CASES = (
                 view=bypass("merge", joint_margins),
             ),
         },
-        train=ProgressTraining(recipe(4), each_class),
+        train=ProgressTraining(recipe(3), each_class),
         note="accuracy counts a correct class, or a refusal under attack; a refused clean image counts as wrong",
         **_SHARED,
     ),

@@ -46,11 +46,13 @@ def _thresholds(x: Tensor, levels: int) -> Tensor:
 
 
 class Blur(nn.Module):
-    """The mean of each 2x2 pixels, zeros around the image: (B, C, H, W) -> (B, C, H + 1, W + 1).
+    """The mean of each 2x2 pixels, zeros around the image: (B, C, H, W) -> (B, C, H + 2, W + 2).
 
-    >>> Blur()(torch.ones(1, 1, 1, 1)).flatten().tolist()
-    [0.25, 0.25, 0.25, 0.25]
+    The means are H + 1 by W + 1; a row and a column of zeros follow, so that a network can halve an even size.
+
+    >>> Blur()(torch.ones(1, 1, 1, 1))[0, 0].tolist()
+    [[0.25, 0.25, 0.0], [0.25, 0.25, 0.0], [0.0, 0.0, 0.0]]
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 2, stride=1)
+        return F.avg_pool2d(F.pad(x, (1, 2, 1, 2)), 2, stride=1)
