@@ -89,7 +89,7 @@ CASES = (
                 "the logits of the members, and of the refusal, without sigmoid, alone: PGD on the margin, APGD on the "
                 "targeted margin with 4 targets",
                 lambda _: Ensemble((pgd(100, margin), APGD(100, targeted_margin, targets=4))),
-                view=bypass("merge", joint_margins),
+                view=bypass("merge", joint_margins),  # type: ignore[arg-type]  # a refusal, too
             ),
         },
         train=ProgressTraining(recipe(3), each_class),

@@ -40,7 +40,7 @@ class EmbeddingNeighbours(nn.Module):
         self.register_buffer("features", torch.zeros(references, size))
         self.vote = NearestVote(torch.zeros(references, dtype=torch.long), neighbours, classes)
         self.register_buffer("labels", torch.zeros(references, dtype=torch.uint8))  # as stored: a byte each
-        self.register_load_state_dict_post_hook(lambda module, keys: module._spread_labels())
+        self.register_load_state_dict_post_hook(lambda module, keys: module._spread_labels())  # type: ignore[no-untyped-call]
 
     def _spread_labels(self) -> None:
         labels: Tensor = self.get_buffer("labels")
