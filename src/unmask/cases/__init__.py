@@ -16,7 +16,7 @@ from unmask.cases.iclr2018 import (
     transforms,
 )
 from unmask.cases.post2018 import anti_adversary, diversity, local_winners, mixed_precision, neighbours, output_codes
-from unmask.cases.selfstudy import injection, inputs, knn, ordinary, randomised, votes
+from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -40,9 +40,8 @@ _MODULES = (
     neighbours,
     diversity,
     knn,
-    votes,
+    majority,
     randomised,
-    injection,
     inputs,
     ordinary,
 )
@@ -60,8 +59,7 @@ _LATER = """
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 _COURSE = """
-    baseline blur temperature mergebinary labelsmooth jump majority discretize randomneuron transform injection knn
-    advtrain"""
+    baseline blur temperature labelsmooth jump majority discretize randomneuron transform knn advtrain"""
 
 SUITES: dict[str, tuple[str, ...]] = {
     **{

@@ -50,7 +50,7 @@ CASES = (
                 view=bpda("jump", smooth_jump(0.5, _JUMP)),
             ),
         },
-        train=ProgressTraining(recipe(2), growing_jump, start="selfstudy-labelsmooth-cifar10"),
+        train=ProgressTraining(recipe(4), growing_jump, start="selfstudy-labelsmooth-cifar10"),
         **_SHARED,
     ),
     Case(

@@ -40,7 +40,7 @@ CASES = (
         obfuscation=(Obfuscation.STOCHASTIC,),
         build=lambda: RandomNeurons(residual_net()),
         attacks={
-            "plain": own_gradient(20),
+            "plain": own_gradient(10),
             "eot": AttackSpec(
                 "BPDA, each dropping of neurons the identity in the backward pass, EOT over 8 passes alone: PGD on the "
                 "margin",
