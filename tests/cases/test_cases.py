@@ -119,7 +119,7 @@ def test_views_do_not_change_the_forward_pass(name: str) -> None:
 
 
 def test_suites_are_the_cases_of_a_data_set() -> None:
-    for suite in SUITES.keys() - {"iclr2018", "post2018"}:
+    for suite in SUITES.keys() - {"iclr2018", "post2018", "selfstudy"}:
         members = (name for name, case in CASES.items() if case.data.startswith(suite))
         assert SUITES[suite] == tuple(members)
         assert SUITES[suite]
@@ -136,6 +136,12 @@ def test_one_suite_has_later_defenses_and_the_controls_of_their_data() -> None:
     controls = {f"{control}-{name}" for name in data for control in ("plain", "madry")}
     assert set(SUITES["post2018"]) == later | controls
     assert len(SUITES["post2018"]) == len(set(SUITES["post2018"]))
+
+
+def test_one_suite_has_the_defenses_of_the_self_study_course() -> None:
+    course = {case.name for module in _MODULES if "selfstudy" in module.__name__ for case in module.CASES}
+    assert set(SUITES["selfstudy"]) == course
+    assert len(SUITES["selfstudy"]) == len(course) == 11
 
 
 def test_all_weights_ship_but_those_of_the_cases_on_imagenet() -> None:

@@ -24,6 +24,7 @@ from unmask.cases.post2018 import (
     neighbours,
     output_codes,
 )
+from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -47,6 +48,11 @@ _MODULES = (
     neighbours,
     diversity,
     diffpure,
+    knn,
+    majority,
+    randomised,
+    inputs,
+    ordinary,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -61,6 +67,9 @@ _LATER = """
     deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
+_COURSE = """
+    baseline blur temperature labelsmooth jump majority discretize randomneuron transform knn advtrain"""
+
 SUITES: dict[str, tuple[str, ...]] = {
     **{
         suite: tuple(name for name, case in CASES.items() if case.data.startswith(suite))
@@ -68,8 +77,10 @@ SUITES: dict[str, tuple[str, ...]] = {
     },
     "iclr2018": tuple(_TABLE.split()),
     "post2018": tuple(_LATER.split()),
+    "selfstudy": tuple(f"selfstudy-{name}-cifar10" for name in _COURSE.split()),
 }
-"""The cases of a data set, those of Athalye et al.'s table in its order, and later defenses with their controls."""
+"""The cases of a data set, those of Athalye et al.'s table in its order, later defenses with their controls, and those
+of Google's self-study course in its order."""
 
 
 def find_case(name: str) -> Case:

@@ -32,7 +32,7 @@ from unmask.errors import UnmaskError
 
 __all__ = ["SUITE_NAMES", "app"]
 
-SUITE_NAMES = ("digits", "mnist", "cifar10", "imagenet", "iclr2018", "post2018")
+SUITE_NAMES = ("digits", "mnist", "cifar10", "imagenet", "iclr2018", "post2018", "selfstudy")
 
 # Each command imports what it needs, so that help does not wait for torch.
 app = typer.Typer(

@@ -1,0 +1,1 @@
+"""The defenses of Google's self-study course in evaluating robustness, as modules; cases/selfstudy attacks them."""
