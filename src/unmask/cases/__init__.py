@@ -20,6 +20,7 @@ from unmask.cases.post2018 import (
     diversity,
     k_winners,
     local_winners,
+    matrix_estimation,
     mixed_precision,
     neighbours,
     output_codes,
@@ -47,6 +48,7 @@ _MODULES = (
     neighbours,
     diversity,
     k_winners,
+    matrix_estimation,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -59,6 +61,7 @@ _TABLE = """
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits k-winners-mnist
+    matrix-estimation-mnist
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 SUITES: dict[str, tuple[str, ...]] = {

@@ -55,13 +55,18 @@ class EstimateMatrix(nn.Module):
         self.rank = rank
 
     def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.projected(x)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """The same, with the gradient of a projection whose directions are constant: a surrogate for :func:`bpda`."""
         channels, rows = x.shape[1:3]
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False):
             matrix = x.float().transpose(1, 2).flatten(2)  # (B, H, C W)
-            vectors = torch.linalg.eigh(matrix @ matrix.mT).eigenvectors  # their values ascend
-            leading = vectors[:, :, rows - int(self.rank * rows) :]
-            estimate = leading @ (leading.mT @ matrix)
-            image = estimate.unflatten(2, (channels, -1)).transpose(1, 2)
+            with torch.no_grad():
+                vectors = torch.linalg.eigh(matrix @ matrix.mT).eigenvectors  # their values ascend
+                leading = vectors[:, :, rows - int(self.rank * rows) :]
+            image = (leading @ (leading.mT @ matrix)).unflatten(2, (channels, -1)).transpose(1, 2)
             moved: Tensor = ((image.clamp(-1, 1) + 1) / 2).to(x.dtype)
             return moved
 
