@@ -7,9 +7,11 @@ import torch
 
 from tests.needs import need
 from unmask.attacking import run_attack, verdicts
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.judging import Judge
+from unmask.losses import margin
 
 N = 48
 
@@ -92,6 +94,15 @@ def test_later_defenses_hide_their_gradient_from_the_plain_attack_alone(name: st
     assert left(name, "clean", 32) >= 0.95
     assert left(name, "plain", 16) >= plain
     assert left(name, attacker, 32) <= 0.04
+
+
+def test_winners_hide_from_the_plain_attack_what_a_narrow_surrogate_finds() -> None:
+    need("mnist")
+    case = find_case("k-winners-mnist")
+    x, y = load("mnist", n=N).batch()
+    found = run_attack(APGD(60, margin), case.load(), x, y, case.threat, view=case.attacks["soft"].view)
+    assert left("k-winners-mnist", "clean") >= 0.95
+    assert left("k-winners-mnist", "plain") - found.accuracy.value >= 0.15
 
 
 def test_an_anti_adversary_falls_with_its_classifier() -> None:

@@ -19,7 +19,9 @@ from unmask.cases.post2018 import (
     anti_adversary,
     diffpure,
     diversity,
+    k_winners,
     local_winners,
+    matrix_estimation,
     mixed_precision,
     neighbours,
     output_codes,
@@ -53,6 +55,8 @@ _MODULES = (
     randomised,
     inputs,
     ordinary,
+    k_winners,
+    matrix_estimation,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -64,7 +68,7 @@ _TABLE = """
 
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
-    deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10
+    deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10 k-winners-mnist matrix-estimation-mnist
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 _COURSE = """
