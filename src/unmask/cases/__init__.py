@@ -15,7 +15,16 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018 import anti_adversary, diversity, local_winners, mixed_precision, neighbours, output_codes
+from unmask.cases.post2018 import (
+    anti_adversary,
+    diversity,
+    local_winners,
+    mixed_precision,
+    neighbours,
+    odds,
+    output_codes,
+    pixel_deflection,
+)
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -38,6 +47,8 @@ _MODULES = (
     anti_adversary,
     neighbours,
     diversity,
+    odds,
+    pixel_deflection,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -50,6 +61,7 @@ _TABLE = """
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits
+    odds-cifar10 pixel-deflection-cifar10
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 SUITES: dict[str, tuple[str, ...]] = {
