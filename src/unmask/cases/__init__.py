@@ -20,10 +20,13 @@ from unmask.cases.post2018 import (
     diversity,
     local_winners,
     mixed_precision,
+    mixup_inference,
+    multi_resolution,
     neighbours,
     odds,
     output_codes,
     pixel_deflection,
+    test_time_training,
 )
 from unmask.errors import UnmaskError
 
@@ -49,6 +52,9 @@ _MODULES = (
     diversity,
     odds,
     pixel_deflection,
+    mixup_inference,
+    multi_resolution,
+    test_time_training,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -62,6 +68,7 @@ _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits
     odds-cifar10 pixel-deflection-cifar10
+    mixup-inference-digits multi-resolution-digits test-time-training-digits
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 SUITES: dict[str, tuple[str, ...]] = {
