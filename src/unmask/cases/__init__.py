@@ -15,18 +15,19 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018 import (
-    anti_adversary,
-    diffpure,
-    diversity,
-    k_winners,
-    local_winners,
-    matrix_estimation,
-    mixed_precision,
-    neighbours,
-    output_codes,
-)
 from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
+    diversity,
+    local_winners,
+    mixed_precision,
+    mixup_inference,
+    multi_resolution,
+    neighbours,
+    odds,
+    output_codes,
+    pixel_deflection,
+    test_time_training,
+)
+from unmask.cases.post2018 import anti_adversary, diffpure, diversity, k_winners, local_winners, matrix_estimation, mixed_precision, neighbours, output_codes
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -57,6 +58,11 @@ _MODULES = (
     ordinary,
     k_winners,
     matrix_estimation,
+    odds,
+    pixel_deflection,
+    mixup_inference,
+    multi_resolution,
+    test_time_training,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -69,6 +75,8 @@ _TABLE = """
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10 k-winners-mnist matrix-estimation-mnist
+    odds-cifar10 pixel-deflection-cifar10 mixup-inference-digits multi-resolution-digits
+    test-time-training-digits
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 _COURSE = """
