@@ -15,9 +15,13 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
+from unmask.cases.post2018 import (
+    anti_adversary,
+    diffpure,
     diversity,
+    k_winners,
     local_winners,
+    matrix_estimation,
     mixed_precision,
     mixup_inference,
     multi_resolution,
@@ -27,7 +31,7 @@ from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
     pixel_deflection,
     test_time_training,
 )
-from unmask.cases.post2018 import anti_adversary, diffpure, diversity, k_winners, local_winners, matrix_estimation, mixed_precision, neighbours, output_codes
+from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
