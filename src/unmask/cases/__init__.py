@@ -24,6 +24,7 @@ from unmask.cases.post2018 import (
     mixed_precision,
     neighbours,
     output_codes,
+    self_ensemble,
 )
 from unmask.errors import UnmaskError
 
@@ -48,6 +49,7 @@ _MODULES = (
     neighbours,
     diversity,
     k_winners,
+    self_ensemble,
     matrix_estimation,
 )
 
@@ -60,7 +62,7 @@ _TABLE = """
 
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
-    deep-neighbours-mnist diversity-mnist lwta-digits k-winners-mnist
+    deep-neighbours-mnist diversity-mnist lwta-digits k-winners-mnist self-ensemble-cifar10
     matrix-estimation-mnist
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
