@@ -29,6 +29,7 @@ from unmask.cases.post2018 import (
     odds,
     output_codes,
     pixel_deflection,
+    self_ensemble,
     test_time_training,
 )
 from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
@@ -61,6 +62,7 @@ _MODULES = (
     inputs,
     ordinary,
     k_winners,
+    self_ensemble,
     matrix_estimation,
     odds,
     pixel_deflection,
@@ -80,7 +82,7 @@ _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10 k-winners-mnist matrix-estimation-mnist
     odds-cifar10 pixel-deflection-cifar10 mixup-inference-digits multi-resolution-digits
-    test-time-training-digits
+    test-time-training-digits self-ensemble-cifar10
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 _COURSE = """
