@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.local_winners import LocalWinners, WinnersNet, expected_winner
+from unmask.defenses.post2018.networks.local_winners import LocalWinners, WinnersNet, expected_winner
 from unmask.gradients.bpda import bpda
 from unmask.randomness import make_keys, use_keys
 

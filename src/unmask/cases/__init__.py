@@ -15,23 +15,17 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018 import (
-    anti_adversary,
-    diffpure,
+from unmask.cases.post2018.inputs import diffpure, matrix_estimation, mixup_inference, pixel_deflection
+from unmask.cases.post2018.networks import (
     diversity,
     k_winners,
     local_winners,
-    matrix_estimation,
     mixed_precision,
-    mixup_inference,
     multi_resolution,
-    neighbours,
-    odds,
     output_codes,
-    pixel_deflection,
     self_ensemble,
-    test_time_training,
 )
+from unmask.cases.post2018.test_time import anti_adversary, neighbours, odds, test_time_training
 from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
 from unmask.errors import UnmaskError
 

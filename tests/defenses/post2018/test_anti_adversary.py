@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from unmask.defenses.post2018.anti_adversary import AntiAdversary, MoreCertain
+from unmask.defenses.post2018.test_time.anti_adversary import AntiAdversary, MoreCertain
 from unmask.models.model_wrappers import frozen_copy
 
 

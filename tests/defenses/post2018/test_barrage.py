@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from unmask.defenses.post2018.barrage.barrage import GROUPS, Barrage
-from unmask.defenses.post2018.barrage.colour import colour_space, contrast, grey_scale, precision
-from unmask.defenses.post2018.barrage.place import denoise, fourier, jpeg, noise, swirl, zoom
+from unmask.defenses.post2018.inputs.barrage.barrage import GROUPS, Barrage
+from unmask.defenses.post2018.inputs.barrage.colour import colour_space, contrast, grey_scale, precision
+from unmask.defenses.post2018.inputs.barrage.place import denoise, fourier, jpeg, noise, swirl, zoom
 from unmask.randomness import make_keys, use_keys
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -138,7 +138,7 @@ def test_each_image_has_other_groups_in_another_order() -> None:
 def test_each_of_the_drawn_groups_is_applied_once_to_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Group g adds 2^g, so that the sum tells the groups."""
     tell = [lambda x, u, field, group=group: x + 2.0**group for group in range(10)]
-    monkeypatch.setattr("unmask.defenses.post2018.barrage.barrage.GROUPS", tuple(tell))
+    monkeypatch.setattr("unmask.defenses.post2018.inputs.barrage.barrage.GROUPS", tuple(tell))
     assert (Barrage(10)(torch.zeros(8, 3, 8, 8)) == 2**10 - 1).all()
     sums = Barrage(4)(torch.zeros(400, 3, 8, 8))[:, 0, 0, 0].int().tolist()
     assert {total.bit_count() for total in sums} == {4}

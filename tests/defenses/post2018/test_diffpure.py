@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.diffpure import DiffPure, DiffusionPurify, linear_schedule
+from unmask.defenses.post2018.inputs.diffpure import DiffPure, DiffusionPurify, linear_schedule
 from unmask.gradients.autograd import autograd
 from unmask.nets import UNet
 from unmask.randomness import make_keys, use_keys

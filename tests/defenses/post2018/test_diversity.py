@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from unmask.defenses.post2018.diversity import diversity_loss, log_diversity
+from unmask.defenses.post2018.networks.diversity import diversity_loss, log_diversity
 
 LABELS = torch.tensor([1, 0])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.defenses.post2018.k_winners import KWinners, soft_winners, with_winners
+from unmask.defenses.post2018.networks.k_winners import KWinners, soft_winners, with_winners
 from unmask.gradients.bpda import bpda
 
 H = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))

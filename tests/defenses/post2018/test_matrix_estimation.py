@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.defenses.post2018.matrix_estimation import EstimateMatrix, MaskPixels, MatrixEstimation
+from unmask.defenses.post2018.inputs.matrix_estimation import EstimateMatrix, MaskPixels, MatrixEstimation
 from unmask.gradients.bpda import bpda
 from unmask.randomness import make_keys, use_keys
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.mixed_precision import (
+from unmask.defenses.post2018.networks.mixed_precision import (
     MixedPrecision,
     RoundedActivation,
     RoundedWeight,

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.cases.post2018.mixup_inference import mixed_images
-from unmask.defenses.post2018.mixup_inference import MixupInference, MixWithOthers, balanced_pool
+from unmask.cases.post2018.inputs.mixup_inference import mixed_images
+from unmask.defenses.post2018.inputs.mixup_inference import MixupInference, MixWithOthers, balanced_pool
 from unmask.randomness import make_keys, use_keys
 
 POOL = torch.arange(12.0).view(12, 1, 1, 1).expand(12, 1, 2, 2)  # 4 classes of 3 images

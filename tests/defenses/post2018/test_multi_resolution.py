@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.defenses.post2018.multi_resolution import CrossMax, MultiResolution, ResolutionStack
+from unmask.defenses.post2018.networks.multi_resolution import CrossMax, MultiResolution, ResolutionStack
 from unmask.gradients.bpda import bypass
 from unmask.randomness import make_keys, use_keys
 

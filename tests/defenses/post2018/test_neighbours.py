@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.defenses.post2018.neighbours import DeepNeighbours, NearestVote, soft_vote
+from unmask.defenses.post2018.test_time.neighbours import DeepNeighbours, NearestVote, soft_vote
 
 REFERENCES = torch.rand(40, 1, 3, 3, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(40) % 4

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.cases.post2018.odds import fit_odds
-from unmask.defenses.post2018.odds import OddsTest, WithNoise
+from unmask.cases.post2018.test_time.odds import fit_odds
+from unmask.defenses.post2018.test_time.odds import OddsTest, WithNoise
 from unmask.randomness import make_keys, use_keys
 
 X = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))

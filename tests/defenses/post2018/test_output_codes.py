@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.output_codes import Decode, OutputCodes, hadamard_code
+from unmask.defenses.post2018.networks.output_codes import Decode, OutputCodes, hadamard_code
 from unmask.gradients.bpda import bypass
 
 CODE = hadamard_code(10, 16)

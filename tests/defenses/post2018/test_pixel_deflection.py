@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.defenses.post2018.pixel_deflection import Deflect, ShrinkWavelets, shrunk
+from unmask.defenses.post2018.inputs.pixel_deflection import Deflect, ShrinkWavelets, shrunk
 from unmask.gradients.straight_through import straight_through
 from unmask.randomness import make_keys, use_keys
 

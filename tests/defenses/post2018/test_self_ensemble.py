@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.self_ensemble import AddNoise, SelfEnsemble, noisy
+from unmask.defenses.post2018.networks.self_ensemble import AddNoise, SelfEnsemble, noisy
 from unmask.nets import residual_net
 from unmask.randomness import make_keys, use_keys
 

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.cases.post2018.test_time_training import class_and_rotation
-from unmask.defenses.post2018.test_time_training import TestTimeTraining, rotations, with_group_norm
+from unmask.cases.post2018.test_time.test_time_training import class_and_rotation
+from unmask.defenses.post2018.test_time.test_time_training import TestTimeTraining, rotations, with_group_norm
 from unmask.models.model_wrappers import frozen_copy
 
 X = torch.rand(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))

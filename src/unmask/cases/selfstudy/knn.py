@@ -15,7 +15,7 @@ from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
 from unmask.cases.selfstudy.training import CITATION
 from unmask.data import load
-from unmask.defenses.post2018.neighbours import NearestVote, soft_vote
+from unmask.defenses.post2018.test_time.neighbours import NearestVote, soft_vote
 from unmask.defenses.selfstudy.embedding import EmbeddingNeighbours
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.neighbours import NearestVote
+from unmask.defenses.post2018.test_time.neighbours import NearestVote
 
 __all__ = ["EmbeddingNeighbours"]
 

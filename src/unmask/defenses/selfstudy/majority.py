@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.mixed_precision import Vote
+from unmask.defenses.post2018.networks.mixed_precision import Vote
 from unmask.errors import UnmaskError
 from unmask.types import Output
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unmask.defenses.post2018.barrage.colour import colour_space, contrast, grey_scale, precision
-from unmask.defenses.post2018.barrage.place import denoise, fourier, jpeg, noise, swirl, zoom
+from unmask.defenses.post2018.inputs.barrage.colour import colour_space, contrast, grey_scale, precision
+from unmask.defenses.post2018.inputs.barrage.place import denoise, fourier, jpeg, noise, swirl, zoom
 from unmask.errors import UnmaskError
 from unmask.randomness import uniform
 

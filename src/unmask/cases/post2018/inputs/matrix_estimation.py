@@ -8,7 +8,7 @@ from unmask.attacks.aliases import pgd
 from unmask.cases.case import AttackSpec, Case, ImageProbe
 from unmask.cases.common import MNIST, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.defenses.post2018.matrix_estimation import MatrixEstimation
+from unmask.defenses.post2018.inputs.matrix_estimation import MatrixEstimation
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation

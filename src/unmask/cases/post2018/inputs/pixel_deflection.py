@@ -9,7 +9,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.combined.with_view import WithView
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
-from unmask.defenses.post2018.pixel_deflection import Deflect, ShrinkWavelets
+from unmask.defenses.post2018.inputs.pixel_deflection import Deflect, ShrinkWavelets
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT

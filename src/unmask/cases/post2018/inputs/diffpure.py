@@ -6,7 +6,7 @@ from unmask.attacks.aliases import pgd
 from unmask.cases.case import AttackSpec, Case, ImageProbe
 from unmask.cases.common import CIFAR10, own_gradient
 from unmask.cases.post2018.training import DiffusionTraining
-from unmask.defenses.post2018.diffpure import DiffPure, DiffusionPurify
+from unmask.defenses.post2018.inputs.diffpure import DiffPure, DiffusionPurify
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation

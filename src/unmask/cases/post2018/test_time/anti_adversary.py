@@ -6,7 +6,7 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, apgd_dlr, light_net, own_gradient
-from unmask.defenses.post2018.anti_adversary import AntiAdversary
+from unmask.defenses.post2018.test_time.anti_adversary import AntiAdversary
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr

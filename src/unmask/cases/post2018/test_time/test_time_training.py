@@ -12,7 +12,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import DIGITS, apgd_ce, apgd_dlr, own_gradient
 from unmask.cases.post2018.training import LossTraining
-from unmask.defenses.post2018.test_time_training import TestTimeTraining, rotations, with_group_norm
+from unmask.defenses.post2018.test_time.test_time_training import TestTimeTraining, rotations, with_group_norm
 from unmask.gradients.bpda import ModelView
 from unmask.kinds import Obfuscation
 from unmask.nets import residual_net

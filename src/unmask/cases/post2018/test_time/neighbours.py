@@ -9,7 +9,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import MNIST, apgd_ce, own_gradient
 from unmask.data import load
-from unmask.defenses.post2018.neighbours import DeepNeighbours, NearestVote, soft_vote
+from unmask.defenses.post2018.test_time.neighbours import DeepNeighbours, NearestVote, soft_vote
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
 from unmask.losses import margin

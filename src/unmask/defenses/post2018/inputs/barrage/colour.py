@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from unmask.defenses.post2018.barrage.numbers import between, per_channel, whole
+from unmask.defenses.post2018.inputs.barrage.numbers import between, per_channel, whole
 
 __all__ = ["colour_space", "contrast", "grey_scale", "precision"]
 

@@ -16,7 +16,7 @@ from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10
 from unmask.cases.recipes import undisturbed
 from unmask.data import load
-from unmask.defenses.post2018.odds import OddsTest
+from unmask.defenses.post2018.test_time.odds import OddsTest
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation
 from unmask.losses import margin, with_confidence

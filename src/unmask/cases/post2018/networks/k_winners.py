@@ -10,7 +10,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import MNIST, own_gradient
 from unmask.cases.recipes import Against, ClassifierTraining
-from unmask.defenses.post2018.k_winners import KWinners, soft_winners, with_winners
+from unmask.defenses.post2018.networks.k_winners import KWinners, soft_winners, with_winners
 from unmask.gradients.bpda import bpda
 from unmask.kinds import Obfuscation
 from unmask.losses import margin

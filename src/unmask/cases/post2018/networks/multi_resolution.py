@@ -12,7 +12,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import DIGITS, apgd_ce, own_gradient
 from unmask.cases.post2018.training import LossTraining
-from unmask.defenses.post2018.multi_resolution import MultiResolution, ResolutionStack
+from unmask.defenses.post2018.networks.multi_resolution import MultiResolution, ResolutionStack
 from unmask.gradients.bpda import bypass
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation

@@ -13,7 +13,7 @@ from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import DIGITS, apgd_ce, own_gradient
 from unmask.cases.post2018.training import LossTraining
 from unmask.data import load
-from unmask.defenses.post2018.mixup_inference import MixupInference, balanced_pool
+from unmask.defenses.post2018.inputs.mixup_inference import MixupInference, balanced_pool
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation
 from unmask.losses import margin

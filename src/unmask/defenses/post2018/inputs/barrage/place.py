@@ -1,7 +1,7 @@
 """Groups of the barrage that move pixels or mix neighbours: swirl, zoom, denoising, Fourier, JPEG, noise.
 
-Arguments as in :mod:`unmask.defenses.post2018.barrage.colour`. Lengths that the authors state for images of 256 pixels
-scale with the side.
+Arguments as in :mod:`unmask.defenses.post2018.inputs.barrage.colour`. Lengths that the authors state for images of
+256 pixels scale with the side.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.defenses.post2018.barrage.numbers import between, per_channel, whole
+from unmask.defenses.post2018.inputs.barrage.numbers import between, per_channel, whole
 from unmask.defenses.transforms.jpeg import tables
 
 __all__ = ["denoise", "fourier", "jpeg", "noise", "swirl", "zoom"]

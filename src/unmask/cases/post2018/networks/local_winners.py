@@ -11,7 +11,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import apgd_ce, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.defenses.post2018.local_winners import WinnersNet, expected_winner
+from unmask.defenses.post2018.networks.local_winners import WinnersNet, expected_winner
 from unmask.gradients.bpda import bpda
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation

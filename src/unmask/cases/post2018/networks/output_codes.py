@@ -9,7 +9,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import MNIST, own_gradient
 from unmask.cases.post2018.training import LossTraining
-from unmask.defenses.post2018.output_codes import OutputCodes, hadamard_code
+from unmask.defenses.post2018.networks.output_codes import OutputCodes, hadamard_code
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
 from unmask.losses import margin

@@ -8,7 +8,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import MNIST, apgd_ce, apgd_dlr, own_gradient
 from unmask.cases.post2018.training import LossTraining, each_member
-from unmask.defenses.post2018.mixed_precision import MixedPrecision, low_precision_net
+from unmask.defenses.post2018.networks.mixed_precision import MixedPrecision, low_precision_net
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
 from unmask.nets import conv_net

@@ -8,7 +8,7 @@ from unmask.attacks.aliases import pgd
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, cifar10_recipe, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.defenses.post2018.self_ensemble import SelfEnsemble, noisy
+from unmask.defenses.post2018.networks.self_ensemble import SelfEnsemble, noisy
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation
 from unmask.losses import margin, with_confidence

@@ -11,7 +11,7 @@ from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import apgd_ce, own_gradient
 from unmask.cases.post2018.training import LossTraining
 from unmask.defenses.averaged import Averaged
-from unmask.defenses.post2018.diversity import diversity_loss
+from unmask.defenses.post2018.networks.diversity import diversity_loss
 from unmask.kinds import Obfuscation
 from unmask.losses import targeted_dlr
 from unmask.nets import conv_net

@@ -1,0 +1,1 @@
+"""Images that are purified, transformed or mixed before a network sees them."""

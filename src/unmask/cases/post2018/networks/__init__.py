@@ -1,0 +1,1 @@
+"""Networks whose activations, members or codes hide the gradient."""
