@@ -35,6 +35,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "cross_entropy",
     "dlr",
     "margin",
+    "narrow_straight_through",
     "targeted_dlr",
     # views: what gradients pass through
     "bpda",
@@ -109,7 +110,7 @@ from .gradients.functions import bpda_function
 from .gradients.part_views import skip_to, soft_votes, submodule_output
 from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian
-from .gradients.straight_through import straight_through, unrolled
+from .gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from .gradients.surrogates.finite_differences import finite_differences
 from .gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from .gradients.surrogates.surrogate_model import fit_head, train_surrogate

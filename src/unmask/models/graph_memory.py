@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["bounded_graphs", "count_graph", "forget_graph", "rows_of_a_graph"]
+__all__ = ["bounded_graphs", "count_graph", "counted", "forget_graph", "rows_of_a_graph"]
 
 T = TypeVar("T")
 
@@ -30,6 +30,7 @@ class _Graph:
 
 
 _graph: ContextVar[_Graph | None] = ContextVar("unmask_graph", default=None)
+_kept: ContextVar[dict[int, int] | None] = ContextVar("unmask_kept", default=None)  # bytes, by their address
 
 
 @contextmanager
@@ -70,17 +71,21 @@ def count_graph(call: Callable[[], T], rows: int) -> T:
     graph = _graph.get()
     if graph is None or graph.bytes_per_row is not None or not torch.is_grad_enabled():
         return call()
-    kept: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        try:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-        except (RuntimeError, NotImplementedError):  # a tensor without memory of its own
-            pass
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        result = call()
+    kept = dict[int, int]()
+    token = _kept.set(kept)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(counted, lambda tensor: tensor):
+            result = call()
+    finally:
+        _kept.reset(token)
     graph.bytes_per_row = sum(kept.values()) / rows
     return result
+
+
+def counted(tensor: Tensor) -> Tensor:
+    """The tensor, which autograd saves; for hooks on saved tensors that are inside a pass that is counted."""
+    kept = _kept.get()
+    if kept is not None:
+        with suppress(RuntimeError, NotImplementedError):  # a tensor without memory of its own
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+    return tensor

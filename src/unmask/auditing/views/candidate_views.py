@@ -15,7 +15,7 @@ from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
 from unmask.gradients.functions import bpda_function
 from unmask.gradients.part_views import skip_to, soft_votes, submodule_output
-from unmask.gradients.straight_through import straight_through, unrolled
+from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from unmask.gradients.surrogates.surrogate_model import fit_head
@@ -40,6 +40,9 @@ _ROUNDS = 4
 
 _CALLS = 8
 """Of a part in a pass, up to which each call gets a surrogate of its own."""
+
+_COMPARISONS = {"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "sign", "sgn", "heaviside"}
+"""Operations whose surrogate is a smooth step."""
 
 _FRONTIER = 16
 """Parts whose features a head may take together."""
@@ -109,6 +112,8 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = through(bpda_function, name).then(inline)
         around.append(inline)
+        if any(fault.event.name in _COMPARISONS for fault in evidence.faults):
+            around.append(_plain(narrow_straight_through))
         parts = OWN_GRADIENT
         for path in alike:
             parts = parts.then(through(bpda, path))

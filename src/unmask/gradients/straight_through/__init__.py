@@ -30,6 +30,6 @@ Straight-through estimation is of Bengio, Léonard & Courville (arXiv:1308.3432)
 pass differentiable approximation (Athalye, Carlini & Wagner, ICML 2018).
 """
 
-from unmask.gradients.straight_through.view import straight_through, unrolled
+from unmask.gradients.straight_through.view import narrow_straight_through, straight_through, unrolled
 
-__all__ = ["straight_through", "unrolled"]
+__all__ = ["narrow_straight_through", "straight_through", "unrolled"]

@@ -45,8 +45,9 @@ class _Gate(torch.autograd.Function):
 class SurrogateContext:
     """The surrogates of the tensors of one forward pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         self.running = True
+        self.width = width  # of the smooth steps that stand for comparisons
         self.moved = list[Tensor]()  # by gradients that the model takes, which may hang on themselves
         self._soft_values = WeakTensorKeyDictionary()
         self._lent = dict[int, Tensor]()  # tensors whose memory other libraries look into, by its address

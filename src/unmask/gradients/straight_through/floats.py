@@ -58,8 +58,9 @@ def _compared(call: Call) -> Tensor:
     return _difference(call.real(0), call.context.real(call.given(1, "other")))
 
 
-def _step(u: Tensor) -> Tensor:
+def _step(call: Call, u: Tensor) -> Tensor:
     """A smooth step from 0 to 1; its slope falls with the square of u, so it never vanishes altogether."""
+    u = u / call.context.width
     return 0.5 + 0.5 * u / (1 + u.abs())
 
 
@@ -125,10 +126,10 @@ FLOAT_RULES: dict[str, Rule] = {
     **named(_hardtanh, "hardtanh"),
     **named(lambda call: torch.relu(call.args[0]), "relu6"),
     **named(_remainder, "remainder", "fmod", "frac", "mod"),
-    **named(lambda call: _step(_compared(call)), "gt", "ge", "greater", "greater_equal"),
-    **named(lambda call: 1 - _step(_compared(call)), "lt", "le", "less", "less_equal"),
-    **named(lambda call: 2 * _step(_difference(call.real(0), 0.0)) - 1, "sign", "sgn"),
-    **named(lambda call: _step(_difference(call.real(0), 0.0)), "heaviside"),
+    **named(lambda call: _step(call, _compared(call)), "gt", "ge", "greater", "greater_equal"),
+    **named(lambda call: 1 - _step(call, _compared(call)), "lt", "le", "less", "less_equal"),
+    **named(lambda call: 2 * _step(call, _difference(call.real(0), 0.0)) - 1, "sign", "sgn"),
+    **named(lambda call: _step(call, _difference(call.real(0), 0.0)), "heaviside"),
     **named(_cast, "to", "type", "type_as", "float", "double", "half", "bfloat16"),
     **named(_cast, "int", "long", "short", "byte", "char", "bool"),
     **named(_where, "where"),

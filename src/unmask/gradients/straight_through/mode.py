@@ -29,11 +29,13 @@ _NO_SURROGATE = (RuntimeError, TypeError, ValueError, IndexError, KeyError, Attr
 
 
 class Surrogates(TorchFunctionMode):
-    """Active during one forward pass of ``model``; ``unroll`` follows the gradients that it takes itself."""
+    """Active during one forward pass of ``model``; ``unroll`` follows the gradients that it takes itself, and smooth
+    steps are ``width`` times as wide as operands spread.
+    """
 
-    def __init__(self, model: nn.Module, saved: Saved, *, unroll: bool = False) -> None:
+    def __init__(self, model: nn.Module, saved: Saved, *, unroll: bool = False, width: float = 1.0) -> None:
         super().__init__()
-        self.context, self.unroll = SurrogateContext(), unroll
+        self.context, self.unroll = SurrogateContext(width), unroll
         lasting = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
         self.writer = Writer(self.context, saved, lasting)
         self._no_grad = 0  # how many of the model's no_grad blocks are open; they are not obeyed

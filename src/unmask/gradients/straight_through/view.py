@@ -14,18 +14,24 @@ from unmask.gradients.straight_through.constructors import followed_constructors
 from unmask.gradients.straight_through.hooks import suspended_hooks
 from unmask.gradients.straight_through.mode import Surrogates
 from unmask.gradients.straight_through.writes import Saved
+from unmask.models.graph_memory import counted
 from unmask.types import as_output
 
-__all__ = ["straight_through", "unrolled"]
+__all__ = ["narrow_straight_through", "straight_through", "unrolled"]
+
+_NARROW = 0.1
 
 
-def _run(model: nn.Module, x: Tensor, *, unroll: bool = False) -> Any:
+def _run(model: nn.Module, x: Tensor, *, unroll: bool = False, width: float = 1.0) -> Any:
     if not (torch.is_grad_enabled() and x.requires_grad):
         return model(x)
     saved = Saved()
-    mode = Surrogates(model, saved, unroll=unroll)
+    mode = Surrogates(model, saved, unroll=unroll, width=width)
     try:
-        hooks = saved_tensors_hooks(saved.pack, saved.unpack), suspended_hooks(model, mode.context)
+        hooks = (
+            saved_tensors_hooks(lambda tensor: saved.pack(counted(tensor)), saved.unpack),
+            suspended_hooks(model, mode.context),
+        )
         with hooks[0], hooks[1], followed_constructors(mode.context), mode:
             answer = model(mode.context.gate(x.detach().clone(), x))
             refusal = as_output(answer)  # a mask of refused images becomes a margin while it still has a gradient
@@ -88,6 +94,29 @@ def straight_through(model: nn.Module) -> nn.Module:
     (3.0, True)
     """
     return ModelView(model, _run)
+
+
+def narrow_straight_through(model: nn.Module) -> nn.Module:
+    """:func:`straight_through` with smooth steps a tenth as wide for comparisons and signs.
+
+    For thresholds that few elements are near, such as that of the k largest activations: a wide step has a gradient for
+    all others too, which outweighs them.
+
+    Args:
+        model: any module; its parameters, modules and hooks are left as they are.
+
+    Returns:
+        A module on (B, ...) inputs that gives what ``model`` gives.
+
+    >>> import torch
+    >>> x = torch.tensor([[0.5, 0.9]], requires_grad=True)
+    >>> class Above(nn.Module):
+    ...     def forward(self, x): return (x > 0.5).float()
+    >>> slopes = [torch.autograd.grad(v(Above())(x)[0, 0], x)[0] for v in (straight_through, narrow_straight_through)]
+    >>> round((slopes[1] / slopes[0])[0, 0].item())
+    10
+    """
+    return ModelView(model, partial(_run, width=_NARROW))
 
 
 def unrolled(model: nn.Module) -> nn.Module:
