@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -14,7 +16,7 @@ from unmask.cases.selfstudy.training import CITATION
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.defenses.selfstudy.activations import RandomNeurons
 from unmask.defenses.selfstudy.augmentation import StrongAugmentation
-from unmask.gradients.bpda import bpda, find_part
+from unmask.gradients.bpda import bypass, find_part
 from unmask.gradients.eot import EOT
 from unmask.kinds import Obfuscation
 from unmask.losses import margin, with_confidence
@@ -25,10 +27,11 @@ __all__ = ["CASES"]
 _SURE = with_confidence(margin, 2.0)
 
 
-def _one_pass(model: nn.Module) -> nn.Module:
-    """One pass in place of the mean of ten, whose dropping of neurons is the identity in the backward pass."""
-    own: Any = find_part(model, "")
-    return bpda("prune")(RandomNeurons(own.classifier, 1, own.prune.factor))
+def _undisturbed(model: nn.Module) -> nn.Module:
+    """One pass without dropping, which is the mean of what each layer does."""
+    one: Any = copy.deepcopy(find_part(model, ""))
+    one.passes = 1
+    return bypass("prune")(one)
 
 
 _SHARED: dict[str, Any] = {"data": "cifar10", "threat": CIFAR10, "citation": CITATION}
@@ -41,11 +44,10 @@ CASES = (
         build=lambda: RandomNeurons(residual_net()),
         attacks={
             "plain": own_gradient(10),
-            "eot": AttackSpec(
-                "BPDA, each dropping of neurons the identity in the backward pass, EOT over 8 passes alone: PGD on the "
-                "margin",
-                lambda _: pgd(40, _SURE, EOT(8), rel_step_size=0.1),
-                view=_one_pass,
+            "undisturbed": AttackSpec(
+                "the network without dropping, alone: PGD on the margin, to its last step",
+                lambda _: replace(pgd(30, margin, rel_step_size=0.25), early_stop=False),
+                view=_undisturbed,
             ),
         },
         train=None,
