@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.gradients.straight_through import straight_through, unrolled
+from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.types import as_output
 
 THRESHOLDS = torch.linspace(0.1, 0.9, 9)
@@ -612,3 +612,16 @@ def test_a_label_chosen_by_a_condition_is_meant_as_much_as_the_condition_holds()
     (found,) = torch.autograd.grad(answer[:, 1].sum(), z)
     (wanted,) = torch.autograd.grad((same * a + (1 - same) * c)[:, 1].sum(), z)
     assert torch.allclose(found, wanted, atol=1e-6)
+
+
+def test_a_narrow_step_has_ten_times_the_slope_at_its_threshold_and_less_far_from_it() -> None:
+    x = torch.tensor([[0.5, 0.9, 0.1, 0.5]])
+
+    def slopes(view: Callable[[nn.Module], nn.Module]) -> Tensor:
+        leaf = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(view(Inline(lambda x: (x > 0.5).float()))(leaf).sum(), leaf)
+        return slope[0]
+
+    wide, narrow = slopes(straight_through), slopes(narrow_straight_through)
+    torch.testing.assert_close(narrow[0], 10 * wide[0])
+    assert narrow[1] < wide[1]

@@ -1,1 +1,0 @@
-"""BaRT: a barrage of random transformations in random order."""
