@@ -20,6 +20,13 @@ _KEPT = "unmask/skipped"
 _skipped: dict[str, str] = {}
 
 
+@pytest.fixture(autouse=True)
+def _no_lines_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command prints while it works depends on how fast the machine is."""
+    monkeypatch.setattr("unmask.cli.progress._FIRST", 3600.0)
+    monkeypatch.setattr("unmask.cli.progress._EVERY", 3600.0)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the two options."""
     parser.addoption("--record-skips", action="store_true", help="keep the names of the tests that are skipped")

@@ -34,14 +34,16 @@ def test_unwatched_it_is_the_items_alone() -> None:
     assert list(track(range(3), "step")) == [0, 1, 2]
 
 
-def test_without_a_terminal_lines_say_at_once_and_regularly_what_runs(
+def test_without_a_terminal_lines_say_soon_and_regularly_what_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(command_line, "_FIRST", 0.1)
     monkeypatch.setattr(command_line, "_EVERY", 0.05)
     with command_line.planning("load"):
-        assert capsys.readouterr().err == "load\n"
+        time.sleep(0.12)
         for _ in track(range(1), "step"):
-            time.sleep(0.2)
-    lines = capsys.readouterr().err.splitlines()
+            time.sleep(0.3)
+    first, *lines = capsys.readouterr().err.splitlines()
+    assert first == "load (0 s)"
     assert len(lines) >= 2
     assert all(re.fullmatch(r"step 1 of 1 \(\d+ s\)", line) for line in lines)

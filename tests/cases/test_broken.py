@@ -64,8 +64,8 @@ def test_randomization_falls_to_eot() -> None:
 
 
 def test_defense_gan_falls_to_a_search_of_its_manifold() -> None:
-    assert left("defense-gan-mnist", "clean", 3) == 1.0
-    assert left("defense-gan-mnist", "overpowered", 3) == 0.0
+    assert left("defense-gan-mnist", "clean", 4) >= 0.75
+    assert left("defense-gan-mnist", "overpowered", 4) <= 0.25
 
 
 def test_adversarial_training_stands() -> None:

@@ -15,8 +15,8 @@ from unmask.records import Job, Record
 __all__ = ["planning", "progress"]
 
 
-_EVERY = 10.0
-"""Seconds between two lines where stderr is no terminal."""
+_FIRST, _EVERY = 1.0, 10.0
+"""Seconds before the first line, and between two, where stderr is no terminal: an error at once is the only line."""
 
 
 @contextmanager
@@ -72,10 +72,9 @@ def progress(jobs: Sequence[Job]) -> Iterator[Callable[[Record, bool], None]]:
 def planning(first: str = "load the model") -> Iterator[None]:
     """On a terminal a line that names the step of an audit that runs, ``first`` before, and the loops within it.
 
-    Elsewhere such a line at once and every 10 seconds.
+    Elsewhere such a line after a second, and every 10 seconds.
     """
     if not err.is_terminal:
-        warn(first)
         with _lines(first):
             yield
         return
@@ -85,12 +84,14 @@ def planning(first: str = "load the model") -> Iterator[None]:
 
 @contextmanager
 def _lines(at_first: str) -> Iterator[None]:
-    """Every 10 seconds a line with the loops that run and the time since the beginning."""
+    """After a second, and every 10 seconds, a line with the loops that run and the time since the beginning."""
     began, done, now = time.monotonic(), Event(), [at_first]
 
     def print_lines() -> None:
-        while not done.wait(_EVERY):
+        wait = _FIRST
+        while not done.wait(wait):
             warn(f"{now[0]} ({time.monotonic() - began:.0f} s)")
+            wait = _EVERY
 
     def running(levels: tuple[Level, ...]) -> None:
         now[0] = _running(levels)
