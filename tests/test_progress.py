@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import re
-import time
+import threading
 
 import pytest
 
 from unmask.cli import progress as command_line
+from unmask.diagnosis.behaviour.clock import at
 from unmask.progress import Level, on_progress, track
 
 
@@ -39,10 +40,10 @@ def test_without_a_terminal_lines_say_soon_and_regularly_what_runs(
 ) -> None:
     monkeypatch.setattr(command_line, "_FIRST", 0.1)
     monkeypatch.setattr(command_line, "_EVERY", 0.05)
-    with command_line.planning("load"):
-        time.sleep(0.12)
+    with command_line.planning("load"), at(86_400.0):  # as where an audit asks a model at another time
+        threading.Event().wait(0.12)
         for _ in track(range(1), "step"):
-            time.sleep(0.3)
+            threading.Event().wait(0.3)
     first, *lines = capsys.readouterr().err.splitlines()
     assert first == "load (0 s)"
     assert len(lines) >= 2

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
+from time import monotonic  # by this name: an audit replaces the clocks of ``time`` for a while
 
 from unmask.cli.console import err, warn
 from unmask.kinds import Role
@@ -85,12 +85,12 @@ def planning(first: str = "load the model") -> Iterator[None]:
 @contextmanager
 def _lines(at_first: str) -> Iterator[None]:
     """After a second, and every 10 seconds, a line with the loops that run and the time since the beginning."""
-    began, done, now = time.monotonic(), Event(), [at_first]
+    began, done, now = monotonic(), Event(), [at_first]
 
     def print_lines() -> None:
         wait = _FIRST
         while not done.wait(wait):
-            warn(f"{now[0]} ({time.monotonic() - began:.0f} s)")
+            warn(f"{now[0]} ({monotonic() - began:.0f} s)")
             wait = _EVERY
 
     def running(levels: tuple[Level, ...]) -> None:
