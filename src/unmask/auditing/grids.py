@@ -20,8 +20,8 @@ __all__ = ["EIGHT_BIT", "gridded", "hidden_by_a_grid", "on_grids"]
 EIGHT_BIT = 255
 """Levels above 0 of images as files hold them."""
 
-_VIEWS = 2
-"""Views that are tried on a grid, at most: the own gradient and the best other one."""
+_VIEWS = 4
+"""Views that are tried on a grid, at most: the own gradient and the best."""
 
 _QUERIES = 50
 """Of a search by scores, on each grid."""
@@ -45,8 +45,7 @@ def on_grids(
     """
     if not results or results[0].robust_accuracy <= _LESS:
         return []
-    views = [one.view for one in results if not one.error and one.view != OWN_GRADIENT][: _VIEWS - 1]
-    views = [OWN_GRADIENT, *views] if any(one.view == OWN_GRADIENT for one in results) else views
+    views = [one.view for one in results if not one.error][:_VIEWS]
     found = rank([one for levels in dict.fromkeys((scale, EIGHT_BIT)) for one in attempt(views, levels)])
     return [one for one in found if _clearly_less(one, results[0])]
 
