@@ -3,6 +3,7 @@ PYTHON ?= python3
 JOBS ?= 2
 KILLS ?= 8
 OUT ?= runs/demo
+SHOWN := plain madry thermometer pixeldefend lwta  # one defense of each kind of obfuscation, and two controls
 BIN := .venv/bin
 PROSE := README.md CONTRIBUTING.md CHANGELOG.md Makefile pyproject.toml benchmarks docs examples src tests tools
 unexport PYTHONHOME PYTHONPATH PYTHONOPTIMIZE PYTHONWARNINGS MYPYPATH PYTEST_ADDOPTS PYTEST_PLUGINS  # are for other work
@@ -16,8 +17,8 @@ demo: .venv/.installed-runtime  ## install unmask, break the digits defenses and
 	@mkdir -p "$(OUT)"
 	@export OMP_NUM_THREADS=1; \
 	$(BIN)/unmask audit examples/masked_model.py:digits --data digits --eps 0.15 --n 64 --out "$(OUT)/audit" >"$(OUT)/audit.log" 2>&1 & \
-	$(BIN)/unmask reproduce --suite digits --n 128 --out "$(OUT)/defenses"; suite=$$?; \
-	wait $$! || { cat "$(OUT)/audit.log" >&2; exit 1; }; exit $$suite
+	$(BIN)/unmask reproduce $(addprefix --case ,$(addsuffix -digits,$(SHOWN))) --n 128 --out "$(OUT)/defenses"; cases=$$?; \
+	wait $$! || { cat "$(OUT)/audit.log" >&2; exit 1; }; exit $$cases
 	@$(BIN)/python tools/demo.py "$(OUT)"
 
 test: check  ## install the developers' tools too, then lint, types, spelling, tests and doctests on JOBS=2 processes
