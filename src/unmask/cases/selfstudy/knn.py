@@ -13,11 +13,10 @@ from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
+from unmask.cases.post2018.test_time.neighbours import with_soft_votes
 from unmask.cases.selfstudy.training import CITATION
 from unmask.data import load
-from unmask.defenses.post2018.test_time.neighbours import NearestVote, soft_vote
 from unmask.defenses.selfstudy.embedding import EmbeddingNeighbours
-from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import residual_net
@@ -40,12 +39,6 @@ class Remembering:
         yield {"references": self.references}
 
 
-def _with_soft_votes(model: nn.Module) -> nn.Module:
-    vote = model.get_submodule("vote")
-    assert isinstance(vote, NearestVote)
-    return bypass("vote", soft_vote(vote, temperature=0.1))(model)
-
-
 CASES = (
     Case(
         name="selfstudy-knn-cifar10",
@@ -60,7 +53,7 @@ CASES = (
             "soft": AttackSpec(
                 "soft votes of the references in place of the nearest, alone: APGD on cross entropy, PGD on the margin",
                 lambda _: Ensemble((apgd_ce(restarts=2), pgd(100, margin))),
-                view=_with_soft_votes,
+                view=with_soft_votes,
             ),
         },
         train=Remembering(_REFERENCES),

@@ -20,15 +20,12 @@ from unmask.training.classifier import ClassifierRecipe
 from unmask.training.epochs import train_epochs
 from unmask.weights import load_weights, shipped
 
-__all__ = ["CITATION", "ProgressTraining", "Reference", "behind_transform", "recipe", "small_net"]
+__all__ = ["CITATION", "ProgressTraining", "behind_transform", "recipe", "small_net"]
 
 CITATION = "self-study course in evaluating adversarial robustness, Google Research, 2021"
 
 ProgressLoss = Callable[[Any, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """(the defense, images (B, C, H, W), labels (B,), progress in [0, 1]) -> what is minimised, and scores (B, K)."""
-
-Reference = Callable[[Any, Tensor, Tensor], None]
-"""Called once with the trained defense and training images (N, C, H, W) with labels (N,), to keep something of them."""
 
 
 def small_net(channels: int = 3, classes: int = 10, width: int = 48) -> nn.Sequential:
@@ -49,20 +46,16 @@ def recipe(epochs: int = 4) -> ClassifierRecipe:
 
 @dataclass(frozen=True)
 class ProgressTraining:
-    """Minimise a loss on CIFAR-10's training half, then show the defense ``references`` of its images.
+    """Minimise a loss on CIFAR-10's training half.
 
     Args:
         recipe: the steps.
         loss: what is minimised.
-        finish: what the defense keeps of the references; None for nothing.
-        references: how many there are, the first of the training half.
         start: name of the case whose weights the defense's ``classifier`` starts from; None for random ones.
     """
 
     recipe: ClassifierRecipe
     loss: ProgressLoss
-    finish: Reference | None = None
-    references: int = 2000
     start: str | None = None
 
     def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
@@ -85,9 +78,6 @@ class ProgressTraining:
             seed=seed,
             device=device,
         )
-        if self.finish is not None:
-            images, labels = data.batch(0, self.references)
-            self.finish(model, images.to(device), labels.to(device))
 
 
 def behind_transform(model: Preprocessed, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:

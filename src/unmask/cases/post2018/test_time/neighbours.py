@@ -15,7 +15,7 @@ from unmask.kinds import Obfuscation
 from unmask.losses import margin
 from unmask.nets import conv_net
 
-__all__ = ["CASES"]
+__all__ = ["CASES", "with_soft_votes"]
 
 _REFERENCES, _NEIGHBOURS = 2000, 75
 _LAYERS = ("3", "7", "10", "11")  # behind both strided convolutions and both linear layers
@@ -26,7 +26,8 @@ def _build() -> nn.Module:
     return DeepNeighbours(conv_net(1, 28, (16, 32), 64), _LAYERS, images, labels, _NEIGHBOURS)
 
 
-def _with_soft_votes(model: nn.Module) -> nn.Module:
+def with_soft_votes(model: nn.Module) -> nn.Module:
+    """The view in which soft votes of all references replace the count of the nearest."""
     vote = model.get_submodule("vote")
     assert isinstance(vote, NearestVote)
     return bypass("vote", soft_vote(vote, temperature=0.1))(model)
@@ -46,7 +47,7 @@ CASES = (
             "soft": AttackSpec(
                 "soft votes of the references in place of the nearest, alone: APGD on cross entropy, PGD on the margin",
                 lambda _: Ensemble((apgd_ce(restarts=2), pgd(100, margin))),
-                view=_with_soft_votes,
+                view=with_soft_votes,
             ),
         },
         train=None,
