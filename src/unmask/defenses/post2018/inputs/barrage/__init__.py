@@ -1,0 +1,1 @@
+"""BaRT: a barrage of random transformations in random order."""
