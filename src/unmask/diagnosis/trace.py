@@ -18,7 +18,7 @@ from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, tensors, token_of
+from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, numbers, tensors, token_of
 from unmask.gradients.functions import functions_called
 from unmask.models.checkpointing import computed_once
 from unmask.randomness import Keys, use_keys
@@ -28,6 +28,8 @@ __all__ = ["Event", "outermost", "trace", "within"]
 
 _INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _OF_THE_TENSOR = (Tensor.register_hook, Tensor.retain_grad)
+_TO_PYTHON = ("item", "int", "float", "bool", "index", "tolist", "numpy", "array")
+"""Operations that answer no tensor but numbers, on which later ones may depend."""
 _PYTHON = sysconfig.get_path("stdlib")
 _UNMASK = Path(__file__).parents[1]
 _MODELS = tuple(str(_UNMASK / name) for name in ("defenses", "nets"))
@@ -51,6 +53,7 @@ class Event:
     ``line`` is where the user's code makes the call, "file.py:41", and ``code`` the text of the line; both are empty
     where no user's code does, as in layers that an ``nn.Sequential`` calls. A gradient that the
     model itself takes is given the images too, last of all: it hangs on all that lies between them and the loss.
+    An operation that makes numbers of a tensor, such as ``int(t)``, has no outputs.
     """
 
     name: str  # of the operation, such as "round"; of the module's class
@@ -65,6 +68,7 @@ class Event:
     under: tuple[str, Place] | None = None  # part and place of a call in which gradients were disabled before
     file: str = ""  # path of the user's code that makes the call
     layer: str = ""  # class of the part
+    numbers: tuple[float, ...] = ()  # that an operation is given beside tensors
 
     @property
     def place(self) -> str:
@@ -120,12 +124,13 @@ class _Recorder(TorchFunctionMode):
         value = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
-        if made or func is Tensor.register_hook:
+        if made or func is Tensor.register_hook or name in _TO_PYTHON:
             part = self._running[-1].part
             path, layer = self.paths[part], type(part).__name__
             line, code, file = _place(ours=self.ours)
             inner, under = func in _INNER_GRADIENTS, self.under()
-            self.events.append(Event(name, path, line, code, False, given, made, custom, inner, under, file, layer))
+            plain = tuple(numbers([args, kwargs]))
+            self.events.append(Event(name, path, line, code, False, given, made, custom, inner, under, file, layer, plain))
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
