@@ -130,7 +130,9 @@ class _Recorder(TorchFunctionMode):
             line, code, file = _place(ours=self.ours)
             inner, under = func in _INNER_GRADIENTS, self.under()
             plain = tuple(numbers([args, kwargs]))
-            self.events.append(Event(name, path, line, code, False, given, made, custom, inner, under, file, layer, plain))
+            self.events.append(
+                Event(name, path, line, code, False, given, made, custom, inner, under, file, layer, plain)
+            )
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:

@@ -20,6 +20,7 @@ rules, ``view`` is the model around them. The rules:
 |---|---|---|---|
 | ``floats`` | round, sign, detach | the input | the slope is 1 on average |
 | ``floats`` | clamp, comparisons | a smooth saturation or step | a slope points to the threshold |
+| ``floats`` | sigmoid, tanh, softmax, where they are flat | a wider one | their slope has vanished |
 | ``integers`` | integer and boolean arithmetic, bits, logic | the operation on floats | equal at whole numbers |
 | ``labels`` | operations on labels | class weights, by the scores that the label is of | a label has no slope |
 | ``indices`` | argmax, top-k, one-hot codes, tables, gather | sums weighted by the scores | a place has no slope |

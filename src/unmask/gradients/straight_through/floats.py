@@ -18,6 +18,12 @@ __all__ = ["FLOAT_RULES", "Rule", "equal", "named"]
 
 Rule = Callable[[Call], Any]
 
+_FLAT = 0.05
+"""Mean slope of a sigmoid, as a share of its largest one, or mean weight beside the largest, below which it is flat."""
+
+_APART = 2.0
+"""How far the other scores of a flat softmax are below the largest, on average, where its gradient is taken."""
+
 
 def _same(call: Call) -> Any:
     """Steps and cuts: the gradient passes as if the operation were not there."""
@@ -102,6 +108,38 @@ def _masked_fill(call: Call) -> Any:
     return _where(call.like(mask, value, x))
 
 
+def _softmax(call: Call) -> Any:
+    """Where nearly all of the weight is on one entry, as at a low temperature, that of scores a few units apart."""
+    scores, dim = call.real(0), call.given(1, "dim")
+    with torch.no_grad():
+        below = (scores.amax(dim, keepdim=True) - scores).sum(dim, keepdim=True) / max(1, scores.shape[dim] - 1)
+        sure = _mean(call.true.amax(dim, keepdim=True), like=scores) > 1 - _FLAT
+        apart = _mean(below, like=scores).clamp_min(_APART)
+    return torch.where(sure, (scores * (_APART / apart)).softmax(dim), scores.softmax(dim))
+
+
+def _sigmoid(call: Call) -> Any:
+    """Where nearly all elements are where it is flat, a step that is as wide as they spread."""
+    u = call.real(0)
+    with torch.no_grad():
+        flat = _mean(4 * call.true * (1 - call.true), like=u) < _FLAT
+    return torch.where(flat, _step(call, _difference(u, 0.0)), u.sigmoid())
+
+
+def _tanh(call: Call) -> Any:
+    """As of the sigmoid, from -1 to 1."""
+    u = call.real(0)
+    with torch.no_grad():
+        flat = _mean(1 - call.true.square(), like=u) < _FLAT
+    return torch.where(flat, 2 * _step(call, _difference(u, 0.0)) - 1, u.tanh())
+
+
+def _mean(value: Tensor, like: Tensor) -> Tensor:
+    """Of each example, for tensors with as many dimensions as ``like``; without examples, of all."""
+    flat = value.flatten(1).mean(1) if like.ndim > 1 else value.mean()
+    return flat.reshape(-1, *[1] * (like.ndim - 1)) if like.ndim > 1 else flat
+
+
 def _division(call: Call) -> Any:
     """A division that rounds has the gradient of the one that does not."""
     return call.real(0) / call.real(1)
@@ -134,6 +172,9 @@ FLOAT_RULES: dict[str, Rule] = {
     **named(_cast, "int", "long", "short", "byte", "char", "bool"),
     **named(_where, "where"),
     **named(_masked_fill, "masked_fill"),
+    **named(_softmax, "softmax"),
+    **named(_sigmoid, "sigmoid"),
+    **named(_tanh, "tanh"),
     **named(_division, "floor_divide", "floordiv"),
     **named(lambda call: call.real(1) / call.real(0), "rfloordiv"),
     **named(_rounded, "div", "divide", "true_divide"),

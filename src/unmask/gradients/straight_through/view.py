@@ -61,6 +61,7 @@ def straight_through(model: nn.Module) -> nn.Module:
     ``detach``, ``.data``, ``no_grad``; hooks on    as if they were not there
     gradients, of tensors and of modules
     sign, heaviside; ``> >= < <= == !=``            a smooth step, as wide as its operands spread in an example
+    sigmoid, tanh, softmax where they are flat      a step as wide as that; softmax at a higher temperature
     ``%``, fmod, frac                               one half: between ``x - x % s`` and ``x % s``
     argmax, one_hot(argmax), table[argmax]; topk    softmax; of labels[topk], the mean of one-hot codes
     mode, ==, bincount, scatter_add of labels       how much each class is meant
