@@ -673,3 +673,14 @@ def test_whether_a_softmax_is_flat_is_decided_for_each_example() -> None:
     assert torch.allclose(slope[0], own[0])
     assert own[1].abs().max() == 0
     assert slope[1].abs().max() > 0
+
+
+def test_an_argmax_of_scores_of_any_scale_has_a_gradient() -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.one_hot((1e6 * x.flatten(1)).argmax(1), 9).float()
+
+    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    chosen = straight_through(Chosen())(x)
+    slope = torch.autograd.grad(chosen[:, 0].sum(), x)[0]
+    assert (slope.flatten(1)[:, 0] > 0).all()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unmask.gradients.straight_through.context import Call
 
-__all__ = ["FLOAT_RULES", "Rule", "equal", "named"]
+__all__ = ["FLOAT_RULES", "Rule", "equal", "named", "soft_choice"]
 
 Rule = Callable[[Call], Any]
 
@@ -109,13 +109,19 @@ def _masked_fill(call: Call) -> Any:
 
 
 def _softmax(call: Call) -> Any:
-    """Where nearly all of the weight is on one entry, as at a low temperature, that of scores a few units apart."""
-    scores, dim = call.real(0), call.given(1, "dim")
+    return soft_choice(call.real(0), call.given(1, "dim"))
+
+
+def soft_choice(scores: Tensor, dim: int, flat: float = _FLAT) -> Tensor:
+    """The softmax; where on average less than ``flat`` of its weight is beside the largest, as at a low temperature,
+    that of scores which are a few units apart.
+    """
+    own = scores.softmax(dim)
     with torch.no_grad():
         below = (scores.amax(dim, keepdim=True) - scores).sum(dim, keepdim=True) / max(1, scores.shape[dim] - 1)
-        sure = _mean(call.true.amax(dim, keepdim=True), like=scores) > 1 - _FLAT
+        sure = _mean(own.amax(dim, keepdim=True), like=scores) > 1 - flat
         apart = _mean(below, like=scores).clamp_min(_APART)
-    return torch.where(sure, (scores * (_APART / apart)).softmax(dim), scores.softmax(dim))
+    return torch.where(sure, (scores * (_APART / apart)).softmax(dim), own)
 
 
 def _sigmoid(call: Call) -> Any:

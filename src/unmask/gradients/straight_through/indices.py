@@ -13,13 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.gradients.straight_through.context import Call, SoftValue
-from unmask.gradients.straight_through.floats import Rule, named
+from unmask.gradients.straight_through.floats import Rule, named, soft_choice
 from unmask.gradients.straight_through.labels import rearranged
 
 __all__ = ["PLACE_RULES"]
 
 _NEAR = 0.2
 """Share of the spread of distances up to which another place is nearly as near as the nearest."""
+
+_SURE = 1e-4
+"""Of the weights of places, the share beside the largest below which their slopes are lost."""
 
 
 def _hats(position: Tensor, places: int) -> Tensor:
@@ -118,7 +121,7 @@ def _topk(call: Call) -> Any:
 
 
 def _meant(score: Tensor, dim: int, index: Tensor) -> SoftValue:
-    weights = score.softmax(dim).movedim(dim, -1)
+    weights = soft_choice(score, dim, _SURE).movedim(dim, -1)
     if index.ndim == score.ndim:
         weights = weights.unsqueeze(dim % score.ndim)
     places = torch.arange(weights.shape[-1], device=score.device, dtype=score.dtype)
