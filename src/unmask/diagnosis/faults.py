@@ -60,7 +60,7 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     taints = _Taints()
     waiting: dict[Token, frozenset[int]] = {}  # tensors without a gradient that nothing has been made of: the origins
     for i, one in enumerate(found):
-        if one.event.module:
+        if one.event.module or not one.event.outputs:
             continue
         inputs = one.event.inputs[:1] if one.event.name in _SHAPED else one.event.inputs
         given = [snapshot for snapshot in inputs if snapshot.token in one.changed]

@@ -17,7 +17,7 @@ from unmask.gradients.rows import averaged_copies
 __all__ = ["skip_to", "soft_votes", "submodule_only", "submodule_output"]
 
 
-def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = None) -> View:
+def skip_to(part: str | Sequence[str], surrogate: Surrogate = identity, source: str | None = None) -> View:
     """A view in which gradients go from what ``part`` is given straight to the model's input, through ``surrogate``.
 
     For whatever stands in between without being a module: numpy, ``no_grad``, other libraries. The forward pass
@@ -27,7 +27,7 @@ def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = Non
     is given these images' gradients.
 
     Args:
-        part: a path as in ``model.named_modules()``.
+        part: a path as in ``model.named_modules()``; or several, of parts that are given the same.
         surrogate: a differentiable function.
         source: path of a part whose output the surrogate takes instead of the model's input, such as the last features
             that gradients reach.
@@ -41,12 +41,12 @@ def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = Non
     >>> skip_to("net")(Defense())(x).sum().backward(); x.grad.flatten().tolist()
     [1.0, 1.0]
     """
+    parts = (part,) if isinstance(part, str) else tuple(part)
 
-    def run(model: nn.Module, x: Tensor) -> Any:
-        made = [x]
+    def join(path: str, made: list[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
         done = 0
 
-        def join(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        def joined(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
             nonlocal done
             true, start = args[0], made[-1]
             if not (torch.is_grad_enabled() and start.requires_grad):
@@ -56,21 +56,27 @@ def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = Non
             if len(true) < len(start):  # the next of the images
                 start = start[done : done + len(true)]
                 done = (done + len(true)) % len(made[-1])
-            return substitute(true, fit_size(part, surrogate(start), true)), *args[1:]
+            return substitute(true, fit_size(path, surrogate(start), true)), *args[1:]
+
+        return joined
+
+    def run(model: nn.Module, x: Tensor) -> Any:
+        made = [x]
 
         def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             made.append(output)
 
         with ExitStack() as hooks:
-            hooks.enter_context(find_part(model, part).register_forward_pre_hook(join))
+            for path in parts:
+                hooks.enter_context(find_part(model, path).register_forward_pre_hook(join(path, made)))
             if source is not None:
                 hooks.enter_context(find_part(model, source).register_forward_hook(keep))
             return model(x)
 
     def view(model: nn.Module) -> nn.Module:
-        if source is not None:
-            find_part(model, source)
-        return ModelView(model, run, part)
+        for path in (*parts, *([] if source is None else [source])):
+            find_part(model, path)
+        return ModelView(model, run)
 
     return view
 
