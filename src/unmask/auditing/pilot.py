@@ -132,13 +132,14 @@ def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:
 
 
 def _with_expensive_views(trials: _Trials, search: PilotSearch) -> _Trials:
-    """Where all cheap views leave something, expensive ones too; those that leave clearly less come first."""
+    """Where all cheap views leave something, expensive ones too; those that leave clearly less come before the best."""
     if trials.results[0].robust_accuracy <= _DEAR:
         return trials
     check = trials.diagnosis.check
     further = rank(search(expensive_views(check.model, trials.diagnosis.probe, check.images.x, check.radius)))
     less = [one for one in further if one.robust_accuracy < trials.results[0].robust_accuracy - _DEAR]
-    results = [*less, *trials.results, *further[len(less) :]]
+    first = less or trials.results[:1]
+    results = [*first, *rank([one for one in (*trials.results, *further) if one not in first])]
     return replace(trials, views=[*trials.views, *(one.view for one in further)], results=results)
 
 
