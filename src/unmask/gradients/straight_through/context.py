@@ -25,6 +25,8 @@ class SoftValue(NamedTuple):
 
     value: Tensor  # the shape of the tensor that it replaces
     weights: Tensor | None = None  # (*shape, K) for an index into K places: the weight of each index
+    bit: bool = False  # whether the tensor is 0 or 1
+    order_of: Tensor | None = None  # for an index that sorts them along the last dimension: the scores
 
 
 class _Gate(torch.autograd.Function):
@@ -50,6 +52,8 @@ class SurrogateContext:
         self.width = width  # of the smooth steps that stand for comparisons
         self.moved = list[Tensor]()  # by gradients that the model takes, which may hang on themselves
         self._soft_values = WeakTensorKeyDictionary()
+        self._float_labels = WeakTensorKeyDictionary()  # soft values of floats that were cast from labels
+        self._were_read = WeakTensorKeyDictionary()  # what tensors were when they were read at computed places
         self._lent = dict[int, Tensor]()  # tensors whose memory other libraries look into, by its address
 
     def carries(self, value: Any) -> bool:
@@ -62,6 +66,33 @@ class SurrogateContext:
         found: SoftValue | None = self._soft_values.get(value) if isinstance(value, Tensor) else None
         return found
 
+    def label(self, value: Any) -> SoftValue | None:
+        """The soft value of a label, also of one that is a float by now; None where no class weights are known."""
+        found = self._float_labels.get(value) if isinstance(value, Tensor) else None
+        found = self.soft_value(value) if found is None else found
+        known = found is not None and found.weights is not None and found.weights.shape[:-1] == value.shape
+        return found if known else None
+
+    def relabel(self, value: Tensor, label: SoftValue | None) -> None:
+        """From now on a float tensor has the class weights of this label, or none."""
+        self._float_labels.pop(value, None)
+        if label is not None and label.weights is not None:
+            self._float_labels[value] = label
+
+    def remember(self, value: Tensor, source: Tensor, index: Any) -> None:
+        """``value`` was read at computed places of the source, where it may be written with a change."""
+        self._were_read[value] = (source.untyped_storage().data_ptr(), _parts(index), self.real(value).clone())
+
+    def was(self, value: Any, source: Tensor, index: Any) -> Tensor | None:
+        """The surrogate of what was read of the source at this index, where ``value`` has been made of that."""
+        found = self._were_read.get(value) if isinstance(value, Tensor) else None
+        if found is None or found[0] != source.untyped_storage().data_ptr():
+            return None
+        parts, others = found[1], _parts(index)
+        same = len(parts) == len(others) and all(one is other for one, other in zip(parts, others, strict=True))
+        read: Tensor = found[2]
+        return read if same else None
+
     def close(self) -> None:
         """The forward pass is over: from now on gradients are taken from outside."""
         self.running = False
@@ -70,6 +101,8 @@ class SurrogateContext:
         self.moved.clear()
         self._lent.clear()
         self._soft_values.clear()
+        self._float_labels.clear()
+        self._were_read.clear()
 
     def follow(self, leaf: Tensor, value: Tensor) -> None:
         """From now on a leaf has the gradient of the value that is written into it."""
@@ -91,6 +124,7 @@ class SurrogateContext:
 
     def forget(self, value: Tensor) -> None:
         self._soft_values.pop(value, None)
+        self._float_labels.pop(value, None)
 
     def soft(self, value: Any) -> Any:
         """The differentiable surrogate of a tensor; anything else as it is."""
@@ -131,7 +165,9 @@ class SurrogateContext:
         if not isinstance(true, Tensor) or not isinstance(soft, SoftValue) or not soft.value.requires_grad:
             return true
         if true.is_floating_point():
-            return self.gate(true, soft.value)
+            gated = self.gate(true, soft.value)
+            self.relabel(gated, soft)
+            return gated
         self._soft_values[true] = soft._replace(value=soft.value.to(true.device).expand(true.shape))
         return true
 
@@ -156,6 +192,9 @@ class Call:
     def soft_value(self, place: int) -> SoftValue | None:
         return self.context.soft_value(self.args[place])
 
+    def label(self, place: int) -> SoftValue | None:
+        return self.context.label(self.args[place])
+
     def real(self, place: int) -> Any:
         """As :meth:`SurrogateContext.real`, of the argument at a place."""
         return self.context.real(self.args[place])
@@ -163,6 +202,10 @@ class Call:
     def like(self, *args: Any, true: Any = None) -> Call:
         """The call of an operation with the same result, or another one, on other arguments."""
         return Call(self.context, self.true if true is None else true, args, {})
+
+
+def _parts(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
 
 
 def _address(tensor: Tensor) -> int:
