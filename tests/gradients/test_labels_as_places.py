@@ -118,6 +118,7 @@ WRITES: dict[str, Function] = {
     "scatter_reduce_": each_write(
         lambda votes, label: votes.scatter_reduce_(1, label[:, None], torch.ones(len(votes), 1), reduce="sum")
     ),
+    "histc": lambda z: torch.stack([torch.histc(row.float(), 5, 0, 4) for row in z.argmax(2)]),
     "offsets and bincount": lambda z: (
         torch.bincount((z.argmax(2) + 5 * torch.arange(len(z))[:, None]).flatten(), minlength=5 * len(z))
         .view(-1, 5)
@@ -172,6 +173,22 @@ def test_a_bit_that_is_added_to_a_label_moves_its_weights_by_a_place() -> None:
     moved = F.pad(meant, (1, 0)) - F.pad(meant, (0, 1))  # by the bit
     gap = slopes[:, :, 1, 0].T
     torch.testing.assert_close(gap / gap.norm(dim=1, keepdim=True), moved / moved.norm(dim=1, keepdim=True))
+
+
+def test_votes_counted_by_unique_have_a_gradient_in_the_direction_of_their_weights() -> None:
+    def count(z: Tensor) -> Tensor:
+        votes = torch.zeros(len(z), 5)
+        for i, row in enumerate(z.argmax(2)):
+            values, counts = torch.unique(row, return_counts=True)
+            votes[i, values] = counts.float()
+        return votes
+
+    z = scores()
+    answer, found = answer_and_slopes(count, z)
+    assert torch.equal(answer, count(z))
+    _, wanted = answer_and_slopes(lambda z: counted(z.argmax(2)), z)
+    chosen = answer.T[:, :, None, None] > 0  # a class that is voted for has the gradient of its count too
+    torch.testing.assert_close(found, wanted * (1 + chosen.float()))
 
 
 def test_each_place_of_an_order_is_meant_by_the_scores_near_it() -> None:
@@ -250,3 +267,11 @@ def test_a_write_where_the_input_decides_nothing_but_the_place_leaves_the_rest_a
     for k in range(5):
         others = label != k
         torch.testing.assert_close(found[k][others][:, 1, k], torch.full((int(others.sum()),), 2.0))
+
+
+def test_scores_that_are_read_at_the_largest_places_keep_their_own_gradient() -> None:
+    def gap(z: Tensor) -> Tensor:
+        first, second = z[:, 0].gather(1, z[:, 0].topk(2).indices).unbind(1)
+        return (first - second)[:, None]
+
+    assert_like(gap, gap, scores())

@@ -21,37 +21,39 @@ __all__ = ["READ_RULES"]
 
 
 def _read(context: SurrogateContext, table: Tensor, found: Sequence[Spot], plain: Tensor) -> SoftValue:
-    """What a table gives at ``found``; ``plain`` is the surrogate of what it gives at the true places."""
-    value, meant = None, None
-    for spot in found:
-        entries = context.real(table) if value is None else context.real(table).detach()
-        one, weights = _mean(context, table, entries, spot, plain)
-        if value is None:
-            value, meant = one, weights
-        else:  # to first order, a change of several places is the sum of the changes of each
-            value = value + one - one.detach()
-            same = meant is not None and weights is not None and meant.shape == weights.shape
-            meant = meant + weights - weights.detach() if same else None  # type: ignore[operator,union-attr]
-    assert value is not None
+    """What a table gives at ``found``; ``plain`` is the surrogate of what it gives at the true places.
+
+    A table of floats that depend on the input keeps the gradient of its true places. To first order, a change of
+    several places is the sum of the changes of each.
+    """
+    value, meant = plain, None
+    entries = context.real(table).reshape(-1)
+    for number, spot in enumerate(found):
+        weights = spot.soft.weights
+        if weights is None:
+            value, known = value + _rise(entries, spot), None
+        else:
+            weights = weights[..., : spot.size]
+            at = spot.at_first(weights.shape[-1])
+            whole = number == 0 and not table.is_floating_point()
+            mean = (weights * (entries if whole else entries.detach())[at].to(weights.dtype)).sum(-1)
+            value, known = mean if whole else value + mean - mean.detach(), _named(context, table, weights, at)
+        if number == 0:
+            meant = known
+        elif meant is not None:
+            same = known is not None and known.shape == meant.shape
+            meant = meant + known - known.detach() if known is not None and same else None
     return SoftValue(value, meant)
 
 
-def _mean(
-    context: SurrogateContext, table: Tensor, entries: Tensor, spot: Spot, plain: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """The mean along the axis of one spot, and, where entries are places, how much each is meant."""
-    weights, entries = spot.soft.weights, entries.reshape(-1)
-    if weights is None:
-        return plain + _rise(entries, spot), None
-    weights = weights[..., : spot.size]
-    at = spot.at_first(weights.shape[-1])
-    value = (weights * entries[at].to(weights.dtype)).sum(-1)
+def _named(context: SurrogateContext, table: Tensor, weights: Tensor, at: Tensor) -> Tensor | None:
+    """How much each place is meant that the entries at these addresses name; None where they name none."""
     known = context.label(table)
     if known is not None and known.weights is not None:
-        kept = known.weights.reshape(-1, known.weights.shape[-1])[at]
-        return value, (weights.unsqueeze(-1) * kept).sum(-2)
-    names = not table.is_floating_point() and not context.carries(table)
-    return value, moved(weights, table.reshape(-1)[at]) if names else None
+        return (weights.unsqueeze(-1) * known.weights.reshape(-1, known.weights.shape[-1])[at]).sum(-2)
+    if table.is_floating_point() or context.carries(table):
+        return None
+    return moved(weights, table.reshape(-1)[at])
 
 
 def _rise(entries: Tensor, spot: Spot) -> Tensor:
@@ -84,10 +86,11 @@ def _rows(context: SurrogateContext, table: Tensor, index: Any) -> Tensor | Soft
     if context.carries(table) and not table.is_floating_point():
         return None
     weights = soft.weights[..., : len(table)]
-    first = context.real(table)[: weights.shape[-1]]
+    first = context.real(table)[: weights.shape[-1]].detach()
     value: Tensor = torch.tensordot(weights, first.to(weights.dtype), 1)
     if table.is_floating_point():
-        return value
+        plain: Tensor = context.real(table)[index]
+        return plain + value - value.detach()
     return SoftValue(value, moved(weights, table[: weights.shape[-1]])) if table.ndim == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Writing at computed places: what is written is spread over all places, as much as each is meant."""
+"""Writing and counting at computed places: what is written is spread over all places, as much as each is meant."""
 
 from __future__ import annotations
 
@@ -93,6 +93,34 @@ def _bincount(call: Call) -> Any:
     return SoftValue(spread(call.true.shape, found, 1 if weights is None else weights)) if found else None
 
 
+def _histogram(call: Call) -> Any:
+    """Of labels as floats: each place counts in the bin that it is in."""
+    soft = call.label(0)
+    if soft is None or soft.weights is None:
+        return None
+    given = (*call.args[1:], *call.kwargs.values())
+    places = torch.arange(float(soft.weights.shape[-1]), device=call.true.device)
+    bins = torch.stack([torch.histc(place, *given) for place in places]) if len(given) == 3 else None
+    return None if bins is None else soft.weights.reshape(-1, len(places)).sum(0) @ bins
+
+
+def _unique(call: Call) -> Any:
+    """Each value is meant as all labels that have it, and counted as much as all labels mean it."""
+    soft = call.label(0)
+    if soft is None or soft.weights is None or call.kwargs.get("dim") is not None:
+        return None
+    several = isinstance(call.true, tuple)
+    values = call.true[0] if several else call.true
+    weights = soft.weights.reshape(-1, soft.weights.shape[-1])
+    share = (call.args[0].reshape(-1, 1) == values).to(weights.dtype)
+    mean = (share / share.sum(0)).T
+    meant = SoftValue(mean @ soft.value.reshape(-1), mean @ weights)
+    if not several:
+        return meant
+    counts = weights.sum(0)[values.long()] if call.kwargs.get("return_counts") else None
+    return meant, *[None] * (len(call.true) - 1 - (counts is not None)), *([] if counts is None else [counts])
+
+
 def _one_hot(call: Call) -> Any:
     soft = call.soft_value(0)
     if soft is None:
@@ -109,5 +137,7 @@ SPREAD_RULES: dict[str, Rule] = {
     **named(_index_add, "index_add"),
     **named(_along_axis, "index_copy", "index_fill"),
     **named(_bincount, "bincount"),
+    **named(_histogram, "histc"),
+    **named(_unique, "unique"),
 }
 """The rule of each operation, by its name without leading or trailing underscores."""
