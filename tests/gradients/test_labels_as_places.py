@@ -231,6 +231,23 @@ def test_labels_scattered_by_a_mask_are_those_of_where() -> None:
     torch.testing.assert_close(found[:, written], slopes[:, written])
 
 
+CODES = torch.tensor([[0.0, 1, 1, 0, 1]])
+
+BITS: dict[str, Function] = {
+    "floats": lambda z: (torch.sign(z[:, 0]) == 2 * CODES - 1).float().sum(1, keepdim=True),
+    "integers": lambda z: ((z[:, 0] > 0).long() == CODES.long()).float().sum(1, keepdim=True),
+    "booleans": lambda z: ((z[:, 0] > 0) == CODES.bool()).float().sum(1, keepdim=True),
+}
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_a_bit_that_is_equal_to_that_of_a_code_has_a_slope_towards_it(bits: str) -> None:
+    z = scores()
+    answer, found = answer_and_slopes(BITS[bits], z)
+    assert torch.equal(answer, BITS[bits](z))
+    assert torch.equal(found[0, :, 0].sign(), (2 * CODES - 1).expand(6, -1))
+
+
 def test_the_number_of_bits_that_differ_has_a_gradient_where_they_are_equal_too() -> None:
     codes = torch.tensor([[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 0], [1, 0, 0, 1, 1]])
     z = scores()[:, 0]
@@ -243,12 +260,26 @@ def test_the_number_of_bits_that_differ_has_a_gradient_where_they_are_equal_too(
         torch.testing.assert_close(found[k], slope)
 
 
-@pytest.mark.parametrize("function", [*READS.values(), *WRITES.values()], ids=[*READS, *WRITES])
+def majority(z: Tensor) -> Tensor:
+    a, b = z.argmax(2).unbind(1)
+    c = (z[:, 0] + z[:, 1]).argmax(1)
+    return torch.eye(5)[((a == b) * a) | ((a == c) * a) | ((b == c) * c)]
+
+
+EXAMPLES = READS | WRITES | {"majority": majority, "sure majority": lambda z: majority(z * scale_of_first(z))}
+
+
+def scale_of_first(z: Tensor) -> Tensor:
+    """Very sure of one example, whose voters agree."""
+    return torch.where(z.argmax(2, keepdim=True)[:, :1] == z.argmax(2, keepdim=True)[:, 1:], 20.0, 1.0).detach()
+
+
+@pytest.mark.parametrize("function", EXAMPLES.values(), ids=EXAMPLES)
 def test_the_gradient_of_an_example_does_not_depend_on_others(function: Function) -> None:
     z = scores()
     together = answer_and_slopes(function, z)[1]
-    alone = answer_and_slopes(function, z[1:2])[1]
-    torch.testing.assert_close(together[:, 1:2], alone)
+    for i in range(len(z)):
+        torch.testing.assert_close(together[:, i : i + 1], answer_and_slopes(function, z[i : i + 1])[1])
 
 
 def test_a_write_where_the_input_decides_nothing_but_the_place_leaves_the_rest_alone() -> None:
@@ -267,6 +298,37 @@ def test_a_write_where_the_input_decides_nothing_but_the_place_leaves_the_rest_a
     for k in range(5):
         others = label != k
         torch.testing.assert_close(found[k][others][:, 1, k], torch.full((int(others.sum()),), 2.0))
+
+
+def test_labels_that_are_written_among_floats_are_labels_there() -> None:
+    def written(z: Tensor) -> Tensor:
+        ids = torch.zeros(len(z), 2)
+        ids[:, 0] = z[:, 0].argmax(1)
+        ids[..., 1] = z[:, 1].argmax(1)
+        return (ids[..., None] == torch.arange(5.0)).float().sum(1)
+
+    assert_like(written, lambda z: z.softmax(2).sum(1), scores())
+
+
+def test_what_is_read_in_one_tensor_and_written_in_another_is_no_increment() -> None:
+    def copied(z: Tensor) -> Tensor:
+        one, other = torch.arange(10.0).view(2, 5).unbind(0)
+        index = z[0, 0].argmax()
+        read = one[index]
+        other = other.clone()
+        other[index] = read
+        return other[None]
+
+    z = scores()[:1]
+    answer, found = answer_and_slopes(copied, z)
+    assert torch.equal(answer, copied(z))
+    leaf = z[:, 0].clone().requires_grad_()
+    weights = leaf.softmax(1)
+    label = z[0, 0].argmax()
+    for k in range(5):
+        smooth_value = -5 * weights[0, k] + (k == label) * (weights * torch.arange(5.0)).sum()
+        (slope,) = torch.autograd.grad(smooth_value, leaf, retain_graph=True)
+        torch.testing.assert_close(found[k][:, 0], slope)
 
 
 def test_scores_that_are_read_at_the_largest_places_keep_their_own_gradient() -> None:

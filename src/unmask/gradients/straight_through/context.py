@@ -26,6 +26,7 @@ class SoftValue(NamedTuple):
     value: Tensor  # the shape of the tensor that it replaces
     weights: Tensor | None = None  # (*shape, K) for an index into K places: the weight of each index
     bit: bool = False  # whether the tensor is 0 or 1
+    partial: bool = False  # whether a label is there only where a condition holds, so that its weights sum to less
     order_of: Tensor | None = None  # for an index that sorts them along the last dimension: the scores
 
 
@@ -81,16 +82,16 @@ class SurrogateContext:
 
     def remember(self, value: Tensor, source: Tensor, index: Any) -> None:
         """``value`` was read at computed places of the source, where it may be written with a change."""
-        self._were_read[value] = (source.untyped_storage().data_ptr(), _parts(index), self.real(value).clone())
+        self._were_read[value] = (source.data_ptr(), source.shape, _parts(index), self.real(value).clone())
 
     def was(self, value: Any, source: Tensor, index: Any) -> Tensor | None:
         """The surrogate of what was read of the source at this index, where ``value`` has been made of that."""
         found = self._were_read.get(value) if isinstance(value, Tensor) else None
-        if found is None or found[0] != source.untyped_storage().data_ptr():
+        if found is None or found[:2] != (source.data_ptr(), source.shape):
             return None
-        parts, others = found[1], _parts(index)
+        parts, others = found[2], _parts(index)
         same = len(parts) == len(others) and all(one is other for one, other in zip(parts, others, strict=True))
-        read: Tensor = found[2]
+        read: Tensor = found[3]
         return read if same else None
 
     def close(self) -> None:

@@ -74,16 +74,15 @@ def _bump(u: Tensor) -> Tensor:
 
 def equal(call: Call) -> Tensor:
     """That of a comparison for equality; bits, such as signs and those of a code, have no third value to turn to."""
-    a, b = call.real(0), call.context.real(call.given(1, "other"))
-    fixed = next(
-        (t for t, own in ((b, call.given(1, "other")), (a, call.args[0])) if not call.context.carries(own)), None
-    )
+    own = (call.args[0], call.given(1, "other"))
+    a, b = map(call.context.real, own)
+    fixed = next((t for t in own if not call.context.carries(t)), None)
     if not isinstance(fixed, Tensor) or fixed.numel() < 2:
         return _bump(difference(a, b))
-    low, high = fixed.min(), fixed.max()
+    low, high = float(fixed.min()), float(fixed.max())
     if low == high or not ((fixed == low) | (fixed == high)).all():
         return _bump(difference(a, b))
-    bits = ((a == low) | (a == high)) & ((b == low) | (b == high))
+    bits = ((own[0] == low) | (own[0] == high)) & ((own[1] == low) | (own[1] == high))
     p, q = (a - low) / (high - low), (b - low) / (high - low)
     return torch.where(bits, 1 - p - q + 2 * p * q, _bump(difference(a, b)))
 

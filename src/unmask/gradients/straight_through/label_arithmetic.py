@@ -20,9 +20,6 @@ from unmask.gradients.straight_through.places import PLACE_RULES, extreme
 
 __all__ = ["LABEL_ARITHMETIC"]
 
-_WHOLE = 0.999
-"""Sum of the weights of a label from which on no condition is behind it."""
-
 
 def _masked(call: Call) -> Any:
     """A label times a condition: it is meant as much as the condition holds."""
@@ -37,21 +34,16 @@ def _masked(call: Call) -> Any:
     soft, held = met[0][0], context.real(met[0][1])
     if soft.weights is None or not isinstance(held, Tensor) or not held.numel() or held.detach().abs().max() > 1:
         return None
-    return SoftValue(held * soft.value, held.unsqueeze(-1) * soft.weights)
+    return SoftValue(held * soft.value, held.unsqueeze(-1) * soft.weights, partial=True)
 
 
 def _either(call: Call) -> Any:
     """Of labels of which conditions leave one: each is meant as much as it is by itself."""
     met = [soft for one in (call.args[0], call.given(1, "other")) if (soft := call.context.label(one)) is not None]
     weights = as_wide([soft.weights for soft in met if soft.weights is not None])
-    if len(weights) < 2 or all(map(_whole, weights)):
+    if len(weights) < 2 or not any(soft.partial for soft in met):
         return None
-    return SoftValue(met[0].value + met[1].value, weights[0] + weights[1])
-
-
-def _whole(weights: Tensor) -> bool:
-    """Whether labels are always there, whatever conditions hold."""
-    return bool((weights.detach().sum(-1) > _WHOLE).all())
+    return SoftValue(met[0].value + met[1].value, weights[0] + weights[1], partial=True)
 
 
 def _computed(func: Callable[[Any, Any], Tensor]) -> Rule:
@@ -61,7 +53,7 @@ def _computed(func: Callable[[Any, Any], Tensor]) -> Rule:
         one, other = call.args[0], call.given(1, "other")
         if call.context.label(one) is None and call.context.label(other) is None:
             return None
-        first, second = (_values(call.context, operand) for operand in (one, other))
+        first, second = (_values(call.context, operand, call.true.device) for operand in (one, other))
         if first is None or second is None:
             return None
         (a, p), (b, q) = first, second
@@ -79,7 +71,7 @@ def _computed(func: Callable[[Any, Any], Tensor]) -> Rule:
     return rule
 
 
-def _values(context: SurrogateContext, operand: Any) -> tuple[Tensor, Tensor | None] | None:
+def _values(context: SurrogateContext, operand: Any, device: torch.device) -> tuple[Tensor, Tensor | None] | None:
     """The values that an operand may have (..., K) and how much each is meant; None where they are not known."""
     soft, found = context.soft_value(operand), context.label(operand)
     if found is not None and found.weights is not None:
@@ -90,16 +82,16 @@ def _values(context: SurrogateContext, operand: Any) -> tuple[Tensor, Tensor | N
         return torch.arange(2, device=operand.device), torch.stack([1 - soft.value, soft.value], -1)
     if context.carries(operand):
         return None
-    return torch.as_tensor(operand).unsqueeze(-1), None
+    return torch.as_tensor(operand, device=device).unsqueeze(-1), None
 
 
 def _summed(call: Call) -> Any:
     """The sum, or the largest, of labels that conditions leave, as :func:`_either`."""
     soft, dim = call.soft_value(0), call.given(1, "dim")
-    if soft is None or soft.weights is None or not isinstance(dim, int) or _whole(soft.weights):
+    if soft is None or soft.weights is None or not isinstance(dim, int) or not soft.partial:
         return None
     dim, keep = dim % call.args[0].ndim, call.given(2, "keepdim", False)
-    found = SoftValue(soft.value.sum(dim, keep), soft.weights.sum(dim, keep))
+    found = SoftValue(soft.value.sum(dim, keep), soft.weights.sum(dim, keep), partial=True)
     return (found, None) if isinstance(call.true, tuple) else found
 
 

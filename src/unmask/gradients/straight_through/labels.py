@@ -31,7 +31,7 @@ def rearranged(name: str) -> Rule:
         weights = soft.weights.reshape(-1, soft.weights.shape[-1])
         at = torch.arange(labels.numel(), device=labels.device).view(labels.shape)
         return each(
-            lambda place: SoftValue(soft.value.reshape(-1)[place], weights[place]),
+            lambda place: SoftValue(soft.value.reshape(-1)[place], weights[place], partial=soft.partial),
             getattr(Tensor, name)(at, *call.args[1:], **call.kwargs),
         )
 
@@ -48,7 +48,8 @@ def _joined(func: Callable[..., Tensor]) -> Rule:
         if len(weights) < len(softs):
             return None
         values = [soft.value for soft in softs if soft is not None]
-        return SoftValue(func(values, dim), func(weights, dim))
+        partial = any(soft.partial for soft in softs if soft is not None)
+        return SoftValue(func(values, dim), func(weights, dim), partial=partial)
 
     return rule
 
@@ -59,7 +60,7 @@ def _mode(call: Call) -> Any:
     soft = call.label(0)
     if soft is None or soft.weights is None:
         return call.real(0).mean(dim, keep), None
-    return SoftValue(soft.value.mean(dim, keep), soft.weights.mean(dim, keep)), None
+    return SoftValue(soft.value.mean(dim, keep), soft.weights.mean(dim, keep), partial=soft.partial), None
 
 
 def _equal(call: Call) -> Any:
@@ -94,7 +95,8 @@ def choice(call: Call) -> Any:
     held = context.real(condition).to(found[0].dtype)
     value = held * context.real(pair[0]) + (1 - held) * context.real(pair[1])
     held = held.unsqueeze(-1)
-    return SoftValue(value, held * found[0] + (1 - held) * found[1])
+    partial = any(soft.partial for soft in map(context.label, pair) if soft is not None)
+    return SoftValue(value, held * found[0] + (1 - held) * found[1], partial=partial)
 
 
 def label_pair(context: SurrogateContext, one: Any, other: Any) -> tuple[Tensor, Tensor] | None:

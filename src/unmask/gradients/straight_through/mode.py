@@ -135,7 +135,8 @@ def _overwrite(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _get_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     result = mode.surrogate(func, func.__name__, args, kwargs)
-    if any(map(mode.context.soft_value, args[1] if isinstance(args[1], tuple) else (args[1],))):
+    entries = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(mode.context.soft_value(entry) and entry.dtype != torch.bool for entry in entries):
         mode.context.remember(result, args[0], args[1])  # ``x[i] += 1`` writes what it has read
     return result
 
@@ -150,6 +151,7 @@ def _set_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _reshape_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     soft = mode.context.soft_value(args[0])
+    mode.context.relabel(args[0], None)
     result = func(*args, **kwargs)
     if soft:
         mode.context.join(result, getattr(Tensor, func.__name__[:-1])(soft.value, *args[1:], **kwargs))

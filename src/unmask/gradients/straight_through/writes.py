@@ -132,7 +132,10 @@ class Writer:
         if found and read is not None:  # ``target[index] += ...``
             return surrogate + spread(target.shape, found, self._world.real(value) - read)
         surrogate[index] = self._world.real(value)
-        return surrogate + moves(target.shape, found, _change(target, index, value)) if found else surrogate
+        try:
+            return surrogate + moves(target.shape, found, _change(target, index, value)) if found else surrogate
+        except RuntimeError:  # shapes that only torch's own write takes
+            return surrogate
 
     def _written_weights(self, target: Tensor, index: Any, value: Any) -> Tensor | None:
         """How much each class is meant where labels are written among labels; None where these are none."""
@@ -140,7 +143,7 @@ class Writer:
         if pair is None:
             return None
         weights = pair[0].clone()
-        weights[index] = pair[1]
+        weights[(*(index if isinstance(index, tuple) else (index,)), slice(None))] = pair[1]
         return weights
 
     def overwrite(self, target: Tensor, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
