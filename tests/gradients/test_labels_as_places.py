@@ -195,9 +195,11 @@ def test_each_place_of_an_order_is_meant_by_the_scores_near_it() -> None:
     z = 0.1 * scores()
     order = z[:, 0].argsort(dim=1, descending=True)
     for place in range(5):
-        _, slopes = answer_and_slopes(
-            lambda z, place=place: F.one_hot(z[:, 0].argsort(dim=1, descending=True)[:, place], 5).float(), z
-        )
+
+        def at_place(z: Tensor, place: int = place) -> Tensor:
+            return F.one_hot(z[:, 0].argsort(dim=1, descending=True)[:, place], 5).float()
+
+        _, slopes = answer_and_slopes(at_place, z)
         own = slopes[:, :, 0].permute(1, 0, 2)  # (B, class, score)
         torch.testing.assert_close(own.sum(1), torch.zeros(6, 5), atol=1e-5, rtol=0)
         for row, labels in zip(own, order, strict=True):
