@@ -14,7 +14,7 @@ to the surrogate. So ``torch.round(5 * x) / 5`` gives the rounded images, and th
     (0.4, 1.0)
 
 Modules: ``context`` holds the surrogates of one forward pass, ``mode`` intercepts the operations and looks up the
-rules, ``view`` is the model around them. The rules:
+rules, which see them as ``calls``; ``view`` is the model around them. The rules:
 
 | module | operations | surrogate of the result | reason |
 |---|---|---|---|

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call
+from unmask.gradients.straight_through.calls import Call
 
 __all__ = ["FLOAT_RULES", "Rule", "difference", "equal", "named", "soft_choice", "step"]
 

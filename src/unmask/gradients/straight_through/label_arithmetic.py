@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call, SoftValue, SurrogateContext
+from unmask.gradients.straight_through.calls import Call
+from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 from unmask.gradients.straight_through.floats import FLOAT_RULES, Rule, equal, named
 from unmask.gradients.straight_through.integers import INTEGER_RULES
 from unmask.gradients.straight_through.labels import LABEL_RULES, MOST, as_wide, choice, moved

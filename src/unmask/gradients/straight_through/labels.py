@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call, SoftValue, SurrogateContext, each
+from unmask.gradients.straight_through.calls import Call, each
+from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 from unmask.gradients.straight_through.floats import Rule, equal, named
 
 __all__ = ["LABEL_RULES", "MOST", "as_weights", "as_wide", "fitted", "label_pair", "moved", "rearranged"]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.gradients.straight_through.context import Call, SurrogateContext, each, tensors
+from unmask.gradients.straight_through.calls import Call, each, tensors
+from unmask.gradients.straight_through.context import SurrogateContext
 from unmask.gradients.straight_through.floats import FLOAT_RULES
 from unmask.gradients.straight_through.hooks import suspended
 from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call, SoftValue
+from unmask.gradients.straight_through.calls import Call
+from unmask.gradients.straight_through.context import SoftValue
 from unmask.gradients.straight_through.floats import Rule, difference, named, soft_choice, step
 
 __all__ = ["ORDER_RULES", "extreme"]

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call, SoftValue, SurrogateContext
+from unmask.gradients.straight_through.calls import Call
+from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 from unmask.gradients.straight_through.floats import Rule, named
 from unmask.gradients.straight_through.labels import moved, rearranged
 from unmask.gradients.straight_through.places.addresses import Spot, along, spots
