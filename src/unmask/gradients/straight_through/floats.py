@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call
+from unmask.gradients.straight_through.calls import Call
 
-__all__ = ["FLOAT_RULES", "Rule", "equal", "named", "soft_choice"]
+__all__ = ["FLOAT_RULES", "Rule", "difference", "equal", "named", "soft_choice", "step"]
 
 Rule = Callable[[Call], Any]
 
@@ -27,7 +27,7 @@ _APART = 2.0
 
 def _same(call: Call) -> Any:
     """Steps and cuts: the gradient passes as if the operation were not there."""
-    return call.soft_value(0) or call.args[0]
+    return call.label(0) or call.soft_value(0) or call.args[0]
 
 
 def _clamp(call: Call) -> Any:
@@ -48,23 +48,20 @@ def _remainder(call: Call) -> Any:
     return 0.5 * call.real(0) if call.context.carries(call.args[0]) else None
 
 
-def _difference(a: Any, b: Any) -> Tensor:
+def difference(a: Any, b: Any) -> Tensor:
     """a - b in units of its spread within the example, so that one width suits every scale."""
-    difference: Tensor = a - b
+    gap: Tensor = a - b
     with torch.no_grad():
-        if difference.ndim > 1:
-            scale = difference.abs().flatten(1).mean(1).reshape(-1, *[1] * (difference.ndim - 1))
-        else:
-            scale = abs(a) + abs(b)
+        scale = gap.abs().flatten(1).mean(1).reshape(-1, *[1] * (gap.ndim - 1)) if gap.ndim > 1 else abs(a) + abs(b)
         scale = scale.clamp_min(1e-6)
-    return difference / scale
+    return gap / scale
 
 
 def _compared(call: Call) -> Tensor:
-    return _difference(call.real(0), call.context.real(call.given(1, "other")))
+    return difference(call.real(0), call.context.real(call.given(1, "other")))
 
 
-def _step(call: Call, u: Tensor) -> Tensor:
+def step(call: Call, u: Tensor) -> Tensor:
     """A smooth step from 0 to 1; its slope falls with the square of u, so it never vanishes altogether."""
     u = u / call.context.width
     return 0.5 + 0.5 * u / (1 + u.abs())
@@ -76,18 +73,29 @@ def _bump(u: Tensor) -> Tensor:
 
 
 def equal(call: Call) -> Tensor:
-    """That of a comparison for equality."""
-    return _bump(_compared(call))
+    """That of a comparison for equality; bits, such as signs and those of a code, have no third value to turn to."""
+    own = (call.args[0], call.given(1, "other"))
+    a, b = map(call.context.real, own)
+    fixed = next((t for t in own if not call.context.carries(t)), None)
+    if not isinstance(fixed, Tensor) or fixed.numel() < 2:
+        return _bump(difference(a, b))
+    low, high = float(fixed.min()), float(fixed.max())
+    if low == high or not ((fixed == low) | (fixed == high)).all():
+        return _bump(difference(a, b))
+    bits = ((own[0] == low) | (own[0] == high)) & ((own[1] == low) | (own[1] == high))
+    p, q = (a - low) / (high - low), (b - low) / (high - low)
+    return torch.where(bits, 1 - p - q + 2 * p * q, _bump(difference(a, b)))
 
 
 def _cast(call: Call) -> Any:
     """Through an integer type and back, the gradient is that of the number."""
     true, x = call.true, call.args[0]
     if not isinstance(true, Tensor) or (x.is_floating_point() and true.is_floating_point()):
-        return None
+        return call.label(0)
     if true.dtype == torch.bool != x.dtype:
-        return 1 - _bump(_difference(call.real(0), 0))
-    return _same(call)
+        return 1 - _bump(difference(call.real(0), 0))
+    soft = call.soft_value(0)
+    return soft._replace(bit=True) if soft is not None and x.dtype == torch.bool else _same(call)
 
 
 def _where(call: Call) -> Any:
@@ -129,7 +137,7 @@ def _sigmoid(call: Call) -> Any:
     u = call.real(0)
     with torch.no_grad():
         flat = _mean(4 * call.true * (1 - call.true), like=u) < _FLAT
-    return torch.where(flat, _step(call, _difference(u, 0.0)), u.sigmoid())
+    return torch.where(flat, step(call, difference(u, 0.0)), u.sigmoid())
 
 
 def _tanh(call: Call) -> Any:
@@ -137,7 +145,7 @@ def _tanh(call: Call) -> Any:
     u = call.real(0)
     with torch.no_grad():
         flat = _mean(1 - call.true.square(), like=u) < _FLAT
-    return torch.where(flat, 2 * _step(call, _difference(u, 0.0)) - 1, u.tanh())
+    return torch.where(flat, 2 * step(call, difference(u, 0.0)) - 1, u.tanh())
 
 
 def _mean(value: Tensor, like: Tensor) -> Tensor:
@@ -170,10 +178,10 @@ FLOAT_RULES: dict[str, Rule] = {
     **named(_hardtanh, "hardtanh"),
     **named(lambda call: torch.relu(call.args[0]), "relu6"),
     **named(_remainder, "remainder", "fmod", "frac", "mod"),
-    **named(lambda call: _step(call, _compared(call)), "gt", "ge", "greater", "greater_equal"),
-    **named(lambda call: 1 - _step(call, _compared(call)), "lt", "le", "less", "less_equal"),
-    **named(lambda call: 2 * _step(call, _difference(call.real(0), 0.0)) - 1, "sign", "sgn"),
-    **named(lambda call: _step(call, _difference(call.real(0), 0.0)), "heaviside"),
+    **named(lambda call: step(call, _compared(call)), "gt", "ge", "greater", "greater_equal"),
+    **named(lambda call: 1 - step(call, _compared(call)), "lt", "le", "less", "less_equal"),
+    **named(lambda call: 2 * step(call, difference(call.real(0), 0.0)) - 1, "sign", "sgn"),
+    **named(lambda call: step(call, difference(call.real(0), 0.0)), "heaviside"),
     **named(_cast, "to", "type", "type_as", "float", "double", "half", "bfloat16"),
     **named(_cast, "int", "long", "short", "byte", "char", "bool"),
     **named(_where, "where"),
