@@ -336,3 +336,19 @@ def test_images_of_one_class_are_a_reason_to_say_so_and_no_doubt_of_the_attack(b
     row = attacked(builder, 0.5)
     assert row.warnings == ("all 20 images are of class one: x = 255 * x",)
     assert (row.reliable, row.upper_bound) == (False, False)
+
+
+def test_a_search_that_failed_is_named_with_the_error(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    row = attacked(builder, failures={'bpda("net")': "IndexError: row 7"})
+    assert row.warnings == (
+        'plain: the search through bpda("net") failed on some of the images, and ended there: IndexError: row 7',
+    )
+    assert (row.reliable, row.upper_bound) == (False, True)
+    for form, text in forms(builder).items():
+        assert "IndexError: row 7" in text, form
+
+
+def test_a_search_that_failed_does_not_matter_where_the_others_leave_nothing(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    assert attacked(builder, 0, failures={'bpda("net")': "IndexError: row 7"}).warnings == ()

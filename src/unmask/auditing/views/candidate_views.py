@@ -223,7 +223,7 @@ def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[Ca
         fitted = range(calls)
         try:
             surrogates = [fit_surrogate(model, path, x, rounds=_ROUNDS, call=call) for call in fitted]
-        except (ValueError, RuntimeError, AttributeError, IndexError):
+        except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
             return  # a part whose input or output is no tensor of images or features
         quoted = json.dumps(path)
         named = [f", call={call}" if calls > 1 else "" for call in fitted]
@@ -238,7 +238,7 @@ def _skipping(model: nn.Module, path: str, source: str | None, x: Tensor) -> Ite
     quoted, named = json.dumps(path), "" if source is None else f", source={json.dumps(source)}"
     try:
         surrogate = fit_skip(model, path, x, source=source)
-    except (ValueError, RuntimeError, AttributeError, IndexError):
+    except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
         return  # a part that is given no tensor of images or features
     code = f"skip_to({quoted}, unmask.fit_skip(model, {quoted}, x{named}){named})"
     yield CandidateView((code,), skip_to(path, surrogate, source))
@@ -255,7 +255,7 @@ def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: f
         part = parts[0] if len(parts) == 1 else parts
         try:
             head = fit_head(model, part, x, radius=radius)
-        except (ValueError, RuntimeError, AttributeError, IndexError):
+        except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
             continue  # what a part gives is no tensor of features
         quoted = json.dumps(part)
         code = f"submodule_output({quoted}, unmask.fit_head(model, {quoted}, x, radius={radius!r}))"

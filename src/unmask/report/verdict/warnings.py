@@ -159,6 +159,7 @@ def _attack(run: RunFolder, case: CaseInfo, robust: float, black_box: bool) -> I
     useless = list(useless_gradients(run, case, robust))
     yield from useless
     yield from _refused(run, case)
+    yield from _left_out(run, case)
     if black_box:
         yield BLACK_BOX
     if case.audit is not None:
@@ -180,6 +181,15 @@ def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
             f"the model refuses {percent(least)} of the candidates, so the attack could search almost nothing: "
             f"the figure is an upper bound only{hint}"
         )
+
+
+def _left_out(run: RunFolder, case: CaseInfo) -> Iterator[str]:
+    """Searches within an attack that ended with an error."""
+    failures: dict[tuple[str, str], str] = {}
+    for record in run.of(case, Role.PLAIN, Role.ADAPTIVE):
+        failures = {(record.job.attack, name): why for name, why in record.failures.items()} | failures
+    for (attack, name), why in failures.items():
+        yield f"{attack}: the search through {name} failed on some of the images, and ended there: {why}"
 
 
 def _too_few(robust: Accuracy | None) -> Iterator[str]:
