@@ -21,8 +21,8 @@ class WithView:
     Args:
         view: such as ``bpda("encode")``.
         attack: the search.
-        name: with it, a failure in code of the view or of the model ends only this attack: the problem's ``on_failure``
-            is told, and what the attack has broken until then is returned. Without it, or if the problem has no
+        name: with it, an error in code of the view or of the model ends only this attack: ``problem.on_failure`` is
+            called, and what the attack has broken until then is returned. Without it, or if the problem has no
             ``on_failure``, the error is raised, and so are a lack of memory and answers that cannot be judged.
 
     Raises UnmaskError where the problem offers no views; those of :func:`unmask.run_attack` do.
