@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -73,9 +74,10 @@ def execute_job(
         gradients.append(found.gradients)
         failures = {**found.failures, **failures}
         if found.trajectory is not None:
-            trajectories += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
-            if shows_landscape(job, target):
-                slices += landscape_tensors(target, found.trajectory.rows, index, x, y, found.x_adv, job)
+            with suppress(UnmaskError):  # of a view that fails on images as alike as these: a picture less
+                trajectories += [*trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)]
+                if shows_landscape(job, target):
+                    slices += landscape_tensors(target, found.trajectory.rows, index, x, y, found.x_adv, job)
     record = Record(
         job=job,
         examples=tuple(examples),
