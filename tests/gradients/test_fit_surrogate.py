@@ -77,10 +77,10 @@ class Components(nn.Module):
 
 
 def test_of_a_linear_part_each_output_has_its_gradient() -> None:
-    model = nn.Sequential(Components(), nn.Linear(5, 3))
-    surrogate = fit_surrogate(model, "0", X)
+    part = Components()
+    surrogate = fit_surrogate(nn.Sequential(part, nn.Linear(5, 3)), "0", X)
     z = X[:4].clone().requires_grad_()
-    for k, row in enumerate(model[0].rows):
+    for k, row in enumerate(part.rows):
         slope = torch.autograd.grad(surrogate(z)[:, k].sum(), z)[0].flatten(1)
         assert (F.cosine_similarity(slope, row[None]) > 0.99).all()
 

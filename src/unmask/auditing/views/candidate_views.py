@@ -234,7 +234,7 @@ def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[Ca
         fitted = range(count)
         try:
             surrogates = [fit_surrogate(model, path, x, rounds=_ROUNDS, call=call) for call in fitted]
-        except (ValueError, RuntimeError, AttributeError, IndexError):
+        except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
             return  # a part whose input or output is no tensor of images or features
         quoted = json.dumps(path)
         named = [f", call={call}" if count > 1 else "" for call in fitted]
@@ -249,7 +249,7 @@ def _skipping(model: nn.Module, cut: Sequence[str], source: str | None, x: Tenso
     first, named = json.dumps(cut[0]), "" if source is None else f", source={json.dumps(source)}"
     try:
         surrogate = fit_skip(model, cut[0], x, source=source)
-    except (ValueError, RuntimeError, AttributeError, IndexError):
+    except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
         return  # a part that is given no tensor of images or features
     code = f"skip_to({json.dumps(_named(cut))}, unmask.fit_skip(model, {first}, x{named}){named})"
     yield CandidateView((code,), skip_to(_named(cut), surrogate, source))
@@ -266,7 +266,7 @@ def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: f
             part = _named(parts)
             try:
                 head = fit_head(model if view.view is None else view.view(model), part, x, radius=radius)
-            except (ValueError, RuntimeError, AttributeError, IndexError):
+            except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
                 continue  # what a part gives is no tensor of features
             quoted = json.dumps(part)
             code = f"submodule_output({quoted}, unmask.fit_head({_applied(view)}, {quoted}, x, radius={radius!r}))"

@@ -31,10 +31,15 @@ class SoftValue(NamedTuple):
 class _Gate(torch.autograd.Function):
     """The true value forward; backward into the surrogate, or into the true graph while the model itself asks."""
 
+    generate_vmap_rule = True  # models may call their parts under torch.func.vmap
+
     @staticmethod
-    def forward(ctx: Any, true: Tensor, surrogate: Tensor, context: SurrogateContext) -> Tensor:
-        ctx.context = context
+    def forward(true: Tensor, surrogate: Tensor, context: SurrogateContext) -> Tensor:
         return true.detach()  # shares memory with ``true``, as ``x.detach()`` must
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.context = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.gradients.bpda import first_tensor
+from unmask.gradients.rows import rows_of_all
 from unmask.randomness import make_keys, use_keys
 
 __all__ = ["Seen", "Training", "fit"]
@@ -47,11 +49,12 @@ class Seen:
         self.given.clear()
         self.made.clear()
 
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self.given.append(args[0].float().clone())
-            self.made.append(output.float().clone())
+        def hook(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            given = first_tensor(type(part).__name__, args, kwargs)
+            self.given.append(rows_of_all(given).float().clone())
+            self.made.append(rows_of_all(output).float().clone())
 
-        with module.register_forward_hook(hook):
+        with module.register_forward_hook(hook, with_kwargs=True):
             yield
 
 
