@@ -141,7 +141,7 @@ def test_one_suite_has_later_defenses_and_the_controls_of_their_data() -> None:
 def test_one_suite_has_the_defenses_of_the_self_study_course() -> None:
     course = {case.name for module in _MODULES if "selfstudy" in module.__name__ for case in module.CASES}
     assert set(SUITES["selfstudy"]) == course
-    assert len(SUITES["selfstudy"]) == len(course) == 11
+    assert len(SUITES["selfstudy"]) == len(course) == 13
 
 
 def test_all_weights_ship_but_those_of_the_cases_on_imagenet() -> None:

@@ -26,7 +26,7 @@ from unmask.cases.post2018.networks import (
     self_ensemble,
 )
 from unmask.cases.post2018.test_time import anti_adversary, neighbours, odds, test_time_training
-from unmask.cases.selfstudy import inputs, knn, majority, ordinary, randomised
+from unmask.cases.selfstudy import binary, injection, inputs, knn, majority, ordinary, randomised
 from unmask.errors import UnmaskError
 
 __all__ = ["CASES", "SUITES", "AttackSpec", "Case", "ImageProbe", "StrengthSweep", "find_case"]
@@ -52,7 +52,9 @@ _MODULES = (
     diffpure,
     knn,
     majority,
+    binary,
     randomised,
+    injection,
     inputs,
     ordinary,
     k_winners,
@@ -80,7 +82,8 @@ _LATER = """
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 _COURSE = """
-    baseline blur temperature labelsmooth jump majority discretize randomneuron transform knn advtrain"""
+    baseline blur temperature mergebinary labelsmooth jump majority discretize randomneuron transform injection knn
+    advtrain"""
 
 SUITES: dict[str, tuple[str, ...]] = {
     **{

@@ -27,6 +27,8 @@ CITATION = "self-study course in evaluating adversarial robustness, Google Resea
 ProgressLoss = Callable[[Any, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 """(the defense, images (B, C, H, W), labels (B,), progress in [0, 1]) -> what is minimised, and scores (B, K)."""
 
+_SHOWN = 2000
+
 
 def small_net(channels: int = 3, classes: int = 10, width: int = 48) -> nn.Sequential:
     """Space to depth, then a residual network of widths w and 2 w: (B, channels, H, W) -> (B, classes).
@@ -52,11 +54,14 @@ class ProgressTraining:
         recipe: the steps.
         loss: what is minimised.
         start: name of the case whose weights the defense's ``classifier`` starts from; None for random ones.
+        finish: called with the trained defense and the first 2000 training images (N, C, H, W), of which the defense
+            keeps something with its weights.
     """
 
     recipe: ClassifierRecipe
     loss: ProgressLoss
     start: str | None = None
+    finish: Callable[[Any, Tensor], None] | None = None
 
     def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
         data = load("cifar10", "train")
@@ -78,6 +83,8 @@ class ProgressTraining:
             seed=seed,
             device=device,
         )
+        if self.finish is not None:
+            self.finish(model, data.batch(0, _SHOWN)[0].to(device))
 
 
 def behind_transform(model: Preprocessed, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
