@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unmask.attacks.problem import Attack, Problem
 from unmask.attacks.trajectory import TrajectoryRecorder
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, first_line
 from unmask.gradients.bpda import View
 from unmask.inputs import as_batch
 from unmask.judging import Judge, Verdict
@@ -26,6 +26,7 @@ from unmask.models.model_wrappers import (
     multiplies_bfloat16,
     query,
 )
+from unmask.models.own_training import differentiates_by_weights
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.records import GradientCounts
 from unmask.state.deep_copy import deep_copy
@@ -46,6 +47,7 @@ class AttackResult:
     passes: Passes = field(default_factory=Passes)  # of the attack; the judge counts its own
     trajectory: TrajectoryRecorder | None = None  # of the examples that were followed, by their numbers in the batch
     gradients: GradientCounts | None = None  # None where the attack computed none
+    failures: Mapping[str, str] = field(default_factory=dict)  # names of attacks within it that failed, and why
 
     @property
     def accuracy(self) -> Accuracy:
@@ -111,13 +113,16 @@ def run_attack(
     index = torch.arange(len(x)) if index is None else torch.as_tensor(index)
     if len(index) != len(x):
         raise UnmaskError(f"there are {len(x)} images and {len(index)} positions", "give one position an image")
-    passes, health = Passes(), _Health(len(x))
-    twin = cache(lambda: frozen_copy(model))
+    passes, health, failures = Passes(), _Health(len(x)), dict[str, str]()
+    twin = cache(lambda: frozen_copy(model, x))
     narrow = low_precision and multiplies_bfloat16(x.device)
     screen = make_keys(seed, index, "screen")
 
     def broken(rows: Tensor, x_adv: Tensor, step: int) -> Tensor:
         return judge.is_broken(x_adv, x[rows], y[rows], screen.select(rows).fold_in(step))
+
+    def failed(name: str, error: Exception) -> None:
+        failures.setdefault(name, f"{type(error).__name__}: {first_line(error, '')}")
 
     def seen(view: View | None) -> Model:
         def make() -> Model:
@@ -145,6 +150,7 @@ def run_attack(
         views=seen,
         on_candidate=None if trail is None else trail.record,
         on_gradient=health.see,
+        on_failure=failed,
         random=judge.draws > 1,
     )
     x_adv = x.clone()
@@ -152,12 +158,14 @@ def run_attack(
         with bounded_graphs():
             x_adv[rows] = attack(problem.subset(rows))
     spent = replace(passes)  # the views of the trail would count on
-    return AttackResult(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail, health.counts())
+    return AttackResult(x_adv, *verdicts(judge, x_adv, x, y, index, seed), spent, trail, health.counts(), failures)
 
 
 @torch.no_grad()
 def _folded(model: nn.Module, x: Tensor, keys: Keys) -> nn.Module:
     """A copy with its batch norms folded, where that answers as the model does: the model's code may use the layers."""
+    if differentiates_by_weights(model, x):
+        return frozen_copy(model, x)
     folded = fold_batchnorm(model)
     if not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()):
         return folded

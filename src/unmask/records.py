@@ -274,6 +274,7 @@ class Record:
     file: str | None = None  # adversarial examples, relative to the run's folder
     sha256: str | None = None  # of that file
     gradients: GradientCounts | None = None  # None where the attack computed no gradient
+    failures: Mapping[str, str] = field(default_factory=dict)  # what of the attack was left out, and why
     schema: str = RECORD_SCHEMA
 
     def to_json(self) -> str:

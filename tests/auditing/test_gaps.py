@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from unmask.auditing.diagnose import check_model, diagnose
@@ -149,7 +150,7 @@ def test_an_encoder_in_numpy_is_passed_by_a_surrogate_from_the_images() -> None:
     found, check = pilot.diagnosis, pilot.diagnosis.check
     views = fitted_views(check.model, found.probe, check.images.x, found.classes)
     search = PilotSearch(check.request.target, check.request.threat, check.images.first(32), 0)
-    (fitted,) = [one for one in search(views) if one.name == 'skip_to("net", unmask.fit_skip(model, "net", x))']
+    (fitted,) = [one for one in search(views) if "fit_skip" in one.name]
     assert fitted.robust_accuracy <= 0.1
     assert [str(one.kind) for one in pilot.diagnosis.findings] == ["shattered"]
 
@@ -224,3 +225,42 @@ class Doubled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         answer: Tensor = self.model((2 * x).clamp(0, 1))
         return answer
+
+
+class BehindOneGap(Votes):
+    """The same networks, all given images that numpy has rounded."""
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.from_numpy(np.rint(4 * x.numpy()) / 4)
+        answers = np.stack([net(z).numpy().argmax(1) for net in self.nets])
+        return torch.from_numpy(np.stack([(answers == k).sum(0) for k in range(10)], 1)).float()
+
+
+def test_networks_behind_the_same_gap_are_all_reached() -> None:
+    (best, *_) = piloted(BehindOneGap()).results
+    assert best.view.code[0] == 'skip_to(["nets.0", "nets.1", "nets.2"])'
+    assert best.robust_accuracy <= 0.1
+
+
+class Outside(nn.Module):
+    """Features without gradients, and a classifier of scikit-learn behind them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(*list(network().children())[:-1])
+        x, y = load("digits", "train", n=600).batch()
+        with torch.no_grad():
+            self.neighbours = KNeighborsClassifier(5).fit(self.features(x).flatten(1).numpy(), y.numpy())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            found = self.features(x).flatten(1)
+        return torch.from_numpy(self.neighbours.predict_proba(found.numpy())).float()
+
+
+def test_a_classifier_behind_features_without_gradients_is_fitted_by_a_head() -> None:
+    (best, *_) = piloted(Outside()).results
+    assert best.view.code[0] == "straight_through"
+    assert "unmask.fit_head(unmask.straight_through(model)" in best.name
+    assert best.robust_accuracy <= 0.2

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from unmask.auditing import pilot
 from unmask.auditing.plan import plan_audit
+from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, through
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.evaluation.models.targets import Target
+from unmask.gradients.bpda import ModelView, bpda
 from unmask.threats import Linf
 
 DEAR = CandidateView(("dear",), lambda model: model)
 NET = find_case("plain-digits").load()
-DATA = load("digits", n=16)
+DATA, DATA48 = load("digits", n=16), load("digits", n=48)
 
 
 def test_views_are_sorted_by_what_they_leave_then_by_the_larger_margin_that_they_reach() -> None:
@@ -49,3 +53,35 @@ def test_a_dear_view_is_tried_where_over_five_percent_are_left_and_preferred_if_
     monkeypatch.setattr(pilot, "expensive_views", lambda *given: [DEAR])
     planned, _ = plan_audit(AuditRequest("net", Target(NET), DATA, Linf(0.1), 16, budget="quick"))
     assert [one["view"] for one in planned.case_info["audit"]["candidate_views"]] == order
+
+
+def test_a_view_that_fails_on_fewer_images_is_left_out() -> None:
+    def view(model: nn.Module) -> nn.Module:
+        def run(model: nn.Module, x: Tensor) -> Tensor:
+            if torch.equal(x[-1], x[-2]):  # as where a batch is filled up
+                raise IndexError("equal images")
+            answer: Tensor = model(x)
+            return answer
+
+        return ModelView(model, run)
+
+    images = Images(DATA48.batch()[0], DATA48.batch()[1], torch.arange(48))
+    (found,) = PilotSearch(Target(NET), Linf(0.1), images, 0)([CandidateView(("view",), view)])
+    assert found.error == "IndexError: equal images"
+
+
+@pytest.mark.parametrize(
+    ("left", "says"),
+    [
+        (0.5, 'bpda("0") (leaves 50 %, the own gradient 75 %)'),
+        (0.75, "none of the views that were tried leaves less than the model's own gradient (75 %)"),
+    ],
+)
+def test_the_remedy_is_a_view_that_leaves_less_than_the_own_gradient(left: float, says: str) -> None:
+    own, other = PilotResult(OWN_GRADIENT, 0.75, 1.0, 1.0), PilotResult(through(bpda, "0"), left, 1.0, 1.0)
+    assert pilot._remedy(min(other, own, key=lambda one: one.robust_accuracy), [other, own]) == says
+
+
+def test_a_view_of_a_model_without_a_gradient_is_a_remedy_whatever_it_leaves() -> None:
+    own, other = PilotResult(OWN_GRADIENT, 1.0, 0.0, 0.0, error="none"), PilotResult(through(bpda, "0"), 1.0, 1.0, 1.0)
+    assert pilot._remedy(other, [other, own]) == 'bpda("0") (leaves 100 %)'

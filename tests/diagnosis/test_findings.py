@@ -179,3 +179,22 @@ def test_where_no_gradient_can_be_measured_nothing_is_blamed() -> None:
     found = probe_gradients(model, x, model(x).argmax(1), 0.1, make_keys(0, range(16), "probe"))
     assert not found.saturation.measured
     assert findings(found) == []
+
+
+class Compressed(nn.Module):
+    """Noise in the form of a tensor without a gradient; then the largest singular directions, under ``no_grad``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rand_like(x.detach()).round()
+        with torch.no_grad():
+            matrix = x.flatten(1, 2)
+            vectors = torch.linalg.eigh(matrix @ matrix.mT).eigenvectors[:, :, -4:]
+            made: Tensor = (vectors @ (vectors.mT @ matrix)).flatten(1)
+        return made
+
+
+def test_views_that_no_operation_makes_are_of_the_tensor_in_their_memory() -> None:
+    """``matrix.mT`` is an attribute: it comes from ``matrix``, and not from a tensor whose form alone is used."""
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = probe_gradients(Compressed(), x, torch.zeros(16, dtype=torch.int64), 0.1, make_keys(0, range(16), "mT"))
+    assert [one.event.code for one in found.faults] == ["matrix = x.flatten(1, 2)"]

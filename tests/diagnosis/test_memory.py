@@ -15,8 +15,9 @@ from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.diagnosis.behaviour.clock import at, by_the_clock
-from unmask.diagnosis.behaviour.memory import aged, remembers
+from unmask.diagnosis.behaviour.memory import aged, counts_calls, remembers
 from unmask.diagnosis.lint import lint
+from unmask.evaluation.models.targets import prepare_target
 from unmask.models.forms import forgetting
 from unmask.randomness import make_keys
 from unmask.state import State
@@ -148,6 +149,46 @@ def test_a_generator_of_its_own_is_no_memory() -> None:
 
     assert remembers(Noisy().eval(), X, KEYS) is None
     assert [one.kind for one in lint(Noisy().eval(), X, Y, KEYS)] == ["unrepeatable"]
+
+
+class TakesTurns(nn.Module):
+    """Two nets in turn, of which the second takes images of noise, whose mean is far from that of digits, for zeros."""
+
+    def __init__(self, *, alike: bool = False) -> None:
+        super().__init__()
+        self.calls, self.alike = 0, alike
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        label = NET(x).argmax(1)
+        noise = x.flatten(1).mean(1) > 0.42
+        label = label.where(~noise | (self.calls % 2 == 1) | self.alike, (label + 1) % 10)
+        return 2.0 * nn.functional.one_hot(label, 10)
+
+
+def test_networks_that_take_turns_are_found_and_come_out_as_they_were() -> None:
+    model = TakesTurns()
+    assert torch.equal(model(X), model(X)), "on clean images the two agree"
+    assert remembers(model, X, KEYS) is None
+    found = counts_calls(model, X, KEYS)
+    assert found is not None
+    assert found.kind == "memory"
+    assert found.evidence == {"images of noise": 1.0}
+    assert model.calls == 2
+
+
+def test_a_count_of_calls_that_changes_no_answer_is_no_finding() -> None:
+    assert counts_calls(TakesTurns(alike=True), X, KEYS) is None
+    assert counts_calls(NET, X, KEYS) is None
+
+
+def test_a_model_that_takes_turns_is_judged_as_it_was_loaded() -> None:
+    target = prepare_target(TakesTurns().eval(), load("digits", n=16))
+    assert [one.where for one in target.setup_findings if one.kind == "memory"] == [
+        "the model's answer depends on the number of earlier calls"
+    ]
+    noise = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(target.model(noise), target.model(noise))
 
 
 def test_a_model_that_forgets_answers_as_it_was_loaded_whatever_was_asked() -> None:

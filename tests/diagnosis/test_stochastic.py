@@ -51,6 +51,29 @@ def test_sources_are_where_torch_or_the_library_draws() -> None:
     assert found == {"x = x + 0.1 * torch.rand_like(x)", "return (x * uniform(x.shape, like=x)).flatten(1)"}
 
 
+def test_numbers_that_are_made_of_a_draw_are_no_further_source() -> None:
+    class Moved(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            down, right = torch.randint(1, 1000, (2,)).tolist()
+            scale = float(torch.rand(()))
+            moved = x.roll((down, right), (2, 3))
+            return (moved * scale).flatten(1)
+
+    found = {event.code for event in sources(Moved(), X, KEYS)}
+    assert found == {"down, right = torch.randint(1, 1000, (2,)).tolist()", "scale = float(torch.rand(()))"}
+
+
+def test_numbers_of_python_are_named_where_they_are_used_first() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = 1 + random.random()
+            x = x * scale
+            return (x.flatten(1) + scale) + torch.rand(x.shape).flatten(1)
+
+    found = [event.code for event in sources(Scaled(), X, KEYS)]
+    assert found == ["x = x * scale", "return (x.flatten(1) + scale) + torch.rand(x.shape).flatten(1)"]
+
+
 def test_a_model_without_randomness_has_no_source() -> None:
     assert sources(nn.Flatten(), X, KEYS) == []
 

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,45 @@ def test_an_audit_takes_a_copy_in_evaluation_mode_and_says_so() -> None:
     target = prepare_target(model, load("digits", n=16), ExecutionConfig(strict=False))
     assert (target.draws, target.model.training, model.training) == (1, False, True)
     assert [note.kind for note in target.setup_findings] == ["training mode"]
+
+
+class Vote(nn.Module):
+    """The majority of the signs of 15 noisy copies of an image's mean: unanimous far from 0.5."""
+
+    def __init__(self, noise: Callable[[tuple[int, ...]], Tensor]) -> None:
+        super().__init__()
+        self.noise = noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        votes = (mean + 0.02 * self.noise((15, len(x))) > 0.5).float().mean(0)
+        return torch.stack((1 - votes, votes), 1).round()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        torch.randn,
+        lambda size: torch.from_numpy(np.random.standard_normal(size)).float(),
+        lambda size: torch.tensor([random.gauss(0, 1) for _ in range(15 * size[1])]).view(size),
+    ],
+    ids=["torch", "numpy", "random"],
+)
+def test_a_vote_that_is_unanimous_on_clean_images_is_random_between_them(
+    noise: Callable[[tuple[int, ...]], Tensor],
+) -> None:
+    x = torch.cat((torch.full((1, 1, 4, 4), 0.1), torch.full((1, 1, 4, 4), 0.9)))
+    assert is_random(Vote(noise), x)
+    assert not is_random(Vote(lambda size: 0 * noise(size)), x)  # it draws, and its answers are always the same
+
+
+def test_a_generator_of_the_model_itself_is_asked_between_images() -> None:
+    class Own(Vote):
+        def __init__(self) -> None:
+            super().__init__(lambda size: torch.from_numpy(self.generator.standard_normal(size)).float())
+            self.generator = np.random.default_rng(0)
+
+    assert is_random(Own(), torch.cat((torch.full((1, 1, 4, 4), 0.1), torch.full((1, 1, 4, 4), 0.9))))
 
 
 def test_is_random() -> None:

@@ -64,6 +64,27 @@ def test_the_fitted_gradient_points_where_the_smooth_truth_does(part: type[nn.Mo
         assert F.cosine_similarity(slope(bpda("0")(model), test), slope(smooth, test)).max() < 0
 
 
+class Components(nn.Module):
+    """Five linear features of the image, of very different scales, by numpy: (B, 1, 6, 6) -> (B, 5)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = torch.linalg.qr(torch.randn(36, 5, generator=torch.Generator().manual_seed(1))).Q.T
+        self.rows = rows * torch.tensor([[10.0], [5.0], [1.0], [0.5], [0.1]])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.detach().flatten(1).numpy() @ self.rows.T.numpy() - 3)
+
+
+def test_of_a_linear_part_each_output_has_its_gradient() -> None:
+    part = Components()
+    surrogate = fit_surrogate(nn.Sequential(part, nn.Linear(5, 3)), "0", X)
+    z = X[:4].clone().requires_grad_()
+    for k, row in enumerate(part.rows):
+        slope = torch.autograd.grad(surrogate(z)[:, k].sum(), z)[0].flatten(1)
+        assert (F.cosine_similarity(slope, row[None]) > 0.99).all()
+
+
 def test_the_same_seed_fits_the_same_surrogate() -> None:
     model = nn.Sequential(BlurRound(), nn.Flatten())
     first, second, third = (fit_surrogate(model, "0", X, steps=3, seed=seed)(X) for seed in (0, 0, 1))

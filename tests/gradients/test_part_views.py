@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -163,3 +165,95 @@ def test_views_find_the_models_own_parts_through_other_views() -> None:
     model = Custom()
     stacked = submodule_output("net")(straight_through(bpda("first")(bpda_function("Blocked")(model))))
     assert torch.allclose(slope(stacked).flatten(1), WEIGHT.expand(3, 16))
+
+
+class Answer(NamedTuple):
+    logits: Tensor
+    features: tuple[Tensor, ...]
+
+
+class Named(Weigh):
+    def forward(self, x: Tensor) -> Answer:  # type: ignore[override]
+        return Answer(super().forward(x), (x, x))
+
+
+class Votes(nn.Module):
+    """Calls its part by keyword, and looks at the logits of what that answers outside of torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Named()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x=torch.from_numpy(x.detach().numpy().copy())).logits
+        return torch.from_numpy(logits.detach().numpy()).argmax(1, keepdim=True).eq(torch.arange(2)).float()
+
+
+def test_of_an_answer_with_logits_those_are_read_and_a_part_may_be_called_by_keyword() -> None:
+    model = Votes()
+    assert torch.equal(submodule_output("net")(model)(X), Weigh()(X))
+    both = submodule_output("net")(skip_to("net")(model))
+    assert torch.allclose(slope(both).flatten(1), WEIGHT.expand(3, 16))
+
+
+class Pairs(Votes):
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = TwoOf()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.pair(x)[0]
+        return answer
+
+
+class TwoOf(Weigh):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        return super().forward(x), x
+
+
+def test_a_part_that_answers_a_pair_is_refused() -> None:
+    with pytest.raises(ValueError, match="part 'pair' gives a tuple, not a tensor: choose a part inside it"):
+        submodule_output("pair")(Pairs())(X)
+
+
+class Once(ByNumpy):
+    """Computes each image of a batch once."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        known: dict[bytes, Tensor] = {}
+        keys = [one.detach().numpy().tobytes() for one in x]
+        for key, one in zip(keys, x, strict=True):
+            known[key] = known[key] if key in known else self.net(one[None])[0]
+        return torch.stack([known[key] for key in keys]).detach()
+
+
+def test_equal_images_share_the_row_that_a_part_computes_once() -> None:
+    x = X[[1, 0, 1, 2, 2, 2]]
+    assert torch.allclose(submodule_output("net")(Once())(x), Weigh()(x))
+    with pytest.raises(ValueError, match="5 rows are no whole number of copies of 6 images"):
+        submodule_output("net")(Halves())(x)
+
+
+class Halves(ByNumpy):
+    """Computes no row for the last image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([*[self.net(one[None]) for one in x[:-1]], x.new_zeros(1, 2)])
+
+
+class Mapped(ByNumpy):
+    """Goes through the images by vmap, and compares each with a threshold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = torch.func.vmap(lambda one: self.net((one > one.mean()).float()[None])[0])(x)
+        return answer
+
+
+def test_under_vmap_each_image_has_its_own_gradient() -> None:
+    model, scale = Mapped(), torch.arange(1.0, 4.0)
+    x = X.clone().requires_grad_()
+    answer = skip_to("net")(model)(x)
+    assert torch.equal(answer, model(X))
+    (gradient,) = torch.autograd.grad((scale * answer[:, 0]).sum(), x)
+    assert torch.allclose(gradient.flatten(1), scale[:, None] * WEIGHT)
+    assert torch.equal(submodule_output("net")(model)(X), model(X))

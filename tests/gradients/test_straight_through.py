@@ -625,3 +625,62 @@ def test_a_narrow_step_has_ten_times_the_slope_at_its_threshold_and_less_far_fro
     wide, narrow = slopes(straight_through), slopes(narrow_straight_through)
     torch.testing.assert_close(narrow[0], 10 * wide[0])
     assert narrow[1] < wide[1]
+
+
+class Flat(nn.Module):
+    """One operation on the images, times a factor that makes it all but a step, or leaves it as it is."""
+
+    def __init__(self, operation: Callable[[Tensor], Tensor], factor: float) -> None:
+        super().__init__()
+        self.operation, self.factor = operation, factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation(self.factor * (x.flatten(1) - 0.5))
+
+
+FLAT_OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": nn.Tanh(),
+    "softmax": lambda u: u.softmax(1),
+}
+
+
+@pytest.mark.parametrize("operation", FLAT_OPERATIONS.values(), ids=FLAT_OPERATIONS)
+def test_flat_functions_have_the_gradient_of_wider_ones_and_all_others_their_own(
+    operation: Callable[[Tensor], Tensor],
+) -> None:
+    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for factor in (0.5, 1e6):
+        model = Flat(operation, factor)
+        own = torch.autograd.grad(model(x)[:, 0].sum(), x)[0]
+        values = straight_through(model)(x)
+        slope = torch.autograd.grad(values[:, 0].sum(), x)[0]
+        assert torch.equal(values, model(x))
+        if factor < 1:
+            assert torch.allclose(slope, own)
+        else:
+            assert own.abs().max() == 0  # it has vanished in float32
+            assert (slope.flatten(1)[:, 0] > 0).all()
+
+
+def test_whether_a_softmax_is_flat_is_decided_for_each_example() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.flatten(1) * x.new_tensor([[1.0], [1e6]])).softmax(1)
+
+    x = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    own, slope = (torch.autograd.grad(view(x)[:, 0].sum(), x)[0] for view in (Scaled(), straight_through(Scaled())))
+    assert torch.allclose(slope[0], own[0])
+    assert own[1].abs().max() == 0
+    assert slope[1].abs().max() > 0
+
+
+def test_an_argmax_of_scores_of_any_scale_has_a_gradient() -> None:
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.one_hot((1e6 * x.flatten(1)).argmax(1), 9).float()
+
+    x = torch.rand(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    chosen = straight_through(Chosen())(x)
+    slope = torch.autograd.grad(chosen[:, 0].sum(), x)[0]
+    assert (slope.flatten(1)[:, 0] > 0).all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ class Builder:
         gradients: GradientCounts | None = None,
         infeasible: int = 0,
         backwards: int = 4,
+        failures: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Record:
         """Examples of label 1, predicted as 2 where they are not robust; 10 forward passes each, 4 backward.
@@ -96,7 +97,9 @@ class Builder:
             looked = looked if measured else {}
             save_file({"clean": clean[:3], "x_adv": clean + 1 / 32, "index": index, **looked}, self.path / file)
         n = len(robust)
-        record = Record(job, examples, 4, 10 * n, backwards * n, n, 1.5, file, gradients=gradients)
+        record = Record(
+            job, examples, 4, 10 * n, backwards * n, n, 1.5, file, gradients=gradients, failures=failures or {}
+        )
         self.records.append(record)
         return record
 

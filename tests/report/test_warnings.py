@@ -282,6 +282,15 @@ def test_a_clean_accuracy_that_an_attack_at_eps_0_does_not_find(builder: Builder
     assert row.warnings == ("the accuracy at eps 0 is 0%, but the clean accuracy is 100%",)
 
 
+def test_the_accuracy_at_eps_0_is_compared_on_its_own_examples(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    right = [1] * (N // 2) + [0] * (N - N // 2)
+    builder.record("a", "clean", right, role="clean")
+    builder.record("a", "plain", right, role="plain")
+    builder.record("a", "plain", [1] * (N // 2), role="control", eps=0.0, control="eps 0")
+    assert not any("eps 0" in warning for warning in only(builder).warnings)
+
+
 def test_masking_that_is_proven_stays_so_beside_an_upper_bound(builder: Builder) -> None:
     builder.case("a", ("plain", "adaptive"), audit={**AUDIT, "findings": [SHATTERED]})
     builder.record("a", "clean", [1] * N, role="clean")
@@ -336,3 +345,19 @@ def test_images_of_one_class_are_a_reason_to_say_so_and_no_doubt_of_the_attack(b
     row = attacked(builder, 0.5)
     assert row.warnings == ("all 20 images are of class one: x = 255 * x",)
     assert (row.reliable, row.upper_bound) == (False, False)
+
+
+def test_a_search_that_failed_is_named_with_the_error(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    row = attacked(builder, failures={'bpda("net")': "IndexError: row 7"})
+    assert row.warnings == (
+        'plain: the search through bpda("net") failed on some of the images, and ended there: IndexError: row 7',
+    )
+    assert (row.reliable, row.upper_bound) == (False, True)
+    for form, text in forms(builder).items():
+        assert "IndexError: row 7" in text, form
+
+
+def test_a_search_that_failed_does_not_matter_where_the_others_leave_nothing(builder: Builder) -> None:
+    builder.case("a", ("plain",))
+    assert attacked(builder, 0, failures={'bpda("net")': "IndexError: row 7"}).warnings == ()

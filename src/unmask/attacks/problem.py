@@ -38,6 +38,7 @@ class Problem:
     views: Callable[[View], Model] | None = None  # further views of the defense, for :class:`WithView`
     on_candidate: Callable[[Tensor, Tensor, Model], None] | None = None  # see :class:`TrajectoryRecorder`
     on_gradient: Callable[[Tensor, Tensor], None] | None = None  # called with rows (M,) and gradients (M, ...)
+    on_failure: Callable[[str, Exception], None] | None = None  # called with what is left out, and why
     random: bool = False  # whether the defense draws: values are noisy, and a verdict costs many draws
     candidate: Callable[[Tensor, Tensor], Tensor] | None = None  # what points (M, ...) of the examples (M,) stand for
 

@@ -51,11 +51,13 @@ def _code(value: Any, views: Mapping[View, str]) -> str:
 
 
 def _call(made: Any, views: Mapping[View, str]) -> str:
-    """Fields without a default by position, others by name where they are not the default."""
+    """Fields without a default by position, others by name where they are not the default; those that change nothing,
+    and are not compared, are left out.
+    """
     arguments = [
         code if one.default is MISSING and one.default_factory is MISSING else f"{one.name}={code}"
         for one in fields(made)
-        if one.init and (one.name in _ALWAYS or getattr(made, one.name) != _default(one))
+        if one.init and one.compare and (one.name in _ALWAYS or getattr(made, one.name) != _default(one))
         for code in [_code(getattr(made, one.name), views)]
     ]
     return f"unmask.{type(made).__name__}({', '.join(arguments)})"

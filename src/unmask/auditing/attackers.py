@@ -21,7 +21,6 @@ from unmask.auditing.budgets import BUDGETS, Budget
 from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.view_selection import PilotResult, estimator
 from unmask.cases import AttackSpec
-from unmask.gradients.bpda import View
 from unmask.gradients.spaces import Latent
 from unmask.kinds import Access
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
@@ -157,7 +156,7 @@ def transfer(sources: Sequence[CandidateView], budget: Budget, access: Access = 
     """Searches of other models; the judge decides about their candidates on this one. ``access`` is to this one."""
     names = ", ".join(candidate.name for candidate in sources)
     search = pgd(budget.steps, margin, rel_step_size=0.1)
-    attacks = tuple(WithView(candidate.view, search) for candidate in sources if candidate.view is not None)
+    attacks = tuple(_within(candidate, search) for candidate in sources if candidate.view is not None)
     return _in_float32(f"PGD on the margin of other models: {names}", lambda _: Ensemble(attacks), access=access)
 
 
@@ -165,11 +164,10 @@ def on_manifold(conditions: Conditions, sources: Sequence[CandidateView], spaces
     """Reparameterization: searches over what decoders of the model make, through the best view and other models."""
     best = conditions.useful[0]
     how, steps = estimator(best.signal, best.per_draw_passes), conditions.budget.steps // 2
-    views = [best.view.view, *(candidate.view for candidate in sources)]
+    views = [best.view, *sources]
 
-    def search(space: Latent, view: View | None) -> Attack:
-        attack = latent(space, steps, estimator=how, restarts=2, early_stop=not conditions.random)
-        return attack if view is None else WithView(view, attack)
+    def search(space: Latent, view: CandidateView) -> Attack:
+        return _within(view, latent(space, steps, estimator=how, restarts=2, early_stop=not conditions.random))
 
     attacks = tuple(search(space, view) for space in spaces for view in views)
     return _in_float32(
@@ -206,4 +204,9 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
 
 def _by(one: PilotResult, attack: Attack) -> Attack:
     """``attack`` through the view of a pilot search, over the grid of that search."""
-    return over_grid(one.levels, attack if one.view.view is None else WithView(one.view.view, attack))
+    return over_grid(one.levels, _within(one.view, attack))
+
+
+def _within(candidate: CandidateView, attack: Attack) -> Attack:
+    """``attack`` through a view, if any; if the view fails in it, the other attacks go on."""
+    return attack if candidate.view is None else WithView(candidate.view, attack, candidate.name)

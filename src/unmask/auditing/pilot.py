@@ -87,7 +87,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     trials = _with_expensive_views(trials, search)
     found, view = trials.diagnosis, _least_invasive(trials).view
     if view is not None:
-        found = found.through(view(frozen_copy(check.model)))
+        found = found.through(view(frozen_copy(check.model, check.images.x)))
     worth = on_grids(trials.results, request.data.scale, search)
     results = (*worth, *trials.results)
     best = _best(results)
@@ -132,13 +132,14 @@ def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:
 
 
 def _with_expensive_views(trials: _Trials, search: PilotSearch) -> _Trials:
-    """Where all cheap views leave something, expensive ones too; those that leave clearly less come first."""
+    """Where all cheap views leave something, expensive ones too; those that leave clearly less come before the best."""
     if trials.results[0].robust_accuracy <= _DEAR:
         return trials
     check = trials.diagnosis.check
     further = rank(search(expensive_views(check.model, trials.diagnosis.probe, check.images.x, check.radius)))
     less = [one for one in further if one.robust_accuracy < trials.results[0].robust_accuracy - _DEAR]
-    results = [*less, *trials.results, *further[len(less) :]]
+    first = less or trials.results[:1]
+    results = [*first, *rank([one for one in (*trials.results, *further) if one not in first])]
     return replace(trials, views=[*trials.views, *(one.view for one in further)], results=results)
 
 
@@ -164,9 +165,12 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
 
 
 def _remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:
-    """The view that the attacks take, with what its pilot left, which recommends it."""
+    """The view that the attacks take, with what its pilot left, which recommends it; or that none is to recommend."""
     own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
-    beside = "" if own is None or best is own else f", the own gradient {100 * own.robust_accuracy:.3g} %"
+    if own is not None and best.robust_accuracy >= own.robust_accuracy:
+        left = f"{100 * own.robust_accuracy:.3g} %"
+        return f"none of the views that were tried leaves less than the model's own gradient ({left})"
+    beside = "" if own is None else f", the own gradient {100 * own.robust_accuracy:.3g} %"
     return f"{best.name} (leaves {100 * best.robust_accuracy:.3g} %{beside})"
 
 
@@ -187,7 +191,7 @@ def _gradients(found: Diagnosis, results: Sequence[PilotResult], best: PilotResu
     check, few = found.check, found.images
     keys = few.keys(check.request.seed, "available")
     own = next((one for one in results if one.view == OWN_GRADIENT and not one.levels), best)
-    twin = frozen_copy(check.model)
+    twin = frozen_copy(check.model, check.images.x)
     view = twin if best.view.view is None else best.view.view(twin)
     return {
         "plain": {"zero_gradient": saturation(twin, few.x, few.y, keys).flat, "noise_fraction": 1 - own.signal},

@@ -57,26 +57,25 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     outputs of such an event are tainted, and everything that is computed from them, until the gradients of untainted
     tensors predict the change. An event is faulty if its taint reaches the model's output.
     """
-    taints = _Taints()
-    waiting: dict[Token, frozenset[int]] = {}  # tensors without a gradient that nothing has been made of: the origins
+    taints, waiting = _Taints(), _Waiting()
     for i, one in enumerate(found):
-        if one.event.module:
+        if not one.event.outputs:
+            waiting.leave(one.event.inputs)
+        if one.event.module or not one.event.outputs:
             continue
         inputs = one.event.inputs[:1] if one.event.name in _SHAPED else one.event.inputs
         given = [snapshot for snapshot in inputs if snapshot.token in one.changed]
         made = [snapshot for snapshot in one.event.outputs if snapshot.token in one.changed]
         blamed = frozenset[int]().union(*map(taints.of, given))
-        for snapshot in given:
-            waiting.pop(snapshot.token, None)
+        waiting.use(given)
         unseen = [snapshot for snapshot in given if snapshot.edge is None and not taints.of(snapshot)]
         if made and (unseen or not given):  # it comes from where torch does not see, such as numpy
-            blamed |= frozenset[int]().union(*waiting.values()) or {i}
-            waiting.clear()
+            blamed |= waiting.origins(unseen) or {i}
         clean = {snapshot.token for snapshot in given if snapshot.edge is not None and not taints.of(snapshot)}
         for snapshot in made:
             if snapshot.edge is None:
                 taints.add(one, snapshot, blamed | {i} if clean else blamed)
-                waiting[snapshot.token] = taints.of(snapshot)
+                waiting.add(snapshot, taints.of(snapshot))
             elif _wrong(one):
                 innocent = blamed and (not one.reached or _overrun(one))
                 taints.add(one, snapshot, blamed if innocent else blamed | {i})
@@ -85,9 +84,7 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
     answer = found[-1].event.outputs if found else ()
     responsible = frozenset[int]().union(*map(taints.of, answer))
     if any(snapshot.edge is None and not taints.knows(snapshot) for snapshot in answer[:1]):
-        responsible |= frozenset[int]().union(
-            *waiting.values()
-        )  # no operation of torch made the answer: it comes from numpy, say
+        responsible |= waiting.origins(answer[:1])  # no operation of torch made the answer: it comes from numpy, say
     return [*(_hooked(found, i) for i in sorted(responsible)), *_composed(found, responsible)]
 
 
@@ -101,12 +98,42 @@ def _hooked(found: Sequence[GradientFidelity], i: int) -> GradientFault:
     return replace(fault, event=next((hook for hook in hooks if hook.inputs[0].token in made), fault.event))
 
 
+class _Waiting:
+    """Tensors without a gradient that no operation has taken: what comes from where torch does not see begins there."""
+
+    def __init__(self) -> None:
+        self._held: dict[Token, tuple[int, frozenset[int]]] = {}  # memory, and origins
+        self._left: set[Token] = set()  # which numpy, or Python, has taken
+
+    def add(self, snapshot: TensorSnapshot, origins: frozenset[int]) -> None:
+        self._held[snapshot.token] = snapshot.storage, origins
+
+    def use(self, given: Iterable[TensorSnapshot]) -> None:
+        """An operation takes them."""
+        for snapshot in given:
+            self._held.pop(snapshot.token, None)
+
+    def leave(self, given: Iterable[TensorSnapshot]) -> None:
+        """They become numbers or arrays."""
+        self._left |= {snapshot.token for snapshot in given}
+
+    def origins(self, unseen: Sequence[TensorSnapshot]) -> frozenset[int]:
+        """Of tensors that no operation has made: of those in the same memory; else of those that left torch; else of
+        all. They wait no longer.
+        """
+        memory = {snapshot.storage for snapshot in unseen}
+        same = [token for token, (storage, _) in self._held.items() if storage in memory]
+        chosen = same or [token for token in self._held if token in self._left] or [*self._held]
+        return frozenset[int]().union(*(self._held.pop(token)[1] for token in chosen))
+
+
 class _Taints:
     """The origins of a tensor's values, also of values written through another tensor."""
 
     def __init__(self) -> None:
         self._known: dict[Token, frozenset[int]] = {}
         self._written: dict[int, frozenset[int]] = {}  # by memory
+        self._kept: dict[int, frozenset[int]] = {}  # the last tensor in each memory, of which there may be views
         self._made: set[Token] = set()
 
     def knows(self, snapshot: TensorSnapshot) -> bool:
@@ -114,13 +141,14 @@ class _Taints:
         return snapshot.token in self._made
 
     def of(self, snapshot: TensorSnapshot) -> frozenset[int]:
-        """What nobody made has been written into, or it is new."""
-        return self._known.setdefault(snapshot.token, self._written.get(snapshot.storage, frozenset()))
+        """What no operation has made has been written into, or is a view of another, such as ``x.mT``, or is new."""
+        before = self._written.get(snapshot.storage) or self._kept.get(snapshot.storage, frozenset())
+        return self._known.setdefault(snapshot.token, before)
 
     def add(self, one: GradientFidelity, snapshot: TensorSnapshot, blamed: frozenset[int]) -> None:
         """``snapshot`` is an output of ``one``; a sound tensor has no origins."""
         self._made.add(snapshot.token)
-        self._known[snapshot.token] = blamed
+        self._known[snapshot.token] = self._kept[snapshot.storage] = blamed
         if blamed and (snapshot.mapped or any(snapshot.token[0] == other.token[0] for other in one.event.inputs)):
             self._written[snapshot.storage] = self._written.get(snapshot.storage, frozenset()) | blamed
 

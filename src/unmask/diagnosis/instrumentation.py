@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -29,19 +29,24 @@ def keyed_query(model: nn.Module, x: Tensor, keys: Keys) -> Output:
 
 @contextmanager
 def record_io(model: nn.Module) -> Iterator[ModuleIO]:
-    """What each part is given and gives while the model runs, in the order in which they end."""
-    spots: ModuleIO = {}
-    paths = {part: path for path, part in model.named_modules()}
+    """What each part is given and gives while the model runs, in the order in which they end.
 
-    def see(part: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        made = next(tensors(output), None)
-        if args and isinstance(args[0], Tensor) and made is not None:
-            spots.setdefault(paths[part], (args[0].detach().clone(), made.detach().clone()))
+    Copies of parts that the model makes while it runs count as those parts, since a copy has its original's hooks.
+    """
+    spots: ModuleIO = {}
+
+    def noting(path: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def see(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            made = next(tensors(output), None)
+            if args and isinstance(args[0], Tensor) and made is not None:
+                spots.setdefault(path, (args[0].detach().clone(), made.detach().clone()))
+
+        return see
 
     with ExitStack() as hooks:
-        for part in paths:
+        for path, part in model.named_modules():
             if not isinstance(part, torch.jit.ScriptModule):  # which has none
-                hooks.enter_context(part.register_forward_hook(see))
+                hooks.enter_context(part.register_forward_hook(noting(path)))
         yield spots
 
 

@@ -54,7 +54,7 @@ def probe_gradients(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys:
 
     ``radius`` is that of attacks, per pixel, root mean square; ``draws`` are those in which randomness is looked for.
     """
-    twin = frozen_copy(model)
+    twin = frozen_copy(model, x)
     radii = [radius * share for share in _SHARES]
     moved = _moves_weights(twin, x, keys)
     parts = gradient_fidelities(twin, x, radius / 2, radii, keys, moved=moved)
@@ -70,7 +70,7 @@ def probe_gradients(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys:
 def numbers_kept(model: nn.Module, x: Tensor, keys: Keys) -> int:
     """How many numbers the probe of a model keeps of an image in a pass, counted on the first two of ``x``."""
     few = keys.select(torch.arange(min(2, len(x))))
-    events = trace(frozen_copy(model), x[:2].detach().clone().requires_grad_(), few)
+    events = trace(frozen_copy(model, x), x[:2].detach().clone().requires_grad_(), few)
     kept = {id(one.value): one.value.numel() for event in events for one in (*event.inputs, *event.outputs)}
     return sum(kept.values()) // len(few.rows)
 
@@ -90,7 +90,7 @@ def unavailable(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Key
 
     What is wrong but finite it does not see: :func:`probe_gradients` does. None where nothing is missing.
     """
-    twin = frozen_copy(model)
+    twin = frozen_copy(model, x)
     silent, broken = saturation(twin, x, y, keys).zero_gradient, nonfinite(twin, x, y, keys)
     if not silent and not broken.share:
         return None
@@ -110,7 +110,7 @@ def unavailable(model: nn.Module, x: Tensor, y: Tensor, radius: float, keys: Key
 def faults_behind_refusals(model: nn.Module, x: Tensor, radius: float, keys: Keys) -> list[GradientFault]:
     """Where gradients end around images (B, C, H, W) that an attack has moved: thresholds that noise does not reach."""
     radii = [radius * share for share in _FAR]
-    found = faults(gradient_fidelities(frozen_copy(model), x, radii[0], radii, keys))
+    found = faults(gradient_fidelities(frozen_copy(model, x), x, radii[0], radii, keys))
     return [fault for fault in found if fault.missing]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._C import _functorch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-__all__ = ["TensorSnapshot", "Token", "edge_of", "tensors", "token_of"]
+__all__ = ["TensorSnapshot", "Token", "edge_of", "numbers", "tensors", "token_of"]
 
 Token = tuple[int, int]
 """What a tensor is known by in a trace."""
@@ -85,3 +85,21 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(list(value.values()))
         case _ if dataclasses.is_dataclass(value) or hasattr(value, "logits"):  # an answer of the author's own form
             yield from tensors(list(getattr(value, "__dict__", {}).values()))
+
+
+def numbers(value: Any) -> Iterator[float]:
+    """All of Python's own numbers in nested arguments, those of slices too.
+
+    >>> list(numbers([(torch.zeros(2), (slice(1, None), 2)), {"size": (3, 4)}]))
+    [1, 2, 3, 4]
+    """
+    match value:
+        case int() | float():
+            yield value
+        case slice():
+            yield from numbers([value.start, value.stop, value.step])
+        case list() | tuple():
+            for item in value:
+                yield from numbers(item)
+        case dict():
+            yield from numbers(list(value.values()))

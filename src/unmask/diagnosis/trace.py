@@ -9,6 +9,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from torch.nn.modules._functions import BackwardHookFunction
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map_only
 
-from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, tensors, token_of
+from unmask.diagnosis.snapshots import TensorSnapshot, Token, edge_of, numbers, tensors, token_of
 from unmask.gradients.functions import functions_called
 from unmask.models.checkpointing import computed_once
 from unmask.randomness import Keys, use_keys
@@ -28,6 +29,8 @@ __all__ = ["Event", "outermost", "trace", "within"]
 
 _INNER_GRADIENTS = (torch.autograd.grad, torch.autograd.backward, Tensor.backward)
 _OF_THE_TENSOR = (Tensor.register_hook, Tensor.retain_grad)
+_TO_PYTHON = ("item", "int", "float", "bool", "index", "tolist", "numpy", "array")
+"""Operations that answer no tensor but numbers, on which later ones may depend."""
 _PYTHON = sysconfig.get_path("stdlib")
 _UNMASK = Path(__file__).parents[1]
 _MODELS = tuple(str(_UNMASK / name) for name in ("defenses", "nets"))
@@ -51,6 +54,7 @@ class Event:
     ``line`` is where the user's code makes the call, "file.py:41", and ``code`` the text of the line; both are empty
     where no user's code does, as in layers that an ``nn.Sequential`` calls. A gradient that the
     model itself takes is given the images too, last of all: it hangs on all that lies between them and the loss.
+    An operation that makes numbers of a tensor, such as ``int(t)``, has no outputs.
     """
 
     name: str  # of the operation, such as "round"; of the module's class
@@ -65,6 +69,7 @@ class Event:
     under: tuple[str, Place] | None = None  # part and place of a call in which gradients were disabled before
     file: str = ""  # path of the user's code that makes the call
     layer: str = ""  # class of the part
+    numbers: tuple[float, ...] = ()  # that an operation is given beside tensors
 
     @property
     def place(self) -> str:
@@ -75,7 +80,8 @@ class Event:
 class _Running(NamedTuple):
     """A part that has been called and has not answered yet."""
 
-    part: nn.Module
+    path: str
+    layer: str  # its class
     given: tuple[TensorSnapshot, ...]
     place: Place
     gradients: bool  # whether they were enabled when it was called
@@ -83,7 +89,6 @@ class _Running(NamedTuple):
 
 @dataclass
 class _Recorder(TorchFunctionMode):
-    paths: dict[nn.Module, str]
     lasting: set[int]  # parameters, by id: they are the same in every pass
     images: Tensor
     ours: bool  # whether the model is one of this library's, whose code is then the user's
@@ -96,6 +101,10 @@ class _Recorder(TorchFunctionMode):
         self._values: dict[Token, Tensor] = {}  # that each was last seen with: most are seen many times
         self._inside = 0  # custom autograd functions, which count as one operation
         self.modes = 0  # dispatch modes that are active when the model is called
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Recorder:
+        """Itself: a part that the model copies while it runs takes its hooks with it."""
+        return self
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -120,12 +129,14 @@ class _Recorder(TorchFunctionMode):
         value = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             made = self.hold([value if value is not None else args[:1]])  # None: it wrote into its first argument
-        if made or func is Tensor.register_hook:
-            part = self._running[-1].part
-            path, layer = self.paths[part], type(part).__name__
+        if made or func is Tensor.register_hook or name in _TO_PYTHON:
+            path, layer = self._running[-1].path, self._running[-1].layer
             line, code, file = _place(ours=self.ours)
             inner, under = func in _INNER_GRADIENTS, self.under()
-            self.events.append(Event(name, path, line, code, False, given, made, custom, inner, under, file, layer))
+            plain = tuple(numbers([args, kwargs]))
+            self.events.append(
+                Event(name, path, line, code, False, given, made, custom, inner, under, file, layer, plain)
+            )
         return value
 
     def custom(self, cls: type, apply: Any, args: Any) -> Any:
@@ -157,7 +168,7 @@ class _Recorder(TorchFunctionMode):
         if not torch.is_grad_enabled():
             for outer, called in itertools.pairwise(self._running):
                 if not called.gradients:
-                    return self.paths[outer.part], called.place
+                    return outer.path, called.place
         return None
 
     def found(self, value: Any) -> list[Tensor]:
@@ -170,23 +181,22 @@ class _Recorder(TorchFunctionMode):
         self._values.update((one.token, one.value) for one in snapshot)
         return snapshot
 
-    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if module in self.paths:
-            with torch._C.DisableTorchFunction():
-                place = _place(ours=self.ours)
-                self._running.append(_Running(module, self.hold([args, kwargs]), place, torch.is_grad_enabled()))
+    def enter(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        with torch._C.DisableTorchFunction():
+            given, place = self.hold([args, kwargs]), _place(ours=self.ours)
+            running = _Running(path, type(module).__name__, given, place, torch.is_grad_enabled())
+            self._running.append(running)
 
-    def leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if module in self.paths and self._running:
+    def leave(self, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._running:
             with torch._C.DisableTorchFunction():
-                _, given, place, _ = self._running.pop()
+                path, name, given, place = self._running.pop()[:4]
                 made = self.hold([output])
-                if not self.paths[module]:  # of what the model itself answers, logits first
+                if not path:  # of what the model itself answers, logits first
                     logits = as_output(output).logits
                     made = tuple(sorted(made, key=lambda snapshot: snapshot.token != token_of(logits)))
-                name = type(module).__name__
                 line, code, file = place
-                self.events.append(Event(name, self.paths[module], line, code, True, given, made, file=file))
+                self.events.append(Event(name, path, line, code, True, given, made, file=file))
 
 
 def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
@@ -195,9 +205,8 @@ def trace(model: nn.Module, x: Tensor, keys: Keys | None = None) -> list[Event]:
     ``x`` requires a gradient, no parameter of the model does, and the graph is kept. ``keys`` are what all
     randomness of the model is drawn by.
     """
-    paths = {module: path for path, module in model.named_modules()}
     ours = type(model).__module__.partition(".")[0] == _UNMASK.name
-    recorder = _Recorder(paths, set(map(id, model.parameters())), x, ours)
+    recorder = _Recorder(set(map(id, model.parameters())), x, ours)
     with (
         _listening(model, recorder),
         functions_called(recorder.custom),
@@ -238,9 +247,10 @@ def outermost(paths: Iterable[str]) -> list[str]:
 @contextmanager
 def _listening(model: nn.Module, recorder: _Recorder) -> Iterator[None]:
     with ExitStack() as hooks:
-        for module in model.modules():
+        for path, module in model.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):  # which has none
-                before = module.register_forward_pre_hook(recorder.enter, with_kwargs=True, prepend=True)
+                enter = partial(recorder.enter, path)
+                before = module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
                 hooks.enter_context(before)
                 hooks.enter_context(module.register_forward_hook(recorder.leave, with_kwargs=True))
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -21,6 +22,7 @@ from unmask.evaluation.pictures.trajectories import trajectory_tensors
 from unmask.evaluation.verifying.beside import beside, shown, untouched
 from unmask.judging import Judge, Verdict
 from unmask.models.compiling import Compiler
+from unmask.models.graph_memory import out_of_memory
 from unmask.models.model_wrappers import Passes
 from unmask.records import Example, GradientCounts, Job, Record
 from unmask.threats import parse
@@ -63,16 +65,19 @@ def execute_job(
     candidates, trajectories, slices = [], list[dict[str, Tensor]](), list[dict[str, Tensor]]()
     passes = Passes()
     gradients: list[GradientCounts | None] = []
+    failures: dict[str, str] = {}
     for index, x, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, search):
         examples += _examples(job, index, y, found.verdict, found.selection)
         candidates.append(found.x_adv.cpu())
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
         gradients.append(found.gradients)
+        failures = {**found.failures, **failures}
         if found.trajectory is not None:
-            trajectories += trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)
-            if shows_landscape(job, target):
-                slices += landscape_tensors(target, found.trajectory.rows, index, x, y, found.x_adv, job)
+            with suppress(UnmaskError):  # of a view that fails on images as alike as these: a picture less
+                trajectories += [*trajectory_tensors(target, found.trajectory, index, x, y, found.x_adv, job.seed)]
+                if shows_landscape(job, target):
+                    slices += landscape_tensors(target, found.trajectory.rows, index, x, y, found.x_adv, job)
     record = Record(
         job=job,
         examples=tuple(examples),
@@ -82,6 +87,7 @@ def execute_job(
         judge_passes=judge.passes.forwards,
         seconds=time.monotonic() - started,
         gradients=_total(gradients),
+        failures=failures,
     )
     x_adv = torch.cat(candidates)
     tensors = {
@@ -191,7 +197,7 @@ def _each(
         try:
             found = search(judge, index, x, y)
         except (RuntimeError, MemoryError) as error:
-            if len(index) == 1 or not _out_of_memory(error):
+            if len(index) == 1 or not out_of_memory(error):
                 raise
             batch = len(index) // 2
         else:
@@ -201,12 +207,6 @@ def _each(
         judge.passes.forwards = spent  # what was begun in vain is done again
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no room; the CPU's allocator has no error of its own."""
-    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))
 
 
 def _examples(job: Job, index: Tensor, y: Tensor, scored: Verdict, selection: Verdict) -> list[Example]:

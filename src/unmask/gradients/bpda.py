@@ -36,9 +36,15 @@ Surrogate = Callable[[Tensor], Tensor]
 
 
 class _Substitute(torch.autograd.Function):
+    generate_vmap_rule = True  # models may call their parts under torch.func.vmap
+
     @staticmethod
-    def forward(ctx: Any, true: Tensor, surrogate: Tensor) -> Tensor:
+    def forward(true: Tensor, surrogate: Tensor) -> Tensor:
         return true.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        """Nothing is kept."""
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[None, Tensor]:

@@ -11,23 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
-from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, fit_size, identity, substitute
-from unmask.gradients.rows import averaged_copies
+from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, first_tensor, fit_size, identity, substitute
+from unmask.gradients.rows import averaged_copies, each_in_turn, rows_of_all, without_repeats
+from unmask.types import InvalidModelOutput, as_output
 
 __all__ = ["skip_to", "soft_votes", "submodule_only", "submodule_output"]
 
 
-def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = None) -> View:
+def skip_to(part: str | Sequence[str], surrogate: Surrogate = identity, source: str | None = None) -> View:
     """A view in which gradients go from what ``part`` is given straight to the model's input, through ``surrogate``.
 
     For whatever stands in between without being a module: numpy, ``no_grad``, other libraries. The forward pass
     stays the model's own, and so do gradients that the model takes itself by what it gives to ``part``. ``surrogate``
     takes the model's input (B, C, H, W) to the part's, to which its images are resized and its rows are matched, as
-    by :func:`unmask.bpda`. :func:`unmask.fit_skip` fits one. A part that is called for some of the images at a time
-    is given these images' gradients.
+    by :func:`unmask.bpda`. :func:`unmask.fit_skip` fits one. A part that is called for some of the images at a time,
+    or by ``torch.func.vmap``, is given these images' gradients.
 
     Args:
-        part: a path as in ``model.named_modules()``.
+        part: a path as in ``model.named_modules()``; or several, of parts that are given the same.
         surrogate: a differentiable function.
         source: path of a part whose output the surrogate takes instead of the model's input, such as the last features
             that gradients reach.
@@ -41,45 +42,65 @@ def skip_to(part: str, surrogate: Surrogate = identity, source: str | None = Non
     >>> skip_to("net")(Defense())(x).sum().backward(); x.grad.flatten().tolist()
     [1.0, 1.0]
     """
+    parts = (part,) if isinstance(part, str) else tuple(part)
 
     def run(model: nn.Module, x: Tensor) -> Any:
         made = [x]
-        done = 0
-
-        def join(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            nonlocal done
-            true, start = args[0], made[-1]
-            if not (torch.is_grad_enabled() and start.requires_grad):
-                return args
-            if true.requires_grad and true.is_leaf:
-                return args  # the model itself differentiates by it
-            if len(true) < len(start):  # the next of the images
-                start = start[done : done + len(true)]
-                done = (done + len(true)) % len(made[-1])
-            return substitute(true, fit_size(part, surrogate(start), true)), *args[1:]
 
         def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            made.append(output)
+            made.append(_tensor_of(source or "", output))
 
         with ExitStack() as hooks:
-            hooks.enter_context(find_part(model, part).register_forward_pre_hook(join))
+            for path in parts:
+                hook = _join(path, surrogate, made)
+                hooks.enter_context(find_part(model, path).register_forward_pre_hook(hook, with_kwargs=True))
             if source is not None:
                 hooks.enter_context(find_part(model, source).register_forward_hook(keep))
             return model(x)
 
     def view(model: nn.Module) -> nn.Module:
-        if source is not None:
-            find_part(model, source)
-        return ModelView(model, run, part)
+        for path in (*parts, *([] if source is None else [source])):
+            find_part(model, path)
+        return ModelView(model, run)
 
     return view
+
+
+def _join(path: str, surrogate: Surrogate, made: list[Tensor]) -> Callable[..., tuple[tuple[Any, ...], dict[Any, Any]]]:
+    """A hook by which what a part is given has the gradient of ``surrogate`` of the last of ``made``."""
+    done = 0
+
+    def joined(true: Tensor) -> Tensor:
+        nonlocal done
+        start = made[-1]
+        if not (torch.is_grad_enabled() and start.requires_grad):
+            return true
+        if true.requires_grad and true.is_leaf:
+            return true  # the model itself differentiates by it
+        own = each_in_turn(start, true)
+        if own is not None:
+            start = own
+        elif len(true) < len(start):  # the next of the images
+            start = start[done : done + len(true)]
+            done = (done + len(true)) % len(made[-1])
+        return substitute(true, fit_size(path, surrogate(start), true))
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[Any, Any]]:
+        first = first_tensor(path, args, kwargs)
+        given: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
+        where = next(place for place, value in given.items() if value is first)
+        given[where] = joined(first)
+        return tuple(given.pop(place) for place in range(len(args))), given
+
+    return hook
 
 
 def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> View:
     """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
 
     Where each call is given some of the images only, the calls are joined; where the part makes rows of copies of
-    each image, their mean is taken.
+    each image, their mean is taken; where equal images share a row, each gets it. Of an answer with ``logits``, by
+    attribute or by key, those are taken.
 
     For votes, hard labels, temperatures and other functions of logits that flatten them. What it finds
     transfers to the model where the two agree in class.
@@ -88,7 +109,8 @@ def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> V
         part: a path as in ``model.named_modules()``; or several, whose outputs are flattened and joined for ``head``.
         head: from what the part gives to logits, where it gives none; :func:`unmask.fit_head` fits one.
 
-    Raises UnmaskError for a path that the model does not have, or that is not called.
+    Raises UnmaskError for a path that the model does not have, for a part that is not called, and for one whose answer
+    holds no tensor that is clearly its output.
 
     >>> class Hard(nn.Module):
     ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
@@ -102,9 +124,9 @@ def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> V
         seen: dict[str, list[Tensor]] = {path: [] for path in parts}
         with ExitStack() as hooks:
             for path, outputs in seen.items():
-                hooks.enter_context(find_part(model, path).register_forward_hook(_keep_in(outputs)))
+                hooks.enter_context(find_part(model, path).register_forward_hook(_keep_in(path, outputs)))
             model(x)
-        made = [_joined(path, outputs, len(x)) for path, outputs in seen.items()]
+        made = [_joined(path, outputs, x) for path, outputs in seen.items()]
         return head(made[0] if len(made) == 1 else torch.cat([one.flatten(1) for one in made], 1))
 
     def view(model: nn.Module) -> nn.Module:
@@ -115,16 +137,27 @@ def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> V
     return view
 
 
-def _keep_in(outputs: list[Tensor]) -> Callable[[nn.Module, Any, Any], None]:
-    return lambda _, args, output: outputs.append(output)
+def _keep_in(part: str, outputs: list[Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+    return lambda _, args, output: outputs.append(rows_of_all(_tensor_of(part, output)))
 
 
-def _joined(part: str, outputs: list[Tensor], size: int) -> Tensor:
-    """What the calls of a part give for the images, (size, ...)."""
+def _tensor_of(part: str, output: Any) -> Tensor:
+    """What a part gives; of an answer with logits, those."""
+    try:
+        return as_output(output).logits
+    except InvalidModelOutput as error:
+        what = f"part {part!r} gives a {type(output).__name__}, not a tensor"
+        raise UnmaskError(what, "choose a part inside it") from error
+
+
+def _joined(part: str, outputs: list[Tensor], x: Tensor) -> Tensor:
+    """What the calls of a part give for the images ``x`` (B, C, H, W): (B, ...)."""
     if not outputs:
         raise UnmaskError(f"part {part!r} is not called in the forward pass: its output cannot be read")
-    few = len(outputs[0]) < size  # a call for each image, or for a few
-    return averaged_copies(torch.cat(outputs) if few else torch.stack(outputs).mean(0), size)
+    if len(outputs[0]) >= len(x):
+        return averaged_copies(torch.stack(outputs).mean(0), len(x))
+    rows = torch.cat(outputs)  # of a call for each image, or for a few
+    return averaged_copies(without_repeats(rows, x) if len(rows) < len(x) else rows, len(x))
 
 
 def soft_votes(classes: int) -> Surrogate:

@@ -1,13 +1,14 @@
-"""Rows of several copies of each image: which are whose, whatever order they lie in."""
+"""Rows of several copies of each image: which are whose, whatever order they lie in, and under ``torch.func.vmap``."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._C import _functorch
 
 from unmask.errors import UnmaskError
 
-__all__ = ["averaged_copies", "copies_of", "match_rows"]
+__all__ = ["averaged_copies", "copies_of", "each_in_turn", "match_rows", "rows_of_all", "without_repeats"]
 
 
 def copies_of(value: Tensor, count: int) -> Tensor:
@@ -58,3 +59,42 @@ def match_rows(value: Tensor, like: Tensor) -> Tensor:
     owner = torch.empty(len(like), dtype=torch.int64, device=value.device)
     owner[own.flatten()] = torch.arange(len(value), device=value.device).repeat_interleave(own.shape[1])
     return value[owner]
+
+
+def without_repeats(value: Tensor, images: Tensor) -> Tensor:
+    """A row of ``value`` (k, ...) for each of ``images`` (B, ...), where a model computes one for each of the k images
+    that differ, in order; ``value`` itself where k is another number.
+
+    >>> without_repeats(torch.tensor([1.0, 2.0]), torch.tensor([[0.7], [0.3], [0.7]])).tolist()
+    [1.0, 2.0, 1.0]
+    """
+    flat = images.detach().flatten(1)
+    kinds, owner = torch.unique(flat, dim=0, return_inverse=True)
+    if len(value) != len(kinds):
+        return value
+    first = torch.full((len(kinds),), len(flat), device=owner.device)
+    first = first.scatter_reduce(0, owner, torch.arange(len(flat), device=owner.device), "amin")
+    return value[first.argsort().argsort()[owner]]
+
+
+def each_in_turn(images: Tensor, inside: Tensor) -> Tensor | None:
+    """``images`` (B, ...) one by one, (1, ...), as ``torch.func.vmap`` goes through them where it makes ``inside``.
+
+    None where ``inside`` is made by no vmap, or by one over another number of images.
+
+    >>> rows = torch.arange(6.0).view(3, 2)
+    >>> torch.func.vmap(lambda one: one + each_in_turn(rows, one)[0])(torch.zeros(3, 2)).equal(rows)
+    True
+    """
+    if not _functorch.is_batchedtensor(inside):
+        return None
+    if _functorch.get_unwrapped(inside).shape[_functorch.maybe_get_bdim(inside)] != len(images):
+        return None
+    return _functorch._add_batch_dim(images, 0, _functorch.maybe_get_level(inside))[None]
+
+
+def rows_of_all(value: Tensor) -> Tensor:
+    """What ``torch.func.vmap`` computes of one image, (n, ...), for all of them, (B * n, ...); others as they are."""
+    while _functorch.is_batchedtensor(value):
+        value = _functorch.get_unwrapped(value).movedim(_functorch.maybe_get_bdim(value), 0).flatten(0, 1)
+    return value

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["bounded_graphs", "count_graph", "counted", "forget_graph", "rows_of_a_graph"]
+__all__ = ["bounded_graphs", "count_graph", "counted", "forget_graph", "out_of_memory", "rows_of_a_graph"]
 
 T = TypeVar("T")
 
@@ -89,3 +89,13 @@ def counted(tensor: Tensor) -> Tensor:
         with suppress(RuntimeError, NotImplementedError):  # a tensor without memory of its own
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
     return tensor
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no room; the CPU's allocator has no error of its own.
+
+    >>> out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory")), out_of_memory(RuntimeError("shape"))
+    (True, False)
+    """
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or any(words in str(error) for words in ("out of memory", "can't allocate memory"))

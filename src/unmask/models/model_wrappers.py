@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unmask.models.checkpointing import recomputed
 from unmask.models.graph_memory import count_graph
+from unmask.models.own_training import differentiates_by_weights
 from unmask.randomness import current, use_keys
 from unmask.state.deep_copy import deep_copy
 from unmask.types import Model, Output, as_output
@@ -100,10 +101,16 @@ def _add_backward(passes: Passes, size: int) -> None:
     passes.backwards += size
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy of ``model`` that is only good for input gradients: its weights are frozen."""
+def frozen_copy(model: nn.Module, x: Tensor | None = None) -> nn.Module:
+    """A copy of ``model`` that is only good for input gradients: its weights are frozen.
+
+    Those of a model that differentiates by them while it answers are not, if images ``x`` (B, C, H, W) are given, on
+    which that is tried: see :func:`unmask.models.own_training.differentiates_by_weights`.
+    """
     with torch.no_grad():  # a copy of what torch.jit compiled is a computation
         twin = deep_copy(model)
+    if x is not None and differentiates_by_weights(model, x):
+        return twin
     for parameter in twin.parameters():
         parameter.requires_grad_(False)
     return twin

@@ -13,7 +13,7 @@ Outside of such a block :func:`uniform` and :func:`normal` use torch's global ge
 The generator is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) in counter mode.
 """
 
-from unmask.randomness.draws import current, normal, replay, uniform, use_keys, use_rows
+from unmask.randomness.draws import current, draws_numbers, normal, replay, uniform, use_keys, use_rows
 from unmask.randomness.keys import Keys, make_keys
 
-__all__ = ["Keys", "current", "make_keys", "normal", "replay", "uniform", "use_keys", "use_rows"]
+__all__ = ["Keys", "current", "draws_numbers", "make_keys", "normal", "replay", "uniform", "use_keys", "use_rows"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +16,7 @@ from unmask.randomness.keys import Keys
 from unmask.randomness.source import Source, below_one
 from unmask.randomness.torch_random import keyed, keyed_again
 
-__all__ = ["current", "normal", "replay", "uniform", "use_keys", "use_rows"]
+__all__ = ["current", "draws_numbers", "normal", "replay", "uniform", "use_keys", "use_rows"]
 
 _active: ContextVar[Source | None] = ContextVar("unmask_randomness", default=None)
 
@@ -107,6 +110,28 @@ def replay() -> Callable[[], AbstractContextManager[None]]:
 
     calls = twin.calls
     return block
+
+
+def draws_numbers(call: Callable[[], object], keys: Keys) -> bool:
+    """Whether a call draws random numbers: by torch, by the global generators of Python and numpy, or by this module.
+
+    What a generator of its own draws is not seen.
+
+    >>> from unmask.randomness import make_keys
+    >>> keys = make_keys(0, range(1), "draws")
+    >>> draws_numbers(lambda: torch.rand(2), keys), draws_numbers(lambda: torch.ones(2), keys)
+    (True, False)
+    """
+    with use_keys(keys, uses_torch_random=True):
+        source, before = _active.get(), _global_states()
+        assert source is not None
+        call()
+        return source.calls > 0 or _global_states() != before
+
+
+def _global_states() -> tuple[object, ...]:
+    state: Any = np.random.get_state()
+    return random.getstate(), state[1].tobytes(), *state[2:], torch.get_rng_state().numpy().tobytes()
 
 
 def uniform(size: Sequence[int], like: Tensor) -> Tensor:

@@ -29,9 +29,10 @@ from unmask.state.kept import (
     own_attributes,
 )
 
-__all__ = ["State", "is_users"]
+__all__ = ["GENERATORS", "State", "is_users"]
 
-_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+"""Classes of generators of random numbers."""
 
 
 class State:
@@ -176,7 +177,7 @@ _VISITS: tuple[tuple[type | tuple[type, ...], Callable[[State, Any], None]], ...
     (np.ndarray, State._array),
     (torch.jit.ScriptModule, State._script),
     (nn.Module, State._model),
-    (_GENERATORS, State._generator),
+    (GENERATORS, State._generator),
     ((tuple, frozenset), State._items),
     (MethodType, State._method),
     (FunctionType, State._function),

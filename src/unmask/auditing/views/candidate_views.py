@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
+from unmask.auditing.views.reach import (
+    calls,
+    cut_off,
+    end_to_end_parts,
+    ends,
+    last_reached,
+    logits,
+    reached_by_torch,
+    reached_by_views,
+    responsible,
+    same_form,
+)
 from unmask.diagnosis.probe import GradientProbe
-from unmask.diagnosis.trace import Event, outermost, within
+from unmask.diagnosis.snapshots import Token
+from unmask.diagnosis.trace import within
 from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
@@ -25,7 +39,6 @@ __all__ = [
     "CandidateView",
     "call_source",
     "candidate_views",
-    "end_to_end_parts",
     "expensive_views",
     "fitted_views",
     "through",
@@ -44,8 +57,8 @@ _CALLS = 8
 _COMPARISONS = {"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "sign", "sgn", "heaviside"}
 """Operations whose surrogate is a smooth step."""
 
-_FRONTIER = 16
-"""Parts whose features a head may take together."""
+_MOST = 0.5
+"""Share of the images without a gradient from which the answer counts as one that no gradient reaches."""
 
 _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
@@ -82,12 +95,12 @@ def _plain(view: View, *, end_to_end: bool = True) -> CandidateView:
     return CandidateView((view.__name__,), view, end_to_end)
 
 
-def through(make: Callable[[str], View], name: str, *, end_to_end: bool = True) -> CandidateView:
-    """The view that ``make`` makes for the part, or the function, of this name."""
+def through(make: Callable[[Any], View], name: str | Sequence[str], *, end_to_end: bool = True) -> CandidateView:
+    """The view that ``make`` makes for the part, or the function, of this name; or for several."""
     return CandidateView((call_source(make.__name__, name),), make(name), end_to_end)
 
 
-def call_source(view: str, name: str) -> str:
+def call_source(view: str, name: str | Sequence[str]) -> str:
     """As Python writes it, whatever the name.
 
     >>> call_source("bpda", "encode")
@@ -107,7 +120,7 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
     if is_quantized(model):
         around.append(_plain(dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
-        alike = [path for path, event in _responsible(evidence).items() if _same_form(event)]
+        alike = [path for path, event in responsible(evidence).items() if same_form(event)]
         inline = _plain(straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = through(bpda_function, name).then(inline)
@@ -119,14 +132,14 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
             parts = parts.then(through(bpda, path))
         if parts is not OWN_GRADIENT:
             around += [parts, parts.then(inline)]
-        cut = _cut_off(evidence)
-        for path in dict.fromkeys((*cut, *end_to_end_parts(evidence, x))):
+        cut = _named(cut_off(evidence, reached_by_torch(evidence)))
+        for path in dict.fromkeys((*([cut] if cut else []), *end_to_end_parts(evidence, x))):
             joined = through(skip_to, path)
             around += [joined, joined.then(inline)]
-        source = _last_reached(evidence, cut[0]) if cut else None
+        source = _source(evidence)
         if source is not None:
-            code = f"skip_to({json.dumps(cut[0])}, source={json.dumps(source)})"
-            around.append(CandidateView((code,), skip_to(cut[0], source=source)))
+            code = f"skip_to({json.dumps(cut)}, source={json.dumps(source)})"
+            around.append(CandidateView((code,), skip_to(cut, source=source)))
     return [*_and_read(around, evidence, classes), *_votes(evidence, classes)]
 
 
@@ -137,25 +150,48 @@ def fitted_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: 
     """
     if not evidence.faults and evidence.saturation.zero_gradient <= 0:
         return []
-    around, cut = [*_fitted(model, evidence, x)], _cut_off(evidence)
+    around, cut = [*_fitted(model, evidence, x)], cut_off(evidence, reached_by_torch(evidence))
     if cut:
-        around += _skipping(model, cut[0], _last_reached(evidence, cut[0]), x)
+        around += _skipping(model, cut, _source(evidence), x)
     return _and_read(around, evidence, classes)
 
 
 def _and_read(views: list[CandidateView], evidence: GradientProbe, classes: int) -> list[CandidateView]:
     """These, and each of them with what has the form of logits for an output."""
-    reads = [through(submodule_output, path, end_to_end=False) for path in _logits(evidence, classes)]
+    reads = [through(submodule_output, path, end_to_end=False) for path in logits(evidence, classes)]
     return [*views, *(candidate.then(read) for read in reads for candidate in views)]
 
 
 def _votes(evidence: GradientProbe, classes: int) -> Iterator[CandidateView]:
     """Where the logits of several parts are lost at once: the mean of their probabilities."""
-    answers = {event.part: event.outputs[0].value.shape[1:] for event in _calls(evidence) if event.outputs}
-    parts = [path for path in _ends(evidence) if answers[path] == (classes,)]
-    if len(parts) > 1:
-        code = f"submodule_output({json.dumps(parts)}, unmask.soft_votes({classes}))"
-        yield CandidateView((code,), submodule_output(parts, soft_votes(classes)), end_to_end=False)
+    answers = {event.part: event.outputs[0].value.shape[1:] for event in calls(evidence) if event.outputs}
+    for view, reached in _reaching(evidence):
+        parts = [path for path in ends(evidence, reached) if answers[path] == (classes,)]
+        if len(parts) > 1:
+            code = f"submodule_output({json.dumps(parts)}, unmask.soft_votes({classes}))"
+            votes = CandidateView((code,), submodule_output(parts, soft_votes(classes)), end_to_end=False)
+            yield view.then(votes)
+            return
+
+
+def _reaching(evidence: GradientProbe) -> Iterator[tuple[CandidateView, set[Token]]]:
+    """What gradients reach: by themselves; then past code outside of torch, and where they are disabled."""
+    yield OWN_GRADIENT, reached_by_torch(evidence)
+    cut = cut_off(evidence, reached_by_views(evidence))
+    past = through(skip_to, _named(cut)) if cut else OWN_GRADIENT
+    yield past.then(_plain(straight_through)), reached_by_views(evidence, cut)
+
+
+def _named(parts: Sequence[str]) -> Any:
+    """A part as views take it, or several."""
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _source(evidence: GradientProbe) -> str | None:
+    """The last part that gradients reach before those that they do not, where there are such."""
+    reached = reached_by_torch(evidence)
+    cut = cut_off(evidence, reached)
+    return last_reached(evidence, reached, cut[0]) if cut else None
 
 
 def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:
@@ -165,7 +201,7 @@ def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius
     ``x`` (B, C, H, W) are images to fit on, and ``radius`` is that of attacks, per pixel, root mean square.
     """
     inner = any(one.event.inner for one in evidence.parts)
-    faulty = {path: event for path, event in _responsible(evidence).items() if event.inputs}
+    faulty = {path: event for path, event in responsible(evidence).items() if event.inputs}
     inside = {path: sum(within(one.event.part, path) for one in evidence.parts) for path in faulty}
     cheap = {path: event.inputs[0].value for path, event in faulty.items() if inside[path] <= _FEW}
     small = {path: given for path, given in cheap.items() if given[0].numel() <= _SMALL}
@@ -187,136 +223,61 @@ def without_parts(paths: Iterable[str]) -> CandidateView:
     return candidate
 
 
-def _responsible(evidence: GradientProbe) -> dict[str, Event]:
-    """The outermost faulty parts that gradients would reach, each with a call of it."""
-    outer = outermost(fault.event.part for fault in evidence.faults if fault.event.part)
-    reached = [event for event in _calls(evidence) if any(given.edge is not None for given in event.inputs)]
-    calls = {event.part: event for event in reversed(reached)}
-    return {path: calls[path] for path in outer if path in calls}
-
-
-def _calls(evidence: GradientProbe) -> list[Event]:
-    """Calls of the model's parts, without that of the model itself."""
-    return [one.event for one in evidence.parts if one.event.module and one.event.part]
-
-
-def _same_form(event: Event) -> bool:
-    """Whether the identity will do for a part: it gives the form of what it is given, or images of another size, or
-    copies of either, or their mean.
-    """
-    if not event.inputs or not event.outputs:
-        return False
-    given, made = event.inputs[0].value, event.outputs[0].value
-    copies = bool(len(given) and len(made)) and 0 in (len(given) % len(made), len(made) % len(given))
-    resized = given.ndim == made.ndim == 4 and given.shape[1] == made.shape[1]
-    return copies and (given.shape[1:] == made.shape[1:] or resized)
-
-
 def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:
     """Through surrogates of faulty parts: one for each call, or, of a part that is called often, one for all calls."""
     candidate = OWN_GRADIENT
-    for path in _responsible(evidence):
-        shapes = [event.inputs[0].value.shape for event in _calls(evidence) if event.part == path and event.inputs]
-        calls = len(shapes) if len(shapes) <= _CALLS else len(set(shapes))
-        if calls > 1 and len(shapes) > _CALLS:
+    for path in responsible(evidence):
+        shapes = [event.inputs[0].value.shape for event in calls(evidence) if event.part == path and event.inputs]
+        count = len(shapes) if len(shapes) <= _CALLS else len(set(shapes))
+        if count > 1 and len(shapes) > _CALLS:
             return
-        fitted = range(calls)
+        fitted = range(count)
         try:
             surrogates = [fit_surrogate(model, path, x, rounds=_ROUNDS, call=call) for call in fitted]
-        except (ValueError, RuntimeError, AttributeError, IndexError):
+        except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
             return  # a part whose input or output is no tensor of images or features
         quoted = json.dumps(path)
-        named = [f", call={call}" if calls > 1 else "" for call in fitted]
+        named = [f", call={call}" if count > 1 else "" for call in fitted]
         made = ", ".join(f"unmask.fit_surrogate(model, {quoted}, x, rounds={_ROUNDS}{call})" for call in named)
-        code = f"bpda({quoted}, {made})" if calls == 1 else f"bpda({quoted}, [{made}])"
+        code = f"bpda({quoted}, {made})" if count == 1 else f"bpda({quoted}, [{made}])"
         candidate = candidate.then(CandidateView((code,), bpda(path, surrogates)))
     yield candidate
 
 
-def _skipping(model: nn.Module, path: str, source: str | None, x: Tensor) -> Iterator[CandidateView]:
-    """From a part behind a gap to the images, or to ``source``, the last part before the gap, by a fitted surrogate."""
-    quoted, named = json.dumps(path), "" if source is None else f", source={json.dumps(source)}"
+def _skipping(model: nn.Module, cut: Sequence[str], source: str | None, x: Tensor) -> Iterator[CandidateView]:
+    """From parts behind a gap to the images, or to ``source``, the last part before the gap, by a fitted surrogate."""
+    first, named = json.dumps(cut[0]), "" if source is None else f", source={json.dumps(source)}"
     try:
-        surrogate = fit_skip(model, path, x, source=source)
-    except (ValueError, RuntimeError, AttributeError, IndexError):
+        surrogate = fit_skip(model, cut[0], x, source=source)
+    except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
         return  # a part that is given no tensor of images or features
-    code = f"skip_to({quoted}, unmask.fit_skip(model, {quoted}, x{named}){named})"
-    yield CandidateView((code,), skip_to(path, surrogate, source))
+    code = f"skip_to({json.dumps(_named(cut))}, unmask.fit_skip(model, {first}, x{named}){named})"
+    yield CandidateView((code,), skip_to(_named(cut), surrogate, source))
 
 
 def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> Iterator[CandidateView]:
     """Where no gradient reaches the answer: the last features that it reaches, and a head fitted to the answer."""
-    if evidence.parts[-1].event.outputs[0].edge is not None:
+    if evidence.parts[-1].event.outputs[0].edge is not None and evidence.saturation.zero_gradient < _MOST:
         return
-    last, ends = _last_reached(evidence), _ends(evidence)
-    for parts in dict.fromkeys(((last,) if last else (), ends if len(ends) > 1 else ())):
-        if not parts:
-            continue
-        part = parts[0] if len(parts) == 1 else parts
-        try:
-            head = fit_head(model, part, x, radius=radius)
-        except (ValueError, RuntimeError, AttributeError, IndexError):
-            continue  # what a part gives is no tensor of features
-        quoted = json.dumps(part)
-        code = f"submodule_output({quoted}, unmask.fit_head(model, {quoted}, x, radius={radius!r}))"
-        yield CandidateView((code,), submodule_output(part, head), end_to_end=False)
+    for view, reached in _reaching(evidence):
+        last, lost = last_reached(evidence, reached), ends(evidence, reached)
+        found = [part for part in ((last,) if last else (), lost if len(lost) > 1 else ()) if part]
+        for parts in dict.fromkeys(found):
+            part = _named(parts)
+            try:
+                head = fit_head(model if view.view is None else view.view(model), part, x, radius=radius)
+            except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
+                continue  # what a part gives is no tensor of features
+            quoted = json.dumps(part)
+            code = f"submodule_output({quoted}, unmask.fit_head({_applied(view)}, {quoted}, x, radius={radius!r}))"
+            yield view.then(CandidateView((code,), submodule_output(part, head), end_to_end=False))
+        if found:
+            return
 
 
-def _ends(evidence: GradientProbe) -> tuple[str, ...]:
-    """Parts whose outputs a gradient reaches, and which an operation takes that gives something without one."""
-    made = {held.token: event.part for event in _calls(evidence) for held in event.outputs if held.edge is not None}
-    lost = [one.event for one in evidence.parts if not one.event.module and _loses(one.event)]
-    found = dict.fromkeys(made[held.token] for event in lost for held in event.inputs if held.token in made)
-    return (*outermost(found),)[:_FRONTIER]
-
-
-def _loses(event: Event) -> bool:
-    return bool(event.outputs) and all(held.edge is None for held in event.outputs)
-
-
-def _last_reached(evidence: GradientProbe, before: str | None = None) -> str | None:
-    """The last part whose output gradients reach and images change; before the first call of another part."""
-    last = None
-    for one in evidence.parts:
-        event = one.event
-        if before is not None and within(event.part, before):
-            break
-        if event.module and event.part and len(event.outputs) == 1:
-            (made,) = event.outputs
-            last = event.part if made.edge is not None and made.token in one.changed else last
-    return last
-
-
-def _cut_off(evidence: GradientProbe) -> list[str]:
-    """Parts of the model itself that get something that changes and that no gradient reaches, first ones only."""
-    for one in evidence.parts:
-        event = one.event
-        if event.module and event.part and event.inputs:
-            first = event.inputs[0]
-            if first.edge is None and first.token in one.changed and first.value.is_floating_point():
-                return [_outermost(evidence, event)]
-    return []
-
-
-def end_to_end_parts(evidence: GradientProbe, x: Tensor) -> list[str]:
-    """The largest part that takes images (B, C, H, W) and gives what the model does, where there is one."""
-    answer = [held.value.shape for held in evidence.parts[-1].event.outputs[:1]]
-    events = [event for event in _calls(evidence) if [held.value.shape for held in event.outputs] == answer]
-    paths = [event.part for event in events if event.inputs and event.inputs[0].value.shape[1:] == x.shape[1:]]
-    return [min(paths, key=len)] if paths else []
-
-
-def _outermost(evidence: GradientProbe, inner: Event) -> str:
-    """The largest part that is given the same tensor."""
-    token = inner.inputs[0].token
-    return min((e.part for e in _calls(evidence) if e.inputs and e.inputs[0].token == token), key=len)
-
-
-def _logits(evidence: GradientProbe, classes: int) -> list[str]:
-    """Parts, not the model itself, whose output has the form of logits, while something is made of it later."""
-    answer = evidence.parts[-1].event.outputs[0].token
-    single = [event for event in _calls(evidence) if len(event.outputs) == 1]
-    found = [event for event in single if event.outputs[0].value.shape[1:] == (classes,)]
-    last = {event.outputs[0].token: event for event in found if event.outputs[0].token != answer}
-    paths = dict.fromkeys(min((e.part for e in found if e.outputs[0].token == t), key=len) for t in last)
-    return list(paths)[-2:]
+def _applied(view: CandidateView) -> str:
+    """The view of ``model``, as Python writes it."""
+    code = "model"
+    for call in view.code:
+        code = f"unmask.{call}({code})"
+    return code

@@ -24,8 +24,8 @@ from unmask.gradients.autograd import autograd
 from unmask.gradients.eot import EOT
 from unmask.judging import Judge
 from unmask.losses import margin
-from unmask.models.model_wrappers import BATCH_MULTIPLE, frozen_copy, query
-from unmask.randomness import make_keys, use_keys
+from unmask.models.model_wrappers import BATCH_MULTIPLE, batch_invariant, frozen_copy, query
+from unmask.randomness import Keys, make_keys, use_keys
 from unmask.state.digests import digest_of
 from unmask.threats import Threat
 from unmask.types import Estimator, Output
@@ -107,7 +107,7 @@ class PilotSearch:
         """A digest of the margin's gradient at random points of the ball, and at images that a search has come to,
         since thresholds may lie where noise does not reach: a view with the same gradient finds the same.
         """
-        twin, (x, y) = frozen_copy(self.target.model), (self.images.x, self.images.y)
+        twin, (x, y) = frozen_copy(self.target.model, self.images.x), (self.images.x, self.images.y)
         keys = make_keys(self.seed, self.images.index, "same gradient")
         with use_keys(keys):
             start = self.threat.project(self.threat.start(x), x)
@@ -126,6 +126,18 @@ class PilotSearch:
         keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
         return self._averages() and shared(self.target.model, self.images.x, keys)
 
+    def _use_otherwise(self, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> None:
+        """Query a view on fewer of the images, as attacks do: an error that is raised then is one of the pilot."""
+        if candidate.view is None or len(x_adv) < 2:
+            return
+        few = torch.arange(len(x_adv) // 2 + 1)
+        view = batch_invariant(
+            candidate.view(frozen_copy(self.target.model, self.images.x)),
+            uses_torch_random=self.target.uses_torch_random,
+        )
+        with use_keys(keys.select(few)), torch.enable_grad():
+            view(x_adv[few].clone().requires_grad_())
+
     def _averages(self) -> bool:
         return self.target.draws > 1 and self.attack is None
 
@@ -134,7 +146,7 @@ class PilotSearch:
         keys = make_keys(self.seed, index, "try")
         signal = 1.0
         if self._averages():
-            twin = frozen_copy(model)
+            twin = frozen_copy(model, x)
             signal = noise(twin if candidate.view is None else candidate.view(twin), x, y, keys, draws=4).signal
         how = estimator(signal, self._apart, max_draws=_DRAWS) if self.target.draws > 1 else autograd
         search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
@@ -145,6 +157,7 @@ class PilotSearch:
         with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
             logits = query(model, result.x_adv).logits.float()
             fooled = ~_stands(query(model if candidate.view is None else candidate.view(model), result.x_adv), y)
+        self._use_otherwise(candidate, result.x_adv, keys)
         spread = float(logits.std().clamp_min(1e-12))
         value = float(margin(Output(logits), y).mean()) / spread
         left = (result.verdict.robust_fraction + result.selection.robust_fraction) / 2  # neither has chosen anything

@@ -17,7 +17,7 @@ from unmask.records import Finding
 from unmask.state.deep_copy import deep_copy
 from unmask.types import Output
 
-__all__ = ["crowded", "left_in_training", "parts_in_training", "steadiness"]
+__all__ = ["crowded", "left_in_training", "parts_in_training", "random_elsewhere", "steadiness"]
 
 _DIFFERS = 1e-3
 """A change of a logit, as a share of the logits' spread, that no rounding explains."""
@@ -94,13 +94,20 @@ def _random(answers: Output, others: Sequence[Output]) -> Iterator[Finding]:
     if all(torch.equal(answers.logits, other.logits) for other in others):
         return
     flips = torch.stack([other.logits.argmax(1) != answers.logits.argmax(1) for other in others])
-    yield Finding(
-        kind=FindingKind.RANDOM,
-        module="",
-        where="the model's answer: it differs from draw to draw",
-        evidence={"other answers": share(flips), "change": _round(max(_moved(answers, o).max() for o in others))},
-        remedy="not an error: results are averaged over fresh draws",
+    change = _round(max(_moved(answers, other).max() for other in others))
+    yield _drawn(
+        "the model's answer: it differs from draw to draw", **{"other answers": share(flips), "change": change}
     )
+
+
+def random_elsewhere() -> Finding:
+    """That answers differ between draws though they do not at clean images, as those of a unanimous vote."""
+    return _drawn("the model's answer: it differs from draw to draw between images of different classes")
+
+
+def _drawn(where: str, **evidence: float) -> Finding:
+    remedy = "not an error: results are averaged over fresh draws"
+    return Finding(kind=FindingKind.RANDOM, module="", where=where, evidence=evidence, remedy=remedy)
 
 
 def _batch(model: nn.Module, x: Tensor, keys: Keys, drawn: Tensor) -> Iterator[Finding]:

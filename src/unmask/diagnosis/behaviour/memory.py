@@ -15,7 +15,7 @@ from unmask.records import Finding
 from unmask.state import State
 from unmask.types import Output
 
-__all__ = ["aged", "differ", "remembers"]
+__all__ = ["aged", "counts_calls", "differ", "remembers"]
 
 _DIFFERS = 1e-3
 """A change of a logit, as a share of the logits' spread, that no rounding explains."""
@@ -55,6 +55,38 @@ def remembers(model: nn.Module, x: Tensor, keys: Keys) -> Finding | None:
         module="",
         where="the model's answer depends on earlier ones: it differs after similar images and after others",
         evidence={"images": share(moved), "other answers": share(similar.logits.argmax(1) != others.logits.argmax(1))},
+        remedy=_REMEDY,
+    )
+
+
+@torch.no_grad()
+def counts_calls(model: nn.Module, x: Tensor, keys: Keys) -> Finding | None:
+    """A finding of kind "memory" where the answers to the same images of noise differ from call to call, the same way
+    after each restart from the present state: as of networks that take turns.
+
+    ``x`` (B, C, H, W) gives the form of the images; on clean ones, such networks may agree. The model comes out as it
+    went in. None for a model whose state no call changes, and for one of which two restarts differ.
+    """
+    asked = keys.select(torch.arange(len(x[:_IMAGES])))
+    noise = unlike(x[:_IMAGES], _LIKE, keys.select(torch.zeros(1, dtype=torch.int64)))[: len(asked.rows)]
+
+    def calls() -> list[Output]:
+        with preserve_buffers(model):
+            return [keyed_query(model, noise, asked) for _ in range(_CALLS)]
+
+    state = State(model)
+    keyed_query(model, noise, asked)
+    if not state.restore():
+        return None
+    once = calls()
+    moved = torch.stack([differ(once[0], later) for later in once[1:]]).any(0)
+    if not moved.any() or any(differ(*pair).any() for pair in zip(once, calls(), strict=True)):
+        return None
+    return Finding(
+        kind=FindingKind.MEMORY,
+        module="",
+        where="the model's answer depends on the number of earlier calls",
+        evidence={"images of noise": share(moved)},
         remedy=_REMEDY,
     )
 

@@ -10,13 +10,20 @@ from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.errors import UnmaskError, first_line
 from unmask.inputs import as_images, as_labels
 from unmask.models.model_wrappers import batch_invariant, query
-from unmask.randomness import make_keys, use_keys
+from unmask.randomness import draws_numbers, make_keys, use_keys
+from unmask.state.snapshot import GENERATORS
 from unmask.types import InvalidModelOutput
 
 __all__ = ["DRAWS", "check_model", "failure", "is_random"]
 
 DRAWS = 16
 """Draws per verdict of a random model that is no case."""
+
+_BLENDS = 8
+"""Equal steps from an image to another, at which a model that draws numbers is asked."""
+
+_FEW = 4
+"""Draws at each of them."""
 
 
 def check_model(model: nn.Module, x: Tensor, labels: Tensor, *, strict: bool = True) -> None:
@@ -64,14 +71,30 @@ def failure(x: Tensor, error: Exception) -> UnmaskError:
 def is_random(model: nn.Module, x: Tensor) -> bool:
     """Whether the model's answers to the same images differ between draws of its randomness.
 
+    A vote over noisy copies may be unanimous at all clean images. So a model that draws numbers is also asked about
+    blends of two images, where its answer goes over from one class to another.
+
     >>> is_random(nn.Flatten(), torch.ones(2, 1, 1, 3)), is_random(nn.Dropout().train(), torch.ones(2, 3))
     (False, True)
     """
 
-    def answer(draw: int) -> Tensor:
-        with torch.no_grad(), use_keys(make_keys(draw, range(len(x)), "is it random")):
+    def answer(x: Tensor, draw: int) -> Tensor:
+        with use_keys(make_keys(draw, range(len(x)), "is it random")):
             return batch_invariant(model, uses_torch_random=True)(x).logits
 
-    with preserve_buffers(model):
-        first = answer(0)
-        return any(not torch.equal(first, answer(draw)) for draw in range(1, DRAWS))  # a coin for all may come up heads
+    def differs(x: Tensor, draws: int) -> bool:
+        first = answer(x, 0)
+        return any(not torch.equal(first, answer(x, draw)) for draw in range(1, draws))
+
+    with torch.no_grad(), preserve_buffers(model):
+        if differs(x, DRAWS):  # a coin for all may come up heads again and again
+            return True
+        keys = make_keys(0, range(len(x)), "draws")
+        if not _has_generators(model) and not draws_numbers(lambda: query(model, x), keys):
+            return False
+        return any(differs(x.lerp(x.roll(1, 0), part / _BLENDS), _FEW) for part in range(1, _BLENDS))
+
+
+def _has_generators(model: nn.Module) -> bool:
+    """Whether a part holds a generator of random numbers, which it may draw from."""
+    return any(isinstance(value, GENERATORS) for part in model.modules() for value in vars(part).values())

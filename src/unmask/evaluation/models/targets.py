@@ -14,7 +14,7 @@ from unmask.adapters import reject_class_as_detector
 from unmask.cases import AttackSpec, ImageProbe, StrengthSweep, find_case
 from unmask.data import Dataset
 from unmask.diagnosis.behaviour.determinism import left_in_training
-from unmask.diagnosis.behaviour.memory import remembers
+from unmask.diagnosis.behaviour.memory import counts_calls, remembers
 from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execution_config import ExecutionConfig
@@ -169,6 +169,8 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
     with in_one_line("the model", prefixed=False):
         random = is_random(model, x)
         memory = remembers(model, x, make_keys(0, range(len(x)), "memory"))
+        if memory is None and not random:
+            memory = counts_calls(model, x, make_keys(0, range(len(x)), "calls"))
     if memory is not None:
         model = forgetting(model)
         notes.append(memory)

@@ -14,15 +14,19 @@ to the surrogate. So ``torch.round(5 * x) / 5`` gives the rounded images, and th
     (0.4, 1.0)
 
 Modules: ``context`` holds the surrogates of one forward pass, ``mode`` intercepts the operations and looks up the
-rules, ``view`` is the model around them. The rules:
+rules, which see them as ``calls``; ``view`` is the model around them. The rules:
 
 | module | operations | surrogate of the result | reason |
 |---|---|---|---|
 | ``floats`` | round, sign, detach | the input | the slope is 1 on average |
 | ``floats`` | clamp, comparisons | a smooth saturation or step | a slope points to the threshold |
+| ``floats`` | sigmoid, tanh, softmax, where they are flat | a wider one | their slope has vanished |
 | ``integers`` | integer and boolean arithmetic, bits, logic | the operation on floats | equal at whole numbers |
 | ``labels`` | operations on labels | class weights, by the scores that the label is of | a label has no slope |
-| ``indices`` | argmax, top-k, one-hot codes, tables, gather | sums weighted by the scores | a place has no slope |
+| ``label_arithmetic`` | arithmetic and conditions on labels | class weights of the result | as above |
+| ``places.order`` | argmax, top-k, sorts | class weights: softmax | a place has no slope |
+| ``places.reads`` | tables, gather, embeddings | the mean of the entries, by the class weights | as above |
+| ``places.spreading`` | one-hot codes, scatter, counts | what is written, to each place by its weight | as above |
 | ``writes`` | in-place operations, views | the write, done on the surrogate | the value has changed |
 | ``hooks`` | hooks on gradients that the model sets | suspended | they may erase gradients |
 

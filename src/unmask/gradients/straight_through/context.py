@@ -8,16 +8,14 @@ value to the graph of its surrogate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["Call", "SoftValue", "SurrogateContext", "each", "tensors"]
+__all__ = ["SoftValue", "SurrogateContext"]
 
 
 class SoftValue(NamedTuple):
@@ -25,15 +23,23 @@ class SoftValue(NamedTuple):
 
     value: Tensor  # the shape of the tensor that it replaces
     weights: Tensor | None = None  # (*shape, K) for an index into K places: the weight of each index
+    bit: bool = False  # whether the tensor is 0 or 1
+    partial: bool = False  # whether a label is there only where a condition holds, so that its weights sum to less
+    order_of: Tensor | None = None  # for an index that sorts them along the last dimension: the scores
 
 
 class _Gate(torch.autograd.Function):
     """The true value forward; backward into the surrogate, or into the true graph while the model itself asks."""
 
+    generate_vmap_rule = True  # models may call their parts under torch.func.vmap
+
     @staticmethod
-    def forward(ctx: Any, true: Tensor, surrogate: Tensor, context: SurrogateContext) -> Tensor:
-        ctx.context = context
+    def forward(true: Tensor, surrogate: Tensor, context: SurrogateContext) -> Tensor:
         return true.detach()  # shares memory with ``true``, as ``x.detach()`` must
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.context = inputs[2]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -50,6 +56,8 @@ class SurrogateContext:
         self.width = width  # of the smooth steps that stand for comparisons
         self.moved = list[Tensor]()  # by gradients that the model takes, which may hang on themselves
         self._soft_values = WeakTensorKeyDictionary()
+        self._float_labels = WeakTensorKeyDictionary()  # soft values of floats that were cast from labels
+        self._were_read = WeakTensorKeyDictionary()  # what tensors were when they were read at computed places
         self._lent = dict[int, Tensor]()  # tensors whose memory other libraries look into, by its address
 
     def carries(self, value: Any) -> bool:
@@ -62,6 +70,33 @@ class SurrogateContext:
         found: SoftValue | None = self._soft_values.get(value) if isinstance(value, Tensor) else None
         return found
 
+    def label(self, value: Any) -> SoftValue | None:
+        """The soft value of a label, also of one that is a float by now; None where no class weights are known."""
+        found = self._float_labels.get(value) if isinstance(value, Tensor) else None
+        found = self.soft_value(value) if found is None else found
+        known = found is not None and found.weights is not None and found.weights.shape[:-1] == value.shape
+        return found if known else None
+
+    def relabel(self, value: Tensor, label: SoftValue | None) -> None:
+        """From now on a float tensor has the class weights of this label, or none."""
+        self._float_labels.pop(value, None)
+        if label is not None and label.weights is not None:
+            self._float_labels[value] = label
+
+    def remember(self, value: Tensor, source: Tensor, index: Any) -> None:
+        """``value`` was read at computed places of the source, where it may be written with a change."""
+        self._were_read[value] = (source.data_ptr(), source.shape, _parts(index), self.real(value).clone())
+
+    def was(self, value: Any, source: Tensor, index: Any) -> Tensor | None:
+        """The surrogate of what was read of the source at this index, where ``value`` has been made of that."""
+        found = self._were_read.get(value) if isinstance(value, Tensor) else None
+        if found is None or found[:2] != (source.data_ptr(), source.shape):
+            return None
+        parts, others = found[2], _parts(index)
+        same = len(parts) == len(others) and all(one is other for one, other in zip(parts, others, strict=True))
+        read: Tensor = found[3]
+        return read if same else None
+
     def close(self) -> None:
         """The forward pass is over: from now on gradients are taken from outside."""
         self.running = False
@@ -70,6 +105,8 @@ class SurrogateContext:
         self.moved.clear()
         self._lent.clear()
         self._soft_values.clear()
+        self._float_labels.clear()
+        self._were_read.clear()
 
     def follow(self, leaf: Tensor, value: Tensor) -> None:
         """From now on a leaf has the gradient of the value that is written into it."""
@@ -91,6 +128,7 @@ class SurrogateContext:
 
     def forget(self, value: Tensor) -> None:
         self._soft_values.pop(value, None)
+        self._float_labels.pop(value, None)
 
     def soft(self, value: Any) -> Any:
         """The differentiable surrogate of a tensor; anything else as it is."""
@@ -131,54 +169,16 @@ class SurrogateContext:
         if not isinstance(true, Tensor) or not isinstance(soft, SoftValue) or not soft.value.requires_grad:
             return true
         if true.is_floating_point():
-            return self.gate(true, soft.value)
+            gated = self.gate(true, soft.value)
+            self.relabel(gated, soft)
+            return gated
         self._soft_values[true] = soft._replace(value=soft.value.to(true.device).expand(true.shape))
         return true
 
 
-@dataclass(frozen=True)
-class Call:
-    """An operation on something that depends on the input: what it was called with, and what it really gave."""
-
-    context: SurrogateContext
-    true: Any
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def given(self, place: int, name: str, default: Any = None) -> Any:
-        """An argument by position or by name."""
-        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
-
-    def in_order(self) -> tuple[Any, ...]:
-        """All arguments; those with names come last."""
-        return (*self.args, *self.kwargs.values())
-
-    def soft_value(self, place: int) -> SoftValue | None:
-        return self.context.soft_value(self.args[place])
-
-    def real(self, place: int) -> Any:
-        """As :meth:`SurrogateContext.real`, of the argument at a place."""
-        return self.context.real(self.args[place])
-
-    def like(self, *args: Any, true: Any = None) -> Call:
-        """The call of an operation with the same result, or another one, on other arguments."""
-        return Call(self.context, self.true if true is None else true, args, {})
+def _parts(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.data_ptr() if tensor.layout == torch.strided and tensor.device.type != "meta" else -1
-
-
-def each(change: Callable[[Any], Any], value: Any) -> Any:
-    """Apply ``change`` to every leaf of nested tuples, lists and dicts."""
-    # Called twice for each operation; torch.utils._pytree.tree_map takes seven times as long on so small trees.
-    if type(value) in (tuple, list):
-        return type(value)(each(change, item) for item in value)
-    if type(value) is dict:
-        return {key: each(change, item) for key, item in value.items()}
-    return change(value)
-
-
-def tensors(value: Any) -> list[Tensor]:
-    """The tensors among the leaves of nested tuples, lists and dicts."""
-    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]

@@ -12,16 +12,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.gradients.straight_through.context import Call
+from unmask.gradients.straight_through.calls import Call
 
-__all__ = ["FLOAT_RULES", "Rule", "equal", "named"]
+__all__ = ["FLOAT_RULES", "Rule", "difference", "equal", "named", "soft_choice", "step"]
 
 Rule = Callable[[Call], Any]
+
+_FLAT = 0.05
+"""Mean slope of a sigmoid, as a share of its largest one, or mean weight beside the largest, below which it is flat."""
+
+_APART = 2.0
+"""How far the other scores of a flat softmax are below the largest, on average, where its gradient is taken."""
 
 
 def _same(call: Call) -> Any:
     """Steps and cuts: the gradient passes as if the operation were not there."""
-    return call.soft_value(0) or call.args[0]
+    return call.label(0) or call.soft_value(0) or call.args[0]
 
 
 def _clamp(call: Call) -> Any:
@@ -42,23 +48,20 @@ def _remainder(call: Call) -> Any:
     return 0.5 * call.real(0) if call.context.carries(call.args[0]) else None
 
 
-def _difference(a: Any, b: Any) -> Tensor:
+def difference(a: Any, b: Any) -> Tensor:
     """a - b in units of its spread within the example, so that one width suits every scale."""
-    difference: Tensor = a - b
+    gap: Tensor = a - b
     with torch.no_grad():
-        if difference.ndim > 1:
-            scale = difference.abs().flatten(1).mean(1).reshape(-1, *[1] * (difference.ndim - 1))
-        else:
-            scale = abs(a) + abs(b)
+        scale = gap.abs().flatten(1).mean(1).reshape(-1, *[1] * (gap.ndim - 1)) if gap.ndim > 1 else abs(a) + abs(b)
         scale = scale.clamp_min(1e-6)
-    return difference / scale
+    return gap / scale
 
 
 def _compared(call: Call) -> Tensor:
-    return _difference(call.real(0), call.context.real(call.given(1, "other")))
+    return difference(call.real(0), call.context.real(call.given(1, "other")))
 
 
-def _step(call: Call, u: Tensor) -> Tensor:
+def step(call: Call, u: Tensor) -> Tensor:
     """A smooth step from 0 to 1; its slope falls with the square of u, so it never vanishes altogether."""
     u = u / call.context.width
     return 0.5 + 0.5 * u / (1 + u.abs())
@@ -70,18 +73,29 @@ def _bump(u: Tensor) -> Tensor:
 
 
 def equal(call: Call) -> Tensor:
-    """That of a comparison for equality."""
-    return _bump(_compared(call))
+    """That of a comparison for equality; bits, such as signs and those of a code, have no third value to turn to."""
+    own = (call.args[0], call.given(1, "other"))
+    a, b = map(call.context.real, own)
+    fixed = next((t for t in own if not call.context.carries(t)), None)
+    if not isinstance(fixed, Tensor) or fixed.numel() < 2:
+        return _bump(difference(a, b))
+    low, high = float(fixed.min()), float(fixed.max())
+    if low == high or not ((fixed == low) | (fixed == high)).all():
+        return _bump(difference(a, b))
+    bits = ((own[0] == low) | (own[0] == high)) & ((own[1] == low) | (own[1] == high))
+    p, q = (a - low) / (high - low), (b - low) / (high - low)
+    return torch.where(bits, 1 - p - q + 2 * p * q, _bump(difference(a, b)))
 
 
 def _cast(call: Call) -> Any:
     """Through an integer type and back, the gradient is that of the number."""
     true, x = call.true, call.args[0]
     if not isinstance(true, Tensor) or (x.is_floating_point() and true.is_floating_point()):
-        return None
+        return call.label(0)
     if true.dtype == torch.bool != x.dtype:
-        return 1 - _bump(_difference(call.real(0), 0))
-    return _same(call)
+        return 1 - _bump(difference(call.real(0), 0))
+    soft = call.soft_value(0)
+    return soft._replace(bit=True) if soft is not None and x.dtype == torch.bool else _same(call)
 
 
 def _where(call: Call) -> Any:
@@ -100,6 +114,44 @@ def _where(call: Call) -> Any:
 def _masked_fill(call: Call) -> Any:
     x, mask, value = call.in_order()[:3]
     return _where(call.like(mask, value, x))
+
+
+def _softmax(call: Call) -> Any:
+    return soft_choice(call.real(0), call.given(1, "dim"))
+
+
+def soft_choice(scores: Tensor, dim: int, flat: float = _FLAT) -> Tensor:
+    """The softmax; where on average less than ``flat`` of its weight is beside the largest, as at a low temperature,
+    that of scores which are a few units apart.
+    """
+    own = scores.softmax(dim)
+    with torch.no_grad():
+        below = (scores.amax(dim, keepdim=True) - scores).sum(dim, keepdim=True) / max(1, scores.shape[dim] - 1)
+        sure = _mean(own.amax(dim, keepdim=True), like=scores) > 1 - flat
+        apart = _mean(below, like=scores).clamp_min(_APART)
+    return torch.where(sure, (scores * (_APART / apart)).softmax(dim), own)
+
+
+def _sigmoid(call: Call) -> Any:
+    """Where nearly all elements are where it is flat, a step that is as wide as they spread."""
+    u = call.real(0)
+    with torch.no_grad():
+        flat = _mean(4 * call.true * (1 - call.true), like=u) < _FLAT
+    return torch.where(flat, step(call, difference(u, 0.0)), u.sigmoid())
+
+
+def _tanh(call: Call) -> Any:
+    """As of the sigmoid, from -1 to 1."""
+    u = call.real(0)
+    with torch.no_grad():
+        flat = _mean(1 - call.true.square(), like=u) < _FLAT
+    return torch.where(flat, 2 * step(call, difference(u, 0.0)) - 1, u.tanh())
+
+
+def _mean(value: Tensor, like: Tensor) -> Tensor:
+    """Of each example, for tensors with as many dimensions as ``like``; without examples, of all."""
+    flat = value.flatten(1).mean(1) if like.ndim > 1 else value.mean()
+    return flat.reshape(-1, *[1] * (like.ndim - 1)) if like.ndim > 1 else flat
 
 
 def _division(call: Call) -> Any:
@@ -126,14 +178,17 @@ FLOAT_RULES: dict[str, Rule] = {
     **named(_hardtanh, "hardtanh"),
     **named(lambda call: torch.relu(call.args[0]), "relu6"),
     **named(_remainder, "remainder", "fmod", "frac", "mod"),
-    **named(lambda call: _step(call, _compared(call)), "gt", "ge", "greater", "greater_equal"),
-    **named(lambda call: 1 - _step(call, _compared(call)), "lt", "le", "less", "less_equal"),
-    **named(lambda call: 2 * _step(call, _difference(call.real(0), 0.0)) - 1, "sign", "sgn"),
-    **named(lambda call: _step(call, _difference(call.real(0), 0.0)), "heaviside"),
+    **named(lambda call: step(call, _compared(call)), "gt", "ge", "greater", "greater_equal"),
+    **named(lambda call: 1 - step(call, _compared(call)), "lt", "le", "less", "less_equal"),
+    **named(lambda call: 2 * step(call, difference(call.real(0), 0.0)) - 1, "sign", "sgn"),
+    **named(lambda call: step(call, difference(call.real(0), 0.0)), "heaviside"),
     **named(_cast, "to", "type", "type_as", "float", "double", "half", "bfloat16"),
     **named(_cast, "int", "long", "short", "byte", "char", "bool"),
     **named(_where, "where"),
     **named(_masked_fill, "masked_fill"),
+    **named(_softmax, "softmax"),
+    **named(_sigmoid, "sigmoid"),
+    **named(_tanh, "tanh"),
     **named(_division, "floor_divide", "floordiv"),
     **named(lambda call: call.real(1) / call.real(0), "rfloordiv"),
     **named(_rounded, "div", "divide", "true_divide"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unmask.gradients.straight_through.context import Call, each, tensors
+from unmask.gradients.straight_through.calls import Call, each, tensors
 from unmask.gradients.straight_through.floats import Rule, named
 
 __all__ = ["INTEGER_RULES", "same_op"]

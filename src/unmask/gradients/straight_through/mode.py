@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from unmask.gradients.straight_through.context import Call, SurrogateContext, each, tensors
+from unmask.gradients.straight_through.calls import Call, each, tensors
+from unmask.gradients.straight_through.context import SurrogateContext
 from unmask.gradients.straight_through.floats import FLOAT_RULES
 from unmask.gradients.straight_through.hooks import suspended
-from unmask.gradients.straight_through.indices import PLACE_RULES
 from unmask.gradients.straight_through.integers import INTEGER_RULES, same_op
 from unmask.gradients.straight_through.label_arithmetic import LABEL_ARITHMETIC
 from unmask.gradients.straight_through.labels import LABEL_RULES
+from unmask.gradients.straight_through.places import PLACE_RULES
 from unmask.gradients.straight_through.writes import Saved, Writer, out_of_place
 
 __all__ = ["Surrogates"]
@@ -133,6 +134,14 @@ def _overwrite(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     return mode.writer.overwrite(args[0], func, *args[1:], **kwargs)
 
 
+def _get_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
+    result = mode.surrogate(func, func.__name__, args, kwargs)
+    entries = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if any(mode.context.soft_value(entry) and entry.dtype != torch.bool for entry in entries):
+        mode.context.remember(result, args[0], args[1])  # ``x[i] += 1`` writes what it has read
+    return result
+
+
 def _set_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     target, index, value = args
     mask = isinstance(index, Tensor) and index.dtype == torch.bool and mode.context.soft_value(index) is not None
@@ -143,6 +152,7 @@ def _set_item(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
 
 def _reshape_in_place(mode: Surrogates, func: Any, args: Args, kwargs: Kwargs) -> Any:
     soft = mode.context.soft_value(args[0])
+    mode.context.relabel(args[0], None)
     result = func(*args, **kwargs)
     if soft:
         mode.context.join(result, getattr(Tensor, func.__name__[:-1])(soft.value, *args[1:], **kwargs))
@@ -159,6 +169,7 @@ _SPECIAL: dict[str, Callable[[Surrogates, Any, Args, Kwargs], Any]] = {
     "set data": _set_data,
     **dict.fromkeys(("get grad", "set grad"), lambda mode, func, args, kwargs: func(*args, **kwargs)),
     "copy_": lambda mode, func, args, kwargs: mode.writer.write(args[0], args[1]),
+    "__getitem__": _get_item,
     "__setitem__": _set_item,
     **dict.fromkeys(("zero_", "fill_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_"), _overwrite),
     **dict.fromkeys(("squeeze_", "unsqueeze_", "t_", "transpose_", "swapaxes_", "swapdims_"), _reshape_in_place),

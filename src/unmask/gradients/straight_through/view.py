@@ -61,11 +61,15 @@ def straight_through(model: nn.Module) -> nn.Module:
     ``detach``, ``.data``, ``no_grad``; hooks on    as if they were not there
     gradients, of tensors and of modules
     sign, heaviside; ``> >= < <= == !=``            a smooth step, as wide as its operands spread in an example
+    sigmoid, tanh, softmax where they are flat      a step as wide as that; softmax at a higher temperature
     ``%``, fmod, frac                               one half: between ``x - x % s`` and ``x % s``
-    argmax, one_hot(argmax), table[argmax]; topk    softmax; of labels[topk], the mean of one-hot codes
-    mode, ==, bincount, scatter_add of labels       how much each class is meant
-    bucketize, one_hot, scatter                     position between the boundaries; heavy-tailed hats
-    table[i], embedding, take, gather               linear interpolation between neighbouring entries
+    argmax, ``x == x.max()``; topk; argsort, sort   softmax; mean of the k; by nearness to the k-th
+    table[label], embedding, take, gather           the mean of the entries, by how much each class is meant
+    t[label] += v, scatter, index_put, bincount     v goes to every class, by how much that is meant
+    mode, ==, ``+ * // % ^``, casts of labels       how much each class is meant
+    bucketize, one_hot, scatter of other integers   position between the boundaries; heavy-tailed hats
+    table[i], gather, ... of other integers         linear interpolation between neighbouring entries
+    cdist with p=0                                  the number of elements that differ, by those of ``!=``
     where, masked_fill, ``x[mask] = v``             besides the chosen branch, (a - b) times that of the condition
     ==============================================  ==========================================================
 

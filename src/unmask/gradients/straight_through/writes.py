@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
-from unmask.gradients.straight_through.labels import as_weights
+from unmask.gradients.straight_through.labels import label_pair
+from unmask.gradients.straight_through.places import Spot, moves, spots, spread
 
 __all__ = ["Saved", "Writer", "out_of_place"]
 
@@ -59,6 +60,20 @@ class Saved:
             snapshot.tensor = snapshot.tensor.clone()
 
 
+def _computed_places(context: SurrogateContext, target: Tensor, index: Any) -> list[Spot]:
+    try:
+        return spots(context, target.shape, index)
+    except (RuntimeError, TypeError, ValueError, IndexError):  # an index of a form that only torch knows
+        return []
+
+
+def _change(target: Tensor, index: Any, value: Any) -> Tensor:
+    """What a write changes."""
+    value, kind = torch.as_tensor(value, device=target.device), torch.get_default_dtype()
+    change: Tensor = value.detach().to(kind) - target.detach()[index].to(kind)
+    return change
+
+
 class Writer:
     """Writes values into tensors, with their gradients, except into tensors that outlive the forward pass."""
 
@@ -75,6 +90,8 @@ class Writer:
             with torch.no_grad():
                 return target.copy_(value)
         if target.is_floating_point():
+            label = self._world.label(value)
+            self._world.relabel(target, label if label and value.dtype == target.dtype else None)
             try:
                 return target.copy_(self._world.exact(value, target.dtype))
             except RuntimeError:  # autograd refuses some views, such as those of ``split``; they keep their gradient
@@ -91,26 +108,42 @@ class Writer:
         if self._lasts(target):
             with torch.no_grad():
                 target[index] = value
-        elif target.is_floating_point():
+            return
+        found = _computed_places(self._world, target, index)
+        weights = None if found else self._written_weights(target, index, value)
+        if target.is_floating_point() and not found:
             target[index] = self._world.exact(value, target.dtype)
+            self._world.relabel(target, None if weights is None else SoftValue(target.clone(), weights))
+            return
+        surrogate = self._written(target, index, value, found)
+        true = value.detach() if isinstance(value, Tensor) else value
+        if target.is_floating_point():
+            written = target.detach().clone()
+            written[index] = true
+            self.write(target, self._world.gate(written, surrogate))
         else:
-            surrogate = self._world.real(target).clone()
-            surrogate[index] = self._world.real(value)
-            weights = self._written_weights(target, index, value)
-            target[index] = value.detach() if isinstance(value, Tensor) else value
+            target[index] = true
             self._world.join(target, SoftValue(surrogate, weights))
+
+    def _written(self, target: Tensor, index: Any, value: Any, found: list[Spot]) -> Tensor:
+        """The surrogate of the target after a write, which at computed places would have gone elsewhere too."""
+        surrogate: Tensor = self._world.real(target).clone()
+        read = self._world.was(value, target, index)
+        if found and read is not None:  # ``target[index] += ...``
+            return surrogate + spread(target.shape, found, self._world.real(value) - read)
+        surrogate[index] = self._world.real(value)
+        try:
+            return surrogate + moves(target.shape, found, _change(target, index, value)) if found else surrogate
+        except RuntimeError:  # shapes that only torch's own write takes
+            return surrogate
 
     def _written_weights(self, target: Tensor, index: Any, value: Any) -> Tensor | None:
         """How much each class is meant where labels are written among labels; None where these are none."""
-        softs = map(self._world.soft_value, (target, value))
-        known = next((soft.weights for soft in softs if soft is not None and soft.weights is not None), None)
-        if known is None:
+        pair = label_pair(self._world, target, value)
+        if pair is None:
             return None
-        before, written = (as_weights(self._world, label, known) for label in (target, value))
-        if before is None or written is None:
-            return None
-        weights = before.clone()
-        weights[index] = written
+        weights = pair[0].clone()
+        weights[(*(index if isinstance(index, tuple) else (index,)), slice(None))] = pair[1]
         return weights
 
     def overwrite(self, target: Tensor, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

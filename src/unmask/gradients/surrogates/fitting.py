@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unmask.gradients.bpda import first_tensor
+from unmask.gradients.rows import rows_of_all
 from unmask.randomness import make_keys, use_keys
 
 __all__ = ["Seen", "Training", "fit"]
@@ -17,6 +19,9 @@ __all__ = ["Seen", "Training", "fit"]
 
 _NUMBERS = 1 << 25
 """Of inputs or outputs that are kept."""
+
+_SOLVED, _RIDGE = 2048, 1e-4
+"""Pairs that a linear map is fitted to, at most; and its penalty, as a share of the variance of an input."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,12 @@ class Seen:
         self.given.clear()
         self.made.clear()
 
-        def hook(_: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self.given.append(args[0].float().clone())
-            self.made.append(output.float().clone())
+        def hook(part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            given = first_tensor(type(part).__name__, args, kwargs)
+            self.given.append(rows_of_all(given).float().clone())
+            self.made.append(rows_of_all(output).float().clone())
 
-        with module.register_forward_hook(hook):
+        with module.register_forward_hook(hook, with_kwargs=True):
             yield
 
 
@@ -75,6 +81,10 @@ def fit(
     rows = _NUMBERS // max(inputs[0].numel(), outputs[0].numel())
     parts = (x.split(how.batch) * (how.rounds or 0))[: max(1, rows // how.batch)]
     seen = [torch.cat(side) for side in zip(*(pair(around(part), i) for i, part in enumerate(parts)), strict=True)]
+    if isinstance(network, _Dense):
+        few = enumerate(x[:_SOLVED].split(how.batch), start=how.steps)
+        pairs = seen or [torch.cat(side) for side in zip(*(pair(around(part), i) for i, part in few), strict=True)]
+        network.solve(*pairs)
     for step in range(how.steps):
         index = torch.randint(len(seen[0]) if seen else len(x), (min(how.batch, len(x)),), generator=generator)
         inputs, outputs = (side[index] for side in seen) if seen else pair(around(x[index]), step)
@@ -103,14 +113,37 @@ class _Residual(nn.Module):
         return answer
 
 
+class _Dense(nn.Module):
+    """A linear map, which :meth:`solve` fits, and a network for what it leaves."""
+
+    def __init__(self, inputs: Tensor, outputs: Tensor, width: int = 256) -> None:
+        super().__init__()
+        given, made = inputs[0].numel(), outputs[0].numel()
+        self.linear, self.body = nn.Linear(given, made), nn.Sequential(nn.Linear(given, width), nn.ReLU())
+        self.last, self.shape = nn.Linear(width, made), outputs.shape[1:]
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        answer: Tensor = (self.linear(flat) + self.last(self.body(flat))).unflatten(1, self.shape)
+        return answer
+
+    @torch.no_grad()
+    def solve(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Ridge regression, of as many pairs or as many inputs as there are fewer of."""
+        given, made = (side[:_SOLVED].flatten(1).double() for side in (inputs, outputs))
+        centre, mean = given.mean(0), made.mean(0)
+        given, made = given - centre, made - mean
+        wide = given.shape[1] > len(given)
+        gram = given @ given.T if wide else given.T @ given
+        gram.diagonal().add_(_RIDGE * gram.diagonal().mean() + 1e-12)
+        slope = given.T @ torch.linalg.solve(gram, made) if wide else torch.linalg.solve(gram, given.T @ made)
+        self.linear.weight.copy_(slope.T)
+        self.linear.bias.copy_(mean - centre @ slope)
+
+
 def _default(inputs: Tensor, outputs: Tensor) -> nn.Module:
     if inputs.ndim == outputs.ndim == 4 and inputs.shape[-2:] == outputs.shape[-2:]:
         return _Residual(inputs.shape[1], outputs.shape[1])
-    wide = outputs[0].numel()
-    return nn.Sequential(
-        nn.Flatten(),
-        nn.Linear(inputs[0].numel(), 256),
-        nn.ReLU(),
-        nn.Linear(256, wide),
-        nn.Unflatten(1, outputs.shape[1:]),
-    )
+    return _Dense(inputs, outputs)

@@ -81,7 +81,7 @@ def fit_head(
     >>> head(torch.tensor([[0.9, 0.9], [0.1, 0.1]])).argmax(1).tolist()
     [1, 0]
     """
-    body = submodule_output(part)(frozen_copy(model))
+    body = submodule_output(part)(frozen_copy(model, x))
     keys = make_keys(seed, range(len(x)), "head")
     return _trained(model, body, x, radius, keys, _Queries(rounds, steps, batch, moves=5))
 

@@ -131,7 +131,10 @@ def _one_class(case: CaseInfo, clean: list[Example]) -> Iterator[str]:
 
 def _setup(run: RunFolder, case: CaseInfo, controls: Mapping[str, Accuracy]) -> Iterator[str]:
     yield from (_SETUP[finding["kind"]] for finding in case.setup_findings if finding["kind"] in _SETUP)
-    still, clean = controls.get("eps 0"), [e.robust or e.refused for r in run.of(case, Role.CLEAN) for e in r.examples]
+    still = controls.get("eps 0")
+    asked = [r for r in run.of(case, Role.CONTROL) if r.job.options.get("control") == "eps 0"]
+    same = {e.index for r in asked for e in r.examples}
+    clean = [e.robust or e.refused for r in run.of(case, Role.CLEAN) for e in r.examples if e.index in same]
     if still and clean:
         value = sum(clean) / len(clean)  # with refusals, which an attack at eps 0 counts for the defense
         if not (still.low <= value <= still.high) and abs(still.value - value) > _STILL:
@@ -159,6 +162,7 @@ def _attack(run: RunFolder, case: CaseInfo, robust: float, black_box: bool) -> I
     useless = list(useless_gradients(run, case, robust))
     yield from useless
     yield from _refused(run, case)
+    yield from _left_out(run, case)
     if black_box:
         yield BLACK_BOX
     if case.audit is not None:
@@ -180,6 +184,15 @@ def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
             f"the model refuses {percent(least)} of the candidates, so the attack could search almost nothing: "
             f"the figure is an upper bound only{hint}"
         )
+
+
+def _left_out(run: RunFolder, case: CaseInfo) -> Iterator[str]:
+    """Searches within an attack that ended with an error."""
+    failures: dict[tuple[str, str], str] = {}
+    for record in run.of(case, Role.PLAIN, Role.ADAPTIVE):
+        failures = {(record.job.attack, name): why for name, why in record.failures.items()} | failures
+    for (attack, name), why in failures.items():
+        yield f"{attack}: the search through {name} failed on some of the images, and ended there: {why}"
 
 
 def _too_few(robust: Accuracy | None) -> Iterator[str]:
