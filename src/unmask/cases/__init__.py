@@ -15,7 +15,7 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018.inputs import diffpure, matrix_estimation, mixup_inference, pixel_deflection
+from unmask.cases.post2018.inputs import barrage, diffpure, matrix_estimation, mixup_inference, pixel_deflection
 from unmask.cases.post2018.networks import (
     diversity,
     k_winners,
@@ -50,6 +50,7 @@ _MODULES = (
     neighbours,
     diversity,
     diffpure,
+    barrage,
     knn,
     majority,
     binary,
@@ -76,8 +77,8 @@ _TABLE = """
 
 _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
-    deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10 k-winners-mnist matrix-estimation-mnist
-    odds-cifar10 pixel-deflection-cifar10 mixup-inference-digits multi-resolution-digits
+    deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10 barrage-cifar10 k-winners-mnist
+    matrix-estimation-mnist odds-cifar10 pixel-deflection-cifar10 mixup-inference-digits multi-resolution-digits
     test-time-training-digits self-ensemble-cifar10
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
