@@ -48,6 +48,9 @@ def test_layers_of_a_kind_are_one_finding() -> None:
     (found,) = findings(replace(SOUND, faults=layers))
     assert (found.kind, found.module, found.evidence["calls"]) == ("shattered", "net.0", 3)
     assert found.evidence["parts"] == ["net.0", "net.1", "net.2"]
+    within = [GradientFault(replace(event(name, "net.0", line=""), layer="Quantize"), True, {}, False) for name in "ab"]
+    (found,) = findings(replace(SOUND, faults=within))
+    assert found.evidence["operation"] == "a, b"
     at_a_line = [fault("round", f"net.{i}") for i in range(3)]
     assert len(findings(replace(SOUND, faults=at_a_line))) == 1
     others = [replace(one, event=replace(one.event, line=f"model.py:{i}")) for i, one in enumerate(at_a_line)]

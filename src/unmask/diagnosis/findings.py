@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from unmask.diagnosis.faults import GradientFault
 from unmask.diagnosis.probe import GradientProbe
@@ -29,13 +29,13 @@ def findings(evidence: GradientProbe) -> list[Finding]:
 
 
 def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
-    """One for each operation at a line of the user's code, or of a kind of layer, however many parts call it."""
-    seen: dict[tuple[str, str, str], list[GradientFault]] = {}
+    """One for each line of the user's code, or kind of layer, whatever it calls and however many parts call it."""
+    seen: dict[tuple[str, str], list[GradientFault]] = {}
     for fault in evidence.faults:
         event = fault.event
         home = event.line or event.layer or event.part
-        seen.setdefault((event.file, home, event.name), []).append(fault)
-    for (_, _, name), some in seen.items():
+        seen.setdefault((event.file, home), []).append(fault)
+    for some in seen.values():
         first, smooth = some[0], all(one.right_nearby and not one.missing for one in some)
         paths = list(dict.fromkeys(one.event.part for one in some))
         yield Finding(
@@ -43,15 +43,20 @@ def _shattered(evidence: GradientProbe) -> Iterator[Finding]:
             module=first.event.part,
             where=first.event.place,
             evidence={
-                "operation": name,
+                "operation": ", ".join(dict.fromkeys(one.event.name for one in some)),
                 "gradient": "missing" if all(one.missing for one in some) else "wrong",
-                "fidelity": {f"{radius:.3g}": round(value, 3) for radius, value in first.fidelity.items()},
+                "fidelity": {f"{radius:.3g}": round(value, 3) for radius, value in _measured(some).items()},
                 "calls": len(some),
                 **({"parts": paths} if len(paths) > 1 else {}),
                 **_source(first.event),
             },
             remedy="a view of the model that has a gradient",
         )
+
+
+def _measured(some: Sequence[GradientFault]) -> dict[float, float]:
+    """By radius, of the first of them that has a gradient."""
+    return next((one.fidelity for one in some if one.fidelity), {})
 
 
 def _not_finite(evidence: GradientProbe) -> Iterator[Finding]:
