@@ -19,7 +19,7 @@ __all__ = ["Round", "TargetedHalving"]
 
 
 class Round(NamedTuple):
-    """A search towards each of ``targets`` classes, of ``steps`` gradients; its first step is ``first`` times APGD's."""
+    """Searches towards ``targets`` classes, of ``steps`` gradients each; the first step is ``first`` times APGD's."""
 
     targets: int
     steps: int
