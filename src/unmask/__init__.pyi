@@ -24,9 +24,11 @@ __all__ = [  # noqa: RUF022 - by theme
     "Snapped",
     "Square",
     "TimeLimited",
+    "TargetedHalving",
     "Transfer",
     "WithView",
     "cw",
+    "fast",
     "fgsm",
     "mifgsm",
     "pgd",
@@ -37,6 +39,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "margin",
     "narrow_straight_through",
     "targeted_dlr",
+    "targeted_probability_margin",
     # views: what gradients pass through
     "bpda",
     "bpda_function",
@@ -86,11 +89,13 @@ from .adapters import attackable
 from .attacking import AttackResult, run_attack
 from .attacks.aliases import cw, fgsm, mifgsm, pgd
 from .attacks.auto_pgd.apgd import APGD
+from .attacks.auto_pgd.targeted_halving import TargetedHalving
 from .attacks.black_box.hop_skip_jump import HopSkipJump
 from .attacks.black_box.random_search import RandomSearch
 from .attacks.black_box.square import Square
 from .attacks.black_box.transfer import Transfer
 from .attacks.combined.ensemble import Ensemble
+from .attacks.combined.fast import fast
 from .attacks.combined.snapped import Snapped
 from .attacks.combined.time_limited import Doubling, TimeLimited
 from .attacks.combined.with_view import WithView
@@ -115,7 +120,7 @@ from .gradients.surrogates.finite_differences import finite_differences
 from .gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from .gradients.surrogates.surrogate_model import fit_head, train_surrogate
 from .judging import Judge, JudgedExamples, judge
-from .losses import cross_entropy, dlr, margin, targeted_dlr
+from .losses import cross_entropy, dlr, margin, targeted_dlr, targeted_probability_margin
 from .models.black_box_models import BlackBoxModel, http_model
 from .models.forms import ModelForm, select_output, two_classes
 from .report.audit_report import AuditReport

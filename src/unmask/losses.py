@@ -37,6 +37,7 @@ __all__ = [
     "targeted_cross_entropy",
     "targeted_dlr",
     "targeted_margin",
+    "targeted_probability_margin",
     "with_confidence",
 ]
 
@@ -154,6 +155,20 @@ def targeted_dlr(output: Output, labels: Tensor) -> Tensor:
     first, _, third, fourth = _largest(logits, 4, "targeted_dlr")
     value = (_at(logits, target) - _at(logits, true)) / (first - (third + fourth) / 2).clamp_min(_FLAT)
     return _joint(value, output.reject, certain=0.0)
+
+
+def targeted_probability_margin(output: Output, labels: Tensor) -> Tensor:
+    """p_t - p_y, of softmax probabilities: (B, K) logits and (B, 2) labels -> (B,); positive where p_t is larger.
+
+    Xie, Fang, Yang, Wu, Sun & Guan, *Towards million-scale adversarial robustness evaluation with stronger individual
+    attacks* (arXiv 2411.15210).
+
+    >>> targeted_probability_margin(Output(torch.tensor([[0.0, 0.0, 100.0]])), torch.tensor([[0, 2]]))
+    tensor([1.])
+    """
+    true, target = _aimed(labels)
+    shares = _logits(output).softmax(1)
+    return _joint(_at(shares, target) - _at(shares, true), output.reject, certain=0.0)
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}

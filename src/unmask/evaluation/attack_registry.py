@@ -14,6 +14,7 @@ from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
 from unmask.attacks.black_box.random_search import RandomSearch
 from unmask.attacks.black_box.square import Square
 from unmask.attacks.combined.ensemble import Ensemble
+from unmask.attacks.combined.fast import fast
 from unmask.attacks.combined.snapped import over_grid
 from unmask.attacks.problem import Attack
 from unmask.cases import AttackSpec
@@ -74,6 +75,10 @@ ATTACKS: dict[str, RegisteredAttack] = {
     ),
     "random": RegisteredAttack(
         "random points of the ball; steps are samples", lambda s, _, __: RandomSearch(s), Access.SCORES
+    ),
+    "fast": RegisteredAttack(
+        "APGD on the margin, targeted APGD with successive halving, Square: a tenth of AutoAttack's passes",
+        lambda s, _, e: fast(s, e),
     ),
     "ensemble": RegisteredAttack(
         "APGD-CE, APGD-DLR targeted, Square: the worst case of each example",

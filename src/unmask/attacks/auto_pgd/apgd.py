@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +18,15 @@ from unmask.randomness import use_keys
 from unmask.threats import Threat
 from unmask.types import Estimator, Loss, as_output
 
-__all__ = ["APGD"]
+__all__ = ["APGD", "Reached", "likely_targets"]
+
+
+class Reached(NamedTuple):
+    """The best points of a search of M examples that it did not break."""
+
+    rows: Tensor  # (M,) numbers of the examples
+    points: Tensor  # (M, C, H, W)
+    values: Tensor  # (M,) of the loss there
 
 
 @dataclass(frozen=True)
@@ -54,21 +63,39 @@ class APGD:
     def __call__(self, problem: Problem) -> Tensor:
         tracker = BestTracker(problem, self.loss, early_stop=self.early_stop)
         labels = _aims(problem, self.targets) if self.targets else [problem.y]
-        schedule = self.schedule or SCHEDULES[problem.threat.norm]
         for run in range(self.restarts * len(labels)):
             rows = tracker.active_rows()
             if not len(rows):
                 break
-            self._search(problem, tracker, rows, labels[run % len(labels)], run, schedule)
+            self.search(problem, tracker, rows, labels[run % len(labels)], run)
         return tracker.best
 
-    def _search(
-        self, problem: Problem, tracker: BestTracker, rows: Tensor, labels: Tensor, run: int, schedule: Schedule
-    ) -> None:
+    def search(
+        self,
+        problem: Problem,
+        tracker: BestTracker,
+        rows: Tensor,
+        labels: Tensor,
+        run: int,
+        start: Tensor | None = None,
+    ) -> Reached:
+        """One search of the examples ``rows`` (M,), of which the judge finds some broken.
+
+        Args:
+            problem: of B examples.
+            tracker: keeps candidates, and says which examples are broken.
+            rows: numbers of examples, each once.
+            labels: for the loss, of all B examples.
+            run: number of this search, for its own randomness.
+            start: where it begins, (M, C, H, W); a random point of the ball where None.
+        """
+        schedule = self.schedule or SCHEDULES[problem.threat.norm]
         x, keys, done = problem.x[rows], problem.keys.select(rows).fold_in(run), 0
         phases = [(_scaled(problem.threat, scale), steps) for scale, steps in schedule.phases(self.steps)]
-        with use_keys(keys.fold_in("start")):
-            at = schedule.start(phases[0][0], x)
+        if start is None:
+            with use_keys(keys.fold_in("start")):
+                start = schedule.start(phases[0][0], x)
+        at = start
         for threat, steps in phases:
             walk, last = schedule.init(threat.project(at, x), x, threat.radius(x)), done + steps
             checkpoints = schedule.checkpoints(steps)
@@ -94,16 +121,22 @@ class APGD:
             tracker.reselect_on_fresh_draws(
                 rows, walk.at, fresh_value(self.estimator, problem.objective(self.loss, rows, labels), keys)
             )
+        return Reached(rows, walk.best, walk.best_value)
 
 
 def _scaled(threat: Threat, scale: float) -> Threat:
     return replace(threat, eps=scale * threat.eps)
 
 
-@torch.no_grad()
 def _aims(problem: Problem, count: int) -> list[Tensor]:
     """For each target the labels (B, 2): the true class, and the k-th most likely wrong one."""
+    return [torch.stack((problem.y, target), 1) for target in likely_targets(problem, count).T]
+
+
+@torch.no_grad()
+def likely_targets(problem: Problem, count: int) -> Tensor:
+    """The most likely wrong classes of each clean image, the likeliest first: (B, ``count`` or all of them)."""
     with use_keys(problem.keys.fold_in("targets")):
         logits = as_output(problem.view(problem.x)).logits
     likely = logits.scatter(1, problem.y[:, None], -torch.inf).argsort(stable=True, descending=True)
-    return [torch.stack((problem.y, target), 1) for target in likely[:, :-1].T[:count]]
+    return likely[:, :-1][:, :count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -24,6 +24,9 @@ class Schedule(Protocol):
     def momentum(self) -> float:
         """Weight of the new step against the last one, from the second step on."""
 
+    def shortened(self, share: float) -> Schedule:
+        """The same for a search that begins at a good point, whose first steps are so much shorter."""
+
     def phases(self, steps: int) -> list[tuple[float, int]]:
         """Radii, as multiples of eps, of the balls to be searched one after the other, with the steps in each."""
 
@@ -42,7 +45,7 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Halving:
-    """Steps of 2 eps, halved where they no longer help (Croce & Hein, ICML 2020).
+    """Steps of ``first`` eps at first, halved where they no longer help (Croce & Hein, ICML 2020).
 
     At checkpoints that lie closer and closer together an example's step is halved, and its search
     goes back to its best point, if fewer than ``rho`` of the steps since the last checkpoint
@@ -54,9 +57,13 @@ class Halving:
 
     rho: float = 0.75
     momentum: float = 0.75
+    first: float = 2.0
 
     def phases(self, steps: int) -> list[tuple[float, int]]:
         return [(1.0, steps)]
+
+    def shortened(self, share: float) -> Halving:
+        return replace(self, first=share * self.first)
 
     def checkpoints(self, steps: int) -> dict[int, int]:
         """They come after 22 % of the steps, then after 3 % fewer each time, but at least 6 %."""
@@ -73,7 +80,7 @@ class Halving:
         return threat.start(x)
 
     def init(self, at: Tensor, x: Tensor, radius: Tensor) -> Walk:
-        return begin(at, 2 * radius, torch.ones_like(radius), torch.full_like(radius, torch.inf))
+        return begin(at, self.first * radius, torch.ones_like(radius), torch.full_like(radius, torch.inf))
 
     def check(self, walk: Walk, x: Tensor, radius: Tensor, gap: int) -> Walk:
         stuck = ~walk.halved & (walk.best_value <= walk.checked)
@@ -104,6 +111,9 @@ class Sparser:
 
     factor: float = 1.5
     momentum: float = 1.0
+
+    def shortened(self, share: float) -> Sparser:
+        return self
 
     def phases(self, steps: int) -> list[tuple[float, int]]:
         wide = 3 * steps // 10
