@@ -58,11 +58,10 @@ class TargetedHalving:
         tracker, run = BestTracker(problem, self.loss, early_stop=self.early_stop), 0
         schedule = SCHEDULES[problem.threat.norm]
         targets, points = likely_targets(problem, self.rounds[0].targets), None
-        for number, one in enumerate(self.rounds):
+        for one, following in zip(self.rounds, (*self.rounds[1:], Round(0, 0)), strict=True):
             attack = APGD(one.steps, self.loss, self.estimator, schedule=schedule.shortened(one.first))
             count = min(one.targets, targets.shape[1])
-            following = min(count, *(later.targets for later in self.rounds[number + 1 : number + 2] or [Round(0, 0)]))
-            leaders = _Leaders(problem.x, following)
+            leaders = _Leaders(problem.x, min(count, following.targets))
             for place in range(count):
                 rows = tracker.active_rows()
                 if not len(rows):
