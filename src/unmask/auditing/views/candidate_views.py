@@ -60,6 +60,9 @@ _COMPARISONS = {"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "les
 _MOST = 0.5
 """Share of the images without a gradient from which the answer counts as one that no gradient reaches."""
 
+_UNFIT = (ValueError, RuntimeError, AttributeError, IndexError, TypeError)
+"""What is raised where a part is given, or gives, no tensor of images or features, so that nothing can be fitted."""
+
 _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
 
@@ -234,8 +237,8 @@ def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[Ca
         fitted = range(count)
         try:
             surrogates = [fit_surrogate(model, path, x, rounds=_ROUNDS, call=call) for call in fitted]
-        except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
-            return  # a part whose input or output is no tensor of images or features
+        except _UNFIT:
+            return
         quoted = json.dumps(path)
         named = [f", call={call}" if count > 1 else "" for call in fitted]
         made = ", ".join(f"unmask.fit_surrogate(model, {quoted}, x, rounds={_ROUNDS}{call})" for call in named)
@@ -249,8 +252,8 @@ def _skipping(model: nn.Module, cut: Sequence[str], source: str | None, x: Tenso
     first, named = json.dumps(cut[0]), "" if source is None else f", source={json.dumps(source)}"
     try:
         surrogate = fit_skip(model, cut[0], x, source=source)
-    except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
-        return  # a part that is given no tensor of images or features
+    except _UNFIT:
+        return
     code = f"skip_to({json.dumps(_named(cut))}, unmask.fit_skip(model, {first}, x{named}){named})"
     yield CandidateView((code,), skip_to(_named(cut), surrogate, source))
 
@@ -266,8 +269,8 @@ def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: f
             part = _named(parts)
             try:
                 head = fit_head(model if view.view is None else view.view(model), part, x, radius=radius)
-            except (ValueError, RuntimeError, AttributeError, IndexError, TypeError):
-                continue  # what a part gives is no tensor of features
+            except _UNFIT:
+                continue
             quoted = json.dumps(part)
             code = f"submodule_output({quoted}, unmask.fit_head({_applied(view)}, {quoted}, x, radius={radius!r}))"
             yield view.then(CandidateView((code,), submodule_output(part, head), end_to_end=False))

@@ -52,8 +52,7 @@ def difference(a: Any, b: Any) -> Tensor:
     """a - b in units of its spread within the example, so that one width suits every scale."""
     gap: Tensor = a - b
     with torch.no_grad():
-        scale = gap.abs().flatten(1).mean(1).reshape(-1, *[1] * (gap.ndim - 1)) if gap.ndim > 1 else abs(a) + abs(b)
-        scale = scale.clamp_min(1e-6)
+        scale = (_mean(gap.abs()) if gap.ndim > 1 else abs(a) + abs(b)).clamp_min(1e-6)
     return gap / scale
 
 
@@ -127,8 +126,8 @@ def soft_choice(scores: Tensor, dim: int, flat: float = _FLAT) -> Tensor:
     own = scores.softmax(dim)
     with torch.no_grad():
         below = (scores.amax(dim, keepdim=True) - scores).sum(dim, keepdim=True) / max(1, scores.shape[dim] - 1)
-        sure = _mean(own.amax(dim, keepdim=True), like=scores) > 1 - flat
-        apart = _mean(below, like=scores).clamp_min(_APART)
+        sure = _mean(own.amax(dim, keepdim=True)) > 1 - flat
+        apart = _mean(below).clamp_min(_APART)
     return torch.where(sure, (scores * (_APART / apart)).softmax(dim), own)
 
 
@@ -136,7 +135,7 @@ def _sigmoid(call: Call) -> Any:
     """Where nearly all elements are where it is flat, a step that is as wide as they spread."""
     u = call.real(0)
     with torch.no_grad():
-        flat = _mean(4 * call.true * (1 - call.true), like=u) < _FLAT
+        flat = _mean(4 * call.true * (1 - call.true)) < _FLAT
     return torch.where(flat, step(call, difference(u, 0.0)), u.sigmoid())
 
 
@@ -144,14 +143,13 @@ def _tanh(call: Call) -> Any:
     """As of the sigmoid, from -1 to 1."""
     u = call.real(0)
     with torch.no_grad():
-        flat = _mean(1 - call.true.square(), like=u) < _FLAT
+        flat = _mean(1 - call.true.square()) < _FLAT
     return torch.where(flat, 2 * step(call, difference(u, 0.0)) - 1, u.tanh())
 
 
-def _mean(value: Tensor, like: Tensor) -> Tensor:
-    """Of each example, for tensors with as many dimensions as ``like``; without examples, of all."""
-    flat = value.flatten(1).mean(1) if like.ndim > 1 else value.mean()
-    return flat.reshape(-1, *[1] * (like.ndim - 1)) if like.ndim > 1 else flat
+def _mean(value: Tensor) -> Tensor:
+    """Of each example, in a tensor of as many dimensions; of all, where there are no others."""
+    return value.flatten(1).mean(1).reshape(-1, *[1] * (value.ndim - 1)) if value.ndim > 1 else value.mean()
 
 
 def _division(call: Call) -> Any:

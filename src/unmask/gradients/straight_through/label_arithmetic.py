@@ -16,7 +16,7 @@ from unmask.gradients.straight_through.calls import Call
 from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 from unmask.gradients.straight_through.floats import FLOAT_RULES, Rule, equal, named
 from unmask.gradients.straight_through.integers import INTEGER_RULES
-from unmask.gradients.straight_through.labels import LABEL_RULES, MOST, as_wide, choice, moved
+from unmask.gradients.straight_through.labels import MOST, alike, as_wide, choice, moved
 from unmask.gradients.straight_through.places import PLACE_RULES, extreme
 
 __all__ = ["LABEL_ARITHMETIC"]
@@ -125,7 +125,7 @@ def _computed_else(func: Callable[[Any, Any], Tensor], other: Rule) -> Rule:
     return _or_else(_computed(func), other)
 
 
-_equal = _or_else(extreme("max", "min"), LABEL_RULES["eq"])
+_equal = _or_else(extreme("max", "min"), alike)
 
 LABEL_ARITHMETIC: dict[str, Rule] = {
     **named(_or_else(_masked, _computed(torch.mul)), "mul", "multiply", "rmul"),

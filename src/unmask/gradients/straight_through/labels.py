@@ -16,7 +16,18 @@ from unmask.gradients.straight_through.calls import Call, each
 from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 from unmask.gradients.straight_through.floats import Rule, equal, named
 
-__all__ = ["LABEL_RULES", "MOST", "as_weights", "as_wide", "fitted", "label_pair", "moved", "rearranged"]
+__all__ = [
+    "LABEL_RULES",
+    "MOST",
+    "alike",
+    "as_weights",
+    "as_wide",
+    "choice",
+    "fitted",
+    "label_pair",
+    "moved",
+    "rearranged",
+]
 
 MOST = 2**14
 """Numbers from here on are no places, of which each would have a weight."""
@@ -64,7 +75,7 @@ def _mode(call: Call) -> Any:
     return SoftValue(soft.value.mean(dim, keep), soft.weights.mean(dim, keep), partial=soft.partial), None
 
 
-def _equal(call: Call) -> Any:
+def alike(call: Call) -> Any:
     """Of labels how much the same is meant."""
     pair = label_pair(call.context, call.args[0], call.given(1, "other"))
     return equal(call) if pair is None else (pair[0] * pair[1]).sum(-1)
@@ -175,7 +186,5 @@ LABEL_RULES: dict[str, Rule] = {
     **named(_mode, "mode"),
     **named(_masked_scatter, "masked_scatter"),
     **named(_multinomial, "multinomial"),
-    **named(_equal, "eq"),
-    **named(lambda call: 1 - _equal(call), "ne", "not_equal"),
 }
 """The rule of each operation, by its name without leading or trailing underscores."""
