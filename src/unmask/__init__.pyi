@@ -53,6 +53,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "skip_to",
     "straight_through",
     "soft_votes",
+    "median_votes",
     "submodule_output",
     "unrolled",
     # estimators of gradients, and spaces to search
@@ -112,7 +113,7 @@ from .gradients.dequantized import dequantized
 from .gradients.eot import EOT, sign_agreement, signal_to_noise
 from .gradients.finite_gradients import finite_gradients
 from .gradients.functions import bpda_function
-from .gradients.part_views import skip_to, soft_votes, submodule_output
+from .gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
 from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian
 from .gradients.straight_through import narrow_straight_through, straight_through, unrolled

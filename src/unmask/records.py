@@ -215,6 +215,11 @@ class Job:
         """Sixteen hexadecimal digits that identify everything in the job."""
         return digest(asdict(self))
 
+    @property
+    def after(self) -> tuple[str, ...]:
+        """Attacks whose broken examples this one keeps: it attacks the others alone."""
+        return tuple(self.options.get("after", ()))
+
     @classmethod
     def of(cls, raw: Mapping[str, Any]) -> Job:
         """The job of plain data; UnmaskError where they are not those of a job."""
@@ -223,6 +228,9 @@ class Job:
         job = built(cls, raw, threat=built(ThreatSpec, raw.get("threat")), role=Role(raw["role"]))
         if not 0 <= job.start < job.stop < _MOST:
             raise UnmaskError(f"a job on examples {job.start} to {job.stop}")
+        after = job.options.get("after", [])
+        if not isinstance(after, list) or not all(isinstance(name, str) for name in after):
+            raise UnmaskError(f"a job after {after!r:.40}")
         return job
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from unmask.evaluation.execute import Outcome
+from unmask.evaluation.execute import Outcome, Task
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor, run
 from unmask.evaluation.store import Store
@@ -24,14 +24,14 @@ class Elsewhere:
     sent: list[str] = field(default_factory=list)
     fails_after: int = 1000
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        wire = [json.dumps(asdict(job)) for job in jobs]
+    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        wire = [json.dumps(asdict(task.job)) for task in tasks]
         for line in reversed(wire):
             if len(self.sent) == self.fails_after:
                 raise KeyboardInterrupt
             self.sent.append(line)
             raw = json.loads(line)
-            yield LocalExecutor(ExecutionConfig(5)).execute(Job(**{**raw, "threat": ThreatSpec(**raw["threat"])}))
+            yield LocalExecutor(ExecutionConfig(5)).execute(Task(Job(**{**raw, "threat": ThreatSpec(**raw["threat"])})))
 
 
 def carry_on(folder: Path, plan: Any, executor: Any) -> list[tuple[str, bool]]:

@@ -101,9 +101,9 @@ def attackers(
         "adaptive": _in_float32(
             f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
         ),
-        **({"latent": on_manifold(conditions, sources, spaces)} if spaces else {}),
+        **({"latent": _left(on_manifold(conditions, sources, spaces), "adaptive")} if spaces else {}),
         "transfer": transfer(sources, budget),
-        "black-box": black_box(budget, conditions.norm),
+        "black-box": _left(black_box(budget, conditions.norm), "plain", "adaptive", "transfer"),
     }
 
 
@@ -118,11 +118,18 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
             "one step of the plain attack", lambda _: RandomSearch(1) if conditions.refused else fgsm()
         ),
         "one step": _in_float32("one step of the adaptive attack", lambda _: single),
+        "few queries": black_box(BUDGETS["quick"], conditions.norm),
         "best view": _in_float32("the adaptive attack through the best view alone", lambda _: adaptive(once)),
         "doubled steps": _in_float32(
             "the adaptive attack with twice the steps, through the best view", lambda _: adaptive(twice)
         ),
     }
+
+
+def _left(attacker: AttackSpec, *before: str) -> AttackSpec:
+    """The same on what these attacks leave: their candidates count for the rest."""
+    about = f"{attacker.description}; on the examples that {', '.join(before)} leave"
+    return replace(attacker, description=about, after=before)
 
 
 def adaptive(conditions: Conditions) -> Ensemble:

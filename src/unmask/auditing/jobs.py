@@ -50,7 +50,8 @@ def build_plan(
 
     made = [*jobs("clean", Role.CLEAN, ball, n)]
     for attack, attacker in attackers.items():
-        made += jobs(attack, Role.PLAIN if attacker.plain else Role.ADAPTIVE, ball, n)
+        after = {"after": [*attacker.after]} if attacker.after else {}
+        made += jobs(attack, Role.PLAIN if attacker.plain else Role.ADAPTIVE, ball, n, **after)
     for control in controls:
         options = {"control": control.name} if control.name else {}
         made += jobs(control.attack, Role.CONTROL, control.threat, min(n, _FEW), **options)

@@ -58,6 +58,7 @@ def _controls(ball: ThreatSpec) -> list[Control]:
         Control("plain", replace(ball, eps=0.0), "eps 0"),
         Control("plain one step", ball),
         Control("one step", ball),
+        Control("few queries", ball),
         Control("doubled steps", ball),
         Control("plain", doubled, "plain doubled eps"),
         Control("best view", doubled, "doubled eps"),

@@ -33,6 +33,8 @@ class AttackSpec:
         plain: whether this is the attack without knowledge of the defense.
         access: what the attacker has.
         low_precision: whether gradients may be taken in bfloat16, where the hardware multiplies it.
+        after: names of attacks; an example that one of them has broken in all draws is not attacked again, and keeps
+            the candidate of that attack.
     """
 
     description: str
@@ -41,6 +43,7 @@ class AttackSpec:
     plain: bool = False
     access: Access = Access.WHITE_BOX
     low_precision: bool = True
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

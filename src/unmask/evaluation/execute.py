@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -27,13 +29,21 @@ from unmask.models.model_wrappers import Passes
 from unmask.records import Example, GradientCounts, Job, Record
 from unmask.threats import parse
 
-__all__ = ["TRAJECTORY_PREFIX", "Outcome", "attacked", "execute_job", "rejudge"]
+__all__ = ["TRAJECTORY_PREFIX", "Outcome", "Task", "attacked", "execute_job", "rejudge"]
 
 RECORDED = 3
 """Images of an attack's first job of which the trajectory is kept."""
 
 TRAJECTORY_PREFIX = "way_"
 """What the names of the tensors of such a trajectory begin with."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job, and the candidates (C, H, W) that other attacks have found for some of its examples, by position."""
+
+    job: Job
+    broken: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,8 +60,9 @@ def execute_job(
     data: Dataset,
     config: ExecutionConfig = ExecutionConfig(),
     compiler: Compiler | None = None,
+    broken: Mapping[int, Tensor] = MappingProxyType({}),
 ) -> Outcome:
-    """Attack the examples of a job and judge them.
+    """Attack the examples of a job and judge them; those of ``broken`` keep these candidates (C, H, W) and are judged.
 
     Records do not depend on the batch size of ``config``. Randomness is keyed by the job's seed,
     the example's position and the purpose, so that they do not depend on the job's range either.
@@ -61,14 +72,19 @@ def execute_job(
     started = time.monotonic()
     target = _at_strength(job, target)
     judge, search = _judge(job, target), _search(job, target, compiler)
+    positions = torch.arange(job.start, job.stop)
+    known = torch.tensor([index in broken for index in positions.tolist()])
+    kept = _judged(job, lambda index: torch.stack([broken[one] for one in index.tolist()]).to(config.device))
     examples: list[Example] = []
-    candidates, trajectories, slices = [], list[dict[str, Tensor]](), list[dict[str, Tensor]]()
+    candidates, trajectories, slices = dict[int, Tensor](), list[dict[str, Tensor]](), list[dict[str, Tensor]]()
     passes = Passes()
     gradients: list[GradientCounts | None] = []
     failures: dict[str, str] = {}
-    for index, x, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, search):
+    for index, x, y, found in chain(
+        _each(positions[~known], data, config, judge, search), _each(positions[known], data, config, judge, kept)
+    ):
         examples += _examples(job, index, y, found.verdict, found.selection)
-        candidates.append(found.x_adv.cpu())
+        candidates.update(zip(index.tolist(), found.x_adv.cpu(), strict=True))
         passes.forwards += found.passes.forwards
         passes.backwards += found.passes.backwards
         gradients.append(found.gradients)
@@ -80,7 +96,7 @@ def execute_job(
                     slices += landscape_tensors(target, found.trajectory.rows, index, x, y, found.x_adv, job)
     record = Record(
         job=job,
-        examples=tuple(examples),
+        examples=tuple(sorted(examples, key=lambda one: one.index)),
         draws=target.draws,
         forwards=passes.forwards,
         backwards=passes.backwards,
@@ -89,7 +105,7 @@ def execute_job(
         gradients=_total(gradients),
         failures=failures,
     )
-    x_adv = torch.cat(candidates)
+    x_adv = torch.stack([candidates[index] for index in positions.tolist()])
     tensors = {
         "x_adv": x_adv,
         **beside(job, target, data, x_adv.to(config.device)),
@@ -107,11 +123,7 @@ def rejudge(job: Job, target: Target, data: Dataset, x_adv: Tensor, config: Exec
     """The verdicts of a job on candidates that were stored, as :func:`execute_job` would give them."""
     judge = _judge(job, _at_strength(job, target))
     examples: list[Example] = []
-
-    def stored(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> AttackResult:
-        candidates = x_adv[index - job.start].to(config.device)
-        return AttackResult(candidates, *verdicts(judge, candidates, x, y, index, job.seed))
-
+    stored = _judged(job, lambda index: x_adv[index - job.start].to(config.device))
     for index, _, y, found in _each(torch.arange(job.start, job.stop), data, config, judge, stored):
         examples += _examples(job, index, y, found.verdict, found.selection)
     return tuple(examples)
@@ -152,7 +164,7 @@ Search = Callable[[Judge, Tensor, Tensor, Tensor], AttackResult]
 
 def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
     if untouched(job):
-        return lambda judge, index, x, y: AttackResult(x, *verdicts(judge, x, x, y, index, job.seed))
+        return lambda judge, index, x, y: _judged(job, lambda _: x)(judge, index, x, y)
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
     return lambda judge, index, x, y: run_attack(
@@ -168,6 +180,16 @@ def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
         record_trajectories=max(0, RECORDED - int(index[0])) if shown(job) else 0,
         compiler=compiler,
     )
+
+
+def _judged(job: Job, candidates: Callable[[Tensor], Tensor]) -> Search:
+    """Judges the candidates of positions instead of a search."""
+
+    def search(judge: Judge, index: Tensor, x: Tensor, y: Tensor) -> AttackResult:
+        x_adv = candidates(index)
+        return AttackResult(x_adv, *verdicts(judge, x_adv, x, y, index, job.seed))
+
+    return search
 
 
 def _attacker(job: Job, target: Target) -> AttackSpec:

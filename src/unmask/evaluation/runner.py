@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from unmask.data import Dataset, TooFewExamples, load
 from unmask.errors import UnmaskError, first_line
-from unmask.evaluation.execute import Outcome, execute_job
+from unmask.evaluation.execute import Outcome, Task, execute_job
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.targets import Target, find_target
+from unmask.evaluation.order import in_order, kept
 from unmask.evaluation.store import Store, pack
 from unmask.evaluation.verifying.fingerprint import fingerprint
 from unmask.kinds import MAIN_ROLES
@@ -31,7 +33,7 @@ Progress = Callable[[Record, bool], None]
 class Executor(Protocol):
     """Does jobs, in any order, anywhere; UnmaskError, of one line, ends the run."""
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]: ...
+    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]: ...
 
 
 @dataclass
@@ -55,15 +57,16 @@ class LocalExecutor:
         if self.config.compile:
             self.compiler = Compiler()
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
-        return map(self.execute, jobs)
+    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+        return map(self.execute, tasks)
 
-    def execute(self, job: Job) -> Outcome:
+    def execute(self, task: Task) -> Outcome:
         """One job; whatever goes wrong in the target's code is an UnmaskError that names job and error."""
+        job = task.job
         data = self.dataset(job.data, job.stop)
         target = self.target(job.target, data)
         with in_one_line(f"{job.target} under {job.attack}"):
-            return execute_job(job, target, data, self.config, self.compiler)
+            return execute_job(job, target, data, self.config, self.compiler, task.broken)
 
     def dataset(self, name: str, n: int) -> Dataset:
         """At least the first ``n`` test examples, or all where there are fewer."""
@@ -109,14 +112,22 @@ def run(
         if job.key in done:
             progress(done[job.key], True)
 
-    def finish(some: Iterable[Job]) -> None:
-        for outcome in executor.map([job for job in some if job.key not in done]):
-            record = store.add(outcome.record, pack(outcome.tensors))
-            done[record.job.key] = record
-            progress(record, False)
-
     for some in due(jobs, done, rule):
-        finish(some)
+        for group in in_order(some):
+            tasks = [_task(job, done.values(), store) for job in group if job.key not in done]
+            for outcome in executor.map(tasks):
+                record = store.add(outcome.record, pack(outcome.tensors))
+                done[record.job.key] = record
+                progress(record, False)
+
+
+def _task(job: Job, records: Iterable[Record], store: Store) -> Task:
+    found: dict[int, Tensor] = {}
+    sources = kept(job, records) if job.after else {}
+    for record in {one.job.key: one for one in sources.values()}.values():
+        x_adv = store.candidates(record)
+        found |= {index: x_adv[index - record.job.start] for index, one in sources.items() if one is record}
+    return Task(job, found)
 
 
 def due(jobs: Sequence[Job], done: Mapping[str, Record], rule: StopRule | None) -> Iterator[list[Job]]:

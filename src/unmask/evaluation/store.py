@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from unmask.errors import UnmaskError
@@ -69,6 +70,14 @@ class Store:
     def records(self) -> list[Record]:
         """As of :func:`unmask.run_files.read_records`."""
         return read_records(self.folder)
+
+    def candidates(self, record: Record) -> Tensor:
+        """Its adversarial images (B, C, H, W); UnmaskError where their file is gone or damaged."""
+        path = self.folder / str(record.file)
+        try:
+            return load(path.read_bytes())["x_adv"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise UnmaskError(f"{path} cannot be read", "start the run again in a new folder") from error
 
     def add(self, record: Record, tensors: bytes) -> Record:
         """Store a record and its tensors; on return both are on the disk."""

@@ -15,7 +15,7 @@ from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, first_t
 from unmask.gradients.rows import averaged_copies, each_in_turn, rows_of_all, without_repeats
 from unmask.types import InvalidModelOutput, as_output
 
-__all__ = ["skip_to", "soft_votes", "submodule_only", "submodule_output"]
+__all__ = ["median_votes", "skip_to", "soft_votes", "submodule_only", "submodule_output"]
 
 
 def skip_to(part: str | Sequence[str], surrogate: Surrogate = identity, source: str | None = None) -> View:
@@ -171,6 +171,25 @@ def soft_votes(classes: int) -> Surrogate:
     return lambda logits: (
         logits.unflatten(1, (-1, classes)).log_softmax(2).logsumexp(1) - math.log(logits.shape[1] / classes)
     )
+
+
+def median_votes(classes: int) -> Surrogate:
+    """Another head for the same: the median over the networks of the lead of each class over the best other class.
+
+    A majority falls if half of its networks do. Its gradient is that of the network that decides the vote, while the
+    mean of the probabilities mostly changes those that are easy to change.
+
+    >>> median_votes(2)(torch.tensor([[0.0, 9.0, 3.0, 0.0, 2.0, 0.0]]))
+    tensor([[ 2., -2.]])
+    """
+
+    def head(logits: Tensor) -> Tensor:
+        each = logits.unflatten(1, (-1, classes))
+        first, second = each.topk(2, dim=2).values.unbind(2)
+        best_other = torch.where(each == first[:, :, None], second[:, :, None], first[:, :, None])
+        return (each - best_other).median(1).values
+
+    return head
 
 
 def submodule_only(part: str) -> View:

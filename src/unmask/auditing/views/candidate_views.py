@@ -28,7 +28,7 @@ from unmask.gradients.bpda import View, bpda, bypass
 from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
 from unmask.gradients.functions import bpda_function
-from unmask.gradients.part_views import skip_to, soft_votes, submodule_output
+from unmask.gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
 from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
@@ -166,14 +166,15 @@ def _and_read(views: list[CandidateView], evidence: GradientProbe, classes: int)
 
 
 def _votes(evidence: GradientProbe, classes: int) -> Iterator[CandidateView]:
-    """Where the logits of several parts are lost at once: the mean of their probabilities."""
+    """Where the logits of several parts are lost at once: the mean of their probabilities, and the median of leads."""
     answers = {event.part: event.outputs[0].value.shape[1:] for event in calls(evidence) if event.outputs}
     for view, reached in _reaching(evidence):
         parts = [path for path in ends(evidence, reached) if answers[path] == (classes,)]
         if len(parts) > 1:
-            code = f"submodule_output({json.dumps(parts)}, unmask.soft_votes({classes}))"
-            votes = CandidateView((code,), submodule_output(parts, soft_votes(classes)), end_to_end=False)
-            yield view.then(votes)
+            for head in (soft_votes, median_votes):
+                code = f"submodule_output({json.dumps(parts)}, unmask.{head.__name__}({classes}))"
+                votes = CandidateView((code,), submodule_output(parts, head(classes)), end_to_end=False)
+                yield view.then(votes)
             return
 
 

@@ -10,6 +10,7 @@ import torch
 
 from unmask.evaluation.execute import attacked
 from unmask.evaluation.failures import in_one_line
+from unmask.evaluation.order import kept
 from unmask.evaluation.runner import LocalExecutor
 from unmask.evaluation.verifying.beside import untouched
 from unmask.evaluation.verifying.check import Check, job_name
@@ -44,8 +45,8 @@ def attack_again(records: Sequence[Record], local: LocalExecutor, sample: Sample
     """Run each planned attack again, with the run's own seed, on some of its examples.
 
     An honest run gives the same results on the same hardware, since randomness is keyed by the seed and the example.
-    A check fails if the new attack breaks an example in more draws than the run says, or if more examples have missing
-    or not finite gradients than the run counted.
+    Examples that an attack keeps from those before it are left out. A check fails if the new attack breaks an example
+    in more draws than the run says, or if more examples have missing or not finite gradients than the run counted.
     """
     attacks: dict[str, list[Record]] = {}
     for record in records:
@@ -55,8 +56,10 @@ def attack_again(records: Sequence[Record], local: LocalExecutor, sample: Sample
         job = replace(parts[0].job, start=min(p.job.start for p in parts), stop=max(p.job.stop for p in parts))
         if job.attack in sample.skipped and job.role == Role.ADAPTIVE:
             continue
-        before = {example.index: example for part in parts for example in part.examples}
-        index = sample.of(sorted(before))
+        others = kept(job, records)
+        before = {e.index: e for part in parts for e in part.examples if e.index not in others}
+        if not (index := sample.of(sorted(before))):
+            continue
         data = local.dataset(job.data, job.stop)
         target = local.target(job.target, data)
         with in_one_line(f"{job.target} under {job.attack}"):

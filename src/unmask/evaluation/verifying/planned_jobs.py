@@ -60,7 +60,8 @@ def hold_against_question(run: RunFile, local: LocalExecutor) -> Iterator[Check]
 
 
 def _answers(job: Job, config: Mapping[str, Any]) -> bool:
-    options = {name: value for name, value in job.options.items() if name != "levels"}  # which the model decides
+    decided = ("levels", "after")  # by what the model is
+    options = {name: value for name, value in job.options.items() if name not in decided}
     found = (job.target, job.data, job.seed, asdict(job.threat), options)
     return found == tuple(config[name] for name in ("target", "data", "seed", "threat", "options"))
 

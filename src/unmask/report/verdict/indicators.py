@@ -67,6 +67,8 @@ def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
     assert case.audit is not None
     attacks = {name: _examples(found) for name, found in by_attack(run.of(case, Role.PLAIN, Role.ADAPTIVE)).items()}
     controls = {name: _examples(found) for name, found in by_attack(run.of(case, Role.CONTROL)).items()}
+    few = {"black-box": controls["few queries"]} if "few queries" in controls else {}
+    scores = {name: _asked(run, case, name, attacks) for name in BY_SCORES if name in attacks}
     found: list[Indicator] = []
     if case.audit.get("not_diagnosed_reason"):  # scores alone; the attack in question is that by scores
         attacks = {"adaptive": attacks["black-box"]} if "black-box" in attacks else {}
@@ -80,11 +82,18 @@ def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
                 larger=controls.get(f"{before}doubled eps"),
                 noise=controls.get("noise"),
                 doubled=controls.get(f"{before}doubled steps"),
-                scores={name: attacks[name] for name in BY_SCORES if name in attacks},
+                scores={**scores, **few} if of == "plain" else scores,
                 **gradients,
             )
             found += judge(of, evidence)
     return found
+
+
+def _asked(run: RunFolder, case: CaseInfo, name: str, attacks: Mapping[str, Verdicts]) -> Verdicts:
+    """The examples that this attack tried itself, which are not those that it keeps from attacks before it."""
+    before = {attack for r in run.of(case, Role.ADAPTIVE) if r.job.attack == name for attack in r.job.after}
+    kept = {i for other in before & attacks.keys() for i, e in attacks[other].items() if e.selection_robust == 0}
+    return {index: example for index, example in attacks[name].items() if index not in kept}
 
 
 def judge(of: str, known: IndicatorEvidence) -> list[Indicator]:
