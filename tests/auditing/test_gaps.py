@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -21,6 +22,7 @@ from unmask.data import load
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.gradients.straight_through import straight_through
+from unmask.report.verdict.finding_sentences import effect
 from unmask.threats import Linf
 
 DATA = load("digits", n=48)
@@ -185,11 +187,11 @@ def test_votes_of_networks_that_numpy_counts_are_replaced_by_probabilities() -> 
     assert truth.robust_accuracy < 0.5
     assert pilot.results[0].robust_accuracy <= truth.robust_accuracy + 0.05
     names = [one.name for one in pilot.results]
-    tried = [
-        f'submodule_output(["nets.0", "nets.1", "nets.2"], unmask.{head}_votes(10))' for head in ("soft", "median")
+    heads = [
+        f'submodule_output(["nets.0", "nets.1", "nets.2"], unmask.{name}_votes(10))' for name in ("soft", "median")
     ]
-    assert names[0] in tried
-    assert {*tried} <= {*names}
+    assert names[0] in heads
+    assert {*heads} <= {*names}
 
 
 def test_copies_of_a_batch_are_averaged_by_every_view() -> None:
@@ -269,3 +271,37 @@ def test_a_classifier_behind_features_without_gradients_is_fitted_by_a_head() ->
     assert best.view.code[0] == "straight_through"
     assert "unmask.fit_head(unmask.straight_through(model)" in best.name
     assert best.robust_accuracy <= 0.2
+
+
+class Reflected(nn.Module):
+    """The classes of a network, with a lead that falls where the network's rises, between jumps: a sawtooth of it.
+
+    Its gradient is correct almost everywhere, and leads away from other classes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.net(x)
+        top = z.topk(2, 1)
+        lead = top.values[:, 0] - top.values[:, 1]
+        shown = 3 * (lead / 3).floor() + 3 - 0.8 * lead.remainder(3)
+        return z.scatter_add(1, top.indices[:, :1], (shown - lead)[:, None])
+
+
+def test_a_correct_gradient_that_leads_nowhere_is_a_finding() -> None:
+    pilot = piloted(Reflected())
+    own = next(one for one in pilot.results if one.name == "own gradient")
+    assert own.robust_accuracy >= 0.5
+    assert pilot.results[0].robust_accuracy <= 0.1
+    (found,) = pilot.diagnosis.findings
+    assert (found.kind, found.evidence["gradient"]) == ("shattered", "misleading")
+    assert pilot.results[0].name in found.where
+    assert pilot.results[0].name in found.remedy
+    assert "does not lead to images that are misclassified" in effect(asdict(found))
+
+
+def test_a_network_by_itself_has_no_such_finding() -> None:
+    assert not piloted(network()).diagnosis.findings

@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from unmask.data import from_memory, load
 from unmask.evaluation.execution_config import ExecutionConfig
-from unmask.evaluation.models.model_checks import check_model, is_random
+from unmask.evaluation.models.model_checks import check_model, for_gradients, is_random
 from unmask.evaluation.models.targets import find_target, prepare_target
+from unmask.gradients.bpda import View
+from unmask.gradients.part_views import skip_to
+from unmask.gradients.straight_through import straight_through
 from unmask.models.forms import ModelForm
 from unmask.types import Output
 
@@ -233,3 +236,49 @@ def test_images_of_one_class_are_noted(labels: list[int], kinds: list[str]) -> N
     notes = prepare_target(Answer(lambda x: x[:, :10]), data).setup_findings
     assert [note.kind for note in notes] == kinds
     assert [note.where for note in notes] == ["all 3 images are of class 1, of 10 classes"] * len(kinds)
+
+
+class Author(nn.Module):
+    """Code that works on images that require no gradient."""
+
+    def __init__(self, step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.step = step
+        self.net = nn.Linear(64, 10)
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.net(self.step(x).flatten(1))
+        return answer
+
+
+def by_numpy(x: Tensor) -> Tensor:
+    return torch.from_numpy(x.numpy().round(1))
+
+
+def switched_off(x: Tensor) -> Tensor:
+    x.requires_grad = False
+    return (8 * x).round() / 8
+
+
+@pytest.mark.parametrize(("step", "view"), [(by_numpy, skip_to("net")), (switched_off, straight_through)])
+def test_code_that_fails_on_images_that_require_gradients_runs_without(
+    step: Callable[[Tensor], Tensor], view: View
+) -> None:
+    model, data = Author(step), load("digits", n=8)
+    x = data.batch()[0]
+    target = prepare_target(model, data, ExecutionConfig(strict=False))
+    with torch.no_grad():
+        expected = model(x.clone())
+    assert torch.equal(target.model(x.clone().requires_grad_()), expected)
+    (found,) = target.setup_findings
+    assert "fails on images that require gradients: RuntimeError" in found.where
+    z = x.clone().requires_grad_()
+    view(target.model)(z).sum().backward()
+    assert z.grad is not None
+    assert torch.allclose(z.grad.flatten(1), model.net.weight.sum(0).expand(8, -1), atol=1e-5)
+
+
+def test_code_that_bears_gradients_is_left_as_it_is() -> None:
+    model = Author(lambda x: x)
+    assert for_gradients(model, X) == (model, None)

@@ -28,6 +28,7 @@ from unmask.diagnosis.probe import faults_behind_refusals
 from unmask.diagnosis.saturation import saturation
 from unmask.errors import UnmaskError
 from unmask.gradients.spaces import Latent
+from unmask.kinds import FindingKind
 from unmask.models.model_wrappers import frozen_copy, query
 from unmask.randomness import make_keys
 from unmask.records import Finding
@@ -39,6 +40,9 @@ _DEAR = 0.05
 
 _FAR = 0.1
 """By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
+
+_MISLED = 0.2
+"""By how much less a view must leave than a gradient without a fault, which then does not lead to what is wrong."""
 
 _TIE = 0.02
 """Views are about as good if what is left, and the loss that they reach, differ by less."""
@@ -91,6 +95,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     worth = on_grids(trials.results, request.data.scale, search)
     results = (*worth, *trials.results)
     best = _best(results)
+    found = found.with_findings(_misleading(found, best, trials.results))
     found = found.with_remedy(_remedy(best, trials.results)).with_findings(gridded(trials.results, worth))
     keys = check.images.keys(request.seed, "sources")
     surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
@@ -162,6 +167,23 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
         if not one.error:
             return one
     raise UnmaskError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
+
+
+def _misleading(found: Diagnosis, best: PilotResult, results: Sequence[PilotResult]) -> list[Finding]:
+    """That the gradient is correct everywhere and leads attacks nowhere, where another view leaves much less."""
+    own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
+    kinds = (FindingKind.SHATTERED, FindingKind.VANISHING)
+    if own is None or best.levels or any(one.kind in kinds for one in found.findings):
+        return []
+    if own.robust_accuracy - best.robust_accuracy < _MISLED:
+        return []
+    evidence = {
+        "gradient": "misleading",
+        "own": round(own.robust_accuracy, 3),
+        "view": best.name,
+        "left": round(best.robust_accuracy, 3),
+    }
+    return [Finding(FindingKind.SHATTERED, "", f"what {best.name} leaves out", evidence, "")]
 
 
 def _remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:

@@ -187,7 +187,8 @@ def median_votes(classes: int) -> Surrogate:
         each = logits.unflatten(1, (-1, classes))
         first, second = each.topk(2, dim=2).values.unbind(2)
         best_other = torch.where(each == first[:, :, None], second[:, :, None], first[:, :, None])
-        return (each - best_other).median(1).values
+        median: Tensor = (each - best_other).median(1).values
+        return median
 
     return head
 

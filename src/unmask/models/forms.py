@@ -31,6 +31,7 @@ __all__ = [
     "under_default_dtype",
     "with_refusals",
     "with_script_parts",
+    "without_gradients",
 ]
 
 
@@ -185,6 +186,21 @@ def under_default_dtype(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return twin
 
 
+def without_gradients(model: nn.Module) -> nn.Module:
+    """A copy of a model that computes without gradients, for code that fails on images that require them.
+
+    Views that replace gradients still see each of its operations.
+
+    >>> class ByNumpy(nn.Module):
+    ...     def forward(self, x): return torch.from_numpy(x.numpy() + 1)
+    >>> without_gradients(ByNumpy())(torch.zeros(1, requires_grad=True))
+    tensor([1.])
+    """
+    twin = deep_copy(model)
+    vars(twin)["forward"] = partial(_without_gradients, twin.forward)
+    return twin
+
+
 def forgetting(model: nn.Module) -> nn.Module:
     """A copy of a model that begins each call with the state that the model is in now: see :class:`State`.
 
@@ -262,6 +278,11 @@ def _reformed(
         x = (x - centre) / spread
     x = x.permute(0, 2, 3, 1).contiguous() if channels_last else x
     return (x if dtype is None else x.to(dtype), *args[1:])
+
+
+def _without_gradients(forward: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    with torch.no_grad():
+        return forward(x.detach(), *args, **kwargs)
 
 
 def _restored(state: State, _: nn.Module, __: tuple[Any, ...]) -> None:

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from unmask.state.snapshot import is_users
+
 __all__ = ["deep_copy"]
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -34,10 +36,19 @@ def deep_copy(model: nn.Module) -> nn.Module:
     >>> list(one.seen), list(other.seen)
     ([], ['made'])
 
-    Sparse tensors, which torch does not copy by ``deepcopy`` either, are cloned.
+    Sparse tensors, which torch does not copy by ``deepcopy`` either, are cloned. What cannot be copied at all, such as
+    locks, modules of Python, open files and running generators, is shared.
+
+    Raises what ``copy.deepcopy`` raises for a model that cannot be copied even so.
     """
-    memo: dict[int, Any] = {id(tensor): _clone(tensor) for tensor in _uncopiable(list(_own(model)))}
-    twin = copy.deepcopy(model, memo)
+    clones = {id(tensor): _clone(tensor) for tensor in _uncopiable(list(_own(model)))}
+    memo: dict[int, Any] = {**clones}
+    try:
+        twin = copy.deepcopy(model, memo)
+    except Exception:  # of the author's objects
+        memo = {**clones}
+        _share(list(_own(model)), memo, set())
+        twin = copy.deepcopy(model, memo)
     for place in _own(twin):
         for name, value in place.items():
             if isinstance(value, FunctionType):
@@ -57,6 +68,34 @@ def _uncopiable(value: Any) -> Iterator[Tensor]:
     for leaf in tree_leaves(value):
         if isinstance(leaf, Tensor) and (leaf.grad_fn is not None or leaf.layout != torch.strided):
             yield leaf
+
+
+def _share(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
+    """Let ``memo`` have the objects in ``value`` that cannot be copied, though their parts can be."""
+    if id(value) in seen or _copies(value, memo):
+        return
+    seen.add(id(value))
+    for part in _parts(value):
+        _share(part, memo, seen)
+    if not isinstance(value, nn.Module) and not _copies(value, memo):
+        memo[id(value)] = value
+
+
+def _copies(value: Any, memo: dict[int, Any]) -> bool:
+    try:
+        copy.deepcopy(value, dict(memo))
+    except Exception:  # of the author's objects
+        return False
+    return True
+
+
+def _parts(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.values()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [*value]
+    own = isinstance(value, nn.Module) or is_users(type(value).__module__)
+    return [*vars(value).values()] if own and isinstance(getattr(value, "__dict__", None), dict) else []
 
 
 def _clone(tensor: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ from torch import Tensor, nn
 from unmask.diagnosis.behaviour.determinism import parts_in_training
 from unmask.diagnosis.instrumentation import preserve_buffers
 from unmask.errors import UnmaskError, first_line
+from unmask.evaluation.models.sources.loading import adapted
 from unmask.inputs import as_images, as_labels
+from unmask.models.forms import without_gradients
 from unmask.models.model_wrappers import batch_invariant, query
 from unmask.randomness import draws_numbers, make_keys, use_keys
+from unmask.records import Finding
 from unmask.state.snapshot import GENERATORS
 from unmask.types import InvalidModelOutput
 
-__all__ = ["DRAWS", "check_model", "failure", "is_random"]
+__all__ = ["DRAWS", "check_model", "failure", "for_gradients", "is_random"]
 
 DRAWS = 16
 """Draws per verdict of a random model that is no case."""
@@ -66,6 +69,28 @@ def failure(x: Tensor, error: Exception) -> UnmaskError:
     first = first_line(error, type(error).__name__)
     shape = tuple(x.shape)
     return UnmaskError(f"the model fails on images of shape {shape}: {first}; check that the data set is the model's")
+
+
+def for_gradients(model: nn.Module, x: Tensor) -> tuple[nn.Module, Finding | None]:
+    """The model, and what was done to it if its code fails on images that require gradients, such as ``x.numpy()``.
+
+    >>> class ByNumpy(nn.Module):
+    ...     def forward(self, x): return torch.from_numpy(x.numpy()).flatten(1)
+    >>> _, found = for_gradients(ByNumpy().eval(), torch.rand(2, 1, 1, 2))
+    >>> found.where
+    "the model's code fails on images that require gradients: RuntimeError: Can't call numpy() on Tensor that requires \
+grad. Use tensor.detach().numpy() instead."
+    """
+    with torch.enable_grad(), preserve_buffers(model):
+        try:
+            query(model, x.detach().requires_grad_())
+        except Exception as error:  # of the author's code
+            why = f"{type(error).__name__}: {first_line(error, '')}"
+        else:
+            return model, None
+    twin = without_gradients(model)
+    where = f"the model's code fails on images that require gradients: {why}"
+    return twin, adapted(where, "it is called without gradients; views replace the gradient that is missing")
 
 
 def is_random(model: nn.Module, x: Tensor) -> bool:

@@ -21,7 +21,7 @@ from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.failures import in_one_line
 from unmask.evaluation.models.estimators import as_module
 from unmask.evaluation.models.factories import find_factory
-from unmask.evaluation.models.model_checks import DRAWS, check_model, is_random
+from unmask.evaluation.models.model_checks import DRAWS, check_model, for_gradients, is_random
 from unmask.evaluation.models.process_settings import own_settings
 from unmask.evaluation.models.recognition import recognised
 from unmask.evaluation.models.sources.loading import Loaded, Request
@@ -145,6 +145,8 @@ def prepare_target(model: nn.Module, data: Dataset, config: ExecutionConfig = Ex
         check_model(model, x, data.labels, strict=strict)
     except UnmaskError as error:
         raise UnmaskError("; ".join([str(error), *(one.where for one in adapted)])) from error
+    model, changed = for_gradients(model, x)
+    notes += [changed] if changed else []
     with torch.no_grad(), preserve_buffers(model):
         count = query(model, x).logits.shape[1]
     seen = data.labels.unique()

@@ -37,6 +37,12 @@ def effect(finding: Mapping[str, Any]) -> str:
                 f"The gradient {operation} is wrong: it predicts {100 * best:.0f} % of the output's change "
                 "(100 % if it were correct)."
             )
+        case "misleading":
+            return (
+                "The gradient of the model predicts its changes nearby, but does not lead to images that are "
+                f"misclassified: a short search by it leaves {percent(known['own'])}, through {known['view']} "
+                f"{percent(known['left'])}."
+            )
         case "not finite":
             return f"The gradient {operation} is NaN or infinite on {percent(known['images'])} of the images."
     if "signal" in known:
