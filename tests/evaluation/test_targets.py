@@ -261,7 +261,11 @@ def switched_off(x: Tensor) -> Tensor:
     return (8 * x).round() / 8
 
 
-@pytest.mark.parametrize(("step", "view"), [(by_numpy, skip_to("net")), (switched_off, straight_through)])
+def past_numpy(model: nn.Module) -> nn.Module:
+    return straight_through(skip_to("net", nn.Flatten())(model))
+
+
+@pytest.mark.parametrize(("step", "view"), [(by_numpy, past_numpy), (switched_off, straight_through)])
 def test_code_that_fails_on_images_that_require_gradients_runs_without(
     step: Callable[[Tensor], Tensor], view: View
 ) -> None:
