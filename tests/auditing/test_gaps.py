@@ -305,3 +305,26 @@ def test_a_correct_gradient_that_leads_nowhere_is_a_finding() -> None:
 
 def test_a_network_by_itself_has_no_such_finding() -> None:
     assert not piloted(network()).diagnosis.findings
+
+
+class Exits(nn.Module):
+    """Two networks, the second for images of which the first is unsure, one image at a time; numbers of Python's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = network(), copy.deepcopy(network())
+
+    def forward(self, x: Tensor) -> Tensor:
+        answers = []
+        for image in x.split(1):
+            z = self.first(image)
+            z = z if z.softmax(1).max() > 0.9 else self.second(image)
+            answers.append(z[0].tolist())
+        return torch.tensor(answers)
+
+
+def test_logits_are_read_from_a_part_that_gets_all_images() -> None:
+    pilot = piloted(Exits())
+    tried = [one for one in pilot.results if "submodule_output" in one.name]
+    assert tried[0].name == 'submodule_output("first")'
+    assert tried[0].robust_accuracy < 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -125,10 +126,17 @@ def end_to_end_parts(evidence: GradientProbe, x: Tensor) -> list[str]:
 
 
 def logits(evidence: GradientProbe, classes: int) -> list[str]:
-    """Parts, not the model itself, whose output has the form of logits, while something is made of it later."""
-    answer = evidence.parts[-1].event.outputs[0].token
+    """Parts, not the model itself, whose output has the form of logits, while something is made of it later.
+
+    Parts that get all images come before those that get some of them, as later exits do.
+    """
+    answer = evidence.parts[-1].event.outputs[0]
     single = [event for event in calls(evidence) if len(event.outputs) == 1]
     found = [event for event in single if event.outputs[0].value.shape[1:] == (classes,)]
-    last = {event.outputs[0].token: event for event in found if event.outputs[0].token != answer}
+    rows = Counter[str]()
+    for event in found:
+        rows[event.part] += len(event.outputs[0].value)
+    found = [event for event in found if rows[event.part] >= len(answer.value)] or found
+    last = {event.outputs[0].token: event for event in found if event.outputs[0].token != answer.token}
     paths = dict.fromkeys(min((e.part for e in found if e.outputs[0].token == t), key=len) for t in last)
     return list(paths)[-2:]
