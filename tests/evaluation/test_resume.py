@@ -54,7 +54,7 @@ def slow() -> None:
         time.sleep(0.02)
         return real(self, *asked)
 
-    Judge.is_broken = is_broken  # type: ignore[method-assign]
+    Judge.is_broken = is_broken  # type: ignore[assignment, method-assign]
 
 
 def arguments(out: Path) -> list[str]:
