@@ -40,7 +40,7 @@ class Small(nn.Module):
 @needs_compiler
 def test_a_compiled_view_finds_as_much_and_the_original_judges_it() -> None:
     model, said = Small().eval(), list[str]()
-    x = torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    x = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     y = model(x).argmax(1)
     judged: list[int] = []
 

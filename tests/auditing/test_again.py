@@ -17,7 +17,7 @@ from benchmarks.zoo import ZOO
 from unmask.cases import find_case
 
 refusing = lambda: ZOO["RefusingClass"].build(find_case("plain-digits").load()).eval()
-strong = lambda: find_case("madry-digits").load()
+weak = lambda: find_case("plain-digits").load()
 """
 
 
@@ -59,7 +59,7 @@ def test_an_audit_by_the_clock_may_leave_something_else(
     tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, again = str(tmp_path / "run"), str(tmp_path / "again")
-    audit = ["audit", f"{models}:strong", "--data", "digits", "--eps", "0.15", "--n", "8", "--budget", "0.2s"]
+    audit = ["audit", f"{models}:weak", "--data", "digits", "--eps", "0.15", "--n", "8", "--budget", "0.2s"]
     with pytest.MonkeyPatch.context() as slow:  # a machine that gets nowhere
         slow.setattr(time_limited, "worst", lambda problem, *rest: problem.x)
         assert unmask(*audit, "--out", run) == 0

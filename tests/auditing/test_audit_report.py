@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import unmask
 from tests.commands import unmask as command
+from tests.models import MEANS
 from unmask.cases import find_case
 from unmask.records import Finding
 from unmask.report.audit_report import AuditReport
@@ -116,7 +117,9 @@ def test_its_run_says_that_no_command_can_do_it_again(
 def test_a_folder_that_is_given_stays_and_another_goes_with_the_last_report(
     report: AuditReport, tmp_path: Path
 ) -> None:
-    model, ball = find_case("plain-digits").load(), unmask.Linf(0.15)
+    names: dict[str, Any] = {}
+    exec(MEANS, names)
+    model, ball = names["Means"]().eval(), unmask.Linf(0.15)
     kept = unmask.audit(model, "digits", ball, n=4, budget="quick", out=str(tmp_path / "run"))
     assert folder_of(kept) == tmp_path / "run"
     lost = unmask.audit(model, "digits", ball, n=4, budget="quick")

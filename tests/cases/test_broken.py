@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -16,6 +18,7 @@ from unmask.losses import margin
 N = 48
 
 
+@cache
 def left(name: str, attacker: str, n: int = N) -> float:
     case = find_case(name)
     need(case.data)

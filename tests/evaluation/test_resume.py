@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.commands import unmask
+from unmask.judging import Judge
 from unmask.run_files import read_lines
 
 FORKS = pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has loaded torch")
@@ -45,8 +46,19 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, -1))
 
 
+def slow() -> None:
+    """Each question to the judge waits a moment, so that a signal arrives within a search however fast that is."""
+    real = Judge.is_broken
+
+    def is_broken(self: Judge, *asked: Any) -> Any:
+        time.sleep(0.02)
+        return real(self, *asked)
+
+    Judge.is_broken = is_broken  # type: ignore[assignment, method-assign]
+
+
 def arguments(out: Path) -> list[str]:
-    cases = ["--case", "thermometer-digits", "--case", "lwta-digits"]
+    cases = ["--case", "plain-digits", "--case", "thermometer-digits"]
     return ["reproduce", *cases, "--no-curves", "--n", "12", "--batch-size", "5", "--out", str(out)]
 
 
@@ -78,8 +90,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @FORKS
 def test_stopped_from_outside(tmp_path: Path, undisturbed: Path, results: Any, start: Any) -> None:
     out, said = tmp_path / "run", tmp_path / "said"
-    assert stop(start(*arguments(out)), signal.SIGKILL, out, 1) == -signal.SIGKILL
-    assert stop(start(*arguments(out)), signal.SIGINT, out, 4) == 130
+    assert stop(start(*arguments(out), before=slow), signal.SIGKILL, out, 1) == -signal.SIGKILL
+    assert stop(start(*arguments(out), before=slow), signal.SIGINT, out, 4) == 130
     assert said.read_text().splitlines()[-1] == "unmask: interrupted; the same command continues the run"
     assert "Traceback" not in said.read_text()
     before = (out / "records.jsonl").read_bytes()

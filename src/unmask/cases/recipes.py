@@ -20,29 +20,48 @@ from unmask.nets.pixel_cnn import PixelCNN
 from unmask.randomness import Keys, make_keys
 from unmask.threats import Threat
 from unmask.training.checkpoints import Checkpoints
-from unmask.training.classifier import ClassifierRecipe, train_classifier
+from unmask.training.classifier import ClassifierLoss, ClassifierRecipe, train_classifier
 from unmask.training.density import DensityRecipe, levels, train_density
-from unmask.training.epochs import train_epochs
 from unmask.training.gan import GanRecipe, train_gan
 from unmask.types import Model
 from unmask.weights import load_weights, shipped
 
 __all__ = ["Against", "ClassifierTraining", "DensityTraining", "GanTraining", "StudentTraining", "undisturbed"]
 
+_SHOWN = 2000
+
 
 @dataclass(frozen=True)
 class ClassifierTraining:
-    """Train the whole model as a classifier of a data set's training half."""
+    """Train the whole model as a classifier of a data set's training half.
+
+    Args:
+        data: its name.
+        recipe: the steps, and what is minimised where there is no ``loss``.
+        loss: what is minimised instead.
+        start: name of the case whose weights the model's ``classifier`` starts from; None for random ones.
+        finish: called with the trained model and the first 2000 training images (N, C, H, W), of which the model
+            keeps something with its weights.
+    """
 
     data: str
     recipe: ClassifierRecipe
+    loss: ClassifierLoss | None = None
+    start: str | None = None
+    finish: Callable[[Any, Tensor], None] | None = None
 
     def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
         data = load(self.data, "train")
-        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe)}
+        if self.start is not None:
+            load_weights(model.get_submodule("classifier"), shipped(self.start))
+        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe), "start": self.start}
+        settings["loss"] = getattr(self.loss, "__name__", None)
+        checkpoints = Checkpoints(folder, settings)
         yield from train_classifier(
-            model, data.floats, len(data), self.recipe, Checkpoints(folder, settings), seed=seed, device=device
+            model, data.floats, len(data), self.recipe, checkpoints, seed=seed, device=device, loss=self.loss
         )
+        if self.finish is not None:
+            self.finish(model, data.batch(0, _SHOWN)[0].to(device))
 
 
 @dataclass(frozen=True)
@@ -71,26 +90,17 @@ class StudentTraining:
         teacher = frozen_copy(teacher.eval()).to(device)
         transform, student = model.get_submodule("transform"), model.get_submodule("classifier")
 
-        def objective(x: Tensor, y: Tensor, progress: float, index: Tensor) -> tuple[Tensor, dict[str, float]]:
+        def loss(model: nn.Module, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
                 wanted = (teacher(x).float() / self.temperature).softmax(1)
                 seen = transform(x)
-            logits = student(seen).float()
-            loss = self.temperature**2 * F.kl_div(
-                (logits / self.temperature).log_softmax(1), wanted, reduction="batchmean"
-            )
-            return loss, {"loss": loss.item(), "accuracy": float((logits.argmax(1) == y).float().mean())}
+            logits = model(seen).float()
+            taught = (logits / self.temperature).log_softmax(1)
+            return self.temperature**2 * F.kl_div(taught, wanted, reduction="batchmean"), logits
 
-        settings = {"data": self.data, "seed": seed, "student": repr(self)}
-        yield from train_epochs(
-            student,
-            data.floats,
-            len(data),
-            self.recipe,
-            objective,
-            Checkpoints(folder, settings),
-            seed=seed,
-            device=device,
+        checkpoints = Checkpoints(folder, {"data": self.data, "seed": seed, "student": repr(self)})
+        yield from train_classifier(
+            student, data.floats, len(data), self.recipe, checkpoints, seed=seed, device=device, loss=loss
         )
 
 

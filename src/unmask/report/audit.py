@@ -12,7 +12,6 @@ from rich.text import Text
 
 from unmask.kinds import MAIN_ROLES, Role
 from unmask.records import AUDIT_SCHEMA
-from unmask.report.plots.landscape import Landscape, landscape
 from unmask.report.run_folder import CaseInfo, RunFolder
 from unmask.report.script import script
 from unmask.report.table import Row
@@ -99,7 +98,6 @@ class AuditSection:
     candidate_views: list[Mapping[str, Any]]
     parts: list[Mapping[str, Any]]
     planning_seconds: Mapping[str, float]  # by step
-    landscape: Landscape | None
     script: str
     not_diagnosed_reason: str
 
@@ -126,7 +124,6 @@ class AuditSection:
             candidate_views=views,
             parts=case.audit["parts"] if classified else [],
             planning_seconds=run.planning_seconds,
-            landscape=landscape(run, case),
             script=script(run, case),
             not_diagnosed_reason=reason,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unmask.report.breakdown.perturbations import Perturbations, perturbations
 from unmask.report.plots.animation import Animation, animation
 from unmask.report.plots.curves import eps_curve, strength_curve
 from unmask.report.plots.histograms import histogram
+from unmask.report.plots.landscape import Landscape, landscape
 from unmask.report.plots.losses import losses
 from unmask.report.plots.perturbations import perturbation_histogram
 from unmask.report.plots.pictures import Gallery, gallery
@@ -47,6 +49,7 @@ class Card:
     animation: Animation | None
     gallery: Gallery | None
     audit: AuditSection | None
+    landscape: Landscape | None
     setup: Sequence[Mapping[str, Any]]
     controls: tuple[Control, ...]
     per_class: PerClass | None
@@ -55,6 +58,20 @@ class Card:
 
 def html(run: RunFolder, rows: Sequence[Row]) -> str:
     """The text of report.html; every name in it is escaped."""
+    page = _pages().get_template("page.html")
+    return page.render(
+        asked=run.config,
+        rows=rows,
+        cards=[_card(run, case, row) for row, case in zip(rows, run.cases, strict=True)],
+        level=LEVEL,
+        margin=MARGIN,
+        meaning=sentences.MEANING,
+    )
+
+
+@cache
+def _pages() -> Environment:
+    """The templates, which are compiled once in a process."""
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -65,14 +82,7 @@ def html(run: RunFolder, rows: Sequence[Row]) -> str:
     for texts in (formatting, sentences, finding_sentences):
         pages.filters.update({name: getattr(texts, name) for name in texts.__all__ if name.islower()})
     pages.filters["breakable"] = _breakable
-    return pages.get_template("page.html").render(
-        asked=run.config,
-        rows=rows,
-        cards=[_card(run, case, row) for row, case in zip(rows, run.cases, strict=True)],
-        level=LEVEL,
-        margin=MARGIN,
-        meaning=sentences.MEANING,
-    )
+    return pages
 
 
 def _card(run: RunFolder, case: CaseInfo, row: Row) -> Card:
@@ -90,6 +100,7 @@ def _card(run: RunFolder, case: CaseInfo, row: Row) -> Card:
         animation=animation(case, adaptive_all or plain),  # of the example that took an adaptive attack longest
         gallery=gallery(run, case),
         audit=AuditSection.of(run, case, row),
+        landscape=landscape(run, case) if case.audit is not None else None,
         setup=case.setup_findings,
         controls=controls(run, case),
         per_class=per_class(run, case),

@@ -197,7 +197,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 def is_users(module: str | None) -> bool:
     """Whether a module is neither Python's own, nor installed, nor a part of this package."""
-    if module is None or module.partition(".")[0] in (*sys.stdlib_module_names, "unmask"):
+    if module is None or (package := module.partition(".")[0]) == "unmask" or package in sys.stdlib_module_names:
         return module == "__main__"
     file = getattr(sys.modules.get(module), "__file__", None)
     return file is None or not file.startswith(_INSTALLED)

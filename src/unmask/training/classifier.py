@@ -16,10 +16,13 @@ from unmask.training.checkpoints import Checkpoints
 from unmask.training.epochs import Adam, Nesterov, train_epochs
 from unmask.types import as_output
 
-__all__ = ["Adam", "ClassifierRecipe", "Nesterov", "Perturb", "train_classifier"]
+__all__ = ["Adam", "ClassifierLoss", "ClassifierRecipe", "Nesterov", "Perturb", "train_classifier"]
 
 Perturb = Callable[[nn.Module, Tensor, Tensor, float, Tensor], Tensor]
 """(copy of the model in evaluation mode, x, y, progress in [0, 1], examples' numbers (B,)) -> images to train on."""
+
+ClassifierLoss = Callable[[Any, Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""(the model, images (B, C, H, W), labels (B,), progress in [0, 1]) -> what is minimised, and scores (B, K)."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +66,19 @@ def train_classifier(
     *,
     seed: int = 0,
     device: str = "cpu",
+    loss: ClassifierLoss | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Train ``model`` in place, epoch by epoch; yields a log line after each. Arguments as of :func:`train_epochs`."""
+    """Train ``model`` in place, epoch by epoch; yields a log line after each. Arguments as of :func:`train_epochs`.
+
+    With a ``loss``, that is minimised, and of the recipe the steps alone are used: no layer is fitted to the images.
+    """
 
     def objective(x: Tensor, y: Tensor, progress: float, index: Tensor) -> tuple[Tensor, dict[str, float]]:
-        loss, logits = _loss(model, x, y, recipe, progress, index)
-        return loss, {"loss": loss.item(), "accuracy": float((logits.argmax(1) == y).float().mean())}
+        value, scores = loss(model, x, y, progress) if loss else _loss(model, x, y, recipe, progress, index)
+        return value, {"loss": value.item(), "accuracy": float((scores.argmax(1) == y).float().mean())}
 
-    yield from train_epochs(
-        model, images, size, recipe, objective, checkpoints, seed=seed, device=device, first=lambda x: _whiten(model, x)
-    )
+    first = None if loss else lambda x: _whiten(model, x)
+    yield from train_epochs(model, images, size, recipe, objective, checkpoints, seed=seed, device=device, first=first)
 
 
 def _loss(

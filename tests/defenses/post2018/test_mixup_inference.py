@@ -69,7 +69,7 @@ def test_training_mixes_images_and_labels_by_the_same_share() -> None:
     model = MixupInference(Last(), POOL[:, :, :1, :1], classes=4)
     x, y = torch.tensor([2.0, -2.0]).view(2, 1, 1, 1), torch.tensor([1, 0])
     with use_keys(make_keys(0, range(2), "train")):
-        loss, logits = mixed_images(model, x, y)
+        loss, logits = mixed_images(model, x, y, 0.0)
     of_the_first = (logits[:, 1] + 2) / 4  # how much each mixture has of the first image, whose class is 1
     assert ((of_the_first > 0) & (of_the_first < 1)).all()
     assert of_the_first[0] != 1 - of_the_first[1]

@@ -84,7 +84,7 @@ def test_four_turns_are_a_full_one() -> None:
 def test_the_training_loss_has_both_tasks() -> None:
     model = defended()
     x, y = X[:4], torch.tensor([0, 1, 2, 0])
-    loss, logits = class_and_rotation(model, x, y)
+    loss, logits = class_and_rotation(model, x, y, 0.0)
     turned = torch.stack([x[i].rot90(i, (1, 2)) for i in range(4)])
     found = model.rotation(model.encoder(turned))
     assert torch.equal(logits, model.static(x))

@@ -1,8 +1,8 @@
-"""Training by a loss that a defense's authors define, and of what purifies images."""
+"""The loss of an ensemble's members, and the training of what purifies images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,42 +12,9 @@ from torch import Tensor, nn
 
 from unmask.data import load
 from unmask.training.checkpoints import Checkpoints
-from unmask.training.classifier import ClassifierRecipe
 from unmask.training.diffusion import DiffusionRecipe, train_diffusion
-from unmask.training.epochs import train_epochs
 
-__all__ = ["DiffusionTraining", "LossTraining", "each_member"]
-
-DefenseLoss = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(the defense, images (B, C, H, W), labels (B,)) -> what is minimised, and scores (B, K) to count the accuracy on."""
-
-
-@dataclass(frozen=True)
-class LossTraining:
-    """Minimise ``loss`` on a data set's training half; the recipe says in which steps."""
-
-    data: str
-    recipe: ClassifierRecipe
-    loss: DefenseLoss
-
-    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
-        data = load(self.data, "train")
-
-        def objective(x: Tensor, y: Tensor, progress: float, index: Tensor) -> tuple[Tensor, dict[str, float]]:
-            loss, scores = self.loss(model, x, y)
-            return loss, {"loss": loss.item(), "accuracy": float((scores.argmax(1) == y).float().mean())}
-
-        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe), "loss": self.loss.__name__}
-        yield from train_epochs(
-            model,
-            data.floats,
-            len(data),
-            self.recipe,
-            objective,
-            Checkpoints(folder, settings),
-            seed=seed,
-            device=device,
-        )
+__all__ = ["DiffusionTraining", "each_member"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +41,7 @@ class DiffusionTraining:
         )
 
 
-def each_member(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def each_member(model: Any, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
     """The sum of the members' own cross entropies; ``model.logits`` gives (B, members, K)."""
     logits = model.logits(x).float()
     return sum(F.cross_entropy(z, y) for z in logits.unbind(1)), logits.mean(1)  # type: ignore[return-value]

@@ -16,7 +16,8 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, own_gradient
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, recipe, small_net
+from unmask.cases.recipes import ClassifierTraining
+from unmask.cases.selfstudy.training import CITATION, recipe, small_net
 from unmask.defenses.selfstudy.binary import BinaryEnsemble
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
@@ -52,7 +53,7 @@ class BinaryTraining:
         load_weights(whole, shipped("selfstudy-labelsmooth-cifar10"))
         body = model.get_submodule("body").requires_grad_(False)
         body.load_state_dict(_first_half(whole).state_dict())
-        yield from ProgressTraining(self.recipe, each_class)(model, folder, seed=seed, device=device)
+        yield from ClassifierTraining("cifar10", self.recipe, each_class)(model, folder, seed=seed, device=device)
 
 
 def _first_half(net: nn.Sequential) -> nn.Sequential:

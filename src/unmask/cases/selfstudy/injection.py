@@ -13,7 +13,8 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, own_gradient
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, recipe, small_net
+from unmask.cases.recipes import ClassifierTraining
+from unmask.cases.selfstudy.training import CITATION, recipe, small_net
 from unmask.defenses.selfstudy.backdoors import Backdoored, Thresholds
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
@@ -63,8 +64,12 @@ CASES = (
                 view=_with_margins,
             ),
         },
-        train=ProgressTraining(
-            recipe(3), with_backdoored_twins, start="selfstudy-labelsmooth-cifar10", finish=Backdoored.remember
+        train=ClassifierTraining(
+            "cifar10",
+            recipe(3),
+            with_backdoored_twins,
+            start="selfstudy-labelsmooth-cifar10",
+            finish=Backdoored.remember,
         ),
         note="accuracy counts a correct class, or a refusal under attack; a refused clean image counts as wrong",
     ),

@@ -8,7 +8,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, apgd_dlr, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, behind_transform, recipe, small_net
+from unmask.cases.selfstudy.training import CITATION, behind_transform, recipe, small_net
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.defenses.selfstudy.inputs import Blur, Discretize, sloped
 from unmask.gradients.bpda import bpda
@@ -46,7 +46,7 @@ CASES = (
             "plain": own_gradient(),
             "apgd": AttackSpec("APGD on cross entropy and DLR", lambda _: Ensemble((apgd_ce(restarts=2), apgd_dlr()))),
         },
-        train=ProgressTraining(recipe(2), behind_transform, start="selfstudy-labelsmooth-cifar10"),
+        train=ClassifierTraining("cifar10", recipe(2), behind_transform, start="selfstudy-labelsmooth-cifar10"),
         note="no control: the blur is linear, so that its gradient is correct, and masked only where it is computed "
         "outside of torch",
         **_SHARED,

@@ -12,7 +12,8 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, recipe, small_net
+from unmask.cases.recipes import ClassifierTraining
+from unmask.cases.selfstudy.training import CITATION, recipe, small_net
 from unmask.defenses.selfstudy.majority import MajorityVote
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
@@ -54,7 +55,7 @@ CASES = (
                 view=bypass("decide", _agreement),
             ),
         },
-        train=ProgressTraining(recipe(), each_with_noise),
+        train=ClassifierTraining("cifar10", recipe(), each_with_noise),
         note="accuracy counts a correct class, or a refusal under attack; a refused clean image counts as wrong",
         **_SHARED,
     ),

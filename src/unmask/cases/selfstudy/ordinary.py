@@ -12,7 +12,7 @@ from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, apgd_dlr, cifar10_recipe, light_net, own_gradient
 from unmask.cases.recipes import ClassifierTraining
-from unmask.cases.selfstudy.training import CITATION, ProgressTraining, recipe, small_net
+from unmask.cases.selfstudy.training import CITATION, recipe, small_net
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.defenses.selfstudy.activations import HighTemperature, JumpNet, smooth_jump
 from unmask.gradients.bpda import bpda
@@ -50,7 +50,7 @@ CASES = (
                 view=bpda("jump", smooth_jump(0.5, _JUMP)),
             ),
         },
-        train=ProgressTraining(recipe(4), growing_jump, start="selfstudy-labelsmooth-cifar10"),
+        train=ClassifierTraining("cifar10", recipe(4), growing_jump, start="selfstudy-labelsmooth-cifar10"),
         **_SHARED,
     ),
     Case(

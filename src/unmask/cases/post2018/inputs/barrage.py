@@ -6,7 +6,8 @@ from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import CIFAR10, apgd_ce, own_gradient
-from unmask.cases.selfstudy.training import ProgressTraining, behind_transform, recipe, small_net
+from unmask.cases.recipes import ClassifierTraining
+from unmask.cases.selfstudy.training import behind_transform, recipe, small_net
 from unmask.defenses.post2018.inputs.barrage.barrage import Barrage
 from unmask.defenses.preprocessed import Preprocessed
 from unmask.gradients.eot import EOT
@@ -37,7 +38,7 @@ CASES = (
                 view=straight_through,
             ),
         },
-        train=ProgressTraining(recipe(5), behind_transform, start="selfstudy-labelsmooth-cifar10"),
+        train=ClassifierTraining("cifar10", recipe(5), behind_transform, start="selfstudy-labelsmooth-cifar10"),
         draws=10,
         n_controls=16,
         note=f"{_COUNT} of the ten groups for each image, where the authors have 5, with some of the transformations "

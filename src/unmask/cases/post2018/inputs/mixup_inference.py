@@ -11,7 +11,7 @@ from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import DIGITS, apgd_ce, own_gradient
-from unmask.cases.post2018.training import LossTraining
+from unmask.cases.recipes import ClassifierTraining
 from unmask.data import load
 from unmask.defenses.post2018.inputs.mixup_inference import MixupInference, balanced_pool
 from unmask.gradients.eot import EOT
@@ -26,7 +26,7 @@ __all__ = ["CASES", "mixed_images"]
 _POOL, _SAMPLES, _SHARE = 100, 30, 0.5
 
 
-def mixed_images(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def mixed_images(model: Any, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
     """Mixup (Zhang et al., ICLR 2018), each image's share uniform in [0, 1): the loss, and the logits (B, K).
 
     Image i is mixed with image -1 - i of the batch, which is shuffled; so are the losses of the two labels.
@@ -62,7 +62,7 @@ CASES = (
                 ),
             ),
         },
-        train=LossTraining("digits", ClassifierRecipe(epochs=200, batch=64), mixed_images),
+        train=ClassifierTraining("digits", ClassifierRecipe(epochs=200, batch=64), mixed_images),
         draws=5,
         note=f"MI-OL with {_SAMPLES} mixtures of share {_SHARE}, on smaller images than the authors'",
     ),

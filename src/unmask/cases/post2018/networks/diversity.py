@@ -9,7 +9,7 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import apgd_ce, own_gradient
-from unmask.cases.post2018.training import LossTraining
+from unmask.cases.recipes import ClassifierTraining
 from unmask.defenses.averaged import Averaged
 from unmask.defenses.post2018.networks.diversity import diversity_loss
 from unmask.kinds import Obfuscation
@@ -23,7 +23,7 @@ __all__ = ["CASES", "adaptive_diversity"]
 _MEMBERS = 3
 
 
-def adaptive_diversity(model: Averaged, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def adaptive_diversity(model: Averaged, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
     """The mean of the authors' loss over a batch, and the members' mean logits (B, K)."""
     logits = torch.stack([member(x) for member in model.members], 1).float()
     return diversity_loss(logits, y).mean(), logits.mean(1)
@@ -49,7 +49,7 @@ CASES = (
                 lambda _: Ensemble((apgd_ce(restarts=2), APGD(100, targeted_dlr, targets=5))),
             ),
         },
-        train=LossTraining("mnist", ClassifierRecipe(epochs=5, shift=2), adaptive_diversity),
+        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2), adaptive_diversity),
         note="no control: the ensemble has no masked gradient, and the evaluation of its authors took few steps",
     ),
 )

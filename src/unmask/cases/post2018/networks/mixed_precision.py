@@ -7,7 +7,8 @@ from torch import Tensor
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import MNIST, apgd_ce, apgd_dlr, own_gradient
-from unmask.cases.post2018.training import LossTraining, each_member
+from unmask.cases.post2018.training import each_member
+from unmask.cases.recipes import ClassifierTraining
 from unmask.defenses.post2018.networks.mixed_precision import MixedPrecision, low_precision_net
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
@@ -40,7 +41,7 @@ CASES = (
                 view=bypass("vote", _mean_logits),
             ),
         },
-        train=LossTraining("mnist", ClassifierRecipe(epochs=5, shift=2), each_member),
+        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2), each_member),
         note="three members: full precision, 2-bit weights and 4-bit activations, 4-bit weights and 2-bit activations",
     ),
 )

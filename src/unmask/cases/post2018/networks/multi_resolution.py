@@ -11,7 +11,7 @@ from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import DIGITS, apgd_ce, own_gradient
-from unmask.cases.post2018.training import LossTraining
+from unmask.cases.recipes import ClassifierTraining
 from unmask.defenses.post2018.networks.multi_resolution import MultiResolution, ResolutionStack
 from unmask.gradients.bpda import bypass
 from unmask.gradients.eot import EOT
@@ -27,7 +27,7 @@ _SIZES = (512, 512, 256, 256)
 _SURE = with_confidence(margin, 1.0)
 
 
-def network_and_heads(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def network_and_heads(model: Any, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
     """The sum of all members' cross entropies, and the logits (B, K) of the network itself."""
     logits = model.logits(x).float()
     return sum(F.cross_entropy(z, y) for z in logits.unbind(1)), logits[:, -1]  # type: ignore[return-value]
@@ -61,7 +61,7 @@ CASES = (
                 view=bypass("vote", _mean_logits),
             ),
         },
-        train=LossTraining("digits", ClassifierRecipe(epochs=60, batch=64), network_and_heads),
+        train=ClassifierTraining("digits", ClassifierRecipe(epochs=60, batch=64), network_and_heads),
         draws=5,
         note="the authors' self-ensemble over layers, on small images, without pretraining",
     ),

@@ -8,7 +8,7 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import MNIST, own_gradient
-from unmask.cases.post2018.training import LossTraining
+from unmask.cases.recipes import ClassifierTraining
 from unmask.defenses.post2018.networks.output_codes import OutputCodes, hadamard_code
 from unmask.gradients.bpda import bypass
 from unmask.kinds import Obfuscation
@@ -21,7 +21,7 @@ __all__ = ["CASES", "bit_hinge"]
 _BITS, _MEMBERS = 16, 4
 
 
-def bit_hinge(model: OutputCodes, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def bit_hinge(model: OutputCodes, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
     """The mean over the bits of max(0, 1 - word * bit), and the log probabilities (B, K)."""
     bits = model.bits(x).float()
     return (1 - model.decode.code[y] * bits).clamp_min(0).mean(), model.decode(bits)
@@ -52,7 +52,7 @@ CASES = (
                 view=_logits_of_the_bits,
             ),
         },
-        train=LossTraining("mnist", ClassifierRecipe(epochs=5, shift=2), bit_hinge),
+        train=ClassifierTraining("mnist", ClassifierRecipe(epochs=5, shift=2), bit_hinge),
         note="four members of four bits each, smaller than those of the authors",
     ),
 )

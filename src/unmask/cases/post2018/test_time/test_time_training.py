@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.cases.case import AttackSpec, Case
 from unmask.cases.common import DIGITS, apgd_ce, apgd_dlr, own_gradient
-from unmask.cases.post2018.training import LossTraining
+from unmask.cases.recipes import ClassifierTraining
 from unmask.defenses.post2018.test_time.test_time_training import TestTimeTraining, rotations, with_group_norm
 from unmask.gradients.bpda import ModelView
 from unmask.kinds import Obfuscation
@@ -21,7 +21,7 @@ from unmask.training.classifier import ClassifierRecipe
 __all__ = ["CASES", "class_and_rotation"]
 
 
-def class_and_rotation(model: Any, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def class_and_rotation(model: Any, x: Tensor, y: Tensor, progress: float) -> tuple[Tensor, Tensor]:
     """The sum of the cross entropies of class and turn, one turn an image, and the logits (B, K) of the classes."""
     logits = model.static(x).float()
     turns = torch.arange(len(x), device=x.device) % 4  # batches are shuffled
@@ -58,7 +58,7 @@ CASES = (
                 view=_static,
             ),
         },
-        train=LossTraining("digits", ClassifierRecipe(epochs=60, batch=64), class_and_rotation),
+        train=ClassifierTraining("digits", ClassifierRecipe(epochs=60, batch=64), class_and_rotation),
         note="its authors claim robustness to shifts of the data, not to attacks; one step on an image's four turns",
     ),
 )
