@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,3 +287,29 @@ def test_code_that_fails_on_images_that_require_gradients_runs_without(
 def test_code_that_bears_gradients_is_left_as_it_is() -> None:
     model = Author(lambda x: x)
     assert for_gradients(model, X) == (model, None)
+
+
+def test_a_file_may_parse_the_arguments_of_a_script_when_it_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(
+        "import argparse\nfrom torch import nn\nparser = argparse.ArgumentParser()\n"
+        "parser.add_argument('--width', type=int, default=10)\nwidth = parser.parse_args().width\n"
+        "def build():\n    assert parser.parse_args().width == width\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, width)).eval()\n"
+    )
+    with pytest.MonkeyPatch.context() as called:
+        called.setattr("sys.argv", ["unmask", "audit", "script.py:build"])
+        target = find_target(f"{path}:build", load("digits", n=8), ExecutionConfig(strict=False))
+    assert target.model(X).shape == (4, 10)
+
+
+def test_an_array_of_numpy_is_an_answer() -> None:
+    class Arrays(nn.Module):
+        def forward(self, x: Tensor) -> np.ndarray[Any, Any]:
+            return x.detach().numpy().reshape(len(x), -1)[:, :10]
+
+    data = load("digits", n=8)
+    target = prepare_target(Arrays().eval(), data, ExecutionConfig(strict=False))
+    x = data.batch()[0]
+    assert torch.equal(target.model(x), x.flatten(1)[:, :10])
+    assert any("array of numpy" in found.where for found in target.setup_findings)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ __all__ = [
     "ModelForm",
     "check_moments",
     "forgetting",
+    "from_arrays",
     "in_form",
     "select_output",
     "takes",
@@ -142,6 +144,19 @@ def select_output(model: nn.Module, key: str | int) -> nn.Module:
     """
     twin = deep_copy(model)
     twin.register_forward_hook(partial(_selected, key))
+    return twin
+
+
+def from_arrays(model: nn.Module) -> nn.Module:
+    """A copy of a model that answers arrays of numpy, with tensors instead.
+
+    >>> class ByNumpy(nn.Module):
+    ...     def forward(self, x): return x.detach().numpy() + 1
+    >>> from_arrays(ByNumpy())(torch.zeros(1, 1))
+    tensor([[1.]])
+    """
+    twin = deep_copy(model)
+    twin.register_forward_hook(_as_tensor)
     return twin
 
 
@@ -299,6 +314,11 @@ def _selected(key: str | int, _: nn.Module, __: tuple[Any, ...], answer: Any) ->
         return getattr(answer, key)
     known = ", ".join(parts) or "one tensor alone"
     raise InvalidModelOutput(f"the model's answer has no {key!r}, but {known}", "choose the logits of these")
+
+
+def _as_tensor(_: nn.Module, args: tuple[Any, ...], answer: Any) -> Tensor:
+    device = args[0].device if args and isinstance(args[0], Tensor) else None
+    return torch.as_tensor(np.array(answer), device=device)
 
 
 def _refusing(_: nn.Module, __: tuple[Any, ...], answer: Any) -> Output:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,11 @@ def find_factory(source: str, name: str) -> Callable[[], Any]:
         has = ", ".join(_callables(module)) or "none"
         wrong = f"{source} has no function {name!r} that builds a model" if name else f"{source} names no function"
         raise UnmaskError(f"{wrong}: give {source}:FUNCTION, one of those it has: {has}")
-    made: Callable[[], Any] = factory
+
+    def made() -> Any:
+        with _run_alone(Path(source)):
+            return factory()
+
     return made
 
 
@@ -51,7 +56,8 @@ def _from_file(path: Path) -> ModuleType:
     sys.modules[spec.name] = module
     _search_also(path.parent)
     try:
-        spec.loader.exec_module(module)
+        with _run_alone(path):
+            spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise UnmaskError(f"{path} fails when it is loaded: {type(error).__name__}: {error}") from error
     return module
@@ -63,6 +69,16 @@ def _from_package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise UnmaskError(f"module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def _run_alone(path: Path) -> Iterator[None]:
+    """With the arguments of a script that is run by itself: it may parse them when it is loaded."""
+    before, sys.argv = sys.argv, [str(path)]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def _search_also(folder: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,16 @@ from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.models.model_checks import failure
 from unmask.evaluation.models.sources.loading import adapted
 from unmask.kinds import FindingKind
-from unmask.models.forms import ModelForm, check_moments, in_form, select_output, takes, two_classes, with_refusals
+from unmask.models.forms import (
+    ModelForm,
+    check_moments,
+    from_arrays,
+    in_form,
+    select_output,
+    takes,
+    two_classes,
+    with_refusals,
+)
 from unmask.models.model_wrappers import query
 from unmask.records import Finding
 from unmask.types import LOGITS, InvalidModelOutput, as_output, items_of
@@ -42,6 +52,10 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
     except Exception as error:
         model, answer, note = _other_input(model, x, form, error)
         found.append(note)
+    if isinstance(answer, np.ndarray):
+        model = from_arrays(model)
+        answer = _try(model, x)
+        found.append(adapted("its answer is an array of numpy, which has no gradient", "answer a tensor"))
     if form.output is not None:
         model = select_output(model, form.output)
         answer = _try(model, x)
