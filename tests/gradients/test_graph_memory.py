@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,7 +10,9 @@ from torch import Tensor, nn
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
 from unmask.gradients.autograd import autograd
+from unmask.gradients.bpda import View
 from unmask.gradients.eot import EOT
+from unmask.gradients.straight_through import straight_through, unrolled
 from unmask.losses import margin
 from unmask.models import graph_memory
 from unmask.models.graph_memory import bounded_graphs, count_graph, forget_graph, rows_of_a_graph
@@ -76,3 +81,36 @@ def test_attacks_take_gradients_of_as_many_rows_as_memory_holds(monkeypatch: pyt
     parts = run_attack(attack, Wide().eval(), x, x.flatten(1).argmax(1), Linf(0.01), draws=2)
     assert max(ROWS) == 16
     assert torch.equal(whole.x_adv, parts.x_adv)
+
+
+class Descends(nn.Module):
+    """Purifies by steps on an energy whose layers save their own results, and answers without their graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_()
+            for _ in range(3):
+                z = (z - torch.autograd.grad(self.energy(z).sum(), z)[0]).detach().requires_grad_()
+        return torch.cat((z.detach().flatten(1), x.flatten(1)), 1)
+
+
+@pytest.mark.parametrize("view", [straight_through, unrolled])
+def test_passes_leave_no_graph_behind(view: View) -> None:
+    """An operation that saves its own result does not hold itself where no backward pass goes through it."""
+    viewed, x = view(Descends()), torch.rand(2, 1, 2, 2)
+
+    def alive() -> int:
+        with bounded_graphs():
+            z = x.clone().requires_grad_()
+            torch.autograd.grad(count_graph(partial(viewed, z), 2).sum(), z)
+            del z
+        gc.collect()
+        return sum(type(one) is Tensor for one in gc.get_objects())
+
+    alive()
+    before = alive()
+    assert [alive() for _ in range(3)] == [before] * 3

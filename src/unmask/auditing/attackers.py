@@ -33,6 +33,9 @@ NOISE = 0.25
 _DRAWS = 16
 """Over which candidates for a random model are compared."""
 
+_FEW = 50
+"""Queries of the control that compares scores with the plain gradient."""
+
 _FIRST = ((10, 0.25), (30, 0.1))
 """Steps, and their size, of the first searches of a random model."""
 
@@ -118,7 +121,7 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
             "one step of the plain attack", lambda _: RandomSearch(1) if conditions.refused else fgsm()
         ),
         "one step": _in_float32("one step of the adaptive attack", lambda _: single),
-        "few queries": black_box(BUDGETS["quick"], conditions.norm),
+        "few queries": _few_queries(conditions.norm),
         "best view": _in_float32("the adaptive attack through the best view alone", lambda _: adaptive(once)),
         "doubled steps": _in_float32(
             "the adaptive attack with twice the steps, through the best view", lambda _: adaptive(twice)
@@ -157,6 +160,12 @@ def black_box(budget: Budget, norm: str) -> AttackSpec:
         lambda _: Ensemble((*square, RandomSearch(100 if square else budget.queries))),
         access=Access.SCORES,
     )
+
+
+def _few_queries(norm: str) -> AttackSpec:
+    """A short search by scores, for a comparison with the plain attack on the same images."""
+    search = Square(_FEW) if norm in ("linf", "l2") else RandomSearch(_FEW)
+    return _in_float32(f"{_FEW} queries: scores only", lambda _: search, access=Access.SCORES)
 
 
 def transfer(sources: Sequence[CandidateView], budget: Budget, access: Access = Access.WHITE_BOX) -> AttackSpec:

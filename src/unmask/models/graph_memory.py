@@ -83,12 +83,16 @@ def count_graph(call: Callable[[], T], rows: int) -> T:
 
 
 def counted(tensor: Tensor) -> Tensor:
-    """The tensor, which autograd saves; for hooks on saved tensors that are inside a pass that is counted."""
+    """The tensor, which autograd saves; for hooks on saved tensors that are inside a pass that is counted.
+
+    It comes without its graph: an operation that saves its own result would hold itself, and nobody would free it where
+    no backward pass goes through it, as through a gradient that a model takes itself. Autograd knows the graph.
+    """
     kept = _kept.get()
     if kept is not None:
         with suppress(RuntimeError, NotImplementedError):  # a tensor without memory of its own
             kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-    return tensor
+    return tensor.detach()
 
 
 def out_of_memory(error: BaseException) -> bool:
