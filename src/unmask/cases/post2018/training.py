@@ -15,8 +15,9 @@ from unmask.training.checkpoints import Checkpoints
 from unmask.training.classifier import ClassifierRecipe
 from unmask.training.diffusion import DiffusionRecipe, train_diffusion
 from unmask.training.epochs import train_epochs
+from unmask.training.score import train_score
 
-__all__ = ["DiffusionTraining", "LossTraining", "each_member"]
+__all__ = ["DiffusionTraining", "LossTraining", "ScoreTraining", "each_member"]
 
 DefenseLoss = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(the defense, images (B, C, H, W), labels (B,)) -> what is minimised, and scores (B, K) to count the accuracy on."""
@@ -65,6 +66,29 @@ class DiffusionTraining:
         yield from train_diffusion(
             purify.denoiser,
             purify.kept[: self.until + 1],
+            data.floats,
+            len(data),
+            self.recipe,
+            Checkpoints(folder, settings),
+            seed=seed,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class ScoreTraining:
+    """Train the score network of a purification for noise of the standard deviations ``sigmas``."""
+
+    data: str
+    recipe: DiffusionRecipe
+    sigmas: tuple[float, ...]
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe), "sigmas": list(self.sigmas)}
+        yield from train_score(
+            model.get_submodule("purify.score"),
+            self.sigmas,
             data.floats,
             len(data),
             self.recipe,
