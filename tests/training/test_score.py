@@ -60,8 +60,8 @@ def test_the_score_of_normal_images_has_the_least_loss() -> None:
 
 def test_training_finds_the_score_of_normal_images(tmp_path: Path) -> None:
     network, last = trained(tmp_path)
-    assert float(network.weight) == pytest.approx(SLOPE, rel=0.03)
-    assert float(network.bias) == pytest.approx(-SLOPE * MEAN, rel=0.03)  # type: ignore[arg-type]
+    assert network.weight.item() == pytest.approx(SLOPE, rel=0.03)
+    assert network.bias.item() == pytest.approx(-SLOPE * MEAN, rel=0.03)  # type: ignore[union-attr]
     assert last == pytest.approx(SPREAD**2 / (SPREAD**2 + SIGMA**2), rel=0.05)
 
 

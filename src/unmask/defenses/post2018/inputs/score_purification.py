@@ -24,8 +24,8 @@ class Adaptive:
     """The step size of Yoon et al.: ``share`` of the step that would make the score 0, were it linear on the way.
 
     A step of the size ``probe`` along the score s leads to another score t. A linear score falls to 0 at the size
-    probe / (1 - <s, t> / <s, s>). A share of it is taken, between ``least`` and ``most``, as in the authors' code. It
-    is ``least`` where the score does not fall, and 0 where the size is not above ``stop``.
+    probe / (1 - <s, t> / <s, s>). A share of it is taken, ``most`` at the most, as in the authors' code; and 0 where
+    that is not above ``stop``, or where the score grows.
 
     >>> normal_score = lambda x: -x / 4
     >>> x = torch.ones(2, 1, 1, 1)
@@ -35,7 +35,6 @@ class Adaptive:
 
     share: float = 0.05
     probe: float = 1e-3
-    least: float = 1e-5
     most: float = 0.1
     stop: float = 1e-3
 
@@ -43,8 +42,7 @@ class Adaptive:
         other = score(x + self.probe * s)
         fall = ((s - other) * s).flatten(1).sum(1) / s.square().flatten(1).sum(1)
         size = self.share * self.probe / fall.clamp(min=self.share * self.probe / self.most)
-        size = torch.where(fall < 0, self.least, size).clamp(min=self.least)
-        return torch.where(size > self.stop, size, 0)
+        return torch.where((fall >= 0) & (size > self.stop), size, 0)
 
 
 class ScorePurify(nn.Module):
