@@ -9,6 +9,7 @@ import torch
 
 from tests.needs import need
 from unmask.attacking import run_attack, verdicts
+from unmask.attacks.aliases import pgd
 from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.cases import find_case
 from unmask.data import load
@@ -120,3 +121,15 @@ def test_a_diverse_ensemble_falls_to_enough_steps() -> None:
 
 def test_diffusion_keeps_the_class_of_most_images() -> None:
     assert left("diffpure-cifar10", "clean", 32) >= 0.65
+
+
+def test_a_score_network_purifies_what_a_static_attack_made_of_images() -> None:
+    case = find_case("score-purification-cifar10")
+    need(case.data)
+    x, y = load(case.data, n=32).batch()
+    model = case.load()
+    static = run_attack(pgd(10, margin), model.get_submodule("classifier"), x, y, case.threat)
+    assert static.accuracy.value <= 0.1
+    purified = verdicts(Judge(model, case.threat, case.draws), x, static.x_adv, y, torch.arange(32), 0)[0]
+    assert float(purified.robust_fraction.mean()) >= 0.35
+    assert left(case.name, "clean", 32) >= 0.6

@@ -15,7 +15,14 @@ from unmask.cases.iclr2018 import (
     thermometer,
     transforms,
 )
-from unmask.cases.post2018.inputs import barrage, diffpure, matrix_estimation, mixup_inference, pixel_deflection
+from unmask.cases.post2018.inputs import (
+    barrage,
+    diffpure,
+    matrix_estimation,
+    mixup_inference,
+    pixel_deflection,
+    score_purification,
+)
 from unmask.cases.post2018.networks import (
     diversity,
     k_winners,
@@ -66,6 +73,7 @@ _MODULES = (
     mixup_inference,
     multi_resolution,
     test_time_training,
+    score_purification,
 )
 
 CASES: dict[str, Case] = {case.name: case for module in _MODULES for case in module.CASES}
@@ -79,7 +87,7 @@ _LATER = """
     output-codes-mnist mixed-precision-mnist anti-adversary-cifar10 anti-adversary-robust-cifar10
     deep-neighbours-mnist diversity-mnist lwta-digits diffpure-cifar10 barrage-cifar10 k-winners-mnist
     matrix-estimation-mnist odds-cifar10 pixel-deflection-cifar10 mixup-inference-digits multi-resolution-digits
-    test-time-training-digits self-ensemble-cifar10
+    test-time-training-digits self-ensemble-cifar10 score-purification-cifar10
     plain-mnist madry-mnist plain-cifar10 madry-cifar10 plain-digits madry-digits"""
 
 _COURSE = """

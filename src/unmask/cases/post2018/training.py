@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from unmask.data import load
 from unmask.training.checkpoints import Checkpoints
 from unmask.training.diffusion import DiffusionRecipe, train_diffusion
+from unmask.training.score import train_score
 
-__all__ = ["DiffusionTraining", "each_member"]
+__all__ = ["DiffusionTraining", "ScoreTraining", "each_member"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,29 @@ class DiffusionTraining:
         yield from train_diffusion(
             purify.denoiser,
             purify.kept[: self.until + 1],
+            data.floats,
+            len(data),
+            self.recipe,
+            Checkpoints(folder, settings),
+            seed=seed,
+            device=device,
+        )
+
+
+@dataclass(frozen=True)
+class ScoreTraining:
+    """Train the score network of a purification for noise of the standard deviations ``sigmas``."""
+
+    data: str
+    recipe: DiffusionRecipe
+    sigmas: tuple[float, ...]
+
+    def __call__(self, model: nn.Module, folder: Path, *, seed: int, device: str) -> Iterator[dict[str, Any]]:
+        data = load(self.data, "train")
+        settings = {"data": self.data, "seed": seed, "recipe": repr(self.recipe), "sigmas": list(self.sigmas)}
+        yield from train_score(
+            model.get_submodule("purify.score"),
+            self.sigmas,
             data.floats,
             len(data),
             self.recipe,
