@@ -5,7 +5,7 @@ from __future__ import annotations
 from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.auditing.attackers import Conditions, adaptive
 from unmask.auditing.budgets import BUDGETS
-from unmask.auditing.views.candidate_views import OWN_GRADIENT
+from unmask.auditing.views.candidate_view import OWN_GRADIENT
 from unmask.auditing.views.view_selection import PilotResult
 from unmask.losses import cross_entropy, dlr
 

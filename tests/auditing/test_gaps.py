@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.pilot import Pilot, pilot_views
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, fitted_views
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.candidate_views import fitted_views
 from unmask.auditing.views.view_selection import PilotSearch
 from unmask.cases import find_case
 from unmask.data import load
@@ -305,6 +306,33 @@ def test_a_correct_gradient_that_leads_nowhere_is_a_finding() -> None:
 
 def test_a_network_by_itself_has_no_such_finding() -> None:
     assert not piloted(network()).diagnosis.findings
+
+
+class Energies(nn.Module):
+    """The energy of each class is that of the network's logit, asked class by class; numpy takes the least."""
+
+    class Energy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, x: Tensor, k: int) -> Tensor:
+            energy: Tensor = -self.net(x)[:, k]
+            return energy
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = self.Energy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        energies = np.stack([self.energy(x, k).detach().numpy() for k in range(10)], 1)
+        return nn.functional.one_hot(torch.from_numpy(energies.argmin(1)), 10).float()
+
+
+def test_energies_of_classes_one_by_one_are_logits() -> None:
+    left = {one.name: one.robust_accuracy for one in piloted(Energies()).results}
+    assert left['submodule_output("energy", torch.neg)'] <= 0.1
+    assert left['submodule_output("energy")'] == left["own gradient"] == 1
 
 
 class Exits(nn.Module):

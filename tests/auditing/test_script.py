@@ -30,7 +30,7 @@ from unmask.auditing.budgets import BUDGETS, budget_of
 from unmask.auditing.jobs import attack_code
 from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, call_source
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, call_source
 from unmask.auditing.views.view_selection import PilotResult
 from unmask.cases import AttackSpec
 from unmask.data import Dataset, load

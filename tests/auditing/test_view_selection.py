@@ -12,7 +12,7 @@ from unmask.auditing import pilot
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView, through
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, through
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
 from unmask.cases import find_case
 from unmask.data import load

@@ -257,3 +257,23 @@ def test_under_vmap_each_image_has_its_own_gradient() -> None:
     (gradient,) = torch.autograd.grad((scale * answer[:, 0]).sum(), x)
     assert torch.allclose(gradient.flatten(1), scale[:, None] * WEIGHT)
     assert torch.equal(submodule_output("net")(model)(X), model(X))
+
+
+class OneAtATime(nn.Module):
+    """An energy of each class, asked class by class; the answer is the class of the least."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.energy = nn.Linear(4 + 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kinds = torch.eye(3)
+        energies = [self.energy(torch.cat((x, kind.expand(len(x), -1)), 1)) for kind in kinds]
+        return nn.functional.one_hot(torch.cat(energies, 1).argmin(1), 3).float()
+
+
+def test_numbers_of_several_calls_are_columns() -> None:
+    model, x = OneAtATime(), torch.rand(5, 4)
+    energies = submodule_output("energy")(model)(x)
+    assert energies.shape == (5, 3)
+    assert torch.equal(energies.argmin(1), model(x).argmax(1))

@@ -18,7 +18,7 @@ from unmask.attacks.combined.time_limited import Doubling, TimeLimited
 from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.problem import Attack
 from unmask.auditing.budgets import BUDGETS, Budget
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.view_selection import PilotResult, estimator
 from unmask.cases import AttackSpec
 from unmask.gradients.spaces import Latent

@@ -8,7 +8,7 @@ from unmask.attacks.black_box.random_search import RandomSearch
 from unmask.attacks.black_box.square import Square
 from unmask.attacks.problem import Attack
 from unmask.auditing.probe_data import PILOT_IMAGES, Images
-from unmask.auditing.views.candidate_views import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
 from unmask.evaluation.models.targets import Target
 from unmask.kinds import FindingKind

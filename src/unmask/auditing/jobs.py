@@ -10,7 +10,7 @@ from unmask.attacks.source import source
 from unmask.auditing.budgets import timed
 from unmask.auditing.probe_data import LOOKED, Images
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import CandidateView
+from unmask.auditing.views.candidate_view import CandidateView
 from unmask.cases import AttackSpec
 from unmask.evaluation.plan import Plan, dataset_info, shards, target_info, threat_spec
 from unmask.kinds import Role

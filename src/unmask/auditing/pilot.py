@@ -12,13 +12,8 @@ from unmask.auditing.attackers import NOISE
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
-from unmask.auditing.views.candidate_views import (
-    OWN_GRADIENT,
-    CandidateView,
-    candidate_views,
-    expensive_views,
-    fitted_views,
-)
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.candidate_views import candidate_views, expensive_views, fitted_views
 from unmask.auditing.views.decoders import decoders
 from unmask.auditing.views.surrogates import surrogate_models
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank

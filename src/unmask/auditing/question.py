@@ -10,7 +10,7 @@ from unmask.auditing.grids import gridded, hidden_by_a_grid
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.probe_data import PILOT_IMAGES, standing
 from unmask.auditing.request import AuditRequest
-from unmask.auditing.views.candidate_views import CandidateView
+from unmask.auditing.views.candidate_view import CandidateView
 from unmask.cases import find_case
 from unmask.data import Dataset
 from unmask.diagnosis.instrumentation import preserve_buffers

@@ -98,7 +98,8 @@ def _join(path: str, surrogate: Surrogate, made: list[Tensor]) -> Callable[..., 
 def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> View:
     """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
 
-    Where each call is given some of the images only, the calls are joined; where the part makes rows of copies of
+    Where each call is given some of the images only, the calls are joined; where each gives one number for an image,
+    the numbers are the columns; where the part makes rows of copies of
     each image, their mean is taken; where equal images share a row, each gets it. Of an answer with ``logits``, by
     attribute or by key, those are taken.
 
@@ -154,6 +155,8 @@ def _joined(part: str, outputs: list[Tensor], x: Tensor) -> Tensor:
     """What the calls of a part give for the images ``x`` (B, C, H, W): (B, ...)."""
     if not outputs:
         raise UnmaskError(f"part {part!r} is not called in the forward pass: its output cannot be read")
+    if len(outputs) > 1 and all(one.numel() == len(one) == len(x) for one in outputs):
+        return torch.stack([one.flatten() for one in outputs], 1)  # a number of each call, such as one for each class
     if len(outputs[0]) >= len(x):
         return averaged_copies(torch.stack(outputs).mean(0), len(x))
     rows = torch.cat(outputs)  # of a call for each image, or for a few

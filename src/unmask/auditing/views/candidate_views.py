@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor, nn
 
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, named, plain, through
 from unmask.auditing.views.reach import (
     calls,
     cut_off,
     end_to_end_parts,
     ends,
     last_reached,
-    logits,
     reached_by_torch,
-    reached_by_views,
     responsible,
     same_form,
 )
+from unmask.auditing.views.reads import and_read, one_by_one, reaching, votes
 from unmask.diagnosis.probe import GradientProbe
-from unmask.diagnosis.snapshots import Token
 from unmask.diagnosis.trace import within
-from unmask.gradients.bpda import View, bpda, bypass
+from unmask.gradients.bpda import bpda, bypass
 from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
 from unmask.gradients.functions import bpda_function
-from unmask.gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
+from unmask.gradients.part_views import skip_to, submodule_output
 from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from unmask.gradients.surrogates.surrogate_model import fit_head
 
-__all__ = [
-    "OWN_GRADIENT",
-    "CandidateView",
-    "call_source",
-    "candidate_views",
-    "expensive_views",
-    "fitted_views",
-    "through",
-    "without_parts",
-]
+__all__ = ["candidate_views", "expensive_views", "fitted_views", "without_parts"]
 
 _FEW = 64
 """Operations of a part that it may be asked dozens of times for a gradient."""
@@ -67,51 +55,6 @@ _SMALL = 1024
 """Numbers that go into a part for an image, up to which finite differences see anything in the noise."""
 
 
-@dataclass(frozen=True)
-class CandidateView:
-    """A view, and the calls that make it, innermost first, as a script writes them."""
-
-    code: tuple[str, ...] = ()
-    view: View | None = field(repr=False, compare=False, default=None)
-    end_to_end: bool = True  # whether it computes what the model does, and leaves out no part of it
-
-    @property
-    def name(self) -> str:
-        """As a report says it."""
-        return ", ".join(self.code) or "own gradient"
-
-    def then(self, other: CandidateView) -> CandidateView:
-        """This view, and the other one of what it gives."""
-        if self.view is None or other.view is None:
-            return other if self.view is None else self
-        first, second = self.view, other.view
-        return CandidateView(
-            (*self.code, *other.code), lambda model: second(first(model)), self.end_to_end and other.end_to_end
-        )
-
-
-OWN_GRADIENT = CandidateView()
-
-
-def _plain(view: View, *, end_to_end: bool = True) -> CandidateView:
-    """A view without arguments."""
-    return CandidateView((view.__name__,), view, end_to_end)
-
-
-def through(make: Callable[[Any], View], name: str | Sequence[str], *, end_to_end: bool = True) -> CandidateView:
-    """The view that ``make`` makes for the part, or the function, of this name; or for several."""
-    return CandidateView((call_source(make.__name__, name),), make(name), end_to_end)
-
-
-def call_source(view: str, name: str | Sequence[str]) -> str:
-    """As Python writes it, whatever the name.
-
-    >>> call_source("bpda", "encode")
-    'bpda("encode")'
-    """
-    return f"{view}({json.dumps(name)})"
-
-
 def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
     """The model's own gradient first; then views of each faulty part alone, and of all of them together.
 
@@ -119,23 +62,23 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
     """
     around = [OWN_GRADIENT]
     if evidence.nonfinite.share:
-        around.append(_plain(finite_gradients))
+        around.append(plain(finite_gradients))
     if is_quantized(model):
-        around.append(_plain(dequantized, end_to_end=False))
+        around.append(plain(dequantized, end_to_end=False))
     if evidence.faults or evidence.saturation.zero_gradient > 0:  # no gradient, and perhaps nobody to blame
         alike = [path for path, event in responsible(evidence).items() if same_form(event)]
-        inline = _plain(straight_through)
+        inline = plain(straight_through)
         for name in dict.fromkeys(fault.event.name for fault in evidence.faults if fault.event.custom):
             inline = through(bpda_function, name).then(inline)
         around.append(inline)
         if any(fault.event.name in _COMPARISONS for fault in evidence.faults):
-            around.append(_plain(narrow_straight_through))
+            around.append(plain(narrow_straight_through))
         parts = OWN_GRADIENT
         for path in alike:
             parts = parts.then(through(bpda, path))
         if parts is not OWN_GRADIENT:
             around += [parts, parts.then(inline)]
-        cut = _named(cut_off(evidence, reached_by_torch(evidence)))
+        cut = named(cut_off(evidence, reached_by_torch(evidence)))
         for path in dict.fromkeys((*([cut] if cut else []), *end_to_end_parts(evidence, x))):
             joined = through(skip_to, path)
             around += [joined, joined.then(inline)]
@@ -143,7 +86,7 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
         if source is not None:
             code = f"skip_to({json.dumps(cut)}, source={json.dumps(source)})"
             around.append(CandidateView((code,), skip_to(cut, source=source)))
-    return [*_and_read(around, evidence, classes), *_votes(evidence, classes)]
+    return [*and_read(around, evidence, classes), *votes(evidence, classes), *one_by_one(evidence, classes)]
 
 
 def fitted_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: int) -> list[CandidateView]:
@@ -156,39 +99,7 @@ def fitted_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classes: 
     around, cut = [*_fitted(model, evidence, x)], cut_off(evidence, reached_by_torch(evidence))
     if cut:
         around += _skipping(model, cut, _source(evidence), x)
-    return _and_read(around, evidence, classes)
-
-
-def _and_read(views: list[CandidateView], evidence: GradientProbe, classes: int) -> list[CandidateView]:
-    """These, and each of them with what has the form of logits for an output."""
-    reads = [through(submodule_output, path, end_to_end=False) for path in logits(evidence, classes)]
-    return [*views, *(candidate.then(read) for read in reads for candidate in views)]
-
-
-def _votes(evidence: GradientProbe, classes: int) -> Iterator[CandidateView]:
-    """Where the logits of several parts are lost at once: the mean of their probabilities, and the median of leads."""
-    answers = {event.part: event.outputs[0].value.shape[1:] for event in calls(evidence) if event.outputs}
-    for view, reached in _reaching(evidence):
-        parts = [path for path in ends(evidence, reached) if answers[path] == (classes,)]
-        if len(parts) > 1:
-            for head in (soft_votes, median_votes):
-                code = f"submodule_output({json.dumps(parts)}, unmask.{head.__name__}({classes}))"
-                votes = CandidateView((code,), submodule_output(parts, head(classes)), end_to_end=False)
-                yield view.then(votes)
-            return
-
-
-def _reaching(evidence: GradientProbe) -> Iterator[tuple[CandidateView, set[Token]]]:
-    """What gradients reach: by themselves; then past code outside of torch, and where they are disabled."""
-    yield OWN_GRADIENT, reached_by_torch(evidence)
-    cut = cut_off(evidence, reached_by_views(evidence))
-    past = through(skip_to, _named(cut)) if cut else OWN_GRADIENT
-    yield past.then(_plain(straight_through)), reached_by_views(evidence, cut)
-
-
-def _named(parts: Sequence[str]) -> Any:
-    """A part as views take it, or several."""
-    return parts[0] if len(parts) == 1 else tuple(parts)
+    return and_read(around, evidence, classes)
 
 
 def _source(evidence: GradientProbe) -> str | None:
@@ -214,7 +125,7 @@ def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius
         size = max(float(f"{0.25 * float(given.float().std()):.1g}"), 1e-3)
         code = f"finite_differences({json.dumps(path)}, size={size})"
         slopes = slopes.then(CandidateView((code,), finite_differences(path, size=size)))
-    own = _plain(unrolled) if inner else OWN_GRADIENT
+    own = plain(unrolled) if inner else OWN_GRADIENT
     heads = _fitted_head(model, evidence, x, radius)
     return [view for view in (own, slopes, without_parts(faulty), *heads) if view is not OWN_GRADIENT]
 
@@ -241,8 +152,8 @@ def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[Ca
         except _UNFIT:
             return
         quoted = json.dumps(path)
-        named = [f", call={call}" if count > 1 else "" for call in fitted]
-        made = ", ".join(f"unmask.fit_surrogate(model, {quoted}, x, rounds={_ROUNDS}{call})" for call in named)
+        options = [f", call={call}" if count > 1 else "" for call in fitted]
+        made = ", ".join(f"unmask.fit_surrogate(model, {quoted}, x, rounds={_ROUNDS}{call})" for call in options)
         code = f"bpda({quoted}, {made})" if count == 1 else f"bpda({quoted}, [{made}])"
         candidate = candidate.then(CandidateView((code,), bpda(path, surrogates)))
     yield candidate
@@ -250,24 +161,24 @@ def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[Ca
 
 def _skipping(model: nn.Module, cut: Sequence[str], source: str | None, x: Tensor) -> Iterator[CandidateView]:
     """From parts behind a gap to the images, or to ``source``, the last part before the gap, by a fitted surrogate."""
-    first, named = json.dumps(cut[0]), "" if source is None else f", source={json.dumps(source)}"
+    first, option = json.dumps(cut[0]), "" if source is None else f", source={json.dumps(source)}"
     try:
         surrogate = fit_skip(model, cut[0], x, source=source)
     except _UNFIT:
         return
-    code = f"skip_to({json.dumps(_named(cut))}, unmask.fit_skip(model, {first}, x{named}){named})"
-    yield CandidateView((code,), skip_to(_named(cut), surrogate, source))
+    code = f"skip_to({json.dumps(named(cut))}, unmask.fit_skip(model, {first}, x{option}){option})"
+    yield CandidateView((code,), skip_to(named(cut), surrogate, source))
 
 
 def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> Iterator[CandidateView]:
     """Where no gradient reaches the answer: the last features that it reaches, and a head fitted to the answer."""
     if evidence.parts[-1].event.outputs[0].edge is not None and evidence.saturation.zero_gradient < _MOST:
         return
-    for view, reached in _reaching(evidence):
+    for view, reached in reaching(evidence):
         last, lost = last_reached(evidence, reached), ends(evidence, reached)
         found = [part for part in ((last,) if last else (), lost if len(lost) > 1 else ()) if part]
         for parts in dict.fromkeys(found):
-            part = _named(parts)
+            part = named(parts)
             try:
                 head = fit_head(model if view.view is None else view.view(model), part, x, radius=radius)
             except _UNFIT:

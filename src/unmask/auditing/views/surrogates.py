@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from unmask.auditing.views.candidate_views import CandidateView, through, without_parts
+from unmask.auditing.views.candidate_view import CandidateView, through
+from unmask.auditing.views.candidate_views import without_parts
 from unmask.auditing.views.reach import end_to_end_parts
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.trace import outermost

@@ -15,7 +15,7 @@ from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.snapped import over_grid
 from unmask.attacks.problem import Attack
 from unmask.auditing.probe_data import Images
-from unmask.auditing.views.candidate_views import CandidateView
+from unmask.auditing.views.candidate_view import CandidateView
 from unmask.diagnosis.behaviour.stochastic import noise, shared
 from unmask.diagnosis.findings import draws
 from unmask.errors import first_line
