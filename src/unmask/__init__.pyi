@@ -55,6 +55,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "soft_votes",
     "median_votes",
     "submodule_output",
+    "linear_output",
     "unrolled",
     # estimators of gradients, and spaces to search
     "EOT",
@@ -113,6 +114,7 @@ from .gradients.dequantized import dequantized
 from .gradients.eot import EOT, sign_agreement, signal_to_noise
 from .gradients.finite_gradients import finite_gradients
 from .gradients.functions import bpda_function
+from .gradients.linear_output import linear_output
 from .gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
 from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian

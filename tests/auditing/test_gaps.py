@@ -356,3 +356,27 @@ def test_logits_are_read_from_a_part_that_gets_all_images() -> None:
     tried = [one for one in pilot.results if "submodule_output" in one.name]
     assert tried[0].name == 'submodule_output("first")'
     assert tried[0].robust_accuracy < 0.5
+
+
+class Functional(nn.Module):
+    """The reflected lead of a network that is written with functions: no part gives logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        *features, last = network().children()
+        self.features, self.weight, self.bias = nn.Sequential(*features), last.weight, last.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = nn.functional.linear(self.features(x), self.weight, self.bias)
+        top = z.topk(2, 1)
+        lead = top.values[:, 0] - top.values[:, 1]
+        shown = 3 * (lead / 3).floor() + 3 - 0.8 * lead.remainder(3)
+        return z.scatter_add(1, top.indices[:, :1], (shown - lead)[:, None])
+
+
+def test_logits_are_read_from_functions_where_no_part_gives_them() -> None:
+    pilot = piloted(Functional())
+    assert pilot.results[0].name == "linear_output(10)"
+    assert pilot.results[0].robust_accuracy <= 0.1
+    (found,) = pilot.diagnosis.findings
+    assert found.evidence["gradient"] == "misleading"

@@ -10,6 +10,7 @@ from torch import Tensor
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.snapshots import Token
 from unmask.diagnosis.trace import Event, outermost, within
+from unmask.gradients.linear_output import LINEAR_MAPS
 
 __all__ = [
     "calls",
@@ -140,3 +141,14 @@ def logits(evidence: GradientProbe, classes: int) -> list[str]:
     last = {event.outputs[0].token: event for event in found if event.outputs[0].token != answer.token}
     paths = dict.fromkeys(min((e.part for e in found if e.outputs[0].token == t), key=len) for t in last)
     return list(paths)[-2:]
+
+
+def maps_to_logits(evidence: GradientProbe, classes: int) -> bool:
+    """Whether the model's code has a linear map of all images to logits, of which something else is made later."""
+    answer = evidence.parts[-1].event.outputs[0]
+    maps = (one.event for one in evidence.parts if not one.event.module and one.event.name in LINEAR_MAPS)
+    return any(
+        made.value.shape == (len(answer.value), classes) and made.token != answer.token
+        for event in maps
+        for made in event.outputs
+    )

@@ -9,9 +9,18 @@ from collections.abc import Iterator
 import torch
 
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, named, plain, through
-from unmask.auditing.views.reach import calls, cut_off, ends, logits, reached_by_torch, reached_by_views
+from unmask.auditing.views.reach import (
+    calls,
+    cut_off,
+    ends,
+    logits,
+    maps_to_logits,
+    reached_by_torch,
+    reached_by_views,
+)
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.snapshots import Token
+from unmask.gradients.linear_output import linear_output
 from unmask.gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
 from unmask.gradients.straight_through import straight_through
 
@@ -19,8 +28,10 @@ __all__ = ["and_read", "one_by_one", "reaching", "votes"]
 
 
 def and_read(views: list[CandidateView], evidence: GradientProbe, classes: int) -> list[CandidateView]:
-    """These, and each of them with what has the form of logits for an output."""
+    """These, and each of them with what has the form of logits for an output: of a part, or else of a linear map."""
     reads = [through(submodule_output, path, end_to_end=False) for path in logits(evidence, classes)]
+    if not reads and maps_to_logits(evidence, classes):
+        reads = [CandidateView((f"linear_output({classes})",), linear_output(classes), end_to_end=False)]
     return [*views, *(candidate.then(read) for read in reads for candidate in views)]
 
 
