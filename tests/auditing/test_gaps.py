@@ -364,6 +364,7 @@ class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         *features, last = network().children()
+        assert isinstance(last, nn.Linear)
         self.features, self.weight, self.bias = nn.Sequential(*features), last.weight, last.bias
 
     def forward(self, x: Tensor) -> Tensor:
