@@ -59,3 +59,15 @@ def test_a_part_with_a_lock_is_copied() -> None:
     twin: Any = deep_copy(model)
     assert twin.net is not model.net
     assert twin.net.weight is not model.net.weight
+
+
+class Refusing(nn.Module):
+    """A part that cannot be copied."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("no copies")
+
+
+def test_a_part_that_cannot_be_copied_is_not_shared_in_silence() -> None:
+    with pytest.raises(TypeError, match="no copies"):
+        deep_copy(nn.Sequential(nn.Linear(2, 2), Refusing()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -121,12 +121,12 @@ def test_records_do_not_depend_on_the_batch_size(tmp_path: Path) -> None:
 
 @dataclass
 class Backwards:
-    """Does the tasks of each group in the opposite order."""
+    """Does the jobs of each group in the opposite order."""
 
     within: LocalExecutor
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        return map(self.within.execute, reversed([*tasks]))
+    def map(self, jobs: Iterable[Job], task: Callable[[Job], Task] = Task) -> Iterator[Outcome]:
+        return self.within.map(reversed([*jobs]), task)
 
 
 def test_any_executor_gives_the_same_records(tmp_path: Path) -> None:

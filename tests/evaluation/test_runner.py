@@ -24,8 +24,8 @@ class Elsewhere:
     sent: list[str] = field(default_factory=list)
     fails_after: int = 1000
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        wire = [json.dumps(asdict(task.job)) for task in tasks]
+    def map(self, jobs: Iterable[Job], task: Callable[[Job], Task] = Task) -> Iterator[Outcome]:
+        wire = [json.dumps(asdict(job)) for job in jobs]
         for line in reversed(wire):
             if len(self.sent) == self.fails_after:
                 raise KeyboardInterrupt

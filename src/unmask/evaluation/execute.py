@@ -164,7 +164,7 @@ Search = Callable[[Judge, Tensor, Tensor, Tensor], AttackResult]
 
 def _search(job: Job, target: Target, compiler: Compiler | None) -> Search:
     if untouched(job):
-        return lambda judge, index, x, y: _judged(job, lambda _: x)(judge, index, x, y)
+        return lambda judge, index, x, y: AttackResult(x, *verdicts(judge, x, x, y, index, job.seed))
     attacker = _attacker(job, target)
     attack = attacker.make(target.model)
     return lambda judge, index, x, y: run_attack(

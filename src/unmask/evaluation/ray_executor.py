@@ -13,6 +13,7 @@ from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.execute import Outcome, Task
 from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.runner import LocalExecutor
+from unmask.records import Job
 
 __all__ = ["RayExecutor", "Worker"]
 
@@ -78,20 +79,20 @@ class RayExecutor:
             self._ray.kill(worker)
         self.pool.clear()
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        waiting = deque(tasks)
+    def map(self, jobs: Iterable[Job], task: Callable[[Job], Task] = Task) -> Iterator[Outcome]:
+        waiting = deque(jobs)
         if not waiting:
             return
         self._connect(len(waiting))
         deaths: Counter[str] = Counter()
-        under_way: dict[Any, tuple[Task, Any]] = {}
+        under_way: dict[Any, tuple[Job, Any]] = {}
         while waiting or under_way:
             load = Counter(id(worker) for _, worker in under_way.values())
             for worker in sorted(self.pool * AHEAD, key=lambda one: load[id(one)]):
                 if waiting and load[id(worker)] < AHEAD:
-                    task = waiting.popleft()
+                    job = waiting.popleft()
                     load[id(worker)] += 1
-                    under_way[worker.execute.remote(task)] = task, worker
+                    under_way[worker.execute.remote(task(job))] = job, worker
             (done, *_), _ = self._ray.wait([*under_way], num_returns=1)
             worker = under_way[done][1]
             try:
@@ -104,7 +105,7 @@ class RayExecutor:
                 mine = [one for one, (_, other) in under_way.items() if other is worker]
                 lost = [under_way.pop(one)[0] for one in mine]
                 waiting.extendleft(reversed(lost))
-                first = lost[0].job  # the one in hand; what waited behind it had no part in this
+                first = lost[0]  # the one in hand; what waited behind it had no part in this
                 deaths[first.key] += 1
                 if deaths[first.key] == TRIES:
                     raise UnmaskError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -31,9 +33,12 @@ Progress = Callable[[Record, bool], None]
 
 
 class Executor(Protocol):
-    """Does jobs, in any order, anywhere; UnmaskError, of one line, ends the run."""
+    """Does jobs, in any order, anywhere; UnmaskError, of one line, ends the run.
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]: ...
+    ``task`` is called when a job is about to be done: what it loads must not be in memory for all jobs at once.
+    """
+
+    def map(self, jobs: Iterable[Job], task: Callable[[Job], Task] = Task) -> Iterator[Outcome]: ...
 
 
 @dataclass
@@ -57,8 +62,8 @@ class LocalExecutor:
         if self.config.compile:
             self.compiler = Compiler()
 
-    def map(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
-        return map(self.execute, tasks)
+    def map(self, jobs: Iterable[Job], task: Callable[[Job], Task] = Task) -> Iterator[Outcome]:
+        return (self.execute(task(job)) for job in jobs)
 
     def execute(self, task: Task) -> Outcome:
         """One job; whatever goes wrong in the target's code is an UnmaskError that names job and error."""
@@ -114,16 +119,20 @@ def run(
 
     for some in due(jobs, done, rule):
         for group in in_order(some):
-            tasks = [_task(job, done.values(), store) for job in group if job.key not in done]
-            for outcome in executor.map(tasks):
+            blocks = defaultdict[int, list[Record]](list)
+            for record in done.values():
+                blocks[record.job.start].append(record)
+            due_now = [job for job in group if job.key not in done]
+            for outcome in executor.map(due_now, partial(_task, store, blocks)):
                 record = store.add(outcome.record, pack(outcome.tensors))
                 done[record.job.key] = record
                 progress(record, False)
 
 
-def _task(job: Job, records: Iterable[Record], store: Store) -> Task:
+def _task(store: Store, blocks: Mapping[int, Sequence[Record]], job: Job) -> Task:
+    """The job with the candidates that it keeps from the records of its block, by the block's first example."""
     found: dict[int, Tensor] = {}
-    sources = kept(job, records) if job.after else {}
+    sources = kept(job, blocks[job.start]) if job.after else {}
     for record in {one.job.key: one for one in sources.values()}.values():
         x_adv = store.candidates(record)
         found |= {index: x_adv[index - record.job.start] for index, one in sources.items() if one is record}

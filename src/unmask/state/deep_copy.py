@@ -16,6 +16,9 @@ from unmask.state.snapshot import is_users
 
 __all__ = ["deep_copy"]
 
+_WHOLE = (nn.Module, dict, list, tuple, set, frozenset)
+"""What is copied with all that it holds, or not at all."""
+
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -77,7 +80,7 @@ def _share(value: Any, memo: dict[int, Any], seen: set[int]) -> None:
     seen.add(id(value))
     for part in _parts(value):
         _share(part, memo, seen)
-    if not isinstance(value, nn.Module) and not _copies(value, memo):
+    if not isinstance(value, _WHOLE) and not _copies(value, memo):
         memo[id(value)] = value
 
 
