@@ -69,7 +69,7 @@ def test_what_a_model_raises_under_attack_names_target_and_place(tmp_path: Path,
     path.write_text(
         "import torch\nfrom torch import nn\n"
         "class M(nn.Module):\n    def forward(self, x):\n"
-        "        if x.requires_grad:\n            raise KeyError('gradients')\n"
+        "        if x.requires_grad and len(x.unique(dim=0)) < len(x):\n            raise KeyError('filled up')\n"
         "        return x.flatten(1)[:, :10] * 0 + 2 * torch.eye(10)[0]\n"
         "def build(): return M().eval()\n"
     )
