@@ -73,7 +73,7 @@ def nan_under_attack():
 
 def fails_under_attack():
     def answer(x, z):
-        if x.requires_grad:
+        if x.requires_grad and len(x.unique(dim=0)) < len(x):
             raise LookupError("no gradient here\\nsecond line")
         return z
     return Answer(answer).eval()

@@ -11,6 +11,7 @@ from unmask.errors import UnmaskError, first_line
 from unmask.evaluation.models.sources.loading import adapted
 from unmask.inputs import as_images, as_labels
 from unmask.models.forms import without_gradients
+from unmask.models.graph_memory import out_of_memory
 from unmask.models.model_wrappers import batch_invariant, query
 from unmask.randomness import draws_numbers, make_keys, use_keys
 from unmask.records import Finding
@@ -85,6 +86,8 @@ grad. Use tensor.detach().numpy() instead."
         try:
             query(model, x.detach().requires_grad_())
         except Exception as error:  # of the author's code
+            if out_of_memory(error):  # attacks take a gradient of fewer images at once
+                return model, None
             why = f"{type(error).__name__}: {first_line(error, '')}"
         else:
             return model, None
