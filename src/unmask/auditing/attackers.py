@@ -25,7 +25,7 @@ from unmask.gradients.spaces import Latent
 from unmask.kinds import Access
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
 
-__all__ = ["NOISE", "Conditions", "adaptive", "attackers", "black_box", "controls", "transfer"]
+__all__ = ["NOISE", "Conditions", "adaptive", "attackers", "black_box", "controls", "search_by_scores", "transfer"]
 
 NOISE = 0.25
 """Of what attacks follow, for each part that is common to all draws."""
@@ -162,9 +162,14 @@ def black_box(budget: Budget, norm: str) -> AttackSpec:
     )
 
 
+def search_by_scores(queries: int, norm: str) -> Attack:
+    """The search by scores alone that there is for a norm."""
+    return Square(queries) if norm in ("linf", "l2") else RandomSearch(queries)
+
+
 def _few_queries(norm: str) -> AttackSpec:
     """A short search by scores, for a comparison with the plain attack on the same images."""
-    search = Square(_FEW) if norm in ("linf", "l2") else RandomSearch(_FEW)
+    search = search_by_scores(_FEW, norm)
     return _in_float32(f"{_FEW} queries: scores only", lambda _: search, access=Access.SCORES)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from unmask.attacks.black_box.random_search import RandomSearch
-from unmask.attacks.black_box.square import Square
-from unmask.attacks.problem import Attack
+from unmask.auditing.attackers import search_by_scores
 from unmask.auditing.probe_data import PILOT_IMAGES, Images
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
@@ -72,8 +70,8 @@ def hidden_by_a_grid(
         scale: as of :func:`on_grids`.
         by_scores: whether the search takes no gradient.
     """
-    query: Attack = Square(_QUERIES) if threat.norm in ("linf", "l2") else RandomSearch(_QUERIES)
-    search = PilotSearch(target, threat, images.first(PILOT_IMAGES), seed, query if by_scores else None)
+    query = search_by_scores(_QUERIES, threat.norm) if by_scores else None
+    search = PilotSearch(target, threat, images.first(PILOT_IMAGES), seed, query)
     results = search([candidate])
     return results, on_grids(results, scale, search)
 

@@ -117,15 +117,17 @@ def run(
         if job.key in done:
             progress(done[job.key], True)
 
+    blocks = defaultdict[int, list[Record]](list)
+    for record in done.values():
+        blocks[record.job.start].append(record)
+
     for some in due(jobs, done, rule):
         for group in in_order(some):
-            blocks = defaultdict[int, list[Record]](list)
-            for record in done.values():
-                blocks[record.job.start].append(record)
             due_now = [job for job in group if job.key not in done]
             for outcome in executor.map(due_now, partial(_task, store, blocks)):
                 record = store.add(outcome.record, pack(outcome.tensors))
                 done[record.job.key] = record
+                blocks[record.job.start].append(record)
                 progress(record, False)
 
 

@@ -99,9 +99,8 @@ def submodule_output(part: str | Sequence[str], head: Surrogate = identity) -> V
     """A model that answers what ``part`` gives, (B, K), the mean of its calls: without what is made of it later.
 
     Where each call is given some of the images only, the calls are joined; where each gives one number for an image,
-    the numbers are the columns; where the part makes rows of copies of
-    each image, their mean is taken; where equal images share a row, each gets it. Of an answer with ``logits``, by
-    attribute or by key, those are taken.
+    the numbers are the columns; where the part makes rows of copies of each image, their mean is taken; where equal
+    images share a row, each gets it. Of an answer with ``logits``, by attribute or by key, those are taken.
 
     For votes, hard labels, temperatures and other functions of logits that flatten them. What it finds
     transfers to the model where the two agree in class.
