@@ -64,6 +64,17 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, plan: Callable[..., Any]
     assert results(tmp_path).keys() == {first, second}
 
 
+def test_a_random_model_is_continued_with_the_draws_that_it_would_have_had(
+    tmp_path: Path, plan: Callable[..., Any], done: Callable[..., Any], results: Any
+) -> None:
+    asked = plan("noisy", 9, eot=2)
+    with pytest.raises(KeyboardInterrupt):
+        carry_on(tmp_path / "stopped", asked, Elsewhere(fails_after=1))
+    assert len(results(tmp_path / "stopped")) == 1
+    carry_on(tmp_path / "stopped", asked, LocalExecutor())
+    assert results(tmp_path / "stopped") == results(done(asked))
+
+
 def test_what_a_model_raises_under_attack_names_target_and_place(tmp_path: Path, plan: Callable[..., Any]) -> None:
     path = tmp_path / "fragile.py"
     path.write_text(
