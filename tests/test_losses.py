@@ -101,7 +101,9 @@ def test_positive_exactly_for_success(
     own = z.gather(1, y[:, None])
     wrong = (z > own).any(1)  # strictly: a tie is 0
     accepted = torch.ones(3, dtype=torch.bool) if reject is None else reject <= 0
-    assert torch.equal(value > 0, wrong & accepted)
+    at_threshold = torch.zeros(3, dtype=torch.bool) if reject is None else reject == 0
+    assert torch.equal(value > 0, wrong & accepted & ~at_threshold)
+    assert (value[wrong & at_threshold] == 0).all()
 
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
@@ -147,20 +149,21 @@ def test_equal_logits_have_no_margin() -> None:
 
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 def test_which_condition_pulls(loss: Loss) -> None:
-    """Rows: refused and right; refused and wrong; accepted and right; accepted and wrong."""
-    z = torch.tensor([[4.0, 1.0, 0.0, -1.0], [5.0, 9.0, 1.0, 0.0]]).repeat(2, 1).requires_grad_()
-    reject = torch.tensor([2.0, 2.0, -3.0, -3.0], requires_grad=True)
-    labels = torch.zeros(4, dtype=torch.long)
+    """Rows: refused and right; refused and wrong; accepted and right; accepted, and wrong by less; and by more."""
+    z = torch.tensor([[4.0, 1.0, 0.0, -1.0], [5.0, 9.0, 1.0, 0.0]])[[0, 1, 0, 1, 1]].requires_grad_()
+    reject = torch.tensor([2.0, 2.0, -3.0, -9.0, -0.25], requires_grad=True)
+    labels = torch.zeros(5, dtype=torch.long)
     value = loss(Output(z, reject), labels)
     classifier, detector = torch.autograd.grad(value.sum(), (z, reject))
-    assert detector.tolist() == [-1, -1, 0, 0]
-    assert (classifier != 0).any(1).tolist() == [True, False, True, True]
-    assert value[3] > value[:3].max()
+    assert detector.tolist() == [-1, -1, 0, 0, -1]
+    assert (classifier != 0).any(1).tolist() == [True, False, True, True, False]
+    assert value[3] > value[4] > value[:3].max()
     plain = loss(Output(z), labels)
-    assert torch.equal(value[2:], plain[2:])
+    assert torch.equal(value[2:4], plain[2:4])
     assert value[0].item() == pytest.approx(plain[0].item() - 2)
     certain = math.log(4) if loss is cross_entropy else 0
     assert value[1].item() == pytest.approx(certain - 2)
+    assert value[4].item() == pytest.approx(certain + 0.25)
 
 
 def test_targeted_losses_know_the_detector() -> None:
@@ -168,7 +171,9 @@ def test_targeted_losses_know_the_detector() -> None:
     aimed = torch.tensor([[0, 1]])
     for loss, certain in ((targeted_cross_entropy, -math.log(2)), (targeted_margin, 0.0), (targeted_dlr, 0.0)):
         assert loss(Output(z, torch.tensor([3.0])), aimed).item() == pytest.approx(certain - 3)
-        assert loss(Output(z, torch.tensor([-3.0])), aimed) == loss(Output(z), aimed)
+        assert loss(Output(z, torch.tensor([-3.0])), aimed).item() == pytest.approx(
+            min(certain + 3, loss(Output(z), aimed).item())
+        )
 
 
 def test_a_detector_gives_one_margin_an_example() -> None:

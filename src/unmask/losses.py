@@ -1,15 +1,16 @@
 """What an attack maximises: per-example losses that are higher the closer an example is to success.
 
 Success means a wrong class AND, where the model has a detector, no rejection (``reject <= 0``). Every loss here
-joins the two in the same way, :func:`_joint`: while an example is refused its loss is
+joins the two in the same way, :func:`_joint`:
 
-    min(loss, certain) - reject
+    min(loss - max(reject, 0), certain - reject)
 
-where ``certain`` is the least loss that guarantees a wrong class; once it is accepted its loss is the plain one. So
-both gradients act while both conditions fail; the detector's acts alone once the class is surely wrong; the
-classifier's acts alone once the detector accepts, and neither can be bought with the other: ``margin`` and ``dlr``
-are positive exactly for successes (and 0 where the right class ties). The scale of ``reject`` matters only while both
-fail, as the weight of one gradient against the other; no sigmoid flattens it.
+where ``certain`` is the least loss that guarantees a wrong class. So both gradients act while both conditions fail;
+the detector's acts alone once the class is surely wrong; the classifier's acts alone once the detector accepts, and
+neither can be bought with the other. ``margin`` and ``dlr`` are positive for successes alone (and 0 where the right
+class ties, or the detector is at its threshold). Beyond success the smaller of the two grows, since a random model that
+barely accepts an image refuses it in other draws. The scale of ``reject`` matters only while both conditions fail, as
+the weight of one gradient against the other, and beyond success; no sigmoid flattens it.
 
 A loss may carry the attribute ``success_threshold``, the smallest value that a success can have: see the function of
 that name.
@@ -181,7 +182,7 @@ def _joint(value: Tensor, reject: Tensor | None, certain: float) -> Tensor:
         raise UnmaskError(
             f"reject must have shape {tuple(value.shape)}, one margin an example, not {tuple(reject.shape)}"
         )
-    return torch.where(reject > 0, value.clamp_max(certain) - reject, value)
+    return torch.minimum(value - reject.clamp_min(0), certain - reject)
 
 
 def _logits(output: Output) -> Tensor:
