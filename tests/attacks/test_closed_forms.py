@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,8 +14,12 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.problem import Attack
 from unmask.auditing.run import audit
 from unmask.data import Dataset
-from unmask.losses import margin, targeted_margin
+from unmask.gradients.eot import EOT
+from unmask.judging import Judge
+from unmask.losses import cross_entropy, margin, targeted_margin
+from unmask.randomness import normal
 from unmask.threats import Threat, parse
+from unmask.types import Loss, Output
 
 N = 200
 
@@ -103,3 +109,27 @@ def test_audits_leave_the_exact_robust_accuracy(norm: str) -> None:
     data = Dataset("linear", (x * 255).round().byte(), y, ("a", "b", "c"), "made up")
     report = audit(model, data, threat, n=N, budget="quick")
     assert report.accuracy.adaptive.value == pytest.approx(share, abs=0.005 + 1e-9)
+
+
+class NoisyDetector(nn.Module):
+    """Two pixels a and b: the lead of the wrong class is a - 0.55; refused where a - b, with noise of 0.04, exceeds 0.
+
+    In the Linf ball of 0.3 around (0.5, 0.5) the two margins, a - 0.55 and b - a, are as large as each other at
+    (0.675, 0.8): 0.125, three standard deviations of the noise. The largest lead is at (0.8, 0.8), refused in half of
+    all draws.
+    """
+
+    def forward(self, x: Tensor) -> Output:
+        a, b = x.flatten(1).unbind(1)
+        logits = torch.stack([torch.zeros_like(a), a - 0.55], 1)
+        return Output(logits, a - b + 0.04 * normal(a.shape, like=a.detach()))
+
+
+@pytest.mark.parametrize("loss", [margin, cross_entropy])
+@pytest.mark.parametrize("attack", [pgd, APGD])
+def test_a_noisy_detector_accepts_what_is_found_in_nearly_all_draws(attack: Callable[..., Attack], loss: Loss) -> None:
+    x, y = torch.full((64, 1, 1, 2), 0.5), torch.zeros(64, dtype=torch.long)
+    detector = NoisyDetector()
+    judge = Judge(detector, parse("linf", 0.3), draws=16)
+    found = run_attack(attack(60, loss, EOT(8), early_stop=False), detector, x, y, judge=judge)
+    assert found.verdict.robust_fraction.mean() < 0.02
