@@ -190,6 +190,7 @@ class AttackCode:
     seen: int  # first images of the data that the audit looked at
     misclassified: Sequence[int]  # positions of those of them on which no surrogate is fitted
     timed: bool  # whether the result depends on the machine
+    chained: bool = False  # whether each attack gets the examples alone that those before it leave
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ LOGITS, REJECT = "logits", "reject"
 """The names of an answer's parts, by attribute or by key."""
 
 
+_BELOW = 100.0
+"""How far a logit of -inf counts as below the lowest finite one."""
+
+
 class Objective(Protocol):
     """What a search maximises: (B, ...) -> (B,), example by example, never summed."""
 
@@ -56,7 +60,8 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     """Give what a model answers the form of an :class:`Output`.
 
     A tensor of logits (B, K) is one; so is whatever has ``logits``, and perhaps ``reject``, by attribute or by key.
-    True refuses, False does not.
+    True refuses, False does not. Logits that are integers become floats, and those of -inf, of classes that the model
+    rules out, finite: 100 below the lowest others of the image.
 
     Args:
         answer: what the model returned.
@@ -71,6 +76,8 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     True
     >>> as_output({"logits": torch.zeros(2, 10), "reject": torch.tensor([True, False])}).reject
     tensor([ 1., -1.])
+    >>> as_output(torch.tensor([[0.6, 0.4, 0.0]]).log()).logits
+    tensor([[  -0.5108,   -0.9163, -100.9163]])
     >>> as_output((torch.zeros(2, 4), torch.zeros(2, 10)))
     Traceback (most recent call last):
     unmask.types.InvalidModelOutput: the model answers a tuple of 0: (2, 4), 1: (2, 10): name the logits with --output \
@@ -83,8 +90,17 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
         if not (reject.is_floating_point() or reject.dtype == torch.bool):
             raise InvalidModelOutput(f"`reject` is {reject.dtype}", "give a margin, above 0 where an image is refused")
         reject = torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
-    output = Output(logits, reject if isinstance(reject, Tensor) else None)
+    output = Output(_finite(logits), reject if isinstance(reject, Tensor) else None)
     return output if rows is None else _checked(output, rows)
+
+
+def _finite(logits: Tensor) -> Tensor:
+    if not (logits.is_floating_point() or logits.is_complex()):
+        return logits.float()
+    if logits.ndim != 2 or not logits.shape[1] or logits.is_complex():
+        return logits
+    lowest = logits.detach().masked_fill(logits.isinf(), torch.inf).amin(1, keepdim=True)
+    return torch.where(logits == -torch.inf, lowest - _BELOW, logits)
 
 
 def items_of(answer: Any) -> dict[Any, Any]:

@@ -107,7 +107,7 @@ def executed(code: str, folder: Path, fresh: bool = False) -> dict[str, float]:
 @pytest.mark.parametrize(
     ("model", "names", "options"),
     [
-        ("rounded", {"adaptive"}, ["--eps", "0.05", "--n", "20", "--seed", "3"]),
+        ("rounded", {"plain", "adaptive"}, ["--eps", "0.05", "--n", "20", "--seed", "3"]),
         ("noisy", {"adaptive"}, ["--eps", "0.05", "--n", "4"]),
         ("scores", {"black-box", "nes"}, ["--eps", "0.1", "--n", "4"]),
         ("labels", {"black-box", "labels"}, ["--eps", "0.1", "--n", "4"]),
@@ -138,7 +138,7 @@ def test_the_command_in_a_script_is_that_of_the_run(tmp_path: Path, monkeypatch:
     before, after = (json.loads(Path(run, "run.json").read_text()) for run in ("run", "runs/again"))
     assert before["config"] == after["config"]
     figures = {attack["name"]: attack["accuracy"] for attack in report["attacks"]}
-    assert executed(report["script"], tmp_path) == {"adaptive": figures["adaptive"]}
+    assert executed(report["script"], tmp_path) == {name: figures[name] for name in ("plain", "adaptive")}
 
 
 def test_model_and_data_of_an_audit_from_python_have_to_be_put_in(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_model_and_data_of_an_audit_from_python_have_to_be_put_in(tmp_path: Path
     made = "Dataset('mine', whole.images[20:], whole.labels[20:], whole.classes, '', 16)"
     code = code.replace("data = ...", f"from unmask.data import Dataset; whole = load('digits', n=40); data = {made}")
     figures = {attack.name: attack.accuracy for attack in report.attacks}
-    assert executed(code, tmp_path, fresh=True) == {"adaptive": figures["adaptive"]}
+    assert executed(code, tmp_path, fresh=True) == {name: figures[name] for name in ("plain", "adaptive")}
 
 
 def test_a_budget_of_seconds_is_said_to_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_a_budget_of_seconds_is_said_to_depend_on_the_machine(tmp_path: Path, mo
     report = audited(tmp_path, "models.py:means", "--eps", "0.05", "--n", "8", "--budget", "0.05s")
     assert "depends on the machine" in report["script"]
     assert "unmask.TimeLimited(0.05, unmask.Doubling(unmask.Ensemble((" in report["script"]
-    assert executed(report["script"], tmp_path).keys() == {"adaptive"}
+    assert executed(report["script"], tmp_path).keys() == {"plain", "adaptive"}
 
 
 ENCODED = """

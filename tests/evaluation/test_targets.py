@@ -19,8 +19,13 @@ from unmask.evaluation.models.targets import find_target, prepare_target
 from unmask.gradients.bpda import View
 from unmask.gradients.part_views import skip_to
 from unmask.gradients.straight_through import straight_through
+from unmask.judging import Judge
+from unmask.losses import margin
 from unmask.models.forms import ModelForm
-from unmask.types import Output
+from unmask.models.model_wrappers import query
+from unmask.randomness import make_keys
+from unmask.threats import Linf
+from unmask.types import Output, as_output
 
 X = torch.linspace(0, 1, 4 * 64).reshape(4, 1, 8, 8)
 LABELS = torch.tensor([0, 9, 3])
@@ -301,6 +306,33 @@ def test_a_file_may_parse_the_arguments_of_a_script_when_it_is_loaded(tmp_path: 
         called.setattr("sys.argv", ["unmask", "audit", "script.py:build"])
         target = find_target(f"{path}:build", load("digits", n=8), ExecutionConfig(strict=False))
     assert target.model(X).shape == (4, 10)
+
+
+def test_votes_may_be_integers_and_keep_the_gradient_of_a_view() -> None:
+    class Votes(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.one_hot(x.flatten(1)[:, :30].unflatten(1, (3, 10)).argmax(2), 10).sum(1)
+
+    data = load("digits", n=32)
+    target = prepare_target(Votes().eval(), data, ExecutionConfig(strict=False))
+    assert [found.where for found in target.setup_findings][:1] == ["its logits are integers, which have no gradient"]
+    x = data.batch()[0].requires_grad_()
+    view = as_output(straight_through(target.model)(x)).logits
+    assert torch.equal(view, Votes()(x).float())
+    assert torch.autograd.grad(view[:, 0].sum(), x)[0].any()
+
+
+def test_logarithms_of_shares_may_be_minus_infinity() -> None:
+    class Logarithms(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.one_hot(x.flatten(1)[:, :10].argmax(1), 10).float().log()
+
+    data = load("digits", n=32)
+    target = prepare_target(Logarithms().eval(), data, ExecutionConfig(strict=False))
+    x, y = data.batch()
+    verdict = Judge(target.model, Linf(0.1)).verdict(x, x, y, make_keys(0, range(len(x)), "score"))
+    assert torch.equal(verdict.predicted[0], x.flatten(1)[:, :10].argmax(1))
+    assert (margin(query(target.model, x), y).abs() == 100).all()
 
 
 def test_an_array_of_numpy_is_an_answer() -> None:

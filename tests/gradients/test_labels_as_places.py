@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.gradients.straight_through import straight_through
+from unmask.gradients.straight_through.places import order
 
 Function = Callable[[Tensor], Tensor]
 BACK = torch.tensor([[3, 0, 4, 1, 2], [1, 4, 0, 2, 3]])  # (voters, classes): the class that each id stands for
@@ -207,6 +208,34 @@ def test_each_place_of_an_order_is_meant_by_the_scores_near_it() -> None:
                 assert row[above, above] < 0  # one that is above moves away from the place as it rises
             for below in labels[place + 1 :]:
                 assert row[below, below] > 0
+
+
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("cut", [(slice(None), slice(3)), (slice(None), 0), (..., slice(-2, None)), (slice(None), -1)])
+def test_a_part_of_a_long_order_is_meant_as_it_is_in_a_short_one(
+    down: bool, cut: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def function(z: Tensor) -> Tensor:
+        places = z[:, 0].argsort(dim=1, descending=down)[cut]
+        return F.one_hot(places.reshape(len(z), -1), 5).sum(1).float()
+
+    answer, wanted = answer_and_slopes(function, scores())
+    monkeypatch.setattr(order, "_MOST_SORTED", 4)
+    long, found = answer_and_slopes(function, scores())
+    assert torch.equal(long, answer)
+    assert wanted.any()
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_long_order_as_a_whole_takes_no_memory_for_pairs() -> None:
+    z = torch.rand(2, 1, 20000, generator=torch.Generator().manual_seed(0)).requires_grad_()
+
+    def nearest(z: Tensor) -> Tensor:
+        found = z[:, 0].argsort(dim=1)
+        table = torch.arange(20000.0)[found]
+        return torch.stack([F.one_hot(found[:, :3] % 5, 5).sum(1).float().sum(1), table[:, 0]], 1)
+
+    assert torch.equal(straight_through(Inline(nearest))(z), nearest(z))
 
 
 def test_the_rank_of_a_score_rises_with_it() -> None:

@@ -25,10 +25,7 @@ from unmask.gradients.spaces import Latent
 from unmask.kinds import Access
 from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
 
-__all__ = ["NOISE", "Conditions", "adaptive", "attackers", "black_box", "controls", "search_by_scores", "transfer"]
-
-NOISE = 0.25
-"""Of what attacks follow, for each part that is common to all draws."""
+__all__ = ["Conditions", "adaptive", "attackers", "black_box", "controls", "search_by_scores", "transfer"]
 
 _DRAWS = 16
 """Over which candidates for a random model are compared."""
@@ -86,6 +83,9 @@ def attackers(
 ) -> dict[str, AttackSpec]:
     """By name: "plain", "adaptive" (an ensemble over views), "latent" (given spaces), "transfer", "black-box".
 
+    The adaptive attack of a random model is run on all examples: what the plain attack has just broken in some draws
+    stands in others.
+
     Args:
         sources: what is searched for examples that transfer.
         spaces: of decoders inside the model.
@@ -93,6 +93,9 @@ def attackers(
     budget, why = conditions.budget, conditions.refused
     names = ", ".join(one.name for one in conditions.useful)
     further = "" if conditions.random else " and the margin" if conditions.norm == "l1" else " and DLR"
+    searches = _in_float32(
+        f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
+    )
     return {
         "plain": _in_float32(
             f"a random point, since the model has no gradient of its own: {why}"
@@ -101,9 +104,7 @@ def attackers(
             lambda _: RandomSearch(1) if why else APGD(budget.steps),
             plain=True,
         ),
-        "adaptive": _in_float32(
-            f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
-        ),
+        "adaptive": searches if conditions.random else _left(searches, "plain"),
         **({"latent": _left(on_manifold(conditions, sources, spaces), "adaptive")} if spaces else {}),
         "transfer": transfer(sources, budget),
         "black-box": _left(black_box(budget, conditions.norm), "plain", "adaptive", "transfer"),
@@ -113,7 +114,7 @@ def attackers(
 def controls(conditions: Conditions) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = conditions.useful[0]
-    single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes, NOISE)))
+    single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes)))
     once = conditions.within(targets=0, views=1)
     twice = once.within(steps=2 * conditions.budget.steps)
     return {
@@ -131,7 +132,7 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
 
 def _left(attacker: AttackSpec, *before: str) -> AttackSpec:
     """The same on what these attacks leave: their candidates count for the rest."""
-    about = f"{attacker.description}; on the examples that {', '.join(before)} leave"
+    about = f"{attacker.description}; on the examples that are left by: {', '.join(before)}"
     return replace(attacker, description=about, after=before)
 
 
@@ -206,7 +207,7 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
     balls APGD breaks many more examples on the margin than PGD does, and than it does itself on DLR.
     """
     classes, budget, random = conditions.classes, conditions.budget, conditions.random
-    how, stop = estimator(one.signal, one.per_draw_passes, NOISE), not random
+    how, stop = estimator(one.signal, one.per_draw_passes), not random
     short = [(steps, size) for steps, size in _FIRST if steps < budget.steps] if random and first else []
     searches = [*short, *[(budget.steps, 0.1)] * budget.restarts]
     attacks: list[Attack] = [pgd(steps, margin, how, rel_step_size=size, early_stop=stop) for steps, size in searches]

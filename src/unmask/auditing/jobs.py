@@ -85,5 +85,6 @@ def attack_code(
         seen=seen,
         misclassified=sorted({*range(seen)} - {*images.index.tolist()}),
         timed=bool({*timed(request.budget)} & {*attackers}),
+        chained=any({*one.after} & {*attackers} for one in attackers.values()),
     )
     return asdict(code)

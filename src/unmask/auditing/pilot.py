@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from unmask.auditing.attackers import NOISE
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
@@ -58,7 +57,7 @@ class Pilot:
         return {
             **self.diagnosis.plain(),
             "candidate_views": [one.plain() for one in self.results],
-            "draws": draws(self.results[0].signal, NOISE),
+            "draws": draws(self.results[0].signal),
             "per_draw_passes": self.results[0].per_draw_passes,
             "gradients": self.gradients,
         }
@@ -214,7 +213,7 @@ def _gradients(found: Diagnosis, results: Sequence[PilotResult], best: PilotResu
         "plain": {"zero_gradient": saturation(twin, few.x, few.y, keys).flat, "noise_fraction": 1 - own.signal},
         "adaptive": {
             "zero_gradient": saturation(view, few.x, few.y, keys).zero_gradient,
-            "noise_fraction": 1 - averaged(best.signal, draws(best.signal, NOISE)),
+            "noise_fraction": 1 - averaged(best.signal, draws(best.signal)),
             "fooled_view_only": best.fooled_view_only,
         },
     }

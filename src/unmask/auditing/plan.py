@@ -46,7 +46,8 @@ def plan_attacks(pilot: Pilot) -> tuple[Plan, Target]:
     conditions = Conditions(pilot.results, classes, request.limits, request.threat.norm, request.random)
     chosen, checks = attackers(conditions, pilot.surrogates, pilot.decoders), controls(conditions)
     views = [one.view for one in conditions.useful]
-    code = attack_code(request, {"adaptive": chosen["adaptive"]}, views, pilot.diagnosis.check.images)
+    explained = {name: chosen[name] for name in (*chosen["adaptive"].after, "adaptive")}
+    code = attack_code(request, explained, views, pilot.diagnosis.check.images)
     plan = build_plan(request, chosen, _controls(threat_spec(request.threat)), {**pilot.plain(), "code": code})
     return plan, replace(request.target, attacks={**chosen, **checks})
 

@@ -152,13 +152,13 @@ def _source(event: Event) -> dict[str, dict[str, str]]:
     return {"source": around} if number and str(number) in around else {}
 
 
-def draws(signal: float, noise: float = 1.0) -> int:
-    """Draws after which the gradient's noise is as large as its signal, or ``noise`` times that, from 1 to 32.
+def draws(signal: float) -> int:
+    """Draws after which the gradient's noise is as large as its signal, from 1 to 32.
 
-    >>> draws(0.5), draws(0.5, noise=0.25)
+    >>> draws(0.5), draws(0.2)
     (1, 4)
     """
-    return max(1, min(32, round((1 - signal) / max(signal, 1e-3) / noise)))
+    return max(1, min(32, round((1 - signal) / max(signal, 1e-3))))
 
 
 def averaged(signal: float, count: int) -> float:

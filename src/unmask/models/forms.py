@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from unmask.errors import UnmaskError
 from unmask.state import State
 from unmask.state.deep_copy import deep_copy
-from unmask.types import InvalidModelOutput, Output, items_of
+from unmask.types import InvalidModelOutput, Output, as_output, items_of
 
 __all__ = [
     "ModelForm",
     "check_moments",
     "forgetting",
     "from_arrays",
+    "in_floats",
     "in_form",
     "select_output",
     "takes",
@@ -157,6 +158,19 @@ def from_arrays(model: nn.Module) -> nn.Module:
     """
     twin = deep_copy(model)
     twin.register_forward_hook(_as_tensor)
+    return twin
+
+
+def in_floats(model: nn.Module) -> nn.Module:
+    """A copy of a model that answers integers, such as counts of votes, with floats instead.
+
+    >>> class Votes(nn.Module):
+    ...     def forward(self, x): return (x.flatten(1) > 0.5).long()
+    >>> in_floats(Votes())(torch.ones(1, 1, 1, 2)).logits
+    tensor([[1., 1.]])
+    """
+    twin = deep_copy(model)
+    twin.register_forward_hook(_floats)
     return twin
 
 
@@ -319,6 +333,10 @@ def _selected(key: str | int, _: nn.Module, __: tuple[Any, ...], answer: Any) ->
 def _as_tensor(_: nn.Module, args: tuple[Any, ...], answer: Any) -> Tensor:
     device = args[0].device if args and isinstance(args[0], Tensor) else None
     return torch.as_tensor(np.array(answer), device=device)
+
+
+def _floats(_: nn.Module, __: tuple[Any, ...], answer: Any) -> Output:
+    return as_output(answer)
 
 
 def _refusing(_: nn.Module, __: tuple[Any, ...], answer: Any) -> Output:

@@ -20,7 +20,8 @@ _FORM = {"channels_last": False, "pixel_max": 1.0, "mean": [], "std": []}
 
 
 def script(run: RunFolder, case: CaseInfo) -> str:
-    """Code that makes the adaptive attack of an audit again and prints the robust accuracy that the report gives it.
+    """Code that makes the adaptive attack of an audit again, and the plain one where the adaptive one attacks what that
+    leaves, and prints the robust accuracy that the report gives them.
 
     Of a model that answers scores or labels only: the attacks by queries. Empty for the run of an earlier version.
     """
@@ -34,7 +35,8 @@ def script(run: RunFolder, case: CaseInfo) -> str:
 
 
 def _heading(code: AttackCode, config: Mapping[str, Any]) -> Iterator[str]:
-    yield f"# The audit's {_bare(', '.join(code.attacks))} attack, with the same random numbers: the same accuracy."
+    named = _bare(" and ".join(code.attacks))
+    yield f"# The audit's attacks, {named}, with the same random numbers: the same accuracy."
     yield "# The whole audit again; its figure is the worst case over this attack and others:"
     yield f"#   {_bare(_python_call(config) if 'made_by' in config else _command(config))}"
     if code.timed:
@@ -116,15 +118,19 @@ def _running(code: AttackCode, config: Mapping[str, Any]) -> Iterator[str]:
     drawn: dict[str, Any] = {"seed": config["seed"]}
     drawn |= {"draws": code.draws} if code.draws > 1 else {}
     drawn |= {"uses_torch_random": True} if code.uses_torch_random else {}
+    yield "left = torch.ones(len(images), dtype=torch.float64)"
+    if code.chained:
+        yield "broken = torch.zeros(len(images), dtype=torch.bool)  # in all draws, by the attacks before"
     yield "for name, attack in attacks.items():"
-    yield "    left = []"
-    blocks = f"torch.arange(len(images)).split({_BLOCK})"
-    yield f"    for rows in {blocks}:  # fewer need less memory, for the same result"
+    rows = f"torch.arange(len(images)){'[~broken]' if code.chained else ''}.split({_BLOCK})"
+    yield f"    for rows in {rows}:  # fewer need less memory, for the same result"
     yield "        found = unmask.run_attack("
     yield f"            attack, model, images[rows], labels[rows], threat, index=rows{_keywords(drawn)}"
     yield "        )"
-    yield "        left += found.verdict.robust_fraction.tolist()"
-    yield '    print(f"robust accuracy under {name}: {sum(left) / len(left)}")'
+    yield "        left[rows] = found.verdict.robust_fraction"
+    if code.chained:
+        yield "        broken[rows] = found.selection.robust_fraction == 0"
+    yield '    print(f"robust accuracy under {name}: {sum(left.tolist()) / len(left)}")'
     for name in code.views:
         yield f"# unmask.attackable(model, {name}) lets AutoAttack, Foolbox or ART use this view"
 

@@ -35,7 +35,10 @@ __all__ = ["PilotResult", "PilotSearch", "estimator", "rank"]
 _STEPS = 12
 
 _DRAWS = 4
-"""Of a random model, in each of the two verdicts on an image, and at most for a gradient."""
+"""Of a random model, in each of the two verdicts on an image."""
+
+_AVERAGED = 2
+"""Of a random model, at most for a gradient: the steps of a search average over more."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class PilotSearch:
         if self._averages():
             twin = frozen_copy(model, x)
             signal = noise(twin if candidate.view is None else candidate.view(twin), x, y, keys, draws=4).signal
-        how = estimator(signal, self._apart, max_draws=_DRAWS) if self.target.draws > 1 else autograd
+        how = estimator(signal, self._apart, max_draws=_AVERAGED) if self.target.draws > 1 else autograd
         search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
         judge = Judge(model, self.threat, min(self.target.draws, _DRAWS), self.target.uses_torch_random)
         result = run_attack(
@@ -177,9 +180,9 @@ def _stands(answer: Output, y: Tensor) -> Tensor:
     return right if answer.reject is None else right | (answer.reject > 0)
 
 
-def estimator(signal: float, apart: bool = False, noise: float = 1.0, max_draws: int = 32) -> Estimator:
-    """Of as many draws as leave ``noise`` times as much noise as signal; ``apart``, each in a pass of its own."""
-    count = min(max_draws, draws(signal, noise))
+def estimator(signal: float, apart: bool = False, max_draws: int = 32) -> Estimator:
+    """Of as many draws as leave as much noise as signal; ``apart``, each in a pass of its own."""
+    count = min(max_draws, draws(signal))
     if count == 1:
         return autograd
     return EOT(count, batch=1) if apart else EOT(count)

@@ -21,6 +21,7 @@ from unmask.models.forms import (
     ModelForm,
     check_moments,
     from_arrays,
+    in_floats,
     in_form,
     select_output,
     takes,
@@ -69,6 +70,9 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
             found.append(adapted(f"of {_shapes(answer)}, {key!r} is taken for the logits", f"--output {key}"))
             model = select_output(model, key)
             answer = _try(model, x)
+    if isinstance(answer, Tensor) and not answer.is_floating_point():
+        model = in_floats(model)
+        found.append(adapted("its logits are integers, which have no gradient", "answer floats"))
     logits = as_output(answer).logits
     if logits.ndim in (1, 2) and logits.numel() == len(x):
         probability = bool(((logits >= 0) & (logits <= 1)).all())

@@ -15,7 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["SoftValue", "SurrogateContext"]
+__all__ = ["Order", "SoftValue", "SurrogateContext"]
+
+
+class Order(NamedTuple):
+    """What an index sorts, along the last dimension of ``scores``."""
+
+    scores: Tensor  # (..., K)
+    down: bool  # whether the largest comes first
+    dim: int  # of the index, along which it runs
 
 
 class SoftValue(NamedTuple):
@@ -25,7 +33,12 @@ class SoftValue(NamedTuple):
     weights: Tensor | None = None  # (*shape, K) for an index into K places: the weight of each index
     bit: bool = False  # whether the tensor is 0 or 1
     partial: bool = False  # whether a label is there only where a condition holds, so that its weights sum to less
-    order_of: Tensor | None = None  # for an index that sorts them along the last dimension: the scores
+    order_of: Order | None = None  # for an index that sorts
+
+    @property
+    def long_order(self) -> bool:
+        """Whether it sorts too many scores for the weights of each place; a part of it may have them."""
+        return self.order_of is not None and self.weights is None
 
 
 class _Gate(torch.autograd.Function):

@@ -73,10 +73,11 @@ def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
     if case.audit.get("not_diagnosed_reason"):  # scores alone; the attack in question is that by scores
         attacks = {"adaptive": attacks["black-box"]} if "black-box" in attacks else {}
     for of, before in (("plain", "plain "), ("adaptive", "")):
-        if of in attacks:
+        asked = _asked(run, case, of, attacks) if of in attacks else {}
+        if asked:
             gradients: Mapping[str, Any] = case.audit.get("gradients", {}).get(of, {})
             evidence = IndicatorEvidence(
-                attack=attacks[of],
+                attack=asked,
                 one_step=controls.get(f"{before}one step"),
                 unbounded=controls.get(f"{before}unbounded"),
                 larger=controls.get(f"{before}doubled eps"),
@@ -90,7 +91,7 @@ def indicators(run: RunFolder, case: CaseInfo) -> list[Indicator]:
 
 
 def _asked(run: RunFolder, case: CaseInfo, name: str, attacks: Mapping[str, Verdicts]) -> Verdicts:
-    """The examples that this attack tried itself, which are not those that it keeps from attacks before it."""
+    """The examples that this attack tried itself: without those that it keeps from attacks before it."""
     before = {attack for r in run.of(case, Role.ADAPTIVE) if r.job.attack == name for attack in r.job.after}
     kept = {i for other in before & attacks.keys() for i, e in attacks[other].items() if e.selection_robust == 0}
     return {index: example for index, example in attacks[name].items() if index not in kept}

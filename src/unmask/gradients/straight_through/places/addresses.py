@@ -45,7 +45,7 @@ class Spot(NamedTuple):
 def spots(context: SurrogateContext, shape: Sequence[int], index: Any) -> list[Spot]:
     """One for each soft place in an index of a tensor of this shape; masks select what they really select."""
     entries = _filled(list(index) if isinstance(index, tuple) else [index], len(shape))
-    softs = [None if _is_mask(entry) else context.soft_value(entry) for entry in entries]
+    softs = [None if _is_mask(entry) else _place(context, entry) for entry in entries]
     if not any(softs):
         return []
     used = [_dimensions(entry) for entry in entries]
@@ -71,13 +71,19 @@ def along(
     pick: Callable[..., Tensor] = torch.gather,
 ) -> list[Spot]:
     """As :func:`spots`, of ``gather`` and ``scatter``; ``pick(table, dim, index)`` selects."""
-    soft, dim = context.soft_value(index), dim % max(1, len(shape))
+    soft, dim = _place(context, index), dim % max(1, len(shape))
     if soft is None:
         return []
     address = pick(torch.arange(prod(shape), device=index.device).view(*shape), dim, index)
     weights = None if soft.weights is None else soft.weights.expand(*address.shape, -1)
     soft = SoftValue(soft.value.expand(address.shape), weights)
     return [Spot(address, prod(shape[dim + 1 :]), shape[dim], soft)]
+
+
+def _place(context: SurrogateContext, index: Any) -> SoftValue | None:
+    """The soft value of an index, unless it is an order too long for the weights of all its places."""
+    soft = context.soft_value(index)
+    return None if soft is not None and soft.long_order else soft
 
 
 def hats(position: Tensor, places: int) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from unmask.gradients.straight_through.calls import Call
-from unmask.gradients.straight_through.context import SoftValue
+from unmask.gradients.straight_through.context import Order, SoftValue
 from unmask.gradients.straight_through.floats import Rule, difference, named, soft_choice, step
 
-__all__ = ["ORDER_RULES", "extreme"]
+__all__ = ["ORDER_RULES", "extreme", "part_of_order"]
 
 _NEAR = 0.2
 """Share of the spread of distances up to which another place is nearly as near as the nearest."""
@@ -20,7 +20,7 @@ _SURE = 1e-4
 """Of the weights of places, the share beside the largest below which their slopes are lost."""
 
 _MOST_SORTED = 256
-"""Longest order of which each place is meant: it takes memory for each pair of places."""
+"""Places of an order, at most, of which each is meant: it takes memory for each entry at each of them."""
 
 
 def _position(x: Any, boundaries: Tensor, bucket: Tensor) -> Tensor | None:
@@ -125,33 +125,72 @@ def _argsort(call: Call) -> Any:
 
 
 def _order(call: Call, index: Tensor) -> SoftValue | Tensor | None:
-    """The k-th place of an order: an entry is meant the more, the less its score differs from the k-th score.
+    """The k-th place of an order; of a long order what :func:`part_of_order` needs."""
+    dim, down = _sort_arguments(call)
+    if call.soft_value(0) is not None:
+        return _ranks(call, dim)
+    order = Order(call.real(0).movedim(dim, -1), down, dim)
+    count = order.scores.shape[-1]
+    if count < 2:
+        return None
+    if count > _MOST_SORTED:
+        return SoftValue(index + 0 * order.scores.movedim(-1, dim), order_of=order)
+    return _places(order, index, torch.arange(count, device=index.device))
+
+
+def _places(order: Order, index: Tensor, place: Tensor) -> SoftValue:
+    """Some places (P,) of an order, where ``index`` is: an entry is meant the more, the less its score differs.
 
     Of the largest that is the softmax, as of ``argmax``; of the smallest that of ``argmin``.
     """
-    dim, down = _sort_arguments(call)
-    if call.soft_value(0) is not None:
-        return _ranks(call, dim, down)
-    score = call.real(0).movedim(dim, -1)
-    count = score.shape[-1]
-    if not 1 < count <= _MOST_SORTED:
-        return None
-    at = index.movedim(dim, -1)
+    score, count = order.scores, order.scores.shape[-1]
+    at = index.movedim(order.dim, -1)
     apart = (score.gather(-1, at).unsqueeze(-1) - score.unsqueeze(-2)).abs()  # (*, place, entry)
-    place = torch.arange(count, device=score.device)
-    low = (count - 1 - place if down else place) < count // 2
+    low = (count - 1 - place if order.down else place) < count // 2
     width = torch.where(low.unsqueeze(-1), _nearness(score, -1).unsqueeze(-1), torch.ones_like(apart))
     weights = soft_choice((-apart / width).flatten(0, -2), -1, _SURE).view(*apart.shape)
-    value = _as_places(weights).value.movedim(-1, dim)
-    return SoftValue(value, weights.movedim(-2, dim), order_of=-score if down else score)
+    value = _as_places(weights).value.movedim(-1, order.dim)
+    return SoftValue(value, weights.movedim(-2, order.dim), order_of=order)
 
 
-def _ranks(call: Call, dim: int, down: bool) -> Tensor | None:
-    """The order of an order says how many scores are below each."""
-    soft, order = call.soft_value(0), call.args[0].movedim(dim, -1)
-    if soft is None or soft.order_of is None or soft.order_of.shape != order.shape:
+def part_of_order(call: Call) -> SoftValue | None:
+    """The first, the last, or other places that are cut out of a long order."""
+    soft, index, entries = call.soft_value(0), call.args[0], call.args[1]
+    if soft is None or soft.order_of is None or not soft.long_order:
         return None
-    score = soft.order_of
+    order = soft.order_of
+    cut = [*entries] if isinstance(entries, tuple) else [entries]
+    if Ellipsis in cut:
+        at = cut.index(Ellipsis)
+        cut[at : at + 1] = [slice(None)] * (index.ndim - len(cut) + 1)
+    cut += [slice(None)] * (index.ndim - len(cut))
+    chosen = cut[order.dim]
+    if len(cut) > index.ndim or any(one != slice(None) for at, one in enumerate(cut) if at != order.dim):
+        return None
+    count = order.scores.shape[-1]
+    if isinstance(chosen, int):
+        chosen = slice(chosen % count, chosen % count + 1)
+    if not isinstance(chosen, slice):
+        return None
+    place = torch.arange(count, device=index.device)[chosen]
+    if not 0 < len(place) <= _MOST_SORTED:
+        return None
+    found = _places(order, index.narrow(order.dim, int(place[0]), len(place)), place)
+    if call.true.ndim < index.ndim:
+        assert found.weights is not None
+        return SoftValue(found.value.squeeze(order.dim), found.weights.squeeze(order.dim))
+    return SoftValue(found.value, found.weights)
+
+
+def _ranks(call: Call, dim: int) -> Tensor | None:
+    """The order of an order says how many scores are below each."""
+    _, down = _sort_arguments(call)
+    soft, index = call.soft_value(0), call.args[0].movedim(dim, -1)
+    if soft is None or soft.order_of is None or soft.order_of.scores.shape != index.shape:
+        return None
+    score = -soft.order_of.scores if soft.order_of.down else soft.order_of.scores
+    if score.shape[-1] > _MOST_SORTED:
+        return None
     below = step(call, difference(score.unsqueeze(-1), score.unsqueeze(-2))).sum(-1)
     return (below.flip(-1) if down else below).movedim(-1, dim)
 

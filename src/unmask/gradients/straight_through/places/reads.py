@@ -17,6 +17,7 @@ from unmask.gradients.straight_through.context import SoftValue, SurrogateContex
 from unmask.gradients.straight_through.floats import Rule, named
 from unmask.gradients.straight_through.labels import moved, rearranged
 from unmask.gradients.straight_through.places.addresses import Spot, along, spots
+from unmask.gradients.straight_through.places.order import part_of_order
 
 __all__ = ["READ_RULES"]
 
@@ -68,6 +69,9 @@ def _rise(entries: Tensor, spot: Spot) -> Tensor:
 def _item(call: Call) -> Any:
     """``table[i]`` and ``table[i, ..., j]`` at computed places, ``x[mask]`` as it is."""
     context, table, index = call.context, call.args[0], call.args[1]
+    part = part_of_order(call)
+    if part is not None:
+        return part
     rows = _rows(context, table, index)
     if rows is not None:
         return rows
