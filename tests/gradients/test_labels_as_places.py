@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_each_place_of_an_order_is_meant_by_the_scores_near_it() -> None:
 @pytest.mark.parametrize("down", [False, True])
 @pytest.mark.parametrize("cut", [(slice(None), slice(3)), (slice(None), 0), (..., slice(-2, None)), (slice(None), -1)])
 def test_a_part_of_a_long_order_is_meant_as_it_is_in_a_short_one(
-    down: bool, cut: tuple[object, ...], monkeypatch: pytest.MonkeyPatch
+    down: bool, cut: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def function(z: Tensor) -> Tensor:
         places = z[:, 0].argsort(dim=1, descending=down)[cut]
