@@ -97,10 +97,11 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
 def _finite(logits: Tensor) -> Tensor:
     if not (logits.is_floating_point() or logits.is_complex()):
         return logits.float()
-    if logits.ndim != 2 or not logits.shape[1] or logits.is_complex():
+    ruled_out = logits.isneginf() if logits.ndim == 2 and not logits.is_complex() else torch.zeros(())
+    if not ruled_out.any():
         return logits
     lowest = logits.detach().masked_fill(logits.isinf(), torch.inf).amin(1, keepdim=True)
-    return torch.where(logits == -torch.inf, lowest - _BELOW, logits)
+    return torch.where(ruled_out, lowest - _BELOW, logits)
 
 
 def items_of(answer: Any) -> dict[Any, Any]:

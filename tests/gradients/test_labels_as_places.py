@@ -369,3 +369,22 @@ def test_scores_that_are_read_at_the_largest_places_keep_their_own_gradient() ->
         return (first - second)[:, None]
 
     assert_like(gap, gap, scores())
+
+
+@pytest.mark.parametrize("nearest", [lambda d: d.argsort(1)[:, :2], lambda d: d.topk(2, 1, largest=False).indices])
+def test_counts_are_sorted_as_scores_are(nearest: Function) -> None:
+    """Hamming distances to five codes of eight bits, summed as integers, have the gradient of floats."""
+    codes = torch.rand(5, 8, generator=torch.Generator().manual_seed(1)) > 0.5
+
+    def by(dtype: torch.dtype) -> Function:
+        def votes(z: Tensor) -> Tensor:
+            differs = (z.flatten(1)[:, None, :8] > 0) != codes
+            return F.one_hot(nearest(differs.sum(2, dtype=dtype)), 5).sum(1).float()
+
+        return votes
+
+    answer, found = answer_and_slopes(by(torch.int32), scores())
+    expected, wanted = answer_and_slopes(by(torch.float32), scores())
+    assert torch.equal(answer, expected)
+    assert wanted.any()
+    torch.testing.assert_close(found, wanted)

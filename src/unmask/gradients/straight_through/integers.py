@@ -22,7 +22,8 @@ def same_op(func: Callable[..., Any], call: Call) -> Any:
     if not results or not any(map(call.context.soft_value, tensors([call.args, call.kwargs]))):
         return None
     stand_in = call.context.exact if results[0].is_floating_point() else call.context.soft
-    return func(*each(stand_in, call.args), **each(stand_in, call.kwargs))
+    kept = {key: value for key, value in call.kwargs.items() if key != "dtype" or results[0].is_floating_point()}
+    return func(*each(stand_in, call.args), **each(stand_in, kept))
 
 
 def _logical(call: Call) -> bool:

@@ -38,13 +38,13 @@ def _argument_of(sign: int) -> Rule:
     """The index of the largest entry (or smallest): the softmax says the weight of each index."""
 
     def rule(call: Call) -> Any:
-        x, dim, true = call.real(0), call.given(1, "dim"), call.true
+        x, dim, true = _sorted(call), call.given(1, "dim"), call.true
         if dim is None and isinstance(true, Tensor) and true.dtype == torch.int64:
-            return _meant(_scores(sign, x.flatten(), 0), 0, true)
-        if not isinstance(dim, int) or call.soft_value(0):
+            return _meant(_scores(sign, call.real(0).flatten(), 0), 0, true)
+        if not isinstance(dim, int) or x is None:
             return None
         meant = _meant(_scores(sign, x, dim), dim, true[1] if isinstance(true, tuple) else true)
-        return (None, meant) if isinstance(true, tuple) else meant
+        return (_values(call, dim, true[1]), meant) if isinstance(true, tuple) else meant
 
     return rule
 
@@ -85,21 +85,42 @@ def _nearness(x: Tensor, dim: int) -> Tensor:
     return _NEAR * x.detach().std(dim, keepdim=True).clamp_min(1e-12)
 
 
+def _sorted(call: Call) -> Tensor | None:
+    """The scores of an order; counts as floats with their gradient; None of labels, and of what is true or false."""
+    x, soft = call.args[0], call.soft_value(0)
+    if soft is None:
+        return call.real(0)
+    if soft.weights is not None or soft.order_of is not None or soft.bit or x.dtype == torch.bool:
+        return None
+    return call.context.exact(x, soft.value.dtype)
+
+
+def _values(call: Call, dim: int, index: Tensor) -> Tensor | None:
+    """What sorted counts are; floats keep their own gradient."""
+    soft = call.soft_value(0)
+    if soft is None or call.args[0].is_floating_point():
+        return None
+    at = index if index.ndim == soft.value.ndim else index.unsqueeze(dim)
+    found = soft.value.gather(dim, at)
+    return found if index.ndim == soft.value.ndim else found.squeeze(dim)
+
+
 def _topk(call: Call) -> Any:
     """Of several places each stands for all of them."""
-    if call.soft_value(0):
+    x, index = _sorted(call), call.true[1]
+    if x is None:
         return None
-    x, index = call.args[0], call.true[1]
     score, dim = x if call.given(3, "largest", True) else -x, call.given(2, "dim", -1) % x.ndim
+    values = _values(call, dim, index)
     if call.given(1, "k") == 1:
-        return None, _meant(score, dim, index)
+        return values, _meant(score, dim, index)
     score = score.movedim(dim, -1)
     width = score.detach().std(-1, keepdim=True).clamp_min(1e-12)  # distances have any scale
     meant = _meant(score / width, -1, index.movedim(dim, -1)[..., :1])
     shape = index.movedim(dim, -1).shape
     assert meant.weights is not None
     weights = meant.weights.expand(*shape, -1)
-    return None, SoftValue(meant.value.expand(shape).movedim(-1, dim), weights.movedim(-2, dim))
+    return values, SoftValue(meant.value.expand(shape).movedim(-1, dim), weights.movedim(-2, dim))
 
 
 def _meant(score: Tensor, dim: int, index: Tensor) -> SoftValue:
@@ -115,9 +136,9 @@ def _as_places(weights: Tensor) -> SoftValue:
 
 def _sort(call: Call) -> Any:
     """The values of a sort keep their gradient; its index is that of ``argsort``."""
-    if call.soft_value(0):
-        return None
-    return None, _order(call, call.true[1])
+    dim, _ = _sort_arguments(call)
+    order = _order(call, call.true[1])
+    return None if order is None else (_values(call, dim, call.true[1]), order)
 
 
 def _argsort(call: Call) -> Any:
@@ -127,9 +148,10 @@ def _argsort(call: Call) -> Any:
 def _order(call: Call, index: Tensor) -> SoftValue | Tensor | None:
     """The k-th place of an order; of a long order what :func:`part_of_order` needs."""
     dim, down = _sort_arguments(call)
-    if call.soft_value(0) is not None:
+    scores = _sorted(call)
+    if scores is None:
         return _ranks(call, dim)
-    order = Order(call.real(0).movedim(dim, -1), down, dim)
+    order = Order(scores.movedim(dim, -1), down, dim)
     count = order.scores.shape[-1]
     if count < 2:
         return None
