@@ -88,11 +88,12 @@ def _nearness(x: Tensor, dim: int) -> Tensor:
 def _sorted(call: Call) -> Tensor | None:
     """The scores of an order; counts as floats with their gradient; None of labels, and of what is true or false."""
     x, soft = call.args[0], call.soft_value(0)
-    if soft is None:
-        return call.real(0)
-    if soft.weights is not None or soft.order_of is not None or soft.bit or x.dtype == torch.bool:
+    if soft is not None and (soft.weights is not None or soft.order_of is not None or soft.bit):
         return None
-    return call.context.exact(x, soft.value.dtype)
+    if soft is not None and x.dtype == torch.bool:
+        return None
+    scores: Tensor = call.real(0) if soft is None else call.context.exact(x, soft.value.dtype)
+    return scores
 
 
 def _values(call: Call, dim: int, index: Tensor) -> Tensor | None:
