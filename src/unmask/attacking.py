@@ -231,7 +231,7 @@ def _answering(model: Model) -> Model:
     """A search would pass over NaN as if the defense stood there; an image in the box deserves an answer."""
 
     def call(x: Tensor) -> Output:
-        answer = as_output(model(x))
+        answer = as_output(model(x), len(x))
         bad = ~answer.logits.isfinite().all(1)
         if bad.any() and (bad & ((x >= 0) & (x <= 1)).flatten(1).all(1)).any():
             raise InvalidModelOutput(

@@ -60,13 +60,13 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     """Give what a model answers the form of an :class:`Output`.
 
     A tensor of logits (B, K) is one; so is whatever has ``logits``, and perhaps ``reject``, by attribute or by key.
-    True refuses, False does not. Logits that are integers become floats, and those of -inf, of classes that the model
-    rules out, finite: 100 below the lowest others of the image.
+    True refuses, False does not. Logits that are integers become floats.
 
     Args:
         answer: what the model returned.
         rows: images that it was given; None where shapes are checked elsewhere. With it the tensors are copies, since
-            some models return the same buffer each time.
+            some models return the same buffer each time, and logits of -inf, of classes that the model rules out, are
+            finite: 100 below the lowest others of the image.
 
     Raises :class:`InvalidModelOutput` where it is not clear which tensor holds the logits, and, given ``rows``, for
     shapes that cannot be logits and a margin.
@@ -76,7 +76,7 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     True
     >>> as_output({"logits": torch.zeros(2, 10), "reject": torch.tensor([True, False])}).reject
     tensor([ 1., -1.])
-    >>> as_output(torch.tensor([[0.6, 0.4, 0.0]]).log()).logits
+    >>> as_output(torch.tensor([[0.6, 0.4, 0.0]]).log(), rows=1).logits
     tensor([[  -0.5108,   -0.9163, -100.9163]])
     >>> as_output((torch.zeros(2, 4), torch.zeros(2, 10)))
     Traceback (most recent call last):
@@ -90,16 +90,16 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
         if not (reject.is_floating_point() or reject.dtype == torch.bool):
             raise InvalidModelOutput(f"`reject` is {reject.dtype}", "give a margin, above 0 where an image is refused")
         reject = torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
-    output = Output(_finite(logits), reject if isinstance(reject, Tensor) else None)
+    whole = not (logits.is_floating_point() or logits.is_complex())
+    output = Output(logits.float() if whole else logits, reject if isinstance(reject, Tensor) else None)
     return output if rows is None else _checked(output, rows)
 
 
 def _finite(logits: Tensor) -> Tensor:
-    if not (logits.is_floating_point() or logits.is_complex()):
-        return logits.float()
-    ruled_out = logits.isneginf() if logits.ndim == 2 and not logits.is_complex() else torch.zeros(())
+    """Logits (B, K) without -inf."""
+    ruled_out = logits.isneginf() if logits.is_floating_point() else torch.zeros(())
     if not ruled_out.any():
-        return logits
+        return logits.clone()
     lowest = logits.detach().masked_fill(logits.isinf(), torch.inf).amin(1, keepdim=True)
     return torch.where(ruled_out, lowest - _BELOW, logits)
 
@@ -133,7 +133,7 @@ def _checked(output: Output, rows: int) -> Output:
             f"`reject` holds {len(reject)} margins of refusal for {rows} images",
             "give one an image, or name the logits with --output logits",
         )
-    return Output(logits.clone(), None if reject is None else reject.clone())
+    return Output(_finite(logits), None if reject is None else reject.clone())
 
 
 def _parts(answer: Any) -> tuple[Any, Any]:
