@@ -66,7 +66,7 @@ def test_an_audit_by_the_clock_may_leave_something_else(
     tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, again = str(tmp_path / "run"), str(tmp_path / "again")
-    audit = ["audit", f"{models}:rounded", "--data", "digits", "--eps", "0.15", "--n", "8", "--budget", "0.2s"]
+    audit = ["audit", f"{models}:rounded", "--data", "digits", "--eps", "0.15", "--n", "4", "--budget", "0.1s"]
     with pytest.MonkeyPatch.context() as slow:  # a machine that gets nowhere
         slow.setattr(time_limited, "worst", lambda problem, *rest: problem.x)
         assert unmask(*audit, "--out", run) == 0
