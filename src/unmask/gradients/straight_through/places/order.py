@@ -198,7 +198,7 @@ def part_of_order(call: Call) -> SoftValue | None:
     place = torch.arange(count, device=index.device)[chosen]
     if not 0 < len(place) <= _MOST_SORTED:
         return None
-    found = _places(order, index.narrow(order.dim, int(place[0]), len(place)), place)
+    found = _places(order, index.index_select(order.dim, place), place)
     if call.true.ndim < index.ndim:
         assert found.weights is not None
         return SoftValue(found.value.squeeze(order.dim), found.weights.squeeze(order.dim))
