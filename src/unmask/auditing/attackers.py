@@ -93,6 +93,7 @@ def attackers(
     budget, why = conditions.budget, conditions.refused
     names = ", ".join(one.name for one in conditions.useful)
     further = "" if conditions.random else " and the margin" if conditions.norm == "l1" else " and DLR"
+    further += ", also targeted DLR" if budget.targets and conditions.classes >= 4 else ""
     searches = _in_float32(
         f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
     )
