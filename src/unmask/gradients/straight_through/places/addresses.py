@@ -12,7 +12,7 @@ from torch import Tensor
 from unmask.gradients.straight_through.context import SoftValue, SurrogateContext
 from unmask.gradients.straight_through.labels import fitted
 
-__all__ = ["Spot", "along", "hats", "spots"]
+__all__ = ["Spot", "along", "filled", "hats", "spots"]
 
 
 class Spot(NamedTuple):
@@ -44,7 +44,7 @@ class Spot(NamedTuple):
 
 def spots(context: SurrogateContext, shape: Sequence[int], index: Any) -> list[Spot]:
     """One for each soft place in an index of a tensor of this shape; masks select what they really select."""
-    entries = _filled(list(index) if isinstance(index, tuple) else [index], len(shape))
+    entries = filled(list(index) if isinstance(index, tuple) else [index], len(shape))
     softs = [None if _is_mask(entry) else _place(context, entry) for entry in entries]
     if not any(softs):
         return []
@@ -97,7 +97,7 @@ def hats(position: Tensor, places: int) -> Tensor:
     return (-0.5 * distance.abs()).softmax(-1)
 
 
-def _filled(entries: list[Any], dims: int) -> list[Any]:
+def filled(entries: list[Any], dims: int) -> list[Any]:
     """The entries of an index with slices in place of ``...``."""
     at = next((at for at, entry in enumerate(entries) if entry is Ellipsis), None)
     if at is None:

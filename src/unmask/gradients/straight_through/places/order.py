@@ -10,6 +10,7 @@ from torch import Tensor
 from unmask.gradients.straight_through.calls import Call
 from unmask.gradients.straight_through.context import Order, SoftValue
 from unmask.gradients.straight_through.floats import Rule, difference, named, soft_choice, step
+from unmask.gradients.straight_through.places.addresses import filled
 
 __all__ = ["ORDER_RULES", "extreme", "part_of_order"]
 
@@ -182,10 +183,7 @@ def part_of_order(call: Call) -> SoftValue | None:
     if soft is None or soft.order_of is None or not soft.long_order:
         return None
     order = soft.order_of
-    cut = [*entries] if isinstance(entries, tuple) else [entries]
-    if Ellipsis in cut:
-        at = cut.index(Ellipsis)
-        cut[at : at + 1] = [slice(None)] * (index.ndim - len(cut) + 1)
+    cut = filled([*entries] if isinstance(entries, tuple) else [entries], index.ndim)
     cut += [slice(None)] * (index.ndim - len(cut))
     chosen = cut[order.dim]
     if len(cut) > index.ndim or any(one != slice(None) for at, one in enumerate(cut) if at != order.dim):
