@@ -155,6 +155,9 @@ def test_the_files_of_an_audit(folder: Path) -> None:
     assert report["threat"] == {"norm": "linf", "eps": 0.15, "unit": "raw"}
     assert {attack["name"] for attack in report["attacks"]} == {"plain", "adaptive", "transfer", "black-box"}
     assert {"noise", "eps 0", "unbounded", "one step", "doubled steps", "doubled eps"} < set(report["controls"])
+    done = [json.loads(line) for line in (folder / "rounded" / "records.jsonl").read_text().splitlines()]
+    after = {one["job"]["attack"]: one["job"]["options"].get("after") for one in done}
+    assert after["doubled steps"] == ["adaptive"], "twice the steps are for what the adaptive attack leaves"
     page = (folder / "rounded" / "report.html").read_text()
     assert "torch.round(x * LEVELS) / LEVELS" in page
     assert "view = unmask.straight_through" in page

@@ -65,7 +65,7 @@ def _controls(ball: ThreatSpec) -> list[Control]:
     return [
         Control("noise", ball),
         Control("black-box", replace(ball, eps=0.0), "eps 0"),
-        Control("doubled queries", ball, "doubled steps"),
+        Control("doubled queries", ball, "doubled steps", after=("black-box",)),
         Control("black-box", replace(ball, eps=2 * ball.eps), "doubled eps"),
         Control("black-box", ThreatSpec(ball.norm, 1.0, "rms"), "unbounded"),
     ]

@@ -29,6 +29,7 @@ class Control:
     attack: str
     threat: ThreatSpec
     name: str = ""
+    after: tuple[str, ...] = ()  # attacks whose candidates count for the examples that they broke
 
 
 def build_plan(
@@ -53,7 +54,8 @@ def build_plan(
         after = {"after": [*attacker.after]} if attacker.after else {}
         made += jobs(attack, Role.PLAIN if attacker.plain else Role.ADAPTIVE, ball, n, **after)
     for control in controls:
-        options = {"control": control.name} if control.name else {}
+        options: dict[str, object] = {"control": control.name} if control.name else {}
+        options |= {"after": [*control.after]} if control.after else {}
         made += jobs(control.attack, Role.CONTROL, control.threat, min(n, _FEW), **options)
     about = {
         **target_info(name, f"a model audited with the budget {request.budget}", attackers, random=request.random),

@@ -60,7 +60,7 @@ def _controls(ball: ThreatSpec) -> list[Control]:
         Control("plain one step", ball),
         Control("one step", ball),
         Control("few queries", ball),
-        Control("doubled steps", ball),
+        Control("doubled steps", ball, after=("adaptive",)),
         Control("plain", doubled, "plain doubled eps"),
         Control("best view", doubled, "doubled eps"),
         Control("plain", unbounded, "plain unbounded"),
