@@ -6,7 +6,7 @@ from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.auditing.attackers import Conditions, adaptive
 from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.views.candidate_view import OWN_GRADIENT
-from unmask.auditing.views.view_selection import PilotResult
+from unmask.auditing.views.pilot_result import PilotResult
 from unmask.losses import cross_entropy, dlr
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor, nn
 
 from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.pilot import Pilot, pilot_views
+from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.candidate_views import fitted_views
+from unmask.auditing.views.pilot_result import PilotResult
 from unmask.auditing.views.view_selection import PilotSearch
 from unmask.cases import find_case
 from unmask.data import load
@@ -210,9 +211,9 @@ def test_views_with_the_same_gradient_are_searched_once() -> None:
     searched: list[str] = []
 
     class Counted(PilotSearch):
-        def _try(self, candidate: CandidateView, *rest: Any) -> Any:
+        def _try(self, images: Images, candidate: CandidateView, levels: int) -> PilotResult:
             searched.append(candidate.name)
-            return super()._try(candidate, *rest)
+            return super()._try(images, candidate, levels)
 
     check = check_model(AuditRequest("net", Target(network()), DATA, Linf(0.15), 48))
     search = Counted(check.request.target, check.request.threat, check.images.first(32), 0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import unmask
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.view_selection import PilotResult
+from unmask.auditing.views.pilot_result import PilotResult
 from unmask.cases import find_case
 
 

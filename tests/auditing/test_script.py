@@ -31,7 +31,7 @@ from unmask.auditing.jobs import attack_code
 from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, call_source
-from unmask.auditing.views.view_selection import PilotResult
+from unmask.auditing.views.pilot_result import PilotResult
 from unmask.cases import AttackSpec
 from unmask.data import Dataset, load
 from unmask.evaluation.models.targets import Target

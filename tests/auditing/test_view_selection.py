@@ -13,7 +13,8 @@ from unmask.auditing.plan import plan_audit
 from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, through
-from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
+from unmask.auditing.views.pilot_result import PilotResult, rank
+from unmask.auditing.views.view_selection import PilotSearch
 from unmask.cases import find_case
 from unmask.data import load
 from unmask.evaluation.models.targets import Target
@@ -68,6 +69,38 @@ def test_a_view_that_fails_on_fewer_images_is_left_out() -> None:
     images = Images(DATA48.batch()[0], DATA48.batch()[1], torch.arange(48))
     (found,) = PilotSearch(Target(NET), Linf(0.1), images, 0)([CandidateView(("view",), view)])
     assert found.error == "IndexError: equal images"
+
+
+def test_many_views_are_tried_on_few_images_and_the_best_on_the_others_too() -> None:
+    """A view of fewer pixels leaves more. What the best come to is what they come to on all images at once."""
+    seen: list[tuple[str, int]] = []
+
+    class Counted(PilotSearch):
+        def _try(self, images: Images, candidate: CandidateView, levels: int) -> PilotResult:
+            seen.append((candidate.name, len(images)))
+            return super()._try(images, candidate, levels)
+
+    def of_rows(count: int) -> CandidateView:
+        def run(model: nn.Module, x: Tensor) -> Tensor:
+            answer: Tensor = model(torch.cat([x[:, :, :count], x[:, :, count:].detach()], 2))
+            return answer
+
+        return CandidateView((f"{count} rows",), lambda model: ModelView(model, run))
+
+    views = [of_rows(1), OWN_GRADIENT, of_rows(2), of_rows(6), of_rows(7)]
+    images = Images(DATA48.batch()[0], DATA48.batch()[1], torch.arange(48))
+    whole = PilotSearch(Target(NET), Linf(0.1), images, 0)(views)
+    found = Counted(Target(NET), Linf(0.1), images, 0, few=8)(views)
+    best = ["own gradient", "6 rows", "7 rows"]
+    assert [one.name for one in found] == [one.name for one in views]
+    assert {name for name, count in seen if count == 40} == {*best}
+    assert [one.complete for one in found] == [one.name in best for one in found]
+    assert {one.name for one in rank(found)[:3]} == {*best}
+    for one, other in zip(found, whole, strict=True):
+        assert not one.complete or one.robust_accuracy == pytest.approx(other.robust_accuracy)
+        assert one.x_adv is not None
+        assert other.x_adv is not None
+        assert torch.allclose(one.x_adv, other.x_adv[: len(one.x_adv)], atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.problem import Attack
 from unmask.auditing.budgets import BUDGETS, Budget
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.view_selection import PilotResult, estimator
+from unmask.auditing.views.pilot_result import PilotResult
+from unmask.auditing.views.view_selection import estimator
 from unmask.cases import AttackSpec
 from unmask.gradients.spaces import Latent
 from unmask.kinds import Access

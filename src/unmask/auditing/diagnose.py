@@ -54,6 +54,7 @@ class Diagnosis:
     images: Images  # on which the model is taken apart
     probe: GradientProbe
     findings: tuple[Finding, ...]
+    numbers: int = 0  # that a pass of the model makes of an image
 
     @property
     def classes(self) -> int:
@@ -108,10 +109,11 @@ def check_model(request: AuditRequest) -> ModelCheck:
 def diagnose(check: ModelCheck) -> Diagnosis:
     """Where gradients end, are wrong, are noise, or vanish, on a few of the images."""
     request, images = check.request, check.images.first(PROBED)
-    images = images.within_memory(numbers_kept(check.model, images.x, images.keys(request.seed, "memory")))
+    numbers = numbers_kept(check.model, images.x, images.keys(request.seed, "memory"))
+    images = images.within_memory(numbers)
     keys = images.keys(request.seed, "examine")
     probe = probe_gradients(check.model, images.x, images.y, check.radius, keys, request.target.draws)
-    return Diagnosis(check, images, probe, (*findings(probe),))
+    return Diagnosis(check, images, probe, (*findings(probe),), numbers)
 
 
 def _lint(request: AuditRequest) -> tuple[Finding, ...]:

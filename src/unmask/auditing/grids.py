@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from unmask.auditing.attackers import search_by_scores
 from unmask.auditing.probe_data import PILOT_IMAGES, Images
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
+from unmask.auditing.views.pilot_result import PilotResult, rank
+from unmask.auditing.views.view_selection import PilotSearch
 from unmask.evaluation.models.targets import Target
 from unmask.kinds import FindingKind
 from unmask.records import Finding

@@ -14,8 +14,9 @@ from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.candidate_views import candidate_views, expensive_views, fitted_views
 from unmask.auditing.views.decoders import decoders
+from unmask.auditing.views.pilot_result import PilotResult, rank
 from unmask.auditing.views.surrogates import surrogate_models
-from unmask.auditing.views.view_selection import PilotResult, PilotSearch, rank
+from unmask.auditing.views.view_selection import PilotSearch
 from unmask.diagnosis.behaviour.memory import aged
 from unmask.diagnosis.findings import averaged, draws
 from unmask.diagnosis.probe import faults_behind_refusals
@@ -31,6 +32,12 @@ __all__ = ["Pilot", "pilot_views"]
 
 _DEAR = 0.05
 """By how much less a dear view must leave than the best of the others."""
+
+_FEW = 8
+"""Images on which the views of a large model are tried first."""
+
+_LARGE = 1 << 18
+"""Numbers that a pass of a model makes of an image from which on the model is large."""
 
 _FAR = 0.1
 """By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
@@ -78,7 +85,8 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     The model is left as it was loaded. Raises UnmaskError where no view can be searched through.
     """
     check, request = diagnosis.check, diagnosis.check.request
-    search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed)
+    few = _FEW if diagnosis.numbers >= _LARGE else 0
+    search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed, few=few)
     trials = _tried(diagnosis, search)
     trials = _around_refusals(trials, search)
     trials = _with_fitted_views(trials, search)
@@ -136,7 +144,8 @@ def _with_expensive_views(trials: _Trials, search: PilotSearch) -> _Trials:
         return trials
     check = trials.diagnosis.check
     further = rank(search(expensive_views(check.model, trials.diagnosis.probe, check.images.x, check.radius)))
-    less = [one for one in further if one.robust_accuracy < trials.results[0].robust_accuracy - _DEAR]
+    most = trials.results[0].robust_accuracy - _DEAR
+    less = [one for one in further if one.complete and one.robust_accuracy < most]
     first = less or trials.results[:1]
     results = [*first, *rank([one for one in (*trials.results, *further) if one not in first])]
     return replace(trials, views=[*trials.views, *(one.view for one in further)], results=results)
@@ -147,7 +156,7 @@ def _least_invasive(trials: _Trials) -> CandidateView:
 
     What is made of the logits is looked at too, so that none that ends before the model does is meant.
     """
-    whole = [one for one in trials.results if one.view.end_to_end]
+    whole = [one for one in trials.results if one.view.end_to_end and one.complete]
     near = [
         one.view
         for one in whole

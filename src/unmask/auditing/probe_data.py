@@ -58,6 +58,12 @@ class Images:
         some = slice(max(2, _KEPT // max(1, kept)))
         return Images(self.x[some], self.y[some], self.index[some])
 
+    def split(self, count: int) -> list[Images]:
+        """The first ``count`` of them, and the others, where there are others."""
+        parts = (slice(count), slice(count, None))
+        found = (Images(self.x[some], self.y[some], self.index[some]) for some in parts)
+        return [one for one in found if len(one)]
+
     def keys(self, seed: int, purpose: str) -> Keys:
         return make_keys(seed, self.index, purpose)
 

@@ -186,7 +186,8 @@ def _hold_audit(audit: Mapping[str, Any]) -> None:
         built(Finding, finding)
     number = (int, float, NoneType)
     for one in audit["candidate_views"]:
-        _hold(one, "a view", view=str, code=list, error=str, margin=number, robust_accuracy=number)
+        shown = {"images": 0, **one}
+        _hold(shown, "a view", view=str, code=list, error=str, margin=number, robust_accuracy=number, images=int)
     if audit["candidate_views"] and all(one["error"] for one in audit["candidate_views"]):
         raise UnmaskError("no view was tried")
     for one in audit["parts"]:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.snapped import over_grid
 from unmask.attacks.problem import Attack
 from unmask.auditing.probe_data import Images
-from unmask.auditing.views.candidate_view import CandidateView
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
+from unmask.auditing.views.pilot_result import PilotResult, rank
 from unmask.diagnosis.behaviour.stochastic import noise, shared
 from unmask.diagnosis.findings import draws
 from unmask.errors import first_line
@@ -30,7 +31,7 @@ from unmask.state.digests import digest_of
 from unmask.threats import Threat
 from unmask.types import Estimator, Output
 
-__all__ = ["PilotResult", "PilotSearch", "estimator", "rank"]
+__all__ = ["PilotSearch", "estimator"]
 
 _STEPS = 12
 
@@ -40,41 +41,17 @@ _DRAWS = 4
 _AVERAGED = 2
 """Of a random model, at most for a gradient: the steps of a search average over more."""
 
-
-@dataclass(frozen=True)
-class PilotResult:
-    """A view, the robust accuracy under its pilot, and the signal of its gradients."""
-
-    view: CandidateView
-    robust_accuracy: float  # share that stands, on draws that nothing was chosen by
-    margin: float  # mean true margin, over the standard deviation of the model's logits
-    signal: float  # see ``Noise``
-    per_draw_passes: bool = False  # whether each draw needs a pass of its own
-    fooled_view_only: tuple[float, ...] = ()  # 1 for each example that fools the view and not the model
-    x_adv: Tensor | None = field(repr=False, compare=False, default=None)  # the images that the search came to
-    error: str = ""  # why it could not be tried
-    levels: int = 0  # of the grid on which the search's candidates lay; 0 for none
-
-    @property
-    def name(self) -> str:
-        """As a report says it."""
-        return f"{self.view.name}, on the grid of k/{self.levels}" if self.levels else self.view.name
-
-    def plain(self) -> dict[str, Any]:
-        """As run.json holds it."""
-        return {
-            "view": self.name,
-            "code": self.view.code,
-            "levels": self.levels,
-            "robust_accuracy": self.robust_accuracy,
-            "margin": None if self.error else self.margin,
-            "error": self.error,
-        }
+_FINALISTS = 3
+"""Views that are tried on all images after a few, the best there; the model's own gradient besides."""
 
 
 @dataclass(frozen=True)
 class PilotSearch:
-    """Short searches through views, all from the same images, each judged on the true model."""
+    """Short searches through views, all from the same images, each judged on the true model.
+
+    With ``few``, many views are tried on that many of the images, and the best of them on the others too (successive
+    halving; Jamieson & Talwalkar, AISTATS 2016).
+    """
 
     target: Target
     threat: Threat
@@ -82,6 +59,7 @@ class PilotSearch:
     seed: int
     attack: Attack | None = None
     """A search that takes no gradient; without it, a few steps of PGD on the margin are taken."""
+    few: int = 0
 
     def __call__(self, views: Sequence[CandidateView], levels: int = 0) -> list[PilotResult]:
         """Each of ``views`` tried, in their order; one that cannot be tried says why.
@@ -89,39 +67,63 @@ class PilotSearch:
         With ``levels`` the candidates of the searches lie on that grid:
         see :class:`unmask.attacks.combined.snapped.Snapped`.
         """
+        some = self.images.split(self.few)
+        if not self.few or len(some) < 2 or len(views) <= _FINALISTS:
+            return self._each(self.images, views, levels)
+        few, others = some
+        found = self._each(few, views, levels)
+        finalists = [*_distinct(rank(found))[:_FINALISTS], *(one for one in found if one.view == OWN_GRADIENT)]
+        whole = dict[int, PilotResult]()
+        for one in _distinct(finalists):
+            whole[id(one.x_adv)] = one.with_more(self._attempt(others, one.view, levels))
+        return [
+            replace(whole.get(id(one.x_adv), replace(one, complete=bool(one.error))), view=one.view) for one in found
+        ]
+
+    def _each(self, images: Images, views: Sequence[CandidateView], levels: int) -> list[PilotResult]:
         found = list[PilotResult]()
         known: dict[str, PilotResult] = {}
         reached: Tensor | None = None  # the images that the first search came to
         for view in views:
-            try:
-                gradient = self._gradient(view, reached) if reached is not None and not levels else ""
-                one = replace(known[gradient], view=view) if gradient in known else self._try(view, levels)
-                if reached is None and self.attack is None and not levels and one.x_adv is not None:
-                    reached = one.x_adv
-                    gradient = self._gradient(view, reached)
-                known |= {gradient: one} if gradient else {}
-                found.append(one)
-            except Exception as error:  # of the author's code, in a use that it was not written for
-                why = f"{type(error).__name__}: {first_line(error, '')}"
-                found.append(PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels))
+            gradient = "" if reached is None else self._gradient(images, view, reached)
+            one = replace(known[gradient], view=view) if gradient in known else self._attempt(images, view, levels)
+            if reached is None and self.attack is None and not levels and one.x_adv is not None:
+                reached = one.x_adv
+                gradient = self._gradient(images, view, reached)
+            known |= {gradient: one} if gradient else {}
+            found.append(one)
         return found
 
-    def _gradient(self, candidate: CandidateView, reached: Tensor) -> str:
+    def _attempt(self, images: Images, view: CandidateView, levels: int) -> PilotResult:
+        try:
+            return self._try(images, view, levels)
+        except Exception as error:  # of the author's code, in a use that it was not written for
+            why = f"{type(error).__name__}: {first_line(error, '')}"
+            return PilotResult(view, 1.0, -torch.inf, 0.0, error=why, levels=levels)
+
+    def _gradient(self, images: Images, candidate: CandidateView, reached: Tensor) -> str:
         """A digest of the margin's gradient at random points of the ball, and at images that a search has come to,
-        since thresholds may lie where noise does not reach: a view with the same gradient finds the same.
+        since thresholds may lie where noise does not reach: a view with the same gradient finds the same. Nothing
+        where no gradient can be taken.
         """
-        twin, (x, y) = frozen_copy(self.target.model, self.images.x), (self.images.x, self.images.y)
-        keys = make_keys(self.seed, self.images.index, "same gradient")
+        keys = images.keys(self.seed, "same gradient")
         with use_keys(keys):
-            start = self.threat.project(self.threat.start(x), x)
+            start = self.threat.project(self.threat.start(images.x), images.x)
         slopes = dict[str, Tensor]()
-        for name, at in (("start", start), ("reached", reached)):
-            z = at.clone().requires_grad_()
-            with use_keys(keys.fold_in("model"), uses_torch_random=True), torch.enable_grad():
-                loss = margin(query(twin if candidate.view is None else candidate.view(twin), z), y)
-            slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
-            slopes[name] = torch.zeros_like(z) if slope is None else slope + 0.0  # -0 is 0
-        return digest_of(slopes)
+        with suppress(Exception):  # of the author's code, in a use that it was not written for
+            seen = self._seen(images, candidate)
+            for name, at in (("start", start), ("reached", reached)):
+                z = at.clone().requires_grad_()
+                with use_keys(keys.fold_in("model"), uses_torch_random=True), torch.enable_grad():
+                    loss = margin(query(seen, z), images.y)
+                slope = torch.autograd.grad(loss.sum(), z, allow_unused=True)[0] if loss.requires_grad else None
+                slopes[name] = torch.zeros_like(z) if slope is None else slope + 0.0  # -0 is 0
+            return digest_of(slopes)
+        return ""
+
+    def _seen(self, images: Images, candidate: CandidateView) -> nn.Module:
+        twin = frozen_copy(self.target.model, images.x)
+        return twin if candidate.view is None else candidate.view(twin)
 
     @cached_property
     def _apart(self) -> bool:
@@ -129,38 +131,31 @@ class PilotSearch:
         keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
         return self._averages() and shared(self.target.model, self.images.x, keys)
 
-    def _use_otherwise(self, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> None:
+    def _use_otherwise(self, images: Images, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> None:
         """Query a view on fewer of the images, as attacks do: an error that is raised then is one of the pilot."""
         if candidate.view is None or len(x_adv) < 2:
             return
         few = torch.arange(len(x_adv) // 2 + 1)
-        view = batch_invariant(
-            candidate.view(frozen_copy(self.target.model, self.images.x)),
-            uses_torch_random=self.target.uses_torch_random,
-        )
+        view = batch_invariant(self._seen(images, candidate), uses_torch_random=self.target.uses_torch_random)
         with use_keys(keys.select(few)), torch.enable_grad():
             view(x_adv[few].clone().requires_grad_())
 
     def _averages(self) -> bool:
         return self.target.draws > 1 and self.attack is None
 
-    def _try(self, candidate: CandidateView, levels: int) -> PilotResult:
-        model, (x, y, index) = self.target.model, (self.images.x, self.images.y, self.images.index)
-        keys = make_keys(self.seed, index, "try")
-        signal = 1.0
-        if self._averages():
-            twin = frozen_copy(model, x)
-            signal = noise(twin if candidate.view is None else candidate.view(twin), x, y, keys, draws=4).signal
+    def _try(self, images: Images, candidate: CandidateView, levels: int) -> PilotResult:
+        model, x, y, keys = self.target.model, images.x, images.y, images.keys(self.seed, "try")
+        signal = noise(self._seen(images, candidate), x, y, keys, draws=4).signal if self._averages() else 1.0
         how = estimator(signal, self._apart, max_draws=_AVERAGED) if self.target.draws > 1 else autograd
         search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
         judge = Judge(model, self.threat, min(self.target.draws, _DRAWS), self.target.uses_torch_random)
         result = run_attack(
-            over_grid(levels, search), model, x, y, judge=judge, view=candidate.view, index=index, seed=self.seed
+            over_grid(levels, search), model, x, y, judge=judge, view=candidate.view, index=images.index, seed=self.seed
         )
         with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
             logits = query(model, result.x_adv).logits.float()
             fooled = ~_stands(query(model if candidate.view is None else candidate.view(model), result.x_adv), y)
-        self._use_otherwise(candidate, result.x_adv, keys)
+        self._use_otherwise(images, candidate, result.x_adv, keys)
         spread = float(logits.std().clamp_min(1e-12))
         value = float(margin(Output(logits), y).mean()) / spread
         left = (result.verdict.robust_fraction + result.selection.robust_fraction) / 2  # neither has chosen anything
@@ -170,9 +165,9 @@ class PilotSearch:
         )
 
 
-def rank(results: Sequence[PilotResult]) -> list[PilotResult]:
-    """By what is left of the true model, then by its margin."""
-    return sorted(results, key=lambda one: (one.robust_accuracy, -one.margin))
+def _distinct(results: Sequence[PilotResult]) -> list[PilotResult]:
+    """The first of those that came to the same images, since their views have the same gradient; none that failed."""
+    return [*{id(one.x_adv): one for one in reversed(results) if not one.error}.values()][::-1]
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:
