@@ -66,7 +66,7 @@ def test_noise_counts_where_it_drowns_the_signal() -> None:
     drawn = replace(SOUND, sources=[event("rand", "drop")])
     assert findings(replace(drawn, noise=Noise(0.9, 0.0))) == []
     (found,) = findings(replace(drawn, noise=Noise(0.1, 0.2)))
-    assert (found.kind, found.module, found.remedy) == ("stochastic", "drop", "EOT over 9 draws")
+    assert (found.kind, found.module, found.remedy) == ("stochastic", "drop", "EOT over 32 draws")
 
 
 def test_one_of_a_few_networks_is_noise_too() -> None:

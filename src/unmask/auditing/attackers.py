@@ -34,8 +34,11 @@ _DRAWS = 16
 _FEW = 50
 """Queries of the control that compares scores with the plain gradient."""
 
-_FIRST = ((10, 0.25), (30, 0.1))
-"""Steps, and their size, of the first searches of a random model."""
+_RARER = 4
+"""By which the queries of a random model are fewer: each is judged in many draws, and says little about the next."""
+
+_SHORT = ((10, 0.25), (30, 0.1))
+"""Steps, and their size, of the short searches of a random model."""
 
 
 _in_float32 = partial(AttackSpec, low_precision=False)
@@ -92,12 +95,12 @@ def attackers(
         spaces: of decoders inside the model.
     """
     budget, why = conditions.budget, conditions.refused
+    queried = replace(budget, queries=budget.queries // _RARER) if conditions.random else budget
     names = ", ".join(one.name for one in conditions.useful)
-    further = "" if conditions.random else " and the margin" if conditions.norm == "l1" else " and DLR"
-    further += ", also targeted DLR" if budget.targets and conditions.classes >= 4 else ""
-    searches = _in_float32(
-        f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
-    )
+    losses = "cross entropy and the margin" if conditions.norm == "l1" else "cross entropy and DLR"
+    losses += ", also targeted DLR" if budget.targets and conditions.classes >= 4 else ""
+    how = "PGD and APGD on the margin" if conditions.random else f"PGD on the margin, APGD on {losses}"
+    searches = _in_float32(f"{how}, through: {names}", lambda _: _timed(conditions))
     return {
         "plain": _in_float32(
             f"a random point, since the model has no gradient of its own: {why}"
@@ -109,7 +112,7 @@ def attackers(
         "adaptive": searches if conditions.random else _left(searches, "plain"),
         **({"latent": _left(on_manifold(conditions, sources, spaces), "adaptive")} if spaces else {}),
         "transfer": transfer(sources, budget),
-        "black-box": _left(black_box(budget, conditions.norm), "plain", "adaptive", "transfer"),
+        "black-box": _left(black_box(queried, conditions.norm), "plain", "adaptive", "transfer"),
     }
 
 
@@ -201,29 +204,38 @@ def on_manifold(conditions: Conditions, sources: Sequence[CandidateView], spaces
 
 
 def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[Attack]:
-    """Searches of a random model go on to the end: what has just crossed the boundary is back in other draws.
+    """Searches through a view: of margins, and of other losses through the best view.
 
-    The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
-    a spread that differs from draw to draw; the mean over draws of cross entropy says more. Of others the plain
-    attack climbs cross entropy through the model's own gradient, so that only views are left to do it here. In L1
-    balls APGD breaks many more examples on the margin than PGD does, and than it does itself on DLR.
+    Of others than the best view the plain attack climbs cross entropy through the model's own gradient, so that only
+    views are left to do it here. In L1 balls APGD breaks many more examples on the margin than PGD does, and than it
+    does itself on DLR.
     """
-    classes, budget, random = conditions.classes, conditions.budget, conditions.random
-    how, stop = estimator(one.signal, one.per_draw_passes), not random
-    short = [(steps, size) for steps, size in _FIRST if steps < budget.steps] if random and first else []
-    searches = [*short, *[(budget.steps, 0.1)] * budget.restarts]
-    attacks: list[Attack] = [pgd(steps, margin, how, rel_step_size=size, early_stop=stop) for steps, size in searches]
+    if conditions.random:
+        return [_by(one, attack) for attack in _of_random(one, conditions.budget, first=first)]
+    classes, budget = conditions.classes, conditions.budget
+    attacks: list[Attack] = [pgd(budget.steps, margin, rel_step_size=0.1)] * budget.restarts
     if first:
-        if random or one.view.view is not None:
-            attacks.append(APGD(budget.steps, cross_entropy, how, early_stop=stop))
-        if conditions.norm == "l1" and not random:
-            attacks.append(APGD(budget.steps, margin, how, early_stop=stop))
-        elif classes >= 3 and not random:
-            attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
+        if one.view.view is not None:
+            attacks.append(APGD(budget.steps, cross_entropy))
+        if conditions.norm == "l1":
+            attacks.append(APGD(budget.steps, margin))
+        elif classes >= 3:
+            attacks.append(APGD(budget.steps, dlr))
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)
-            attacks.append(APGD(budget.steps // 2, targeted_dlr, how, targets=aims, early_stop=stop))
+            attacks.append(APGD(budget.steps // 2, targeted_dlr, targets=aims))
     return [_by(one, attack) for attack in attacks]
+
+
+def _of_random(one: PilotResult, budget: Budget, *, first: bool) -> list[Attack]:
+    """Searches of a random model, which go on to the end: what has just crossed the boundary is back in other draws.
+
+    The first of them are short, so that the long one is for what is not broken in all draws by then.
+    """
+    how = estimator(one.signal, one.per_draw_passes)
+    attacks: list[Attack] = [pgd(steps, margin, how, rel_step_size=size, early_stop=False) for steps, size in _SHORT]
+    longer = APGD(budget.steps // 2, margin, how, restarts=max(1, budget.restarts // 2), early_stop=False)
+    return [*attacks, longer] if first else attacks
 
 
 def _by(one: PilotResult, attack: Attack) -> Attack:

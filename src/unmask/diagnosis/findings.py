@@ -153,12 +153,12 @@ def _source(event: Event) -> dict[str, dict[str, str]]:
 
 
 def draws(signal: float) -> int:
-    """Draws after which the gradient's noise is as large as its signal, from 1 to 32.
+    """Draws after which the energy of the gradient's noise is a quarter of its signal's, from 1 to 32.
 
     >>> draws(0.5), draws(0.2)
-    (1, 4)
+    (4, 16)
     """
-    return max(1, min(32, round((1 - signal) / max(signal, 1e-3))))
+    return max(1, min(32, round(4 * (1 - signal) / max(signal, 1e-3))))
 
 
 def averaged(signal: float, count: int) -> float:
