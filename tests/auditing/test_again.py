@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from tests.commands import unmask
 from unmask.attacks.combined import time_limited
+from unmask.auditing.budgets import BUDGETS
 
 MODELS = """
 import torch
@@ -63,10 +65,11 @@ def test_an_audit_on_a_cluster_is_that_of_this_process(
 
 
 def test_an_audit_by_the_clock_may_leave_something_else(
-    tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, models: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, again = str(tmp_path / "run"), str(tmp_path / "again")
     audit = ["audit", f"{models}:rounded", "--data", "digits", "--eps", "0.15", "--n", "4", "--budget", "0.1s"]
+    monkeypatch.setitem(BUDGETS, "standard", replace(BUDGETS["standard"], steps=20, queries=50, copy=10))
     with pytest.MonkeyPatch.context() as slow:  # a machine that gets nowhere
         slow.setattr(time_limited, "worst", lambda problem, *rest: problem.x)
         assert unmask(*audit, "--out", run) == 0
@@ -75,7 +78,12 @@ def test_an_audit_by_the_clock_may_leave_something_else(
     assert unmask("rerun", run, "--out", again) == 0
     *lines, why = capsys.readouterr().out.splitlines()
     (pairs,) = (lines[at + 1 :] for at, line in enumerate(lines) if line.endswith("records are the same to the bit."))
-    assert [re.search(r", ([\w-]+) at 0\.15 raw: ", pair)[1] for pair in pairs] == ["adaptive", "black-box"]  # type: ignore[index]
+    assert [re.search(r", ([\w -]+) at 0\.15 raw: ", pair)[1] for pair in pairs] == [  # type: ignore[index]
+        "adaptive",
+        "black-box",
+        "doubled steps",
+    ]
     assert why == (
-        "adaptive: its budget was in seconds, so its result depends on the machine; black-box attacks what it leaves."
+        "adaptive: its budget was in seconds, so its result depends on the machine, and so do those of the attacks on "
+        "what it leaves: black-box, doubled steps."
     )

@@ -119,8 +119,9 @@ def rerun(
     pairs = [pair for pair in compare_runs(run, out) if pair.changed]
     _show(pairs)
     if any(pair.attack in by_clock for pair in pairs):
-        later = "".join(f"; {one} attacks what it leaves" for one in by_clock if one not in timed)
-        say(f"{', '.join(timed)}: its budget was in seconds, so its result depends on the machine{later}.")
+        later = ", ".join(one for one in by_clock if one not in timed)
+        rest = f", and so do those of the attacks on what it leaves: {later}" if later else ""
+        say(f"{', '.join(timed)}: its budget was in seconds, so its result depends on the machine{rest}.")
     if others or any(pair.attack not in by_clock for pair in pairs) or not total:
         raise typer.Exit(1)
 
