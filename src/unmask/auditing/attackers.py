@@ -50,6 +50,8 @@ class Conditions:
         classes: of the model.
         norm: of the ball.
         random: whether verdicts need several draws.
+        seeing: views with a gradient of the model's refusals that are used, at least, where there are as many: what a
+            search without it finds, the model may refuse.
     """
 
     results: Sequence[PilotResult]
@@ -57,11 +59,23 @@ class Conditions:
     budget: Budget
     norm: str
     random: bool
+    seeing: int = 2
 
     @property
     def useful(self) -> list[PilotResult]:
-        """The best views, as many as the budget allows."""
-        return [one for one in self.results if not one.error][: self.budget.views]
+        """The best views, as many as the budget allows, and of a model that refuses the best that see its refusals; of
+        those that are as good after a few steps, the simplest.
+        """
+        tried = [one for one in self.results if not one.error]
+        chosen = tried[: self.budget.views]
+        seeing = [one for one in tried if one.sees_refusals and one not in chosen]
+        seeing.sort(key=lambda one: (one.robust_accuracy, len(one.view.code)))
+        return [*chosen, *seeing[: max(0, self.seeing - sum(one.sees_refusals for one in chosen))]]
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the model refuses images, as far as a view sees it."""
+        return any(one.sees_refusals for one in self.results)
 
     @property
     def refused(self) -> str:
@@ -93,6 +107,7 @@ def attackers(
     budget, why = conditions.budget, conditions.refused
     names = ", ".join(one.name for one in conditions.useful)
     further = "" if conditions.random else " and the margin" if conditions.norm == "l1" else " and DLR"
+    further += " and the margin" if conditions.refuses and not conditions.random and conditions.norm != "l1" else ""
     further += ", also targeted DLR" if budget.targets and conditions.classes >= 4 else ""
     searches = _in_float32(
         f"PGD on the margin, APGD on cross entropy{further}, through: {names}", lambda _: _timed(conditions)
@@ -116,7 +131,7 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = conditions.useful[0]
     single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes)))
-    once = conditions.within(targets=0, views=1)
+    once = replace(conditions.within(targets=0, views=1), seeing=0)
     twice = once.within(steps=2 * conditions.budget.steps)
     return {
         "plain one step": _in_float32(
@@ -139,7 +154,9 @@ def _left(attacker: AttackSpec, *before: str) -> AttackSpec:
 
 def adaptive(conditions: Conditions) -> Ensemble:
     """Searches through the best views, on several losses."""
-    attacks = (_through(one, conditions, first=place == 0) for place, one in enumerate(conditions.useful))
+    attacks = (
+        _through(one, conditions, first=place == 0 or one.sees_refusals) for place, one in enumerate(conditions.useful)
+    )
     return Ensemble(tuple(chain.from_iterable(attacks)), conditions.draws)
 
 
@@ -205,7 +222,8 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
     The first of them are short, so that long ones are for what is not broken in all draws by then. DLR divides by
     a spread that differs from draw to draw; the mean over draws of cross entropy says more. Of others the plain
     attack climbs cross entropy through the model's own gradient, so that only views are left to do it here. In L1
-    balls APGD breaks many more examples on the margin than PGD does, and than it does itself on DLR.
+    balls APGD breaks many more examples on the margin than PGD does, and than it does itself on DLR. So it does of a
+    model that refuses, where PGD turns from the class to the refusal and back.
     """
     classes, budget, random = conditions.classes, conditions.budget, conditions.random
     how, stop = estimator(one.signal, one.per_draw_passes), not random
@@ -215,9 +233,9 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
     if first:
         if random or one.view.view is not None:
             attacks.append(APGD(budget.steps, cross_entropy, how, early_stop=stop))
-        if conditions.norm == "l1" and not random:
+        if (conditions.norm == "l1" or conditions.refuses) and not random:
             attacks.append(APGD(budget.steps, margin, how, early_stop=stop))
-        elif classes >= 3 and not random:
+        if conditions.norm != "l1" and classes >= 3 and not random:
             attacks.append(APGD(budget.steps, dlr, how, early_stop=stop))
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)
