@@ -48,8 +48,10 @@ __all__ = [  # noqa: RUF022 - by theme
     "finite_differences",
     "finite_gradients",
     "fit_head",
+    "fit_refusal",
     "fit_skip",
     "fit_surrogate",
+    "refusal_head",
     "skip_to",
     "straight_through",
     "soft_votes",
@@ -120,6 +122,7 @@ from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian
 from .gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from .gradients.surrogates.finite_differences import finite_differences
+from .gradients.surrogates.fit_refusal import fit_refusal, refusal_head
 from .gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from .gradients.surrogates.surrogate_model import fit_head, train_surrogate
 from .judging import Judge, JudgedExamples, judge

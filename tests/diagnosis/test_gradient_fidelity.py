@@ -153,6 +153,31 @@ def test_an_image_with_a_detached_rest_is_sound_only_if_gradients_explain_three_
     assert {fault.event.name for fault in faults(parts)} == guilty
 
 
+def faulty(function: Callable[[Tensor], Tensor]) -> list[str]:
+    keys = make_keys(0, range(len(X)), "test")
+    return [one.event.name for one in faults(gradient_fidelities(Inline(function), X, 0.1, RADII, keys))]
+
+
+def test_a_comparison_behind_a_rounding_is_a_fault_of_its_own() -> None:
+    def signs(x: Tensor) -> Tensor:
+        return torch.where((6 * x).floor() / 6 > 0.4, 1.0, -1.0).flatten(1) @ torch.ones(64, 3)
+
+    assert faulty(signs) == ["floor", "gt"]
+
+
+def test_complex_numbers_carry_changes_too() -> None:
+    def through_frequencies(x: Tensor, levels: float) -> Tensor:
+        f = torch.fft.rfft2(x)
+        f = torch.complex((levels * f.real).round() / levels if levels else f.real, f.imag)
+        back: Tensor = torch.fft.irfft2(f, s=(8, 8))
+        return back
+
+    assert faulty(lambda x: through_frequencies(x, 0)) == []
+    assert faulty(lambda x: through_frequencies(x, 0.5)) == ["round"]
+    exact = found(lambda x: torch.fft.irfft2(torch.fft.rfft2(x), s=(8, 8)), "fft_irfft2")
+    assert list(exact.fidelity.values()) == pytest.approx([1, 1], rel=1e-3)
+
+
 RADII = (1e-5, 1e-3, 0.02, 0.2)
 
 

@@ -143,6 +143,25 @@ def test_is_random() -> None:
         assert is_random(Answer(lambda x, bit=bit: x * (random.getrandbits(8) >> bit & 1)), X)  # type: ignore[misc]
 
 
+class Counting(nn.Module):
+    """Its answers depend on the number of calls before, as those of a running mean do; with ``noise`` also on draws."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.calls, self.noise = 0, noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x.flatten(1)[:, :10] + 0.01 * self.calls + self.noise * torch.randn(len(x), 10)
+
+
+def test_a_state_that_changes_with_each_call_is_no_randomness() -> None:
+    model = Counting()
+    assert not is_random(model, X)
+    assert model.calls == 0, "the model comes out as it went in"
+    assert is_random(Counting(noise=0.1), X)
+
+
 BROKEN = {
     "build": ("def build(): pass", "returns NoneType: return an nn.Module"),
     "missing": (

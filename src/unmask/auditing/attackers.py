@@ -54,6 +54,8 @@ class Conditions:
         classes: of the model.
         norm: of the ball.
         random: whether verdicts need several draws.
+        seeing: views with a gradient of the model's refusals that are used, at least, where there are as many: what a
+            search without it finds, the model may refuse.
     """
 
     results: Sequence[PilotResult]
@@ -61,11 +63,23 @@ class Conditions:
     budget: Budget
     norm: str
     random: bool
+    seeing: int = 2
 
     @property
     def useful(self) -> list[PilotResult]:
-        """The best views, as many as the budget allows."""
-        return [one for one in self.results if not one.error][: self.budget.views]
+        """The best views, as many as the budget allows, and of a model that refuses the best that see its refusals; of
+        those that are as good after a few steps, the simplest.
+        """
+        tried = [one for one in self.results if not one.error]
+        chosen = tried[: self.budget.views]
+        seeing = [one for one in tried if one.sees_refusals and one not in chosen]
+        seeing.sort(key=lambda one: (one.robust_accuracy, len(one.view.code)))
+        return [*chosen, *seeing[: max(0, self.seeing - sum(one.sees_refusals for one in chosen))]]
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the model refuses images, as far as a view sees it."""
+        return any(one.sees_refusals for one in self.results)
 
     @property
     def refused(self) -> str:
@@ -98,6 +112,7 @@ def attackers(
     queried = replace(budget, queries=budget.queries // _RARER) if conditions.random else budget
     names = ", ".join(one.name for one in conditions.useful)
     losses = "cross entropy and the margin" if conditions.norm == "l1" else "cross entropy and DLR"
+    losses += " and the margin" if conditions.refuses and conditions.norm != "l1" else ""
     losses += ", also targeted DLR" if budget.targets and conditions.classes >= 4 else ""
     how = "PGD and APGD on the margin" if conditions.random else f"PGD on the margin, APGD on {losses}"
     searches = _in_float32(f"{how}, through: {names}", lambda _: _timed(conditions))
@@ -120,7 +135,7 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = conditions.useful[0]
     single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes)))
-    once = conditions.within(targets=0, views=1)
+    once = replace(conditions.within(targets=0, views=1), seeing=0)
     twice = once.within(steps=2 * conditions.budget.steps)
     return {
         "plain one step": _in_float32(
@@ -143,7 +158,10 @@ def _left(attacker: AttackSpec, *before: str) -> AttackSpec:
 
 def adaptive(conditions: Conditions) -> Ensemble:
     """Searches through the best views, on several losses."""
-    attacks = (_through(one, conditions, first=place == 0) for place, one in enumerate(conditions.useful))
+    attacks = (
+        _through(one, conditions, first=place == 0 or (one.sees_refusals and not conditions.random))
+        for place, one in enumerate(conditions.useful)
+    )
     return Ensemble(tuple(chain.from_iterable(attacks)), conditions.draws)
 
 
@@ -208,7 +226,7 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
 
     Of others than the best view the plain attack climbs cross entropy through the model's own gradient, so that only
     views are left to do it here. In L1 balls APGD breaks many more examples on the margin than PGD does, and than it
-    does itself on DLR.
+    does itself on DLR. So it does of a model that refuses, where PGD turns from the class to the refusal and back.
     """
     if conditions.random:
         return [_by(one, attack) for attack in _of_random(one, conditions.budget, first=first)]
@@ -217,9 +235,9 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
     if first:
         if one.view.view is not None:
             attacks.append(APGD(budget.steps, cross_entropy))
-        if conditions.norm == "l1":
+        if conditions.norm == "l1" or conditions.refuses:
             attacks.append(APGD(budget.steps, margin))
-        elif classes >= 3:
+        if conditions.norm != "l1" and classes >= 3:
             attacks.append(APGD(budget.steps, dlr))
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.candidate_views import candidate_views, expensive_views, fitted_views
+from unmask.auditing.views.candidate_views import candidate_views, expensive_views, fitted_refusals, fitted_views
 from unmask.auditing.views.decoders import decoders
 from unmask.auditing.views.pilot_result import PilotResult, rank
 from unmask.auditing.views.surrogates import surrogate_models
@@ -24,7 +22,7 @@ from unmask.diagnosis.saturation import saturation
 from unmask.errors import UnmaskError
 from unmask.gradients.spaces import Latent
 from unmask.kinds import FindingKind
-from unmask.models.model_wrappers import frozen_copy, query
+from unmask.models.model_wrappers import frozen_copy
 from unmask.randomness import make_keys
 from unmask.records import Finding
 
@@ -117,7 +115,7 @@ def _around_refusals(trials: _Trials, search: PilotSearch) -> _Trials:
     check = trials.diagnosis.check
     own = next(one for one in trials.results if one.view == OWN_GRADIENT)
     left = own.robust_accuracy > _FAR and own.x_adv is not None
-    if not left or trials.diagnosis.probe.faults or not _refuses(check):
+    if not left or trials.diagnosis.probe.faults or not search.refuses:
         return trials
     assert own.x_adv is not None
     few = trials.diagnosis.images
@@ -135,6 +133,8 @@ def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:
         return trials
     found, check = trials.diagnosis, trials.diagnosis.check
     views = fitted_views(check.model, found.probe, check.images.x, found.classes)
+    if search.refuses:
+        views += fitted_refusals(check.model, found.probe, check.images.x, check.radius)
     return replace(trials, views=[*trials.views, *views], results=rank([*trials.results, *search(views)]))
 
 
@@ -197,11 +197,6 @@ def _remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:
         return f"none of the views that were tried leaves less than the model's own gradient ({left})"
     beside = "" if own is None else f", the own gradient {100 * own.robust_accuracy:.3g} %"
     return f"{best.name} (leaves {100 * best.robust_accuracy:.3g} %{beside})"
-
-
-@torch.no_grad()
-def _refuses(check: ModelCheck) -> bool:
-    return query(check.model, check.images.x[:1]).reject is not None
 
 
 def _aged(check: ModelCheck) -> list[Finding]:

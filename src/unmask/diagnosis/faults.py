@@ -74,7 +74,7 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
         clean = {snapshot.token for snapshot in given if snapshot.edge is not None and not taints.of(snapshot)}
         for snapshot in made:
             if snapshot.edge is None:
-                taints.add(one, snapshot, blamed | {i} if clean else blamed)
+                taints.add(one, snapshot, blamed | {i} if one.reached else blamed)
                 waiting.add(snapshot, taints.of(snapshot))
             elif _wrong(one):
                 innocent = blamed and (not one.reached or _overrun(one))

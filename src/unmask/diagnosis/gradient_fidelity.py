@@ -144,6 +144,7 @@ def _noisy(x: Tensor, radius: float, keys: Keys) -> Tensor:
 
 def _common(one: Tensor, other: Tensor) -> float:
     """The cosine of the angle between two gradients."""
+    one, other = (torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in (one, other))
     one, other = one.double().flatten(), other.double().flatten()
     return float(one @ other / (one.norm() * other.norm()).clamp_min(1e-300)) if one.any() or other.any() else 1.0
 
@@ -157,7 +158,7 @@ def _compare(
     inputs, outputs = list(_changes(event.inputs, other.inputs)), list(_changes(event.outputs, other.outputs))
     found.changed |= {snapshot.token for snapshot, _ in (*inputs, *outputs)}
     outputs = [(snapshot, change) for snapshot, change in outputs if snapshot.edge is not None]
-    actual = sum(float(change.square().sum()) for _, change in outputs)
+    actual = sum(float(change.abs().square().sum()) for _, change in outputs)
     if not actual:
         return
     inputs = inputs[-1:] if event.inner else inputs  # the images, through all that lies between
@@ -177,10 +178,10 @@ def _compare(
     products: dict[Token, Tensor] = {}
     for slope, (token, change) in pairs:
         if slope is not None:  # a tensor that is given twice counts twice
-            products[token] = slope.double() * change + products.get(token, 0.0)
+            products[token] = _product(slope, change) + products.get(token, 0.0)
     found.shares[radius] = {token: float(product.sum()) / actual for token, product in products.items()}
     if len(products) == len(outputs) == 1 and (product := next(iter(products.values()))).shape == outputs[0][1].shape:
-        most = outputs[0][1].square()
+        most = outputs[0][1].abs().square()
         found.bounded[radius] = float(product.clamp(-most, most).sum()) / actual
 
 
@@ -189,10 +190,27 @@ def _changes(
 ) -> Iterator[tuple[TensorSnapshot, Tensor]]:
     """Tensors that are not the same any more, and by how much; integers and booleans as numbers."""
     for snapshot, moved in zip(before, after, strict=False):
-        if snapshot.value.shape == moved.value.shape and not snapshot.value.is_complex():
-            change = (moved.value.double() - snapshot.value.double()).nan_to_num(0.0, 0.0, 0.0)
+        one, other = snapshot.value, moved.value
+        if one.shape == other.shape and one.is_complex() == other.is_complex():
+            change = _without_nan(_wide(other) - _wide(one))
             if change.numel() and change.abs().max() > _UNDERFLOW:
                 yield snapshot, change
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.to(torch.complex128 if value.is_complex() else torch.float64)
+
+
+def _without_nan(value: Tensor) -> Tensor:
+    if value.is_complex():
+        return torch.view_as_complex(torch.view_as_real(value.resolve_conj()).nan_to_num(0.0, 0.0, 0.0))
+    return value.nan_to_num(0.0, 0.0, 0.0)
+
+
+def _product(slope: Tensor, change: Tensor) -> Tensor:
+    """Element by element; of complex numbers torch's gradient holds both partial derivatives."""
+    product = _wide(slope).conj() * change
+    return product.real if product.is_complex() else product
 
 
 def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientEdge]) -> Sequence[Tensor | None] | None:
@@ -202,7 +220,7 @@ def _backward(outputs: list[tuple[GradientEdge, Tensor]], inputs: list[GradientE
     edges, changes = zip(*outputs, strict=True)
     if edges[0] in inputs:
         return [None if edge not in edges else changes[edges.index(edge)] for edge in inputs]
-    changes = tuple(change.float() for change in changes)
+    changes = tuple(change.to(torch.complex64) if change.is_complex() else change.float() for change in changes)
     try:
         return torch.autograd.grad(edges, inputs, changes, retain_graph=True, allow_unused=True)
     except RuntimeError:  # torch refuses to stop at some places right before a write into a view

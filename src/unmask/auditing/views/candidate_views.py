@@ -13,6 +13,7 @@ from unmask.auditing.views.reach import (
     cut_off,
     end_to_end_parts,
     ends,
+    features,
     last_reached,
     reached_by_torch,
     responsible,
@@ -28,10 +29,11 @@ from unmask.gradients.functions import bpda_function
 from unmask.gradients.part_views import skip_to, submodule_output
 from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
+from unmask.gradients.surrogates.fit_refusal import fit_refusal, refusal_head
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from unmask.gradients.surrogates.surrogate_model import fit_head
 
-__all__ = ["candidate_views", "expensive_views", "fitted_views", "without_parts"]
+__all__ = ["candidate_views", "expensive_views", "fitted_refusals", "fitted_views", "without_parts"]
 
 _FEW = 64
 """Operations of a part that it may be asked dozens of times for a gradient."""
@@ -41,6 +43,9 @@ _ROUNDS = 4
 
 _CALLS = 8
 """Of a part in a pass, up to which each call gets a surrogate of its own."""
+
+_FITTED = 128
+"""Images that a head of refusals is fitted on, at most."""
 
 _COMPARISONS = {"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "sign", "sgn", "heaviside"}
 """Operations whose surrogate is a smooth step."""
@@ -156,7 +161,8 @@ def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[Ca
         made = ", ".join(f"unmask.fit_surrogate(model, {quoted}, x, rounds={_ROUNDS}{call})" for call in options)
         code = f"bpda({quoted}, {made})" if count == 1 else f"bpda({quoted}, [{made}])"
         candidate = candidate.then(CandidateView((code,), bpda(path, surrogates)))
-    yield candidate
+    if candidate is not OWN_GRADIENT:
+        yield candidate
 
 
 def _skipping(model: nn.Module, cut: Sequence[str], source: str | None, x: Tensor) -> Iterator[CandidateView]:
@@ -188,6 +194,26 @@ def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: f
             yield view.then(CandidateView((code,), submodule_output(part, head), end_to_end=False))
         if found:
             return
+
+
+def fitted_refusals(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:
+    """For a model that refuses: through a head that is fitted to its refusals, of the features that gradients reach
+    past code outside of torch, and where they are disabled.
+
+    ``x`` and ``radius`` are as of :func:`expensive_views`.
+    """
+    *_, (view, reached) = reaching(evidence)
+    parts = features(evidence, reached)
+    if not parts or view.view is None:
+        return []
+    part, few = named(parts), x[:_FITTED]
+    try:
+        head = fit_refusal(view.view(model), part, few, radius=radius)
+    except _UNFIT:
+        return []
+    quoted, images = json.dumps(part), f"x[:{_FITTED}]" if len(few) < len(x) else "x"
+    made = f"unmask.fit_refusal({_applied(view)}, {quoted}, {images}, radius={radius!r})"
+    return [view.then(CandidateView((f"refusal_head({quoted}, {made})",), refusal_head(part, head)))]
 
 
 def _applied(view: CandidateView) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "cut_off",
     "end_to_end_parts",
     "ends",
+    "features",
     "last_reached",
     "logits",
     "reached_by_torch",
@@ -27,6 +28,9 @@ __all__ = [
 
 _FRONTIER = 16
 """Parts whose features a head may take together."""
+
+_SMALL = 1024
+"""Numbers that a part gives for an image, up to which they are features."""
 
 _HOOKS = ("register_hook", "retain_grad")
 """Operations on tensors that make nothing."""
@@ -101,6 +105,20 @@ def last_reached(evidence: GradientProbe, reached: set[Token], before: str | Non
             (made,) = event.outputs
             last = event.part if made.token in reached and made.token in one.changed else last
     return last
+
+
+def features(evidence: GradientProbe, reached: set[Token]) -> tuple[str, ...]:
+    """The outermost parts that give one tensor of a few numbers, which is ``reached`` and changes with the images."""
+    answer = evidence.parts[-1].event.outputs[0].value
+    found = list[str]()
+    for one in evidence.parts:
+        event = one.event
+        if event.module and event.part and len(event.outputs) == 1:
+            (made,) = event.outputs
+            small = len(made.value) >= len(answer) and made.value.numel() <= _SMALL * len(answer)
+            if small and made.token in reached and made.token in one.changed:
+                found.append(event.part)
+    return (*outermost(found),)[:_FRONTIER]
 
 
 def cut_off(evidence: GradientProbe, reached: set[Token]) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
+from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.attacks.combined.snapped import over_grid
 from unmask.attacks.problem import Attack
 from unmask.auditing.probe_data import Images
@@ -58,7 +59,7 @@ class PilotSearch:
     images: Images
     seed: int
     attack: Attack | None = None
-    """A search that takes no gradient; without it, a few steps of PGD on the margin are taken."""
+    """A search that takes no gradient; without it, a few steps on the margin are taken."""
     few: int = 0
 
     def __call__(self, views: Sequence[CandidateView], levels: int = 0) -> list[PilotResult]:
@@ -131,6 +132,12 @@ class PilotSearch:
         keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
         return self._averages() and shared(self.target.model, self.images.x, keys)
 
+    def _sees_refusals(self, images: Images, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> bool:
+        z = x_adv[:1].clone().requires_grad_()
+        with use_keys(keys, uses_torch_random=True), torch.enable_grad():
+            reject = query(self._seen(images, candidate), z).reject
+        return reject is not None and reject.requires_grad
+
     def _use_otherwise(self, images: Images, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> None:
         """Query a view on fewer of the images, as attacks do: an error that is raised then is one of the pilot."""
         if candidate.view is None or len(x_adv) < 2:
@@ -140,6 +147,20 @@ class PilotSearch:
         with use_keys(keys.select(few)), torch.enable_grad():
             view(x_adv[few].clone().requires_grad_())
 
+    @cached_property
+    @torch.no_grad()
+    def refuses(self) -> bool:
+        """Whether the model's answer has a margin of refusal."""
+        return query(self.target.model, self.images.x[:1]).reject is not None
+
+    def _search(self, how: Estimator) -> Attack:
+        """A few steps on the margin. Those of a model that refuses turn from class to refusal and back: steps with
+        momentum that get shorter find the way between, and the judge may see each of them.
+        """
+        if self.refuses and self.target.draws == 1:
+            return APGD(_STEPS, margin, how)
+        return pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
+
     def _averages(self) -> bool:
         return self.target.draws > 1 and self.attack is None
 
@@ -147,21 +168,31 @@ class PilotSearch:
         model, x, y, keys = self.target.model, images.x, images.y, images.keys(self.seed, "try")
         signal = noise(self._seen(images, candidate), x, y, keys, draws=4).signal if self._averages() else 1.0
         how = estimator(signal, self._apart, max_draws=_AVERAGED) if self.target.draws > 1 else autograd
-        search = self.attack or pgd(_STEPS, margin, how, rel_step_size=0.25, early_stop=False)
+        search = self.attack or self._search(how)
         judge = Judge(model, self.threat, min(self.target.draws, _DRAWS), self.target.uses_torch_random)
         result = run_attack(
             over_grid(levels, search), model, x, y, judge=judge, view=candidate.view, index=images.index, seed=self.seed
         )
         with torch.no_grad(), use_keys(keys, uses_torch_random=judge.uses_torch_random):
-            logits = query(model, result.x_adv).logits.float()
-            fooled = ~_stands(query(model if candidate.view is None else candidate.view(model), result.x_adv), y)
+            answer = query(model, result.x_adv)
+            seen = query(model if candidate.view is None else candidate.view(model), result.x_adv)
         self._use_otherwise(images, candidate, result.x_adv, keys)
-        spread = float(logits.std().clamp_min(1e-12))
-        value = float(margin(Output(logits), y).mean()) / spread
+        lead = margin(Output(answer.logits.float()), y)
+        if answer.reject is not None:  # a refusal has a scale of its own: refused, an image is at best at the boundary
+            lead = torch.where(answer.reject > 0, lead.clamp_max(0), lead)
+        value = float(lead.mean()) / float(answer.logits.float().std().clamp_min(1e-12))
         left = (result.verdict.robust_fraction + result.selection.robust_fraction) / 2  # neither has chosen anything
-        misled = tuple((fooled & (left > 0.5)).double().tolist())
+        misled = tuple((~_stands(seen, y) & (left > 0.5)).double().tolist())
         return PilotResult(
-            candidate, float(left.mean()), value, signal, self._apart, misled, result.x_adv, levels=levels
+            candidate,
+            robust_accuracy=float(left.mean()),
+            margin=value,
+            signal=signal,
+            per_draw_passes=self._apart,
+            fooled_view_only=misled,
+            x_adv=result.x_adv,
+            levels=levels,
+            sees_refusals=self.refuses and self._sees_refusals(images, candidate, result.x_adv, keys),
         )
 
 
