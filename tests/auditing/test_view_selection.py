@@ -103,6 +103,27 @@ def test_many_views_are_tried_on_few_images_and_the_best_on_the_others_too() -> 
         assert torch.allclose(one.x_adv, other.x_adv[: len(one.x_adv)], atol=1e-5)
 
 
+class OffGrid(nn.Module):
+    """Its logits are half as large at images that lie between the levels of 8 bit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = NET
+
+    def forward(self, x: Tensor) -> Tensor:
+        off = ((255 * x - (255 * x).round()).abs() > 1e-3).flatten(1).any(1)
+        answer: Tensor = self.net(x) * (1 - 0.5 * off.float())[:, None]
+        return answer
+
+
+def test_a_grid_is_tried_where_the_model_answers_otherwise_on_it() -> None:
+    images = Images(DATA.batch()[0], DATA.batch()[1], torch.arange(16))
+    for model, differs in ((NET, False), (OffGrid(), True)):
+        search = PilotSearch(Target(model), Linf(0.1), images, 0)
+        (found,) = search([OWN_GRADIENT])
+        assert search.differs(found, 255) is differs
+
+
 @pytest.mark.parametrize(
     ("left", "says"),
     [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from unmask.auditing.attackers import search_by_scores
 from unmask.auditing.probe_data import PILOT_IMAGES, Images
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.pilot_result import PilotResult, rank
+from unmask.auditing.views.pilot_result import PilotResult, distinct, rank
 from unmask.auditing.views.view_selection import PilotSearch
 from unmask.evaluation.models.targets import Target
 from unmask.kinds import FindingKind
@@ -33,7 +33,10 @@ _IMAGES = 5
 
 
 def on_grids(
-    results: Sequence[PilotResult], scale: int, attempt: Callable[[list[CandidateView], int], list[PilotResult]]
+    results: Sequence[PilotResult],
+    scale: int,
+    attempt: Callable[[list[CandidateView], int], list[PilotResult]],
+    differs: Callable[[PilotResult, int], bool] = lambda one, levels: True,
 ) -> list[PilotResult]:
     """What leaves clearly less on the grid of the data or of 8 bit than all of ``results``, best first; else nothing.
 
@@ -41,11 +44,13 @@ def on_grids(
         results: of the pilot without a grid, best first.
         scale: levels above 0 of the data's own grid.
         attempt: (views, levels) -> the views tried with candidates on that grid.
+        differs: whether the model answers otherwise on that grid than at the images that a search came to.
     """
     if not results or results[0].robust_accuracy <= _LESS:
         return []
-    views = [one.view for one in results if not one.error][:_VIEWS]
-    found = rank([one for levels in dict.fromkeys((scale, EIGHT_BIT)) for one in attempt(views, levels)])
+    tried = [one for one in distinct(results) if one.complete][:_VIEWS]
+    grids = [levels for levels in dict.fromkeys((scale, EIGHT_BIT)) if any(differs(one, levels) for one in tried)]
+    found = rank([one for levels in grids for one in attempt([one.view for one in tried], levels)])
     return [one for one in found if _clearly_less(one, results[0])]
 
 

@@ -92,7 +92,7 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     found, view = trials.diagnosis, _least_invasive(trials).view
     if view is not None:
         found = found.through(view(frozen_copy(check.model, check.images.x)))
-    worth = on_grids(trials.results, request.data.scale, search)
+    worth = on_grids(trials.results, request.data.scale, search, search.differs)
     results = (*worth, *trials.results)
     best = _best(results)
     found = found.with_findings(_misleading(found, best, trials.results))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmask.auditing.views.candidate_view import CandidateView
 
-__all__ = ["PilotResult", "rank"]
+__all__ = ["PilotResult", "distinct", "rank"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +70,8 @@ class PilotResult:
 def rank(results: Sequence[PilotResult]) -> list[PilotResult]:
     """By what is left of the true model, then by its margin; before all those that were tried on few images alone."""
     return sorted(results, key=lambda one: (bool(one.error), not one.complete, one.robust_accuracy, -one.margin))
+
+
+def distinct(results: Sequence[PilotResult]) -> list[PilotResult]:
+    """The first of those that came to the same images, since their views have the same gradient; none that failed."""
+    return [*{id(one.x_adv): one for one in reversed(results) if not one.error}.values()][::-1]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
 from unmask.attacks.auto_pgd.apgd import APGD
-from unmask.attacks.combined.snapped import over_grid
+from unmask.attacks.combined.snapped import over_grid, snapped
 from unmask.attacks.problem import Attack
 from unmask.auditing.probe_data import Images
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.pilot_result import PilotResult, rank
+from unmask.auditing.views.pilot_result import PilotResult, distinct, rank
 from unmask.diagnosis.behaviour.stochastic import noise, shared
 from unmask.diagnosis.findings import draws
 from unmask.errors import first_line
@@ -41,6 +41,9 @@ _DRAWS = 4
 
 _AVERAGED = 2
 """Of a random model, at most for a gradient: the steps of a search average over more."""
+
+_ROUNDING = 0.1
+"""Of the change of the answers that a search makes, as much as rounding to a grid may add."""
 
 _FINALISTS = 3
 """Views that are tried on all images after a few, the best there; the model's own gradient besides."""
@@ -73,9 +76,9 @@ class PilotSearch:
             return self._each(self.images, views, levels)
         few, others = some
         found = self._each(few, views, levels)
-        finalists = [*_distinct(rank(found))[:_FINALISTS], *(one for one in found if one.view == OWN_GRADIENT)]
+        finalists = [*distinct(rank(found))[:_FINALISTS], *(one for one in found if one.view == OWN_GRADIENT)]
         whole = dict[int, PilotResult]()
-        for one in _distinct(finalists):
+        for one in distinct(finalists):
             whole[id(one.x_adv)] = one.with_more(self._attempt(others, one.view, levels))
         return [
             replace(whole.get(id(one.x_adv), replace(one, complete=bool(one.error))), view=one.view) for one in found
@@ -125,6 +128,24 @@ class PilotSearch:
     def _seen(self, images: Images, candidate: CandidateView) -> nn.Module:
         twin = frozen_copy(self.target.model, images.x)
         return twin if candidate.view is None else candidate.view(twin)
+
+    @torch.no_grad()
+    def differs(self, one: PilotResult, levels: int) -> bool:
+        """Whether the model answers otherwise on the grid of k / ``levels`` than at the images that a search came to.
+
+        Measured by what the search changed: rounding to the grid changes little of a model that does not ask for it.
+        """
+        if one.x_adv is None:
+            return False
+        images = self.images.split(len(one.x_adv))[0]
+        x, asked = images.x, list[Tensor]()
+        for at in (x, one.x_adv, snapped(one.x_adv, x, self.threat, levels)):
+            with use_keys(images.keys(self.seed, "grid"), uses_torch_random=True):
+                answer = query(self.target.model, at)
+            refusal = [] if answer.reject is None else [answer.reject.double()[:, None]]
+            asked.append(torch.cat([answer.logits.double(), *refusal], 1))
+        clean, found, rounded = asked
+        return bool((rounded - found).norm() > _ROUNDING * (found - clean).norm())
 
     @cached_property
     def _apart(self) -> bool:
@@ -194,11 +215,6 @@ class PilotSearch:
             levels=levels,
             sees_refusals=self.refuses and self._sees_refusals(images, candidate, result.x_adv, keys),
         )
-
-
-def _distinct(results: Sequence[PilotResult]) -> list[PilotResult]:
-    """The first of those that came to the same images, since their views have the same gradient; none that failed."""
-    return [*{id(one.x_adv): one for one in reversed(results) if not one.error}.values()][::-1]
 
 
 def _stands(answer: Output, y: Tensor) -> Tensor:
