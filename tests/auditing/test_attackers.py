@@ -24,9 +24,9 @@ def test_random_models_are_searched_on_the_margin_alone() -> None:
 def test_a_model_that_refuses_is_searched_through_views_of_its_refusals_too() -> None:
     blind = PilotResult(OWN_GRADIENT, 0.5, 0.0, 1.0)
     twice = plain(narrow_straight_through).then(plain(straight_through))
-    seeing = [PilotResult(view, 0.6, 0.0, 1.0, sees_refusals=True) for view in (twice, plain(straight_through))]
-    conditions = Conditions([blind, *seeing], 10, BUDGETS["quick"], "linf", random=False)
-    assert conditions.useful == [blind, *reversed(seeing)], "of two that are as good, the simpler one comes first"
+    steered = [PilotResult(view, 0.6, 0.0, 1.0, refusal_gradient=True) for view in (twice, plain(straight_through))]
+    conditions = Conditions([blind, *steered], 10, BUDGETS["quick"], "linf", random=False)
+    assert conditions.useful == [blind, *reversed(steered)], "of two that are as good, the simpler one comes first"
     assert Conditions([blind], 10, BUDGETS["quick"], "linf", random=False).useful == [blind]
     inside = [getattr(attack, "attack", attack) for attack in adaptive(conditions).attacks]
     assert [one.loss for one in inside if isinstance(one, APGD)].count(margin) == 3, "one through each view"

@@ -54,8 +54,8 @@ class Conditions:
         classes: of the model.
         norm: of the ball.
         random: whether verdicts need several draws.
-        seeing: views with a gradient of the model's refusals that are used, at least, where there are as many: what a
-            search without it finds, the model may refuse.
+        refusal_views: views with a gradient of the model's refusals that are used, at least, where there are as many:
+            what a search without it finds, the model may refuse.
     """
 
     results: Sequence[PilotResult]
@@ -63,23 +63,23 @@ class Conditions:
     budget: Budget
     norm: str
     random: bool
-    seeing: int = 2
+    refusal_views: int = 2
 
     @property
     def useful(self) -> list[PilotResult]:
-        """The best views, as many as the budget allows, and of a model that refuses the best that see its refusals; of
-        those that are as good after a few steps, the simplest.
+        """The best views, as many as the budget allows, and of a model that refuses the best with a gradient of its
+        refusals; of those that are as good after a few steps, the simplest.
         """
         tried = [one for one in self.results if not one.error]
         chosen = tried[: self.budget.views]
-        seeing = [one for one in tried if one.sees_refusals and one not in chosen]
-        seeing.sort(key=lambda one: (one.robust_accuracy, len(one.view.code)))
-        return [*chosen, *seeing[: max(0, self.seeing - sum(one.sees_refusals for one in chosen))]]
+        more = [one for one in tried if one.refusal_gradient and one not in chosen]
+        more.sort(key=lambda one: (not one.complete, one.robust_accuracy, len(one.view.code)))
+        return [*chosen, *more[: max(0, self.refusal_views - sum(one.refusal_gradient for one in chosen))]]
 
     @property
     def refuses(self) -> bool:
-        """Whether the model refuses images, as far as a view sees it."""
-        return any(one.sees_refusals for one in self.results)
+        """Whether a view has a gradient of the model's refusals."""
+        return any(one.refusal_gradient for one in self.results)
 
     @property
     def refused(self) -> str:
@@ -135,7 +135,7 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
     """What shows whether those attacks did their work: one step of each; the best view alone, and twice as long."""
     best = conditions.useful[0]
     single = _by(best, fgsm(margin, estimator(best.signal, best.per_draw_passes)))
-    once = replace(conditions.within(targets=0, views=1), seeing=0)
+    once = replace(conditions.within(targets=0, views=1), refusal_views=0)
     twice = once.within(steps=2 * conditions.budget.steps)
     return {
         "plain one step": _in_float32(
@@ -159,7 +159,7 @@ def _left(attacker: AttackSpec, *before: str) -> AttackSpec:
 def adaptive(conditions: Conditions) -> Ensemble:
     """Searches through the best views, on several losses."""
     attacks = (
-        _through(one, conditions, first=place == 0 or (one.sees_refusals and not conditions.random))
+        _through(one, conditions, first=place == 0 or (one.refusal_gradient and not conditions.random))
         for place, one in enumerate(conditions.useful)
     )
     return Ensemble(tuple(chain.from_iterable(attacks)), conditions.draws)

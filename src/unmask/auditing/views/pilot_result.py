@@ -27,7 +27,7 @@ class PilotResult:
     x_adv: Tensor | None = field(repr=False, compare=False, default=None)  # the images that the search came to
     error: str = ""  # why it could not be tried
     levels: int = 0  # of the grid on which the search's candidates lay; 0 for none
-    sees_refusals: bool = False  # whether the view has a gradient of the model's margin of refusal
+    refusal_gradient: bool = False  # whether the view has a gradient of the model's margin of refusal
     complete: bool = True  # whether it was tried on all images, and not on the first few alone
 
     @property

@@ -153,7 +153,7 @@ class PilotSearch:
         keys = make_keys(self.seed, range(BATCH_MULTIPLE), "shared")
         return self._averages() and shared(self.target.model, self.images.x, keys)
 
-    def _sees_refusals(self, images: Images, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> bool:
+    def _refusal_gradient(self, images: Images, candidate: CandidateView, x_adv: Tensor, keys: Keys) -> bool:
         z = x_adv[:1].clone().requires_grad_()
         with use_keys(keys, uses_torch_random=True), torch.enable_grad():
             reject = query(self._seen(images, candidate), z).reject
@@ -213,7 +213,7 @@ class PilotSearch:
             fooled_view_only=misled,
             x_adv=result.x_adv,
             levels=levels,
-            sees_refusals=self.refuses and self._sees_refusals(images, candidate, result.x_adv, keys),
+            refusal_gradient=self.refuses and self._refusal_gradient(images, candidate, result.x_adv, keys),
         )
 
 
