@@ -15,7 +15,6 @@ from unmask.models.graph_memory import out_of_memory
 from unmask.models.model_wrappers import batch_invariant, query
 from unmask.randomness import draws_numbers, make_keys, use_keys
 from unmask.records import Finding
-from unmask.state import State
 from unmask.state.snapshot import GENERATORS
 from unmask.types import InvalidModelOutput
 
@@ -101,16 +100,14 @@ def is_random(model: nn.Module, x: Tensor) -> bool:
     """Whether the model's answers to the same images differ between draws of its randomness.
 
     A vote over noisy copies may be unanimous at all clean images. So a model that draws numbers is also asked about
-    blends of two images, where its answer goes over from one class to another. What a model keeps from call to call,
-    such as a count, makes no draw: each answer is that of the state that the model is in now.
+    blends of two images, where its answer goes over from one class to another. A state that changes from call to call
+    counts too: noise may be made of a counter.
 
     >>> is_random(nn.Flatten(), torch.ones(2, 1, 1, 3)), is_random(nn.Dropout().train(), torch.ones(2, 3))
     (False, True)
     """
-    state = State(model)
 
     def answer(x: Tensor, draw: int) -> Tensor:
-        state.restore()
         with use_keys(make_keys(draw, range(len(x)), "is it random")):
             return batch_invariant(model, uses_torch_random=True)(x).logits
 
