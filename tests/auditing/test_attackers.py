@@ -8,7 +8,7 @@ from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, plain
 from unmask.auditing.views.pilot_result import PilotResult
 from unmask.gradients.straight_through import narrow_straight_through, straight_through
-from unmask.losses import dlr, margin
+from unmask.losses import dlr, margin, targeted_margin
 
 
 def test_random_models_are_searched_on_the_margin_alone() -> None:
@@ -30,3 +30,4 @@ def test_a_model_that_refuses_is_searched_through_views_of_its_refusals_too() ->
     assert Conditions([blind], 10, BUDGETS["quick"], "linf", random=False).useful == [blind]
     inside = [getattr(attack, "attack", attack) for attack in adaptive(conditions).attacks]
     assert [one.loss for one in inside if isinstance(one, APGD)].count(margin) == 3, "one through each view"
+    assert [one.targets for one in inside if isinstance(one, APGD) and one.loss is targeted_margin] == [9, 9, 9]

@@ -20,6 +20,7 @@ from unmask.data import load
 from unmask.evaluation.models.targets import Target
 from unmask.gradients.bpda import ModelView, bpda
 from unmask.threats import Linf
+from unmask.types import Output
 
 DEAR = CandidateView(("dear",), lambda model: model)
 NET = find_case("plain-digits").load()
@@ -116,9 +117,18 @@ class OffGrid(nn.Module):
         return answer
 
 
+class RefusesOffGrid(nn.Module):
+    """It refuses images between the levels of 8 bit; beside its logits a refusal is a small number."""
+
+    def forward(self, x: Tensor) -> Output:
+        off = ((255 * x - (255 * x).round()).abs() > 1e-3).flatten(1).any(1)
+        return Output(100 * NET(x), off)
+
+
 def test_a_grid_is_tried_where_the_model_answers_otherwise_on_it() -> None:
-    images = Images(DATA.batch()[0], DATA.batch()[1], torch.arange(16))
-    for model, differs in ((NET, False), (OffGrid(), True)):
+    """The images are of 8 bit."""
+    images = Images((255 * DATA.batch()[0]).round() / 255, DATA.batch()[1], torch.arange(16))
+    for model, differs in ((NET, False), (OffGrid(), True), (RefusesOffGrid(), True)):
         search = PilotSearch(Target(model), Linf(0.1), images, 0)
         (found,) = search([OWN_GRADIENT])
         assert search.differs(found, 255) is differs

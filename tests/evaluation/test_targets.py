@@ -156,6 +156,11 @@ class NoiseOfACounter(nn.Module):
         return x.flatten(1)[:, :10] + 0.3 * torch.randn(len(x), 10, generator=generator)
 
 
+def test_a_refusal_that_is_drawn_is_random() -> None:
+    assert is_random(Answer(lambda x: Output(x.flatten(1), torch.randn(len(x)))), X)
+    assert not is_random(Answer(lambda x: Output(x.flatten(1), x.flatten(1)[:, 0])), X)
+
+
 def test_noise_that_a_state_makes_is_judged_over_many_draws() -> None:
     """With one verdict an image, the worst of several attacks would be the worst of several draws."""
     assert is_random(NoiseOfACounter(), X)

@@ -24,7 +24,7 @@ from unmask.auditing.views.view_selection import estimator
 from unmask.cases import AttackSpec
 from unmask.gradients.spaces import Latent
 from unmask.kinds import Access
-from unmask.losses import cross_entropy, dlr, margin, targeted_dlr
+from unmask.losses import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 
 __all__ = ["Conditions", "adaptive", "attackers", "black_box", "controls", "search_by_scores", "transfer"]
 
@@ -36,6 +36,9 @@ _FEW = 50
 
 _RARER = 4
 """By which the queries of a random model are fewer: each is judged in many draws, and says little about the next."""
+
+_AIMS = 9
+"""Classes that a search of a model that refuses aims at, at most."""
 
 _SHORT = ((10, 0.25), (30, 0.1))
 """Steps, and their size, of the short searches of a random model."""
@@ -114,6 +117,7 @@ def attackers(
     losses = "cross entropy and the margin" if conditions.norm == "l1" else "cross entropy and DLR"
     losses += " and the margin" if conditions.refuses and conditions.norm != "l1" else ""
     losses += ", also targeted DLR" if budget.targets and conditions.classes >= 4 else ""
+    losses += ", also the targeted margin" if conditions.refuses and conditions.classes >= 3 else ""
     how = "PGD and APGD on the margin" if conditions.random else f"PGD on the margin, APGD on {losses}"
     searches = _in_float32(f"{how}, through: {names}", lambda _: _timed(conditions))
     return {
@@ -226,7 +230,8 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
 
     Of others than the best view the plain attack climbs cross entropy through the model's own gradient, so that only
     views are left to do it here. In L1 balls APGD breaks many more examples on the margin than PGD does, and than it
-    does itself on DLR. So it does of a model that refuses, where PGD turns from the class to the refusal and back.
+    does itself on DLR. So it does of a model that refuses, where PGD turns from the class to the refusal and back. Such
+    a model is also searched for each of several classes: it may accept some wrong classes more easily than the nearest.
     """
     if conditions.random:
         return [_by(one, attack) for attack in _of_random(one, conditions.budget, first=first)]
@@ -242,6 +247,9 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
         if budget.targets and classes >= 4:
             aims = min(budget.targets, classes - 1)
             attacks.append(APGD(budget.steps // 2, targeted_dlr, targets=aims))
+        if conditions.refuses and classes >= 3:
+            aims = min(_AIMS, classes - 1)
+            attacks.append(APGD(budget.steps // 2, targeted_margin, targets=aims))
     return [_by(one, attack) for attack in attacks]
 
 

@@ -133,18 +133,19 @@ class PilotSearch:
     def differs(self, one: PilotResult, levels: int) -> bool:
         """Whether the model answers otherwise on the grid of k / ``levels`` than at the images that a search came to.
 
-        Measured by what the search changed: rounding to the grid changes little of a model that does not ask for it.
+        So it does if a class or a refusal changes, or the logits by a tenth of what the search changed of them.
         """
         if one.x_adv is None:
             return False
         images = self.images.split(len(one.x_adv))[0]
-        x, asked = images.x, list[Tensor]()
+        x, asked = images.x, list[Output]()
         for at in (x, one.x_adv, snapped(one.x_adv, x, self.threat, levels)):
             with use_keys(images.keys(self.seed, "grid"), uses_torch_random=True):
-                answer = query(self.target.model, at)
-            refusal = [] if answer.reject is None else [answer.reject.double()[:, None]]
-            asked.append(torch.cat([answer.logits.double(), *refusal], 1))
-        clean, found, rounded = asked
+                asked.append(query(self.target.model, at))
+        clean, found, rounded = (answer.logits.double() for answer in asked)
+        refused = [answer.reject > 0 for answer in asked if answer.reject is not None]
+        if not rounded.argmax(1).equal(found.argmax(1)) or not all(one.equal(refused[1]) for one in refused[2:]):
+            return True
         return bool((rounded - found).norm() > _ROUNDING * (found - clean).norm())
 
     @cached_property

@@ -97,7 +97,7 @@ grad. Use tensor.detach().numpy() instead."
 
 
 def is_random(model: nn.Module, x: Tensor) -> bool:
-    """Whether the model's answers to the same images differ between draws of its randomness.
+    """Whether the model's logits or refusals of the same images differ between draws of its randomness.
 
     A vote over noisy copies may be unanimous at all clean images. So a model that draws numbers is also asked about
     blends of two images, where its answer goes over from one class to another. A state that changes from call to call
@@ -109,7 +109,9 @@ def is_random(model: nn.Module, x: Tensor) -> bool:
 
     def answer(x: Tensor, draw: int) -> Tensor:
         with use_keys(make_keys(draw, range(len(x)), "is it random")):
-            return batch_invariant(model, uses_torch_random=True)(x).logits
+            output = batch_invariant(model, uses_torch_random=True)(x)
+        refusal = [] if output.reject is None else [output.reject[:, None].to(output.logits.dtype)]
+        return torch.cat([output.logits, *refusal], 1)
 
     def differs(x: Tensor, draws: int) -> bool:
         first = answer(x, 0)
