@@ -39,6 +39,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "margin",
     "narrow_straight_through",
     "targeted_dlr",
+    "targeted_margin",
     "targeted_probability_margin",
     # views: what gradients pass through
     "bpda",
@@ -126,7 +127,7 @@ from .gradients.surrogates.fit_refusal import fit_refusal, refusal_head
 from .gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from .gradients.surrogates.surrogate_model import fit_head, train_surrogate
 from .judging import Judge, JudgedExamples, judge
-from .losses import cross_entropy, dlr, margin, targeted_dlr, targeted_probability_margin
+from .losses import cross_entropy, dlr, margin, targeted_dlr, targeted_margin, targeted_probability_margin
 from .models.black_box_models import BlackBoxModel, http_model
 from .models.forms import ModelForm, select_output, two_classes
 from .report.audit_report import AuditReport
