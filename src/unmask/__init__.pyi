@@ -42,6 +42,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "targeted_margin",
     "targeted_probability_margin",
     # views: what gradients pass through
+    "agreement",
     "bpda",
     "bpda_function",
     "bypass",
@@ -117,8 +118,11 @@ from .gradients.dequantized import dequantized
 from .gradients.eot import EOT, sign_agreement, signal_to_noise
 from .gradients.finite_gradients import finite_gradients
 from .gradients.functions import bpda_function
-from .gradients.linear_output import linear_output
-from .gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
+from .gradients.parts.agreement import agreement
+from .gradients.parts.linear_output import linear_output
+from .gradients.parts.skip_to import skip_to
+from .gradients.parts.submodule_output import submodule_output
+from .gradients.parts.votes import median_votes, soft_votes
 from .gradients.spaces import Latent, Pixels, Tanh
 from .gradients.spsa import SPSA, gaussian
 from .gradients.straight_through import narrow_straight_through, straight_through, unrolled

@@ -26,6 +26,7 @@ from unmask.evaluation.models.targets import Target, prepare_target
 from unmask.gradients.straight_through import straight_through
 from unmask.report.verdict.finding_sentences import effect
 from unmask.threats import Linf
+from unmask.types import Output
 
 DATA = load("digits", n=48)
 
@@ -382,3 +383,47 @@ def test_logits_are_read_from_functions_where_no_part_gives_them() -> None:
     assert pilot.results[0].robust_accuracy <= 0.1
     (found,) = pilot.diagnosis.findings
     assert found.evidence["gradient"] == "misleading"
+
+
+class Second(nn.Module):
+    """A second network of the digits: a linear map of their squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.read = nn.Linear(64, 10)
+        x, y = load("digits", "train").batch()
+        optimizer = torch.optim.Adam(self.read.parameters(), 0.02)
+        for _ in range(200):
+            loss = nn.functional.cross_entropy(self(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Tensor = self.read((x * x).flatten(1))
+        return answer
+
+
+class Agreeing(nn.Module):
+    """Refuses, in numpy, the images on which two networks disagree."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = network(), Second()
+
+    def forward(self, x: Tensor) -> Output:
+        answer = self.one(x)
+        with torch.no_grad():
+            other = self.other(x).numpy()
+        return Output(answer, torch.from_numpy(other.argmax(1) != answer.detach().numpy().argmax(1)))
+
+
+def test_networks_that_must_agree_are_moved_to_one_class() -> None:
+    pilot = piloted(Agreeing())
+    best, own = pilot.results[0], next(one for one in pilot.results if one.view == OWN_GRADIENT)
+    assert best.name == 'straight_through, agreement(["one", "other"])'
+    assert best.robust_accuracy < own.robust_accuracy - 0.3
+    places = [one.where.partition(" ")[2] for one in pilot.diagnosis.findings]
+    assert places[0] == "other = self.other(x).numpy()"
+    assert "answer.detach().numpy().argmax(1)" in places[1]

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from unmask.diagnosis.probe import faults_behind_refusals, probe_gradients
 from unmask.randomness import make_keys
+from unmask.types import Output
 
 
 class Threshold(nn.Module):
@@ -40,3 +41,20 @@ def test_it_is_seen_around_what_an_attack_has_moved() -> None:
 
 def test_a_kink_is_none() -> None:
     assert faults_behind_refusals(Smooth(), X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1), 0.05, KEYS) == []
+
+
+class Refuses(nn.Module):
+    """Two classes, and a refusal in numpy where the mean of an image is large."""
+
+    def forward(self, x: Tensor) -> Output:
+        mean = x.flatten(1).mean(1)
+        refused = mean.detach().numpy() > 0.7
+        return Output(torch.stack((0.6 - mean, mean - 0.6), 1), torch.from_numpy(refused))
+
+
+def test_a_refusal_that_numpy_computes_ends_where_it_leaves_torch() -> None:
+    moved = X + torch.linspace(0.19, 0.21, 16).view(-1, 1, 1, 1)
+    (fault,) = faults_behind_refusals(Refuses(), moved, 0.05, KEYS)
+    assert fault.missing
+    assert "mean.detach().numpy() > 0.7" in fault.event.code
+    assert faults_behind_refusals(Refuses(), X, 0.05, KEYS) == [], "nothing is refused here"

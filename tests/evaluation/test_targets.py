@@ -17,7 +17,7 @@ from unmask.evaluation.execution_config import ExecutionConfig
 from unmask.evaluation.models.model_checks import check_model, for_gradients, is_random
 from unmask.evaluation.models.targets import find_target, prepare_target
 from unmask.gradients.bpda import View
-from unmask.gradients.part_views import skip_to
+from unmask.gradients.parts.skip_to import skip_to
 from unmask.gradients.straight_through import straight_through
 from unmask.judging import Judge
 from unmask.losses import margin

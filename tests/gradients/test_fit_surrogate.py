@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
-from unmask.gradients.part_views import skip_to
+from unmask.gradients.parts.skip_to import skip_to
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate, lazy_surrogate
 from unmask.randomness import make_keys, uniform, use_keys
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from unmask.gradients.bpda import bpda
 from unmask.gradients.functions import bpda_function
-from unmask.gradients.part_views import skip_to, submodule_output
+from unmask.gradients.parts.skip_to import skip_to
+from unmask.gradients.parts.submodule_output import submodule_output
 from unmask.gradients.straight_through import straight_through
 
 X = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))

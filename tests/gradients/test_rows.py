@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import bpda
-from unmask.gradients.part_views import skip_to, submodule_output
+from unmask.gradients.parts.skip_to import skip_to
+from unmask.gradients.parts.submodule_output import submodule_output
 from unmask.gradients.rows import averaged_copies, copies_of, match_rows
 from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.gradients.surrogates.fit_surrogate import fit_surrogate

@@ -215,6 +215,20 @@ def test_an_attack_whose_candidates_are_nearly_all_refused_could_try_nothing(
         assert all("could search almost nothing" in " ".join(text.split()) for text in forms(builder).values())
 
 
+@pytest.mark.parametrize(("known", "told"), [(False, True), (True, False)])
+def test_refusals_without_a_gradient_leave_an_upper_bound(builder: Builder, known: bool, told: bool) -> None:
+    views = [{"view": "own gradient", "code": [], "robust_accuracy": 1.0, "margin": 0.0, "error": ""}]
+    views[0]["refusal_gradient"] = known
+    builder.case("a", audit={"findings": [], "lint": [], "budget": "quick", "candidate_views": views, "parts": []})
+    builder.record("a", "clean", [1] * N, role="clean")
+    record = builder.record("a", "bpda", [1] * N)
+    changed = tuple(replace(one, refused=i < 4, predicted=2 if i < 4 else 1) for i, one in enumerate(record.examples))
+    builder.records[-1] = replace(record, examples=changed)
+    row = only(builder)
+    assert any("refusal has no gradient" in text for text in row.warnings) == told
+    assert row.upper_bound == told
+
+
 def test_images_that_are_refused_without_an_attack_say_nothing_of_it(builder: Builder) -> None:
     builder.case("a")
     refused(builder, "clean", "clean", N - 1)

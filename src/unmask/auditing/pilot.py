@@ -10,7 +10,13 @@ from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.grids import gridded, on_grids
 from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.candidate_views import candidate_views, expensive_views, fitted_refusals, fitted_views
+from unmask.auditing.views.candidate_views import (
+    agreements,
+    candidate_views,
+    expensive_views,
+    fitted_refusals,
+    fitted_views,
+)
 from unmask.auditing.views.decoders import decoders
 from unmask.auditing.views.pilot_result import PilotResult, rank
 from unmask.auditing.views.surrogates import surrogate_models
@@ -86,9 +92,13 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     few = _FEW if diagnosis.numbers >= _LARGE else 0
     search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed, few=few)
     trials = _tried(diagnosis, search)
-    trials = _around_refusals(trials, search)
+    behind = _behind_refusals(trials, search)
+    if behind is not None and _clearly_less(others := _tried(behind, search)):
+        trials = others
     trials = _with_fitted_views(trials, search)
     trials = _with_expensive_views(trials, search)
+    if behind is not None and _clearly_less(trials):
+        trials = replace(trials, diagnosis=behind)
     found, view = trials.diagnosis, _least_invasive(trials).view
     if view is not None:
         found = found.through(view(frozen_copy(check.model, check.images.x)))
@@ -110,21 +120,26 @@ def _tried(diagnosis: Diagnosis, search: PilotSearch) -> _Trials:
     return _Trials(diagnosis, views, rank(search(views)))
 
 
-def _around_refusals(trials: _Trials, search: PilotSearch) -> _Trials:
-    """Views around thresholds of refusal that noise does not reach, where one of them leaves clearly less."""
-    check = trials.diagnosis.check
-    own = next(one for one in trials.results if one.view == OWN_GRADIENT)
-    left = own.robust_accuracy > _FAR and own.x_adv is not None
-    if not left or trials.diagnosis.probe.faults or not search.refuses:
-        return trials
+def _behind_refusals(trials: _Trials, search: PilotSearch) -> Diagnosis | None:
+    """The diagnosis with the faults at thresholds of refusal that noise does not reach, if there are such alone."""
+    own = _own(trials)
+    if own is None or own.robust_accuracy <= _FAR or trials.diagnosis.probe.faults or not search.refuses:
+        return None
     assert own.x_adv is not None
-    few = trials.diagnosis.images
+    check, few = trials.diagnosis.check, trials.diagnosis.images
     keys = few.keys(check.request.seed, "switched")
     hidden = faults_behind_refusals(check.model, own.x_adv[: len(few)], check.radius, keys)
-    if not hidden:
-        return trials
-    others = _tried(trials.diagnosis.suspecting(hidden), search)
-    return others if others.results[0].robust_accuracy < own.robust_accuracy - _FAR else trials
+    return trials.diagnosis.suspecting(hidden) if hidden else None
+
+
+def _clearly_less(trials: _Trials) -> bool:
+    """Whether a view leaves clearly less than the own gradient, so that faults at thresholds of refusal matter."""
+    own = _own(trials)
+    return own is not None and trials.results[0].robust_accuracy < own.robust_accuracy - _FAR
+
+
+def _own(trials: _Trials) -> PilotResult | None:
+    return next((one for one in trials.results if one.view == OWN_GRADIENT and not one.error), None)
 
 
 def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:
@@ -134,6 +149,7 @@ def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:
     found, check = trials.diagnosis, trials.diagnosis.check
     views = fitted_views(check.model, found.probe, check.images.x, found.classes)
     if search.refuses:
+        views += agreements(found.probe, found.classes)
         views += fitted_refusals(check.model, found.probe, check.images.x, check.radius)
     return replace(trials, views=[*trials.views, *views], results=rank([*trials.results, *search(views)]))
 

@@ -83,8 +83,10 @@ def faults(found: Sequence[GradientFidelity]) -> list[GradientFault]:
                 taints.add(one, snapshot, frozenset() if _right(one, clean) else blamed)
     answer = found[-1].event.outputs if found else ()
     responsible = frozenset[int]().union(*map(taints.of, answer))
-    if any(snapshot.edge is None and not taints.knows(snapshot) for snapshot in answer[:1]):
-        responsible |= waiting.origins(answer[:1])  # no operation of torch made the answer: it comes from numpy, say
+    changed = found[-1].changed if found else set[Token]()
+    for place, snapshot in enumerate(answer):  # that no operation of torch made: it comes from numpy, say
+        if snapshot.edge is None and not taints.knows(snapshot) and (not place or snapshot.token in changed):
+            responsible |= waiting.origins([snapshot])
     return [*(_hooked(found, i) for i in sorted(responsible)), *_composed(found, responsible)]
 
 

@@ -15,6 +15,7 @@ from unmask.auditing.views.reach import (
     ends,
     features,
     last_reached,
+    logit_calls,
     reached_by_torch,
     responsible,
     same_form,
@@ -26,14 +27,16 @@ from unmask.gradients.bpda import bpda, bypass
 from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
 from unmask.gradients.functions import bpda_function
-from unmask.gradients.part_views import skip_to, submodule_output
+from unmask.gradients.parts.agreement import agreement
+from unmask.gradients.parts.skip_to import skip_to
+from unmask.gradients.parts.submodule_output import submodule_output
 from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
 from unmask.gradients.surrogates.fit_refusal import fit_refusal, refusal_head
 from unmask.gradients.surrogates.fit_surrogate import fit_skip, fit_surrogate
 from unmask.gradients.surrogates.surrogate_model import fit_head
 
-__all__ = ["candidate_views", "expensive_views", "fitted_refusals", "fitted_views", "without_parts"]
+__all__ = ["agreements", "candidate_views", "expensive_views", "fitted_refusals", "fitted_views", "without_parts"]
 
 _FEW = 64
 """Operations of a part that it may be asked dozens of times for a gradient."""
@@ -194,6 +197,15 @@ def _fitted_head(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: f
             yield view.then(CandidateView((code,), submodule_output(part, head), end_to_end=False))
         if found:
             return
+
+
+def agreements(evidence: GradientProbe, classes: int) -> list[CandidateView]:
+    """For a model that refuses: the class that all calls with logits agree on, past code outside of torch, and where
+    gradients are disabled.
+    """
+    *_, (view, reached) = reaching(evidence)
+    parts = logit_calls(evidence, reached, classes)
+    return [view.then(through(agreement, named(parts), end_to_end=False))] if parts else []
 
 
 def fitted_refusals(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.snapshots import Token
 from unmask.diagnosis.trace import Event, outermost, within
-from unmask.gradients.linear_output import LINEAR_MAPS
+from unmask.gradients.parts.linear_output import LINEAR_MAPS
 
 __all__ = [
     "calls",
@@ -19,6 +19,7 @@ __all__ = [
     "ends",
     "features",
     "last_reached",
+    "logit_calls",
     "logits",
     "reached_by_torch",
     "reached_by_views",
@@ -119,6 +120,22 @@ def features(evidence: GradientProbe, reached: set[Token]) -> tuple[str, ...]:
             if small and made.token in reached and made.token in one.changed:
                 found.append(event.part)
     return (*outermost(found),)[:_FRONTIER]
+
+
+def logit_calls(evidence: GradientProbe, reached: set[Token], classes: int) -> tuple[str, ...]:
+    """The outermost parts that give logits of all images, which are ``reached`` and change with the images; none where
+    that happens in one call alone.
+    """
+    rows, found = len(evidence.parts[-1].event.outputs[0].value), Counter[str]()
+    for one in evidence.parts:
+        event = one.event
+        if event.module and event.part and len(event.outputs) == 1:
+            (made,) = event.outputs
+            form = made.value.ndim == 2 and made.value.shape[1] == classes and len(made.value) % rows == 0
+            if form and made.token in reached and made.token in one.changed:
+                found[event.part] += 1
+    parts = outermost(found)
+    return (*parts,)[:_FRONTIER] if sum(found[path] for path in parts) > 1 else ()
 
 
 def cut_off(evidence: GradientProbe, reached: set[Token]) -> list[str]:

@@ -20,8 +20,10 @@ from unmask.auditing.views.reach import (
 )
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.snapshots import Token
-from unmask.gradients.linear_output import linear_output
-from unmask.gradients.part_views import median_votes, skip_to, soft_votes, submodule_output
+from unmask.gradients.parts.linear_output import linear_output
+from unmask.gradients.parts.skip_to import skip_to
+from unmask.gradients.parts.submodule_output import submodule_output
+from unmask.gradients.parts.votes import median_votes, soft_votes
 from unmask.gradients.straight_through import straight_through
 
 __all__ = ["and_read", "one_by_one", "reaching", "votes"]

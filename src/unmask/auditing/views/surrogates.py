@@ -12,7 +12,7 @@ from unmask.auditing.views.candidate_views import without_parts
 from unmask.auditing.views.reach import end_to_end_parts
 from unmask.diagnosis.probe import GradientProbe
 from unmask.diagnosis.trace import outermost
-from unmask.gradients.part_views import submodule_only
+from unmask.gradients.parts.submodule_output import submodule_only
 from unmask.gradients.surrogates.surrogate_model import train_surrogate
 from unmask.models.model_wrappers import query
 from unmask.randomness import Keys, use_keys

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from typing import Any
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, substitute
-from unmask.gradients.rows import averaged_copies, rows_of_all
+from unmask.gradients.parts.outputs import outputs_of
+from unmask.gradients.rows import averaged_copies
 from unmask.losses import margin
 from unmask.models.model_wrappers import frozen_copy
 from unmask.randomness import Keys, make_keys, normal, uniform, use_keys
@@ -186,21 +186,19 @@ def _moved(loss: Callable[[Tensor], Tensor], x: Tensor, radius: float, moves: in
 
 def _observed(model: nn.Module, parts: Sequence[str], x: Tensor) -> tuple[Output, Tensor]:
     """What the model answers to images (B, C, H, W), and what parts of it make of them: (B, N)."""
-    made = list[Tensor]()
-
-    def keep(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        made.append(rows_of_all(output))
-
-    with ExitStack() as hooks:
-        for path in parts:
-            hooks.enter_context(find_part(model, path).register_forward_hook(keep))
-        answer = as_output(model(x.clone()))
-    if not made or answer.reject is None:
-        what = "refuses nothing" if made else f"does not call {', '.join(map(repr, parts))}"
-        raise UnmaskError(f"the model {what}: no refusal can be learned")
-    features = list[Tensor]()
-    for one in (averaged_copies(output, len(x)).float() for output in made):
-        features.append(one.flatten(1))
-        if one.shape == answer.logits.shape:
-            features.append(one.softmax(1))  # a detector mostly compares probabilities
+    made, seen = outputs_of(model, parts, x.clone())
+    answer = as_output(made)
+    if answer.reject is None:
+        raise UnmaskError("the model refuses nothing: no refusal can be learned")
+    outputs = [averaged_copies(one, len(x)).float() for outputs in seen.values() for one in outputs]
+    classified = [one for one in (*outputs, answer.logits.float()) if one.shape == answer.logits.shape]
+    features = [one.flatten(1) for one in outputs]
+    features += [one.softmax(1) for one in classified[:-1]]  # a detector mostly compares probabilities
+    for one, other in combinations(classified, 2):
+        features += [_agreement(one, other), (one.softmax(1) - other.softmax(1)).abs().sum(1, keepdim=True)]
     return answer, torch.cat(features, 1)
+
+
+def _agreement(one: Tensor, other: Tensor) -> Tensor:
+    """Logarithm of the probability that two classifiers, by their logits (B, K), draw the same class: (B, 1)."""
+    return (one.log_softmax(1) + other.log_softmax(1)).logsumexp(1, keepdim=True)

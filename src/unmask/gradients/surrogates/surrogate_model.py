@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.gradients.bpda import Surrogate, identity
-from unmask.gradients.part_views import submodule_output
+from unmask.gradients.parts.submodule_output import submodule_output
 from unmask.models.model_wrappers import frozen_copy, query
 from unmask.randomness import Keys, make_keys, normal, uniform, use_keys
 from unmask.types import Model
