@@ -40,8 +40,8 @@ _RARER = 4
 _AIMS = 9
 """Classes that a search of a model that refuses aims at, at most."""
 
-_SHORT = ((10, 0.25), (30, 0.1))
-"""Steps, and their size, of the short searches of a random model."""
+_SHORT = ((10, 0.25, 2), (30, 0.1, 32))
+"""Steps, their size, and the draws of a gradient at most, of the short searches of a random model."""
 
 
 _in_float32 = partial(AttackSpec, low_precision=False)
@@ -256,10 +256,14 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
 def _of_random(one: PilotResult, budget: Budget, *, first: bool) -> list[Attack]:
     """Searches of a random model, which go on to the end: what has just crossed the boundary is back in other draws.
 
-    The first of them are short, so that the long one is for what is not broken in all draws by then.
+    The first of them are short, and the very first averages over few draws, so that the dear ones are for what is not
+    broken in all draws by then.
     """
     how = estimator(one.signal, one.per_draw_passes)
-    attacks: list[Attack] = [pgd(steps, margin, how, rel_step_size=size, early_stop=False) for steps, size in _SHORT]
+    attacks: list[Attack] = [
+        pgd(steps, margin, estimator(one.signal, one.per_draw_passes, most), rel_step_size=size, early_stop=False)
+        for steps, size, most in _SHORT
+    ]
     longer = APGD(budget.steps // 2, margin, how, restarts=max(1, budget.restarts // 2), early_stop=False)
     return [*attacks, longer] if first else attacks
 

@@ -43,6 +43,9 @@ _FEW = 8
 _LARGE = 1 << 18
 """Numbers that a pass of a model makes of an image from which on the model is large."""
 
+_HUGE = 1 << 22
+"""The same, from which on views are tried on half as many images in all."""
+
 _FAR = 0.1
 """By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
 
@@ -90,7 +93,8 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     """
     check, request = diagnosis.check, diagnosis.check.request
     few = _FEW if diagnosis.numbers >= _LARGE else 0
-    search = PilotSearch(request.target, request.threat, check.images.first(PILOT_IMAGES), request.seed, few=few)
+    count = PILOT_IMAGES if diagnosis.numbers < _HUGE else PILOT_IMAGES // 2
+    search = PilotSearch(request.target, request.threat, check.images.first(count), request.seed, few=few)
     trials = _tried(diagnosis, search)
     behind = _behind_refusals(trials, search)
     if behind is not None and _clearly_less(others := _tried(behind, search)):
