@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from unmask.attacks.auto_pgd.apgd import APGD
-from unmask.auditing.attackers import Conditions, adaptive
+from unmask.auditing.attacks.adaptive import adaptive
+from unmask.auditing.attacks.conditions import Conditions
 from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, plain
 from unmask.auditing.views.pilot_result import PilotResult

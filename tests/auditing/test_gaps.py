@@ -16,7 +16,7 @@ from unmask.auditing.pilot import Pilot, pilot_views
 from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.candidate_views import fitted_views
+from unmask.auditing.views.fitted_views import fitted_views
 from unmask.auditing.views.pilot_result import PilotResult
 from unmask.auditing.views.view_selection import PilotSearch
 from unmask.cases import find_case

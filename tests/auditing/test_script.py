@@ -25,7 +25,8 @@ from unmask.attacking import run_attack
 from unmask.attacks.aliases import pgd
 from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.source import source
-from unmask.auditing.attackers import Conditions, attackers
+from unmask.auditing.attacks.attackers import attackers
+from unmask.auditing.attacks.conditions import Conditions
 from unmask.auditing.budgets import BUDGETS, budget_of
 from unmask.auditing.jobs import attack_code
 from unmask.auditing.probe_data import Images

@@ -8,7 +8,7 @@ from unmask.attacks.aliases import pgd
 from unmask.attacks.black_box.hop_skip_jump import HopSkipJump
 from unmask.attacks.combined.ensemble import Ensemble
 from unmask.attacks.combined.snapped import OnGrid, over_grid
-from unmask.auditing.attackers import black_box, transfer
+from unmask.auditing.attacks.attackers import black_box, transfer
 from unmask.auditing.budgets import Budget
 from unmask.auditing.diagnose import ModelCheck
 from unmask.auditing.grids import gridded, hidden_by_a_grid

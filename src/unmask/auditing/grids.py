@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from unmask.auditing.attackers import search_by_scores
+from unmask.auditing.attacks.attackers import search_by_scores
 from unmask.auditing.probe_data import PILOT_IMAGES, Images
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.pilot_result import PilotResult, distinct, rank

@@ -6,31 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unmask.auditing.diagnose import Diagnosis, ModelCheck
+from unmask.auditing.diagnose import Diagnosis
 from unmask.auditing.grids import gridded, on_grids
-from unmask.auditing.probe_data import PILOT_IMAGES, PROBED
+from unmask.auditing.pilot_findings import aged_model, gradients, misleading, remedy
+from unmask.auditing.probe_data import PILOT_IMAGES
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
-from unmask.auditing.views.candidate_views import (
-    agreements,
-    candidate_views,
-    expensive_views,
-    fitted_refusals,
-    fitted_views,
-)
+from unmask.auditing.views.candidate_views import agreements, candidate_views, expensive_views
 from unmask.auditing.views.decoders import decoders
+from unmask.auditing.views.fitted_views import fitted_refusals, fitted_views
 from unmask.auditing.views.pilot_result import PilotResult, rank
 from unmask.auditing.views.surrogates import surrogate_models
 from unmask.auditing.views.view_selection import PilotSearch
-from unmask.diagnosis.behaviour.memory import aged
-from unmask.diagnosis.findings import averaged, draws
+from unmask.diagnosis.findings import draws
 from unmask.diagnosis.probe import faults_behind_refusals
-from unmask.diagnosis.saturation import saturation
 from unmask.errors import UnmaskError
 from unmask.gradients.spaces import Latent
-from unmask.kinds import FindingKind
 from unmask.models.model_wrappers import frozen_copy
-from unmask.randomness import make_keys
-from unmask.records import Finding
 
 __all__ = ["Pilot", "pilot_views"]
 
@@ -48,9 +39,6 @@ _HUGE = 1 << 22
 
 _FAR = 0.1
 """By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
-
-_MISLED = 0.2
-"""By how much less a view must leave than a gradient without a fault, which then does not lead to what is wrong."""
 
 _TIE = 0.02
 """Views are about as good if what is left, and the loss that they reach, differ by less."""
@@ -109,13 +97,13 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     worth = on_grids(trials.results, request.data.scale, search, search.differs)
     results = (*worth, *trials.results)
     best = _best(results)
-    found = found.with_findings(_misleading(found, best, trials.results))
-    found = found.with_remedy(_remedy(best, trials.results)).with_findings(gridded(trials.results, worth))
+    found = found.with_findings(misleading(found, best, trials.results))
+    found = found.with_remedy(remedy(best, trials.results)).with_findings(gridded(trials.results, worth))
     keys = check.images.keys(request.seed, "sources")
     surrogates = surrogate_models(check.model, found.probe, check.images.x, check.radius, keys, request.limits.copy)
     spaces = decoders(check.model, found.probe, check.images.x)
-    found = found.with_lint(_aged(check))
-    return Pilot(found, results, (*surrogates,), (*spaces,), _gradients(found, results, best))
+    found = found.with_lint(aged_model(check))
+    return Pilot(found, results, (*surrogates,), (*spaces,), gradients(found, results, best))
 
 
 def _tried(diagnosis: Diagnosis, search: PilotSearch) -> _Trials:
@@ -190,54 +178,3 @@ def _best(results: Sequence[PilotResult]) -> PilotResult:
         if not one.error:
             return one
     raise UnmaskError(f"the model cannot be searched, not even by its own gradient: {results[0].error}")
-
-
-def _misleading(found: Diagnosis, best: PilotResult, results: Sequence[PilotResult]) -> list[Finding]:
-    """That the gradient is correct everywhere and leads attacks nowhere, where another view leaves much less."""
-    own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
-    kinds = (FindingKind.SHATTERED, FindingKind.VANISHING)
-    if own is None or best.levels or any(one.kind in kinds for one in found.findings):
-        return []
-    if own.robust_accuracy - best.robust_accuracy < _MISLED:
-        return []
-    evidence = {
-        "gradient": "misleading",
-        "own": round(own.robust_accuracy, 3),
-        "view": best.name,
-        "left": round(best.robust_accuracy, 3),
-    }
-    return [Finding(FindingKind.SHATTERED, "", f"what {best.name} leaves out", evidence, "")]
-
-
-def _remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:
-    """The view that the attacks take, with what its pilot left, which recommends it; or that none is to recommend."""
-    own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
-    if own is not None and best.robust_accuracy >= own.robust_accuracy:
-        left = f"{100 * own.robust_accuracy:.3g} %"
-        return f"none of the views that were tried leaves less than the model's own gradient ({left})"
-    beside = "" if own is None else f", the own gradient {100 * own.robust_accuracy:.3g} %"
-    return f"{best.name} (leaves {100 * best.robust_accuracy:.3g} %{beside})"
-
-
-def _aged(check: ModelCheck) -> list[Finding]:
-    """Whether the examination has changed the model's answers; the model is again as it was loaded."""
-    some = check.images.x[:PROBED]
-    found = aged(check.model, check.loaded, some, make_keys(check.request.seed, range(len(some)), "aged"))
-    return [] if found is None else [found]
-
-
-def _gradients(found: Diagnosis, results: Sequence[PilotResult], best: PilotResult) -> dict[str, dict[str, Any]]:
-    """Of the plain and of the adaptive attack: how many images have no gradient, and how much of it is noise."""
-    check, few = found.check, found.images
-    keys = few.keys(check.request.seed, "available")
-    own = next((one for one in results if one.view == OWN_GRADIENT and not one.levels), best)
-    twin = frozen_copy(check.model, check.images.x)
-    view = twin if best.view.view is None else best.view.view(twin)
-    return {
-        "plain": {"zero_gradient": saturation(twin, few.x, few.y, keys).flat, "noise_fraction": 1 - own.signal},
-        "adaptive": {
-            "zero_gradient": saturation(view, few.x, few.y, keys).zero_gradient,
-            "noise_fraction": 1 - averaged(best.signal, draws(best.signal)),
-            "fooled_view_only": best.fooled_view_only,
-        },
-    }

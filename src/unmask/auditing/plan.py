@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from unmask.auditing.attackers import Conditions, attackers, controls
+from unmask.auditing.attacks.attackers import attackers, controls
+from unmask.auditing.attacks.conditions import Conditions
 from unmask.auditing.black_box import by_scores
 from unmask.auditing.diagnose import check_model, diagnose
 from unmask.auditing.jobs import Control, attack_code, build_plan

@@ -25,6 +25,7 @@ __all__ = [
     "reached_by_views",
     "responsible",
     "same_form",
+    "source_of_gap",
 ]
 
 _FRONTIER = 16
@@ -106,6 +107,13 @@ def last_reached(evidence: GradientProbe, reached: set[Token], before: str | Non
             (made,) = event.outputs
             last = event.part if made.token in reached and made.token in one.changed else last
     return last
+
+
+def source_of_gap(evidence: GradientProbe) -> str | None:
+    """The last part that gradients reach before those that they do not, where there are such."""
+    reached = reached_by_torch(evidence)
+    cut = cut_off(evidence, reached)
+    return last_reached(evidence, reached, cut[0]) if cut else None
 
 
 def features(evidence: GradientProbe, reached: set[Token]) -> tuple[str, ...]:
