@@ -57,7 +57,7 @@ def _controls(ball: ThreatSpec) -> list[Control]:
     doubled, unbounded = replace(ball, eps=2 * ball.eps), ThreatSpec(ball.norm, 1.0, "rms")
     return [
         Control("noise", ball),
-        Control("plain", replace(ball, eps=0.0), "eps 0"),
+        Control("plain one step", replace(ball, eps=0.0), "eps 0"),
         Control("plain one step", ball),
         Control("one step", ball),
         Control("few queries", ball),
