@@ -78,6 +78,12 @@ def test_no_verdict_on_gradients_is_said_to_be_robustness(builder: Builder) -> N
     assert not {"stands", "weak", "falls"} & set(page.lower().split())
 
 
+def test_more_than_the_clean_accuracy_is_no_share_of_it(builder: Builder) -> None:
+    """A refusal counts as robust under attack, and as wrong on a clean image."""
+    row = judged(builder, [1] * 40, [1] * 40, clean=[1] * 30 + [0] * 10)
+    assert headline([row]) == "a keeps 100 % [91.2, 100] under L∞ 0.25; clean accuracy 75 %"
+
+
 def test_masked_gradients_that_leave_nothing(builder: Builder) -> None:
     row = judged(builder, [1] * 40, [0] * 40)
     assert headline([row]) == "a keeps 0 % [0, 8.8] of 100 % under L∞ 0.25"

@@ -27,6 +27,7 @@ from unmask.gradients.eot import EOT
 from unmask.judging import Judge
 from unmask.losses import margin
 from unmask.models.model_wrappers import BATCH_MULTIPLE, batch_invariant, frozen_copy, query
+from unmask.progress import track
 from unmask.randomness import Keys, make_keys, use_keys
 from unmask.state.digests import digest_of
 from unmask.threats import Threat
@@ -78,7 +79,7 @@ class PilotSearch:
         found = self._each(few, views, levels)
         finalists = [*distinct(rank(found))[:_FINALISTS], *(one for one in found if one.view == OWN_GRADIENT)]
         whole = dict[int, PilotResult]()
-        for one in distinct(finalists):
+        for one in track(distinct(finalists), "view on all images"):
             whole[id(one.x_adv)] = one.with_more(self._attempt(others, one.view, levels))
         return [
             replace(whole.get(id(one.x_adv), replace(one, complete=bool(one.error))), view=one.view) for one in found
@@ -88,7 +89,7 @@ class PilotSearch:
         found = list[PilotResult]()
         known: dict[str, PilotResult] = {}
         reached: Tensor | None = None  # the images that the first search came to
-        for view in views:
+        for view in track(views, "view"):
             gradient = "" if reached is None else self._gradient(images, view, reached)
             one = replace(known[gradient], view=view) if gradient in known else self._attempt(images, view, levels)
             if reached is None and self.attack is None and not levels and one.x_adv is not None:

@@ -143,6 +143,8 @@ def _headline(row: Row) -> str:
         return f"Inconclusive: {row.reason}"
     most, ball = "at most " if row.upper_bound else "", threat(row.threat).removesuffix(" raw")
     clean = short_percent(row.clean.value)
+    if left.value > row.clean.value:  # a refusal counts as robust, and as wrong on a clean image; or other draws
+        return f"{short_name(row.case)} keeps {most}{short_figure(left)} under {ball}; clean accuracy {clean}"
     return f"{short_name(row.case)} keeps {most}{short_figure(left)} of {clean} under {ball}"
 
 
