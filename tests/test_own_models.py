@@ -234,5 +234,14 @@ def test_white_is_a_positive_number(white: Any) -> None:
 
 def test_required_options_are_required(capsys: pytest.CaptureFixture[str]) -> None:
     for given, lacking in ((("--data", "digits"), "--eps"), (("--eps", "0.1"), "--data")):
-        assert unmask("audit", "case:plain-digits", *given) == 2
+        assert unmask("audit", "torch.nn:Flatten", *given) == 2
         assert f"Missing option '{lacking}'" in capsys.readouterr().err
+
+
+def test_a_case_has_images_and_a_ball_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["attack", "case:plain-digits", "--steps", "2", "--n", "4", "--out", str(tmp_path)]
+    assert unmask(*command) == 0
+    asked = json.loads((tmp_path / "run.json").read_text())["config"]
+    assert (asked["data"], asked["threat"]) == ("digits", {"norm": "linf", "eps": 0.15, "unit": "raw"})
+    assert unmask(*command, "--norm", "l2") == 2
+    assert "a norm or a unit of your own needs a size of your own" in capsys.readouterr().err

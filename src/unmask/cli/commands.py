@@ -27,6 +27,7 @@ from unmask.cli.options import (
     Target,
     ThreatOptions,
     Verdict,
+    of_case,
 )
 from unmask.errors import UnmaskError
 
@@ -131,6 +132,7 @@ def attack(
 
     verdict.threshold()
     with planning("load torch"):
+        data, threat = of_case(target, data, threat)
         from unmask.auditing.question import plans
         from unmask.evaluation.runner import LocalExecutor
 
@@ -167,6 +169,7 @@ def audit(
 
     verdict.threshold()
     with planning("load torch"):
+        data, threat = of_case(target, data, threat)
         from unmask.auditing.question import plans
         from unmask.evaluation.runner import LocalExecutor
 

@@ -32,6 +32,7 @@ __all__ = [
     "Target",
     "ThreatOptions",
     "Verdict",
+    "of_case",
 ]
 
 # Each function imports what it needs, so that help does not wait for torch.
@@ -77,8 +78,9 @@ class DataOptions:
         typer.Option(
             "--data",
             help="A name such as digits, or your own: FOLDER, FILE.csv, hf:NAME ...: see `unmask list datasets`.",
+            show_default="those of case:NAME",
         ),
-    ]
+    ] = ""
     n: Annotated[int, typer.Option("--n", min=1, help="Test examples; the first n, or all there are.")] = 200
     size: Annotated[
         int | None,
@@ -100,8 +102,15 @@ class ThreatOptions:
     """The ball."""
 
     eps: Annotated[
-        float, typer.Option("--eps", parser=_size, metavar="SIZE", help="Size of the ball, such as 0.3 or 8/255.")
-    ]
+        float | None,
+        typer.Option(
+            "--eps",
+            parser=_size,
+            metavar="SIZE",
+            help="Size of the ball, such as 0.3 or 8/255.",
+            show_default="that of case:NAME, with its norm and unit",
+        ),
+    ] = None
     norm: Annotated[str, typer.Option("--norm", help="linf, l2 or l1.")] = "linf"
     unit: Annotated[str, typer.Option("--eps-unit", help="raw, rms, rms_pixel, relative or per_dim.")] = "raw"
 
@@ -109,6 +118,28 @@ class ThreatOptions:
     def config(self) -> dict[str, Any]:
         """As run.json keeps it."""
         return {"norm": self.norm.lower(), "eps": self.eps, "unit": self.unit}
+
+
+def of_case(target: str, data: DataOptions, threat: ThreatOptions) -> tuple[DataOptions, ThreatOptions]:
+    """The images and the ball; where they are not given, those of a case that ``target`` names.
+
+    Raises UnmaskError where they are not given for another model, and for a case that does not exist.
+    """
+    missing = [name for name, none in (("--data", not data.data), ("--eps", threat.eps is None)) if none]
+    if not missing:
+        return data, threat
+    if not target.startswith("case:"):
+        raise UnmaskError(f"Missing option '{missing[0]}'", "see --help; only case:NAME has data and a ball of its own")
+    from unmask.cases import find_case
+
+    case = find_case(target.removeprefix("case:"))
+    if "--data" in missing:
+        data = replace(data, data=case.data)
+    if "--eps" in missing:
+        if threat != ThreatOptions():
+            raise UnmaskError("Missing option '--eps'", "a norm or a unit of your own needs a size of your own")
+        threat = ThreatOptions(case.threat.eps, case.threat.norm, case.threat.unit)
+    return data, threat
 
 
 @dataclass(frozen=True)
