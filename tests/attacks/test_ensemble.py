@@ -15,6 +15,7 @@ from unmask.losses import margin
 from unmask.models.model_wrappers import batch_invariant
 from unmask.randomness import make_keys, normal
 from unmask.threats import Linf
+from unmask.types import Output
 
 
 def halves(linear: Callable[..., Any]) -> tuple[Any, ...]:
@@ -117,3 +118,20 @@ def test_of_a_random_model_the_better_candidate_is_kept_and_not_the_luckier() ->
     kept = [float(Ensemble((better, worse), draws)(problem).mean()) for draws in (1, 64)]
     assert kept[0] < 0.4  # chosen by one draw: right in 64 % of the cases
     assert kept[1] > 0.48
+
+
+def test_of_a_random_detector_the_candidate_that_succeeds_in_most_draws_is_kept() -> None:
+    """Bright images are accepted by little in three of four draws; dark ones are right, by little, in all."""
+
+    def detects(x: Tensor) -> Output:
+        bright = x.flatten(1).mean(1)
+        lead = torch.where(bright > 0.5, 5.0, -0.01)
+        refused = (bright > 0.5) & (normal((len(x),), like=x) > 0.67)
+        return Output(torch.stack((torch.zeros_like(lead), lead), 1), torch.where(refused, 9.0, -0.01))
+
+    x, y = torch.zeros(64, 1, 1, 1), torch.zeros(64, dtype=torch.long)
+    keys = make_keys(0, range(64), "attack")
+    problem = Problem(detects, x, y, Linf(1.0), keys, lambda rows, x_adv, when: torch.zeros_like(rows).bool())
+    bright, dark = (lambda problem, level=level: torch.full_like(problem.x, level) for level in (1.0, 0.0))
+    for attacks in ((bright, dark), (dark, bright)):
+        assert Ensemble(attacks, 16)(problem).mean() > 0.95

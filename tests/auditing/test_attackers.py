@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from unmask.attacks.auto_pgd.apgd import APGD
 from unmask.auditing.attacks.adaptive import adaptive
 from unmask.auditing.attacks.conditions import Conditions
 from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, plain
 from unmask.auditing.views.pilot_result import PilotResult
+from unmask.gradients.eot import EOT
 from unmask.gradients.straight_through import narrow_straight_through, straight_through
 from unmask.losses import dlr, margin, targeted_margin
 
@@ -32,3 +35,14 @@ def test_a_model_that_refuses_is_searched_through_views_of_its_refusals_too() ->
     inside = [getattr(attack, "attack", attack) for attack in adaptive(conditions).attacks]
     assert [one.loss for one in inside if isinstance(one, APGD)].count(margin) == 3, "one through each view"
     assert [one.targets for one in inside if isinstance(one, APGD) and one.loss is targeted_margin] == [9, 9, 9]
+
+
+def test_a_random_model_that_refuses_is_searched_for_each_class_over_several_draws() -> None:
+    steered = PilotResult(plain(straight_through), 0.6, 0.0, 0.9, refusal_gradient=True)
+    conditions = Conditions([steered], 10, BUDGETS["quick"], "linf", random=True)
+    inside = [getattr(attack, "attack", attack) for attack in adaptive(conditions).attacks]
+    (aimed,) = [one for one in inside if isinstance(one, APGD) and one.loss is targeted_margin]
+    assert (aimed.targets, aimed.estimator) == (9, EOT(4))
+    silent = replace(conditions, results=[replace(steered, refusal_gradient=False)])
+    inside = [getattr(attack, "attack", attack) for attack in adaptive(silent).attacks]
+    assert [one.loss for one in inside if isinstance(one, APGD)] == [margin]

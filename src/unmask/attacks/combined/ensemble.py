@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask.attacks.problem import Attack, BestTracker, Problem
 from unmask.losses import margin
 from unmask.randomness import use_keys
+from unmask.types import Loss, Output
 
 __all__ = ["Ensemble", "worst"]
 
@@ -21,12 +22,13 @@ class Ensemble:
 
     An example is broken if any attack breaks it, and is never attacked again. Losses of different
     attacks cannot be compared; of an example that no attack breaks, the candidate of the largest
-    margin on the view is returned, at one more forward pass for each attack. What an attack did not
-    show to the judge, such as one without early stopping, is shown to it here.
+    margin on the view is returned, at one more forward pass for each attack. Of a random model it is
+    the candidate that succeeds in most draws, and then that of the largest margin. What an attack did
+    not show to the judge, such as one without early stopping, is shown to it here.
 
     Args:
         attacks: cheapest first.
-        draws: over which that margin is averaged; with one draw of a random model, chance would select the point.
+        draws: in which candidates are compared; with one draw of a random model, chance would select the point.
 
     >>> from unmask.attacks.aliases import fgsm, pgd
     >>> worst = Ensemble((fgsm(), pgd(restarts=5)))
@@ -58,11 +60,23 @@ def worst(problem: Problem, attacks: Iterable[Attack], count: int, draws: int = 
 @torch.no_grad()
 def _margins(problem: Problem, which: Tensor, x_adv: Tensor, draws: int) -> Tensor:
     keys = problem.keys.select(which).fold_in("screen")
-    goal, values = problem.objective(margin, which.nonzero().squeeze(1)), []
+    goal, values = problem.objective(margin if draws == 1 else _successes(draws), which.nonzero().squeeze(1)), []
     for draw in range(draws):
         with use_keys(keys if draws == 1 else keys.fold_in(draw)):
             values.append(goal(x_adv))
     return torch.stack(values).mean(0)
+
+
+def _successes(draws: int) -> Loss:
+    """1 for a success, plus less than all ``draws`` of a margin add up to."""
+
+    def loss(output: Output, labels: Tensor) -> Tensor:
+        success = output.logits.argmax(1) != labels
+        if output.reject is not None:
+            success &= output.reject <= 0
+        return success.float() + margin(output, labels).sigmoid() / (2 * draws)
+
+    return loss
 
 
 def _watch(problem: Problem, number: int, count: int) -> tuple[Problem, Tensor]:

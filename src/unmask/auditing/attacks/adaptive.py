@@ -12,7 +12,7 @@ from unmask.attacks.combined.time_limited import Doubling, TimeLimited
 from unmask.attacks.combined.with_view import WithView
 from unmask.attacks.problem import Attack
 from unmask.auditing.attacks.conditions import Conditions
-from unmask.auditing.budgets import BUDGETS, Budget
+from unmask.auditing.budgets import BUDGETS
 from unmask.auditing.views.candidate_view import CandidateView
 from unmask.auditing.views.pilot_result import PilotResult
 from unmask.auditing.views.view_selection import estimator
@@ -22,6 +22,9 @@ __all__ = ["adaptive", "by_pilot", "through_view", "timed"]
 
 _AIMS = 9
 """Classes that a search of a model that refuses aims at, at most."""
+
+_REFUSING = 0.5
+"""Signal of a gradient, at most, of a random model that refuses: verdicts differ between draws where slopes do not."""
 
 _SHORT = ((10, 0.25, 2), (30, 0.1, 32))
 """Steps, their size, and the draws of a gradient at most, of the short searches of a random model."""
@@ -55,7 +58,7 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
     a model is also searched for each of several classes: it may accept some wrong classes more easily than the nearest.
     """
     if conditions.random:
-        return [by_pilot(one, attack) for attack in _of_random(one, conditions.budget, first=first)]
+        return [by_pilot(one, attack) for attack in _of_random(one, conditions, first=first)]
     classes, budget = conditions.classes, conditions.budget
     attacks: list[Attack] = [pgd(budget.steps, margin, rel_step_size=0.1)] * budget.restarts
     if first:
@@ -74,19 +77,24 @@ def _through(one: PilotResult, conditions: Conditions, *, first: bool) -> list[A
     return [by_pilot(one, attack) for attack in attacks]
 
 
-def _of_random(one: PilotResult, budget: Budget, *, first: bool) -> list[Attack]:
+def _of_random(one: PilotResult, conditions: Conditions, *, first: bool) -> list[Attack]:
     """Searches of a random model, which go on to the end: what has just crossed the boundary is back in other draws.
 
     The first of them are short, and the very first averages over few draws, so that the dear ones are for what is not
-    broken in all draws by then.
+    broken in all draws by then. A model that refuses is searched for each of several classes too.
     """
-    how = estimator(one.signal, one.per_draw_passes)
+    budget, signal = conditions.budget, min(one.signal, _REFUSING) if conditions.refuses else one.signal
+    how = estimator(signal, one.per_draw_passes)
     attacks: list[Attack] = [
-        pgd(steps, margin, estimator(one.signal, one.per_draw_passes, most), rel_step_size=size, early_stop=False)
+        pgd(steps, margin, estimator(signal, one.per_draw_passes, most), rel_step_size=size, early_stop=False)
         for steps, size, most in _SHORT
     ]
-    longer = APGD(budget.steps // 2, margin, how, restarts=max(1, budget.restarts // 2), early_stop=False)
-    return [*attacks, longer] if first else attacks
+    if first:
+        attacks.append(APGD(budget.steps // 2, margin, how, restarts=max(1, budget.restarts // 2), early_stop=False))
+    if one.refusal_gradient and conditions.classes >= 3:
+        aims = min(_AIMS, conditions.classes - 1)
+        attacks.append(APGD(budget.steps // 4, targeted_margin, how, targets=aims, early_stop=False))
+    return attacks
 
 
 def by_pilot(one: PilotResult, attack: Attack) -> Attack:
