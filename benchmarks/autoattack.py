@@ -1,30 +1,57 @@
-"""The ensemble of a control beside torchattacks' AutoAttack, on the same images, through ``unmask.attackable``.
+"""Ensembles of unmask beside torchattacks' AutoAttack, on the same images of sound networks.
 
-    python benchmarks/autoattack.py madry-mnist --n 1000 --steps 100 [--weights runs/w] [--theirs]
+    python -m benchmarks.autoattack madry-digits madry-mnist --n 1000 [--attacks fast ensemble] [--weights runs/w]
 
-Needs ``torchattacks``. Prints robust accuracy, as unmask's judge finds it, and images forward and backward.
-torchattacks takes 10 steps where the authors of AutoAttack (Croce & Hein, ICML 2020) take 100; ``--steps`` sets them.
-``--theirs`` leaves out the ensemble, whose figures `unmask reproduce` has as well.
+Needs ``torchattacks``; ``--without-theirs`` compares unmask's attacks with the last of them. Prints robust accuracy, as
+unmask's judge finds it, images forward and backward, seconds of the processor, and the paired difference to AutoAttack
+with its 95 % interval. torchattacks takes 10 steps where the authors of AutoAttack (Croce & Hein, ICML 2020) take 100;
+``--steps`` sets those of all attacks.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchattacks
 from torch import Tensor, nn
 
 import unmask
 from unmask.attacking import run_attack, verdicts
-from unmask.cases import find_case
+from unmask.cases import Case, find_case
 from unmask.data import load
+from unmask.evaluation.attack_registry import ATTACKS
+from unmask.gradients.autograd import autograd
 from unmask.judging import Judge
 from unmask.models.allocator import keep_freed_memory
 from unmask.models.model_wrappers import Passes, batch_invariant
-from unmask.statistics import Accuracy, accuracy
+from unmask.statistics import accuracy, difference
+
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """What an attack leaves of each image (N,), and what it took."""
+
+    name: str
+    robust: Tensor
+    passes: Passes
+    seconds: float
+
+    def text(self, network: str, other: Row | None) -> str:
+        found = accuracy(self.robust.tolist())
+        share = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+        apart = ""
+        if other is not None:
+            gap = difference(self.robust.tolist(), other.robust.tolist())
+            weaker, stronger = int((self.robust > other.robust).sum()), int((self.robust < other.robust).sum())
+            apart = f"{100 * gap.value:+.1f} [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}], {weaker} / {stronger}"
+        passes = f"{self.passes.forwards} | {self.passes.backwards}"
+        return f"| `{network}` | {self.name} | {found.n} | {share} | {apart} | {passes} | {self.seconds:.0f} |"
 
 
 class Counted(nn.Module):
@@ -38,54 +65,64 @@ class Counted(nn.Module):
         return batch_invariant(self.model, passes=self.passes)(x).logits
 
 
-def row(name: str, robust: Tensor, passes: Passes, seconds: float) -> None:
-    found: Accuracy = accuracy(robust.tolist())
-    share = f"{100 * found.value:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
-    print(f"| {name} | {found.n} | {share} | {passes.forwards} | {passes.backwards} | {seconds:.0f} |", flush=True)
+def ours(name: str, steps: int) -> Callable[[nn.Module, Case, int], Row]:
+    """An attack of unmask by name; the judge's passes count."""
+
+    def measure(model: nn.Module, case: Case, n: int) -> Row:
+        images, labels = load(case.data, n=n).batch()
+        judge, started, left = Judge(model, case.threat), time.process_time(), list[Tensor]()
+        attack, passes = ATTACKS[name].make(steps, 1, autograd), Passes()
+        for index in torch.arange(len(images)).split(_BATCH):
+            found = run_attack(attack, model, images[index], labels[index], judge=judge, index=index)
+            left.append(found.verdict.robust_fraction)
+            passes.forwards += found.passes.forwards
+            passes.backwards += found.passes.backwards
+        passes.forwards += judge.passes.forwards
+        return Row(name, torch.cat(left), passes, time.process_time() - started)
+
+    return measure
+
+
+def theirs(steps: int) -> Callable[[nn.Module, Case, int], Row]:
+    """AutoAttack of torchattacks, in evaluation mode: it gives a model back in the mode in which it got it."""
+    import torchattacks
+
+    def measure(model: nn.Module, case: Case, n: int) -> Row:
+        images, labels = load(case.data, n=n).batch()
+        judge, left, started = Judge(model, case.threat), list[Tensor](), time.process_time()
+        counted = Counted(unmask.attackable(model)).eval()
+        auto = torchattacks.AutoAttack(counted, norm="Linf", eps=case.threat.eps, seed=0)
+        for part in auto._autoattack.attacks:
+            if hasattr(part, "steps"):
+                part.steps = steps
+        for index in torch.arange(len(images)).split(_BATCH):
+            x, y = images[index], labels[index]
+            left.append(verdicts(judge, case.threat.project(auto(x, y), x), x, y, index, 0)[0].robust_fraction)
+        return Row(f"AutoAttack, {steps} steps", torch.cat(left), counted.passes, time.process_time() - started)
+
+    return measure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case")
+    parser.add_argument("cases", nargs="+")
     parser.add_argument("--n", type=int, default=1000)
-    parser.add_argument("--batch", type=int, default=250)
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--attacks", nargs="+", default=["fast", "ensemble"], choices=sorted(ATTACKS))
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--theirs", action="store_true")
+    parser.add_argument("--without-theirs", action="store_true")
     options = parser.parse_args()
     keep_freed_memory()
-    case = find_case(options.case)
-    model = case.load(options.weights).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = load(case.data, n=options.n).batch()
-    judge = Judge(model, case.threat)
-    attack = case.attacks["ensemble"].make(model)
-    print("| attack | n | robust accuracy, % | images forward | images backward | seconds |\n|---|---|---|---|---|---|")
-
-    ours, passes, started = [], Passes(), time.monotonic()
-    for index in () if options.theirs else torch.arange(options.n).split(options.batch):
-        found = run_attack(attack, model, images[index], labels[index], judge=judge, index=index)
-        ours.append(found.verdict.robust_fraction)
-        passes.forwards += found.passes.forwards
-        passes.backwards += found.passes.backwards
-    if not options.theirs:
-        passes.forwards += judge.passes.forwards
-        row("unmask: ensemble, its judge included", torch.cat(ours), passes, time.monotonic() - started)
-
-    # in evaluation mode: torchattacks gives a model back in the mode in which it got it, and its batch norm with it
-    theirs, counted, started = [], Counted(unmask.attackable(model)).eval(), time.monotonic()
-    auto = torchattacks.AutoAttack(counted, norm="Linf", eps=case.threat.eps, seed=0)
-    for part in auto._autoattack.attacks:
-        if hasattr(part, "steps"):
-            part.steps = options.steps
-    for index in torch.arange(options.n).split(options.batch):
-        x, y = images[index], labels[index]
-        found_x = case.threat.project(auto(x, y), x)
-        theirs.append(verdicts(judge, found_x, x, y, index, 0)[0].robust_fraction)
-    seconds = time.monotonic() - started
-    row(f"torchattacks: AutoAttack, {options.steps} steps", torch.cat(theirs), counted.passes, seconds)
-    if not options.theirs:
-        a, b = torch.cat(ours), torch.cat(theirs)
-        print(f"broken by unmask alone: {int((a < b).sum())}, by torchattacks alone: {int((b < a).sum())}")
+    apart = "minus the last attack, points; images on which it is weaker / stronger"
+    print(f"| network | attack | n | robust accuracy, % | {apart} | images forward | images backward | CPU seconds |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    named = [ours(name, options.steps) for name in options.attacks]
+    for case in map(find_case, options.cases):
+        model = case.load(options.weights).eval().requires_grad_(False)
+        attacks = named if options.without_theirs else [*named, theirs(options.steps)]
+        rows = [measure(model, case, options.n) for measure in attacks]
+        for row in rows:
+            print(row.text(case.name, None if row is rows[-1] else rows[-1]), flush=True)
 
 
 if __name__ == "__main__":
