@@ -59,6 +59,7 @@ __all__ = [  # noqa: RUF022 - by theme
     "soft_votes",
     "median_votes",
     "submodule_output",
+    "linear_agreement",
     "linear_output",
     "unrolled",
     # estimators of gradients, and spaces to search
@@ -118,7 +119,7 @@ from .gradients.dequantized import dequantized
 from .gradients.eot import EOT, sign_agreement, signal_to_noise
 from .gradients.finite_gradients import finite_gradients
 from .gradients.functions import bpda_function
-from .gradients.parts.agreement import agreement
+from .gradients.parts.agreement import agreement, linear_agreement
 from .gradients.parts.linear_output import linear_output
 from .gradients.parts.skip_to import skip_to
 from .gradients.parts.submodule_output import submodule_output

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from functools import cache
 
 import numpy as np
+import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
@@ -427,3 +428,69 @@ def test_networks_that_must_agree_are_moved_to_one_class() -> None:
     places = [one.where.partition(" ")[2] for one in pilot.diagnosis.findings]
     assert places[0] == "other = self.other(x).numpy()"
     assert "answer.detach().numpy().argmax(1)" in places[1]
+
+
+class Committee:
+    """Networks that are no parts of a model."""
+
+    def __init__(self) -> None:
+        self.members = [Second()]
+
+    @torch.no_grad()
+    def labels(self, x: Tensor) -> Tensor:
+        return self.members[0](x).argmax(1)
+
+
+class Listed(nn.Module):
+    """As :class:`Agreeing`, with the second network in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.committee = network(), Committee()
+
+    def forward(self, x: Tensor) -> Output:
+        answer = self.one(x)
+        return Output(answer, torch.from_numpy(self.committee.labels(x).numpy() != answer.detach().numpy().argmax(1)))
+
+
+class Looped(Agreeing):
+    """As :class:`Agreeing`, with the second network asked for one image at a time."""
+
+    def forward(self, x: Tensor) -> Output:
+        answer = self.one(x)
+        with torch.no_grad():
+            others = [self.other(image[None]).argmax(1).item() for image in x]
+        return Output(answer, torch.tensor([a != b for a, b in zip(others, answer.argmax(1).tolist(), strict=True)]))
+
+
+@pytest.mark.parametrize(
+    ("model", "view"),
+    [(Listed, "straight_through, linear_agreement(10)"), (Looped, 'straight_through, agreement(["one", "other"])')],
+)
+def test_networks_that_must_agree_are_found_in_lists_and_loops(model: type[nn.Module], view: str) -> None:
+    pilot = piloted(model())
+    best, own = pilot.results[0], next(one for one in pilot.results if one.view == OWN_GRADIENT)
+    assert best.name == view
+    assert best.robust_accuracy < own.robust_accuracy - 0.3
+    assert pilot.diagnosis.findings
+    assert not best.plain()["refusal_gradient"], "the model's refusal itself has none"
+
+
+class SecondOpinion(nn.Module):
+    """Refuses where a classifier of another library sees another class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        x, y = load("digits", "train").batch()
+        self.net, self.other = network(), KNeighborsClassifier(3).fit(x.flatten(1).numpy(), y.numpy())
+
+    def forward(self, x: Tensor) -> Output:
+        answer = self.net(x)
+        other = self.other.predict(x.detach().flatten(1).numpy())
+        return Output(answer, torch.from_numpy(other != answer.detach().numpy().argmax(1)))
+
+
+def test_a_refusal_that_saves_images_is_a_finding_even_where_no_view_leaves_less() -> None:
+    pilot = piloted(SecondOpinion())
+    assert any("self.other.predict" in one.where or "answer.detach()" in one.where for one in pilot.diagnosis.findings)
+    assert not any(one.plain()["refusal_gradient"] for one in pilot.results)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.auditing import pilot
+from unmask.auditing.pilot_findings import remedy
 from unmask.auditing.plan import plan_audit
 from unmask.auditing.probe_data import Images
 from unmask.auditing.request import AuditRequest
@@ -143,9 +144,9 @@ def test_a_grid_is_tried_where_the_model_answers_otherwise_on_it() -> None:
 )
 def test_the_remedy_is_a_view_that_leaves_less_than_the_own_gradient(left: float, says: str) -> None:
     own, other = PilotResult(OWN_GRADIENT, 0.75, 1.0, 1.0), PilotResult(through(bpda, "0"), left, 1.0, 1.0)
-    assert pilot._remedy(min(other, own, key=lambda one: one.robust_accuracy), [other, own]) == says
+    assert remedy(min(other, own, key=lambda one: one.robust_accuracy), [other, own]) == says
 
 
 def test_a_view_of_a_model_without_a_gradient_is_a_remedy_whatever_it_leaves() -> None:
     own, other = PilotResult(OWN_GRADIENT, 1.0, 0.0, 0.0, error="none"), PilotResult(through(bpda, "0"), 1.0, 1.0, 1.0)
-    assert pilot._remedy(other, [other, own]) == 'bpda("0") (leaves 100 %)'
+    assert remedy(other, [other, own]) == 'bpda("0") (leaves 100 %)'

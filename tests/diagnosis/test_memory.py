@@ -272,3 +272,10 @@ def test_answers_that_depend_on_similar_images_in_the_batch() -> None:
     (found,) = lint(clocked(crowd), X, Y, KEYS)
     assert found.kind == "batch"
     assert found.where == "the output for an image depends on similar images in the batch"
+
+
+def test_weights_without_numbers_are_left_as_they_are() -> None:
+    """The skeleton of an ensemble by ``torch.func.vmap`` is on the device "meta"."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, device="meta"))
+    State(model).restore()
+    assert model[1].weight.is_meta

@@ -227,6 +227,8 @@ def test_refusals_without_a_gradient_leave_an_upper_bound(builder: Builder, know
     row = only(builder)
     assert any("refusal has no gradient" in text for text in row.warnings) == told
     assert row.upper_bound == told
+    builder.record("a", "other", [0] * 4 + [1] * (N - 4))
+    assert not any("refusal has no gradient" in text for text in only(builder).warnings), "another attack broke them"
 
 
 def test_images_that_are_refused_without_an_attack_say_nothing_of_it(builder: Builder) -> None:

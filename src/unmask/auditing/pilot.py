@@ -38,7 +38,10 @@ _HUGE = 1 << 22
 """The same, from which on views are tried on half as many images in all."""
 
 _FAR = 0.1
-"""By how much less than the own gradient a view must leave around thresholds of refusal that noise does not reach."""
+"""By how much less than the own gradient views around thresholds of refusal must leave to come before others."""
+
+_SAVED = 0.05
+"""Share of the images that a search moves to another class and the model refuses: its refusal counts from there on."""
 
 _TIE = 0.02
 """Views are about as good if what is left, and the loss that they reach, differ by less."""
@@ -85,11 +88,11 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
     search = PilotSearch(request.target, request.threat, check.images.first(count), request.seed, few=few)
     trials = _tried(diagnosis, search)
     behind = _behind_refusals(trials, search)
-    if behind is not None and _clearly_less(others := _tried(behind, search)):
+    if behind is not None and _less(others := _tried(behind, search), _FAR):
         trials = others
     trials = _with_fitted_views(trials, search)
     trials = _with_expensive_views(trials, search)
-    if behind is not None and _clearly_less(trials):
+    if behind is not None and (_less(trials, _TIE) or search.saved_by_refusal(_own(trials)) > _SAVED):
         trials = replace(trials, diagnosis=behind)
     found, view = trials.diagnosis, _least_invasive(trials).view
     if view is not None:
@@ -124,10 +127,10 @@ def _behind_refusals(trials: _Trials, search: PilotSearch) -> Diagnosis | None:
     return trials.diagnosis.suspecting(hidden) if hidden else None
 
 
-def _clearly_less(trials: _Trials) -> bool:
-    """Whether a view leaves clearly less than the own gradient, so that faults at thresholds of refusal matter."""
+def _less(trials: _Trials, by: float) -> bool:
+    """Whether a view leaves less than the own gradient by more than that: faults at thresholds of refusal matter."""
     own = _own(trials)
-    return own is not None and trials.results[0].robust_accuracy < own.robust_accuracy - _FAR
+    return own is not None and trials.results[0].robust_accuracy < own.robust_accuracy - by
 
 
 def _own(trials: _Trials) -> PilotResult | None:

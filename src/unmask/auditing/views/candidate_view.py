@@ -19,6 +19,7 @@ class CandidateView:
     code: tuple[str, ...] = ()
     view: View | None = field(repr=False, compare=False, default=None)
     end_to_end: bool = True  # whether it computes what the model does, and leaves out no part of it
+    fitted: bool = False  # whether the gradient is that of a network that was fitted to a part of the model
 
     @property
     def name(self) -> str:
@@ -31,7 +32,10 @@ class CandidateView:
             return other if self.view is None else self
         first, second = self.view, other.view
         return CandidateView(
-            (*self.code, *other.code), lambda model: second(first(model)), self.end_to_end and other.end_to_end
+            (*self.code, *other.code),
+            lambda model: second(first(model)),
+            self.end_to_end and other.end_to_end,
+            self.fitted or other.fitted,
         )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView, named, plain, through
 from unmask.auditing.views.fitted_views import fitted_heads
 from unmask.auditing.views.reach import (
+    agreeing_maps,
     cut_off,
     end_to_end_parts,
     logit_calls,
@@ -25,7 +26,7 @@ from unmask.gradients.bpda import bpda, bypass
 from unmask.gradients.dequantized import dequantized, is_quantized
 from unmask.gradients.finite_gradients import finite_gradients
 from unmask.gradients.functions import bpda_function
-from unmask.gradients.parts.agreement import agreement
+from unmask.gradients.parts.agreement import agreement, linear_agreement
 from unmask.gradients.parts.skip_to import skip_to
 from unmask.gradients.straight_through import narrow_straight_through, straight_through, unrolled
 from unmask.gradients.surrogates.finite_differences import finite_differences
@@ -78,11 +79,14 @@ def candidate_views(model: nn.Module, evidence: GradientProbe, x: Tensor, classe
 
 def agreements(evidence: GradientProbe, classes: int) -> list[CandidateView]:
     """For a model that refuses: the class that all calls with logits agree on, past code outside of torch, and where
-    gradients are disabled.
+    gradients are disabled; and that all linear maps to logits do, where networks are no parts of the model.
     """
     *_, (view, reached) = reaching(evidence)
-    parts = logit_calls(evidence, reached, classes)
-    return [view.then(through(agreement, named(parts), end_to_end=False))] if parts else []
+    parts, maps = logit_calls(evidence, reached, classes), agreeing_maps(evidence, reached, classes)
+    found = [through(agreement, named(parts), end_to_end=False)] if parts else []
+    if maps > max(1, len(parts)):
+        found.append(CandidateView((f"linear_agreement({classes})",), linear_agreement(classes), end_to_end=False))
+    return [view.then(one) for one in found]
 
 
 def expensive_views(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:

@@ -79,23 +79,21 @@ def fitted_heads(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: f
 
 
 def fitted_refusals(model: nn.Module, evidence: GradientProbe, x: Tensor, radius: float) -> list[CandidateView]:
-    """For a model that refuses: through a head that is fitted to its refusals, of the features that gradients reach
-    past code outside of torch, and where they are disabled.
+    """For a model that refuses: through a head that is fitted to its refusals, of the images and of the features that
+    gradients reach past code outside of torch, and where they are disabled.
 
     ``x`` and ``radius`` are as of :func:`expensive_views`.
     """
     *_, (view, reached) = reaching(evidence)
     parts = features(evidence, reached)
-    if not parts or view.view is None:
-        return []
     part, few = named(parts), x[:_FITTED]
     try:
-        head = fit_refusal(view.view(model), part, few, radius=radius)
+        head = fit_refusal(model if view.view is None else view.view(model), part, few, radius=radius)
     except _UNFIT:
         return []
     quoted, images = json.dumps(part), f"x[:{_FITTED}]" if len(few) < len(x) else "x"
     made = f"unmask.fit_refusal({_applied(view)}, {quoted}, {images}, radius={radius!r})"
-    return [view.then(CandidateView((f"refusal_head({quoted}, {made})",), refusal_head(part, head)))]
+    return [view.then(CandidateView((f"refusal_head({quoted}, {made})",), refusal_head(part, head), fitted=True))]
 
 
 def _fitted(model: nn.Module, evidence: GradientProbe, x: Tensor) -> Iterator[CandidateView]:

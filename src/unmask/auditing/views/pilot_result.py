@@ -44,7 +44,7 @@ class PilotResult:
             "robust_accuracy": self.robust_accuracy,
             "margin": None if self.error else self.margin,
             "error": self.error,
-            "refusal_gradient": self.refusal_gradient,
+            "refusal_gradient": self.refusal_gradient and self.view.end_to_end and not self.view.fitted,
             "images": 0 if self.x_adv is None else len(self.x_adv),
         }
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from unmask.diagnosis.probe import GradientProbe
-from unmask.diagnosis.snapshots import Token
+from unmask.diagnosis.snapshots import TensorSnapshot, Token
 from unmask.diagnosis.trace import Event, outermost, within
 from unmask.gradients.parts.linear_output import LINEAR_MAPS
 
 __all__ = [
+    "agreeing_maps",
     "calls",
     "cut_off",
     "end_to_end_parts",
@@ -131,19 +132,19 @@ def features(evidence: GradientProbe, reached: set[Token]) -> tuple[str, ...]:
 
 
 def logit_calls(evidence: GradientProbe, reached: set[Token], classes: int) -> tuple[str, ...]:
-    """The outermost parts that give logits of all images, which are ``reached`` and change with the images; none where
-    that happens in one call alone.
+    """The outermost parts that give logits of all images, in a call or in calls of a few, which are ``reached`` and
+    change with the images; none where all images are given once alone.
     """
-    rows, found = len(evidence.parts[-1].event.outputs[0].value), Counter[str]()
+    images, rows = len(evidence.parts[-1].event.outputs[0].value), Counter[str]()
     for one in evidence.parts:
         event = one.event
         if event.module and event.part and len(event.outputs) == 1:
             (made,) = event.outputs
-            form = made.value.ndim == 2 and made.value.shape[1] == classes and len(made.value) % rows == 0
-            if form and made.token in reached and made.token in one.changed:
-                found[event.part] += 1
-    parts = outermost(found)
-    return (*parts,)[:_FRONTIER] if sum(found[path] for path in parts) > 1 else ()
+            form = made.value.ndim == 2 and made.value.shape[1] == classes
+            if form and made.token in reached and (made.token in one.changed or len(made.value) < images):
+                rows[event.part] += len(made.value)
+    parts = [path for path in outermost(rows) if rows[path] % images == 0]
+    return (*parts,)[:_FRONTIER] if sum(rows[path] for path in parts) > images else ()
 
 
 def cut_off(evidence: GradientProbe, reached: set[Token]) -> list[str]:
@@ -189,9 +190,17 @@ def logits(evidence: GradientProbe, classes: int) -> list[str]:
 def maps_to_logits(evidence: GradientProbe, classes: int) -> bool:
     """Whether the model's code has a linear map of all images to logits, of which something else is made later."""
     answer = evidence.parts[-1].event.outputs[0]
-    maps = (one.event for one in evidence.parts if not one.event.module and one.event.name in LINEAR_MAPS)
-    return any(
-        made.value.shape == (len(answer.value), classes) and made.token != answer.token
-        for event in maps
-        for made in event.outputs
-    )
+    return any(made.token != answer.token for made in _maps(evidence, classes))
+
+
+def agreeing_maps(evidence: GradientProbe, reached: set[Token], classes: int) -> int:
+    """The linear maps of all images to logits, which are ``reached``."""
+    return sum(made.token in reached for made in _maps(evidence, classes))
+
+
+def _maps(evidence: GradientProbe, classes: int) -> Iterator[TensorSnapshot]:
+    """What linear maps of all images to logits give."""
+    images = len(evidence.parts[-1].event.outputs[0].value)
+    for event in (one.event for one in evidence.parts):
+        if not event.module and event.name in LINEAR_MAPS:
+            yield from (made for made in event.outputs if made.value.shape == (images, classes))

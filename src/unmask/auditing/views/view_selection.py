@@ -149,6 +149,17 @@ class PilotSearch:
             return True
         return bool((rounded - found).norm() > _ROUNDING * (found - clean).norm())
 
+    @torch.no_grad()
+    def saved_by_refusal(self, one: PilotResult | None) -> float:
+        """Share of the images that a search has moved to another class, and that the model refuses."""
+        if one is None or one.x_adv is None:
+            return 0.0
+        images = self.images.split(len(one.x_adv))[0]
+        with use_keys(images.keys(self.seed, "refused"), uses_torch_random=True):
+            answer = query(self.target.model, one.x_adv)
+        refused = torch.zeros_like(images.y, dtype=torch.bool) if answer.reject is None else answer.reject > 0
+        return float((refused & (answer.logits.argmax(1) != images.y)).double().mean())
+
     @cached_property
     def _apart(self) -> bool:
         """Whether each draw needs a pass of its own."""

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import ModelView, View, find_part
-from unmask.gradients.parts.outputs import outputs_of
+from unmask.gradients.parts.linear_output import linear_outputs
+from unmask.gradients.parts.outputs import of_all_images, outputs_of
 from unmask.gradients.parts.votes import leads
 from unmask.gradients.rows import averaged_copies
 from unmask.types import Output
 
-__all__ = ["agreement"]
+__all__ = ["agreement", "linear_agreement"]
 
 
 def agreement(part: str | Sequence[str]) -> View:
@@ -44,11 +45,11 @@ def agreement(part: str | Sequence[str]) -> View:
 
     def run(model: nn.Module, x: Tensor) -> Output:
         _, seen = outputs_of(model, parts, x)
-        each = [averaged_copies(one, len(x)) for outputs in seen.values() for one in outputs]
-        if each[0].ndim != 2 or any(one.shape != each[0].shape for one in each):
+        calls = [one for outputs in seen.values() for one in of_all_images(outputs, len(x))]
+        each = [averaged_copies(one, len(x)) for one in calls if not len(one) % len(x)]
+        if len(each) < len(calls) or each[0].ndim != 2 or any(one.shape != each[0].shape for one in each):
             raise UnmaskError(f"the calls of {', '.join(map(repr, parts))} give no logits of one form")
-        least = leads(torch.stack(each)).amin(0)
-        return Output(least, -least.amax(1))
+        return _agreed(each)
 
     def view(model: nn.Module) -> nn.Module:
         for path in parts:
@@ -56,3 +57,26 @@ def agreement(part: str | Sequence[str]) -> View:
         return ModelView(model, run)
 
     return view
+
+
+def linear_agreement(columns: int) -> View:
+    """As :func:`agreement`, of all linear maps to ``columns`` numbers in the forward pass.
+
+    For networks that are no parts of the model: those in a list of Python's, or written with functions.
+
+    Raises UnmaskError, when the view is called, if there is no such map of all images.
+
+    >>> class Detector(nn.Module):
+    ...     def __init__(self): super().__init__(); self.others = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    ...     def forward(self, x):
+    ...         one, other = (net(x.flatten(1)) for net in self.others)
+    ...         return Output(one, one.argmax(1) != other.argmax(1))
+    >>> linear_agreement(2)(Detector())(torch.zeros(1, 1, 1, 2)).logits.shape
+    torch.Size([1, 2])
+    """
+    return lambda model: ModelView(model, lambda module, x: _agreed(linear_outputs(module, x, columns)))
+
+
+def _agreed(each: Sequence[Tensor]) -> Output:
+    least = leads(torch.stack([*each])).amin(0)
+    return Output(least, -least.amax(1))

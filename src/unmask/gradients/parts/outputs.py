@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
@@ -13,7 +14,7 @@ from unmask.gradients.bpda import find_part
 from unmask.gradients.rows import rows_of_all
 from unmask.types import InvalidModelOutput, as_output
 
-__all__ = ["outputs_of", "tensor_of"]
+__all__ = ["of_all_images", "outputs_of", "tensor_of"]
 
 
 def outputs_of(model: nn.Module, parts: Sequence[str], x: Tensor) -> tuple[Any, dict[str, list[Tensor]]]:
@@ -36,6 +37,21 @@ def outputs_of(model: nn.Module, parts: Sequence[str], x: Tensor) -> tuple[Any, 
         if not outputs:
             raise UnmaskError(f"part {path!r} is not called in the forward pass: its output cannot be read")
     return answer, seen
+
+
+def of_all_images(outputs: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Calls joined until they have a row for each of ``count`` images: calls with fewer rows get a few images each.
+
+    >>> [one.tolist() for one in of_all_images([torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([3.0, 4.0])], 2)]
+    [[1.0, 2.0], [3.0, 4.0]]
+    """
+    whole, waiting = list[Tensor](), list[Tensor]()
+    for one in outputs:
+        waiting.append(one)
+        if sum(map(len, waiting)) >= count:
+            whole.append(torch.cat(waiting) if len(waiting) > 1 else one)
+            waiting = []
+    return [*whole, *waiting]
 
 
 def _keep_in(part: str, outputs: list[Tensor]) -> Callable[[nn.Module, Any, Any], None]:

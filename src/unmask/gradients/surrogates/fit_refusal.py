@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.gradients.bpda import ModelView, Surrogate, View, find_part, substitute
-from unmask.gradients.parts.outputs import outputs_of
+from unmask.gradients.parts.outputs import of_all_images, outputs_of
 from unmask.gradients.rows import averaged_copies
 from unmask.losses import margin
 from unmask.models.model_wrappers import frozen_copy
@@ -25,6 +25,9 @@ _STEP = 0.4
 
 _MOMENTUM = 0.75
 
+_SMALL = 1024
+"""Numbers of an image, up to which they are features themselves."""
+
 
 def refusal_head(part: str | Sequence[str], head: Surrogate) -> View:
     """A view whose margin of refusal has the gradient of ``head``, of what parts of the model give.
@@ -33,8 +36,9 @@ def refusal_head(part: str | Sequence[str], head: Surrogate) -> View:
     those of the model. :func:`unmask.fit_refusal` fits a head.
 
     Args:
-        part: a path as in ``model.named_modules()``; or several. ``head`` takes the outputs of all their calls, each
-            flattened, and followed by its softmax where it has the form of the logits.
+        part: a path as in ``model.named_modules()``; or several. ``head`` takes features of each image: the outputs of
+            all their calls, the model's logits where none of these has their form, the softmax of what has, the pixels
+            of images of up to 1024 numbers, and how far outputs are from the image and from one another.
         head: from these (B, N) to a margin (B,).
 
     Raises UnmaskError for a path that the model does not have, for a part that is not called, and for a model that
@@ -81,7 +85,7 @@ def fit_refusal(
     on, towards what it takes for acceptance itself: thus it learns where an attack goes.
 
     Args:
-        part: path of a part, or of several, as of :func:`unmask.refusal_head`.
+        part: path of a part, or of several, as of :func:`unmask.refusal_head`; ``()`` for none.
         x: images (N, C, H, W) in [0, 1].
         radius: of the changes of images, root mean square per pixel.
         rounds, steps: of queries, and of Adam after each round.
@@ -190,11 +194,16 @@ def _observed(model: nn.Module, parts: Sequence[str], x: Tensor) -> tuple[Output
     answer = as_output(made)
     if answer.reject is None:
         raise UnmaskError("the model refuses nothing: no refusal can be learned")
-    outputs = [averaged_copies(one, len(x)).float() for outputs in seen.values() for one in outputs]
-    classified = [one for one in (*outputs, answer.logits.float()) if one.shape == answer.logits.shape]
-    features = [one.flatten(1) for one in outputs]
-    features += [one.softmax(1) for one in classified[:-1]]  # a detector mostly compares probabilities
-    for one, other in combinations(classified, 2):
+    logits = answer.logits.float()
+    outputs = [averaged_copies(one, len(x)).float() for calls in seen.values() for one in of_all_images(calls, len(x))]
+    classified = [one for one in outputs if one.shape == logits.shape] or [logits]
+    features = [one.flatten(1) for one in (*outputs, *([] if classified[0] is not logits else classified))]
+    features += [one.softmax(1) for one in classified]  # a detector mostly compares probabilities
+    features += [x.flatten(1)] if x[0].numel() <= _SMALL else []
+    shown = [one.flatten(1) - x.flatten(1) for one in outputs if one[0].numel() == x[0].numel()]
+    for apart in shown:  # of an autoencoder, the error of reconstruction
+        features += [apart.square().mean(1, keepdim=True), apart.abs().mean(1, keepdim=True)]
+    for one, other in combinations([*classified, logits], 2):
         features += [_agreement(one, other), (one.softmax(1) - other.softmax(1)).abs().sum(1, keepdim=True)]
     return answer, torch.cat(features, 1)
 

@@ -174,13 +174,14 @@ def _attack(run: RunFolder, case: CaseInfo, robust: float, black_box: bool) -> I
 def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     """Where each attack ended with candidates that are nearly all refused, of images that are not."""
     clean = {e.index for record in run.of(case, Role.CLEAN) for e in record.examples if e.robust > 0 and not e.refused}
-    shares, saved = [], set[int]()
+    shares, saved, broken = [], set[int](), set[int]()
     for found in by_attack(run.of(case, Role.PLAIN, Role.ADAPTIVE)).values():
         if refused := [one.example.refused for index, one in found.items() if index in clean]:
             shares.append(sum(refused) / len(refused))
         examples = {index: one.example for index, one in found.items() if index in clean}
         saved |= {i for i, one in examples.items() if one.refused and one.predicted != one.label}
-    yield from _unguided(case, len(saved) / max(1, len(clean)))
+        broken |= {i for i, one in examples.items() if one.robust < 0.5}
+    yield from _unguided(case, len(saved - broken) / max(1, len(clean)))
     if shares and (least := min(shares)) >= _NOTHING_TRIED:
         hint = "" if case.audit is not None else "; run `unmask audit`"
         yield (
@@ -190,14 +191,14 @@ def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
 
 
 def _unguided(case: CaseInfo, refused: float) -> Iterator[str]:
-    """Where candidates of more than a few images have a wrong class, but are refused, and no attack had a gradient of
-    the refusal.
+    """Where candidates of more than a few images have a wrong class, but are refused, and no view has the gradient of
+    the refusal itself.
     """
     views = (case.audit or {}).get("candidate_views", ())
     if refused > MARGIN and views and not any(one.get("refusal_gradient", True) for one in views):
         yield (
             f"attacks change the class of {percent(refused)} of the images, and the model refuses what they find; its "
-            "refusal has no gradient, not even through a view: the figure is an upper bound only"
+            "refusal has no gradient, except by approximation: the figure is an upper bound only"
         )
 
 
