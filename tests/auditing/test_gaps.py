@@ -438,7 +438,8 @@ class Committee:
 
     @torch.no_grad()
     def labels(self, x: Tensor) -> Tensor:
-        return self.members[0](x).argmax(1)
+        labels: Tensor = self.members[0](x).argmax(1)
+        return labels
 
 
 class Listed(nn.Module):
