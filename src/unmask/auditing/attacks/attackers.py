@@ -30,9 +30,11 @@ _FEW = 50
 _RARER = 4
 """By which the queries of a random model are fewer: each is judged in many draws, and says little about the next."""
 
-
 _in_float32 = partial(AttackSpec, low_precision=False)
 """Models of other people need not bear a narrower type."""
+
+_noise = _in_float32("25 random points of the ball", lambda _: RandomSearch(25))
+"""Of a random model, since each point is judged in many draws."""
 
 
 def attackers(
@@ -82,6 +84,7 @@ def controls(conditions: Conditions) -> dict[str, AttackSpec]:
             "one step of the plain attack", lambda _: RandomSearch(1) if conditions.refused else fgsm()
         ),
         "one step": _in_float32("one step of the adaptive attack", lambda _: single),
+        **({"noise": _noise} if conditions.random else {}),
         "few queries": _few_queries(conditions.norm),
         "best view": _in_float32("the adaptive attack through the best view alone", lambda _: adaptive(once)),
         "doubled steps": _in_float32(
