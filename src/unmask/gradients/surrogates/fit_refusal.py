@@ -25,6 +25,9 @@ _STEP = 0.4
 
 _MOMENTUM = 0.75
 
+_COMPARED = 16
+"""Classifiers, or calls of one, that are compared with one another."""
+
 _SMALL = 1024
 """Numbers of an image, up to which they are features themselves."""
 
@@ -196,14 +199,14 @@ def _observed(model: nn.Module, parts: Sequence[str], x: Tensor) -> tuple[Output
         raise UnmaskError("the model refuses nothing: no refusal can be learned")
     logits = answer.logits.float()
     outputs = [averaged_copies(one, len(x)).float() for calls in seen.values() for one in of_all_images(calls, len(x))]
-    classified = [one for one in outputs if one.shape == logits.shape] or [logits]
-    features = [one.flatten(1) for one in (*outputs, *([] if classified[0] is not logits else classified))]
-    features += [one.softmax(1) for one in classified]  # a detector mostly compares probabilities
+    classified = [one for one in outputs if one.shape == logits.shape]
+    features = [one.flatten(1) for one in outputs] + ([] if classified else [logits])
+    features += [one.softmax(1) for one in classified or [logits]]  # a detector mostly compares probabilities
     features += [x.flatten(1)] if x[0].numel() <= _SMALL else []
     shown = [one.flatten(1) - x.flatten(1) for one in outputs if one[0].numel() == x[0].numel()]
     for apart in shown:  # of an autoencoder, the error of reconstruction
         features += [apart.square().mean(1, keepdim=True), apart.abs().mean(1, keepdim=True)]
-    for one, other in combinations([*classified, logits], 2):
+    for one, other in combinations([*classified[:_COMPARED], logits], 2):
         features += [_agreement(one, other), (one.softmax(1) - other.softmax(1)).abs().sum(1, keepdim=True)]
     return answer, torch.cat(features, 1)
 
