@@ -101,9 +101,10 @@ def fit_refusal(
     ...     def __init__(self): super().__init__(); self.net = nn.Flatten()
     ...     def forward(self, x): z = self.net(x); return Output(z, torch.from_numpy(z.detach().numpy()[:, 0] > 0.5))
     >>> head = fit_refusal(Detector(), "net", torch.rand(64, 1, 1, 2), radius=0.1)
-    >>> sure = torch.tensor([[0.9, 0.5], [0.1, 0.5]])
-    >>> (head(torch.cat((sure, sure.softmax(1)), 1)) > 0).tolist()
-    [True, False]
+    >>> x = torch.tensor([[[[0.45, 0.5]]]], requires_grad=True)
+    >>> refusal_head("net", head)(Detector())(x).reject.sum().backward()
+    >>> (x.grad > 0).flatten().tolist()[0]
+    True
     """
     parts, keys = (part,) if isinstance(part, str) else tuple(part), make_keys(seed, range(len(x)), "refusal")
     twin = frozen_copy(model, x)
