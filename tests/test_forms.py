@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -130,6 +131,25 @@ def test_an_output_is_a_copy_of_a_buffer_that_a_model_uses_again() -> None:
     first = as_output(buffer, 5).logits
     buffer += 1
     assert first.max() == 0
+
+
+@pytest.mark.parametrize(
+    "reject",
+    [np.array([True, False]), np.array([0.5, -0.5]), [True, False], (0.5, -0.5), torch.tensor([True, False])],
+)
+def test_a_refusal_may_be_an_array_or_a_list(reject: Any) -> None:
+    """It was left out, without a word, unless it was a tensor."""
+    for answer in (Output(torch.zeros(2, 3), reject), {"logits": torch.zeros(2, 3), "reject": reject}):
+        found = as_output(answer, 2).reject
+        assert found is not None
+        assert (found > 0).tolist() == [True, False]
+        assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("reject", ["no", [None, None], object(), np.array([1, 0])])
+def test_a_refusal_that_cannot_be_read_is_an_error(reject: Any) -> None:
+    with pytest.raises(InvalidModelOutput, match="`reject` is"):
+        as_output(Output(torch.zeros(2, 3), reject))
 
 
 def test_outputs_that_cannot_be_logits() -> None:

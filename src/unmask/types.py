@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,7 +61,8 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     """Give what a model answers the form of an :class:`Output`.
 
     A tensor of logits (B, K) is one; so is whatever has ``logits``, and perhaps ``reject``, by attribute or by key.
-    True refuses, False does not. Logits that are integers become floats.
+    True refuses, False does not; ``reject`` may also be an array of numpy, or a list. Logits that are integers become
+    floats.
 
     Args:
         answer: what the model returned.
@@ -86,13 +88,23 @@ def as_output(answer: Any, rows: int | None = None) -> Output:
     logits, reject = _parts(answer)
     if not isinstance(logits, Tensor):
         raise InvalidModelOutput(f"the model answers {_form(answer)}", "return logits (batch, classes)")
-    if isinstance(reject, Tensor):
-        if not (reject.is_floating_point() or reject.dtype == torch.bool):
-            raise InvalidModelOutput(f"`reject` is {reject.dtype}", "give a margin, above 0 where an image is refused")
-        reject = torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
     whole = not (logits.is_floating_point() or logits.is_complex())
-    output = Output(logits.float() if whole else logits, reject if isinstance(reject, Tensor) else None)
+    output = Output(logits.float() if whole else logits, None if reject is None else _margins(reject, logits))
     return output if rows is None else _checked(output, rows)
+
+
+def _margins(reject: Any, logits: Tensor) -> Tensor:
+    """Margins of refusal (B,), of a tensor, an array of numpy or a list."""
+    if not isinstance(reject, Tensor):
+        try:
+            reject = torch.as_tensor(np.asarray(reject), device=logits.device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            hint = "give a tensor (batch,): a margin, or whether an image is refused"
+            raise InvalidModelOutput(f"`reject` is a {type(reject).__name__}", hint) from error
+        reject = reject.float() if reject.dtype == torch.float64 else reject
+    if not (reject.is_floating_point() or reject.dtype == torch.bool):
+        raise InvalidModelOutput(f"`reject` is {reject.dtype}", "give a margin, above 0 where an image is refused")
+    return torch.where(reject, 1.0, -1.0).flatten() if reject.dtype == torch.bool else reject.flatten()
 
 
 def _finite(logits: Tensor) -> Tensor:
@@ -144,7 +156,8 @@ def _parts(answer: Any) -> tuple[Any, Any]:
     if isinstance(answer, Mapping) and LOGITS in answer:
         return _named(answer[LOGITS], answer.get(REJECT), named)
     if hasattr(answer, LOGITS):
-        return _named(getattr(answer, LOGITS), getattr(answer, REJECT, None), named or items_of(answer))
+        reject = getattr(answer, REJECT, None)
+        return _named(getattr(answer, LOGITS), None if callable(reject) else reject, named or items_of(answer))
     parts = {key: part for key, part in items_of(answer).items() if part is not None}
     if isinstance(answer, tuple | list) and len(parts) == 1:
         return next(iter(parts.values())), None

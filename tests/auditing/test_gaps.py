@@ -495,3 +495,18 @@ def test_a_refusal_that_saves_images_is_a_finding_even_where_no_view_leaves_less
     pilot = piloted(SecondOpinion())
     assert any("self.other.predict" in one.where or "answer.detach()" in one.where for one in pilot.diagnosis.findings)
     assert not any(one.plain()["refusal_gradient"] for one in pilot.results)
+
+
+class Unconverted(Agreeing):
+    """As :class:`Agreeing`, with a refusal that stays an array of numpy."""
+
+    def forward(self, x: Tensor) -> Output:
+        answer = super().forward(x)
+        assert answer.reject is not None
+        return answer._replace(reject=answer.reject.numpy())  # type: ignore[arg-type]
+
+
+def test_a_refusal_that_stays_an_array_counts_as_one_of_torch() -> None:
+    one, other = piloted(Unconverted()), piloted(Agreeing())
+    assert [(r.name, r.robust_accuracy) for r in one.results] == [(r.name, r.robust_accuracy) for r in other.results]
+    assert one.diagnosis.findings

@@ -26,8 +26,8 @@ __all__ = [
     "check_moments",
     "forgetting",
     "from_arrays",
-    "in_floats",
     "in_form",
+    "in_tensors",
     "select_output",
     "takes",
     "two_classes",
@@ -161,12 +161,12 @@ def from_arrays(model: nn.Module) -> nn.Module:
     return twin
 
 
-def in_floats(model: nn.Module) -> nn.Module:
-    """A copy of a model that answers integers, such as counts of votes, with floats instead.
+def in_tensors(model: nn.Module) -> nn.Module:
+    """A copy that answers tensors of floats, of a model that answers integers or a refusal that is none of torch's.
 
     >>> class Votes(nn.Module):
     ...     def forward(self, x): return (x.flatten(1) > 0.5).long()
-    >>> in_floats(Votes())(torch.ones(1, 1, 1, 2)).logits
+    >>> in_tensors(Votes())(torch.ones(1, 1, 1, 2)).logits
     tensor([[1., 1.]])
     """
     twin = deep_copy(model)

@@ -21,8 +21,8 @@ from unmask.models.forms import (
     ModelForm,
     check_moments,
     from_arrays,
-    in_floats,
     in_form,
+    in_tensors,
     select_output,
     takes,
     two_classes,
@@ -30,7 +30,7 @@ from unmask.models.forms import (
 )
 from unmask.models.model_wrappers import query
 from unmask.records import Finding
-from unmask.types import LOGITS, InvalidModelOutput, as_output, items_of
+from unmask.types import LOGITS, REJECT, InvalidModelOutput, as_output, items_of
 
 __all__ = ["recognised"]
 
@@ -71,8 +71,12 @@ def recognised(model: nn.Module, x: Tensor, classes: int, form: ModelForm) -> tu
             model = select_output(model, key)
             answer = _try(model, x)
     if isinstance(answer, Tensor) and not answer.is_floating_point():
-        model = in_floats(model)
+        model = in_tensors(model)
         found.append(adapted("its logits are integers, which have no gradient", "answer floats"))
+    reject = items_of(answer).get(REJECT)
+    if reject is not None and not isinstance(reject, Tensor):
+        model = in_tensors(model)
+        found.append(adapted("its refusal is no tensor, and has no gradient", "answer a tensor"))
     logits = as_output(answer).logits
     if logits.ndim in (1, 2) and logits.numel() == len(x):
         probability = bool(((logits >= 0) & (logits <= 1)).all())
