@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,7 +96,7 @@ def _margins(reject: Any, logits: Tensor) -> Tensor:
     """Margins of refusal (B,), of a tensor, an array of numpy or a list."""
     if not isinstance(reject, Tensor):
         try:
-            reject = torch.as_tensor(np.asarray(reject), device=logits.device)
+            reject = torch.as_tensor(reject, device=logits.device)
         except (TypeError, ValueError, RuntimeError) as error:
             hint = "give a tensor (batch,): a margin, or whether an image is refused"
             raise InvalidModelOutput(f"`reject` is a {type(reject).__name__}", hint) from error
