@@ -14,7 +14,7 @@ from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 from unmask.auditing.views.candidate_views import agreements, candidate_views, expensive_views
 from unmask.auditing.views.decoders import decoders
 from unmask.auditing.views.fitted_views import fitted_refusals, fitted_views
-from unmask.auditing.views.pilot_result import PilotResult, rank
+from unmask.auditing.views.pilot_result import PilotResult, of_own_gradient, rank
 from unmask.auditing.views.surrogates import surrogate_models
 from unmask.auditing.views.view_selection import PilotSearch
 from unmask.diagnosis.findings import draws
@@ -92,7 +92,9 @@ def pilot_views(diagnosis: Diagnosis) -> Pilot:
         trials = others
     trials = _with_fitted_views(trials, search)
     trials = _with_expensive_views(trials, search)
-    if behind is not None and (_less(trials, _TIE) or search.saved_by_refusal(_own(trials)) > _SAVED):
+    if behind is not None and (
+        _less(trials, _TIE) or search.saved_by_refusal(of_own_gradient(trials.results)) > _SAVED
+    ):
         trials = replace(trials, diagnosis=behind)
     found, view = trials.diagnosis, _least_invasive(trials).view
     if view is not None:
@@ -117,7 +119,7 @@ def _tried(diagnosis: Diagnosis, search: PilotSearch) -> _Trials:
 
 def _behind_refusals(trials: _Trials, search: PilotSearch) -> Diagnosis | None:
     """The diagnosis with the faults at thresholds of refusal that noise does not reach, if there are such alone."""
-    own = _own(trials)
+    own = of_own_gradient(trials.results)
     if own is None or own.robust_accuracy <= _FAR or trials.diagnosis.probe.faults or not search.refuses:
         return None
     assert own.x_adv is not None
@@ -129,12 +131,8 @@ def _behind_refusals(trials: _Trials, search: PilotSearch) -> Diagnosis | None:
 
 def _less(trials: _Trials, by: float) -> bool:
     """Whether a view leaves less than the own gradient by more than that: faults at thresholds of refusal matter."""
-    own = _own(trials)
+    own = of_own_gradient(trials.results)
     return own is not None and trials.results[0].robust_accuracy < own.robust_accuracy - by
-
-
-def _own(trials: _Trials) -> PilotResult | None:
-    return next((one for one in trials.results if one.view == OWN_GRADIENT and not one.error), None)
 
 
 def _with_fitted_views(trials: _Trials, search: PilotSearch) -> _Trials:

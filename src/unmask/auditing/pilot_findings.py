@@ -8,7 +8,7 @@ from typing import Any
 from unmask.auditing.diagnose import Diagnosis, ModelCheck
 from unmask.auditing.probe_data import PROBED
 from unmask.auditing.views.candidate_view import OWN_GRADIENT
-from unmask.auditing.views.pilot_result import PilotResult
+from unmask.auditing.views.pilot_result import PilotResult, of_own_gradient
 from unmask.diagnosis.behaviour.memory import aged
 from unmask.diagnosis.findings import averaged, draws
 from unmask.diagnosis.saturation import saturation
@@ -25,7 +25,7 @@ _MISLED = 0.2
 
 def misleading(found: Diagnosis, best: PilotResult, results: Sequence[PilotResult]) -> list[Finding]:
     """That the gradient is correct everywhere and leads attacks nowhere, where another view leaves much less."""
-    own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
+    own = of_own_gradient(results)
     kinds = (FindingKind.SHATTERED, FindingKind.VANISHING)
     if own is None or best.levels or any(one.kind in kinds for one in found.findings):
         return []
@@ -42,7 +42,7 @@ def misleading(found: Diagnosis, best: PilotResult, results: Sequence[PilotResul
 
 def remedy(best: PilotResult, results: Sequence[PilotResult]) -> str:
     """The view that the attacks take, with what its pilot left, which recommends it; or that none is to recommend."""
-    own = next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
+    own = of_own_gradient(results)
     if own is not None and best.robust_accuracy >= own.robust_accuracy:
         left = f"{100 * own.robust_accuracy:.3g} %"
         return f"none of the views that were tried leaves less than the model's own gradient ({left})"

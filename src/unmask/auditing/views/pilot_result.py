@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.auditing.views.candidate_view import CandidateView
+from unmask.auditing.views.candidate_view import OWN_GRADIENT, CandidateView
 
-__all__ = ["PilotResult", "distinct", "rank"]
+__all__ = ["PilotResult", "distinct", "of_own_gradient", "rank"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class PilotResult:
             fooled_view_only=(*self.fooled_view_only, *other.fooled_view_only),
             x_adv=x_adv,
         )
+
+
+def of_own_gradient(results: Sequence[PilotResult]) -> PilotResult | None:
+    """The result of the model's own gradient, where it could be tried."""
+    return next((one for one in results if one.view == OWN_GRADIENT and not one.error), None)
 
 
 def rank(results: Sequence[PilotResult]) -> list[PilotResult]:

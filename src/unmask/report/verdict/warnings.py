@@ -176,9 +176,9 @@ def _refused(run: RunFolder, case: CaseInfo) -> Iterator[str]:
     clean = {e.index for record in run.of(case, Role.CLEAN) for e in record.examples if e.robust > 0 and not e.refused}
     shares, saved, broken = [], set[int](), set[int]()
     for found in by_attack(run.of(case, Role.PLAIN, Role.ADAPTIVE)).values():
-        if refused := [one.example.refused for index, one in found.items() if index in clean]:
-            shares.append(sum(refused) / len(refused))
         examples = {index: one.example for index, one in found.items() if index in clean}
+        if examples:
+            shares.append(sum(one.refused for one in examples.values()) / len(examples))
         saved |= {i for i, one in examples.items() if one.refused and one.predicted != one.label}
         broken |= {i for i, one in examples.items() if one.robust < 0.5}
     yield from _unguided(case, len(saved - broken) / max(1, len(clean)))
